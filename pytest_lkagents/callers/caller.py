@@ -1,0 +1,214 @@
+"""A caller: a real WebRTC participant that speaks and listens."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pytest_lkagents.callers import speech
+from pytest_lkagents.callers.loop import EventLoop
+from pytest_lkagents.checks import StageError
+from pytest_lkagents.clock import DeadlineMissed, Ledger, poll
+from pytest_lkagents.server.base import Server
+
+if TYPE_CHECKING:
+    from livekit import rtc
+
+CONNECT_SECONDS = 15
+
+
+@dataclass
+class Heard:
+    """Audio energy that reached the caller. Times are monotonic seconds.
+
+    Silence after an agent vanished looks like audio (the SDK conceals it with frames), so only loud frames count.
+    """
+
+    first: float | None = None
+    last: float | None = None
+    longest_gap: float = 0.0
+    frames: int = 0
+    loudest: float = 0.0
+
+    def add(self, loudness: float, now: float) -> None:
+        self.frames += 1
+        self.loudest = max(self.loudest, loudness)
+        if loudness < speech.AUDIBLE:
+            return
+        if self.first is None:
+            self.first = now
+        if self.last is not None:
+            self.longest_gap = max(self.longest_gap, now - self.last)
+        self.last = now
+
+
+@dataclass
+class Call:
+    """One caller in one room, from ``Caller.join`` to ``leave``."""
+
+    room_name: str
+    _loop: EventLoop
+    _room: rtc.Room
+    _ledger: Ledger
+    joined: float
+    agents: dict[str, float] = field(default_factory=dict)
+    left: dict[str, float] = field(default_factory=dict)
+    heard: Heard = field(default_factory=Heard)
+    disconnected: float | None = None
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _over: bool = False
+
+    @property
+    def agents_present(self) -> list[str]:
+        """Identities of the agents that are in the room now."""
+        return sorted(set(self.agents) - set(self.left))
+
+    def wait_for_agent(self, seconds: float) -> float | None:
+        """Seconds from the caller's join to the agent's, or None if none comes within ``seconds``."""
+        with self._ledger.waiting(self.room_name), contextlib.suppress(DeadlineMissed):
+            poll(lambda: bool(self.agents), what="agent", seconds=seconds, every=0.05)
+        return min(self.agents.values()) - self.joined if self.agents else None
+
+    def wait_until_agent_talks(self, seconds: float = 10) -> float | None:
+        """Seconds from the caller's join to the first audible sound, or None if it stays silent for ``seconds``."""
+        with self._ledger.waiting(self.room_name), contextlib.suppress(DeadlineMissed):
+            poll(lambda: self.heard.first is not None, what="sound", seconds=seconds, every=0.05)
+        return self.heard.first - self.joined if self.heard.first is not None else None
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the agent was last heard; infinite before the first sound."""
+        return time.monotonic() - self.heard.last if self.heard.last is not None else float("inf")
+
+    @property
+    def longest_silence(self) -> float:
+        """The longest pause in what the agent says, the current one included, in seconds."""
+        return max(self.heard.longest_gap, self.silence) if self.heard.last is not None else float("inf")
+
+    def leave(self) -> None:
+        """Hang up; twice is no error."""
+        if not self._over:
+            self._over = True
+            self._loop.run(self._leave)
+
+    async def _leave(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(self._room.disconnect(), 5)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def __enter__(self) -> Call:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()
+
+
+class Caller:
+    """Places calls to one server. ``agent_name`` (may be empty) is dispatched explicitly when given."""
+
+    _numbers = itertools.count(1)
+
+    def __init__(self, server: Server, loop: EventLoop, ledger: Ledger, agent_name: str = "") -> None:
+        self.server = server
+        self.agent_name = agent_name
+        self._loop = loop
+        self._ledger = ledger
+        self._calls: list[Call] = []
+
+    def join(self, room: str | None = None) -> Call:
+        """Enter a new room (or ``room``) and speak. Raises StageError if the server does not let the caller in."""
+        name = room or f"lk-call-{next(self._numbers)}-{uuid.uuid4().hex[:6]}"
+        call = self._loop.run(self._join, name)
+        self._calls.append(call)
+        return call
+
+    def _token(self, room: str) -> str:
+        from livekit import api
+
+        token = (
+            api.AccessToken(self.server.api_key, self.server.api_secret)
+            .with_identity(f"caller-{uuid.uuid4().hex[:8]}")
+            .with_grants(api.VideoGrants(room_join=True, room=room))
+        )
+        if self.agent_name:
+            # It counts only in the token that creates the room, which this one does.
+            dispatch = api.RoomAgentDispatch(agent_name=self.agent_name)
+            token = token.with_room_config(api.RoomConfiguration(agents=[dispatch]))
+        return token.to_jwt()
+
+    async def _join(self, name: str) -> Call:
+        from livekit import rtc
+
+        room = rtc.Room()
+        call = Call(name, self._loop, room, self._ledger, time.monotonic())
+
+        def entered(participant: rtc.RemoteParticipant) -> None:
+            if participant.kind == rtc.ParticipantKind.PARTICIPANT_KIND_AGENT:
+                call.agents.setdefault(participant.identity, time.monotonic())
+                call.left.pop(participant.identity, None)
+
+        def left(participant: rtc.RemoteParticipant) -> None:
+            if participant.identity in call.agents:
+                call.left[participant.identity] = time.monotonic()
+
+        def subscribed(track: rtc.Track, _publication: Any, participant: rtc.RemoteParticipant) -> None:
+            entered(participant)
+            if track.kind == rtc.TrackKind.KIND_AUDIO and participant.identity in call.agents:
+                _keep(call, listen(track))
+
+        async def listen(track: rtc.Track) -> None:
+            stream = rtc.AudioStream(track, sample_rate=16000, num_channels=1, frame_size_ms=100)
+            try:
+                async for event in stream:
+                    call.heard.add(speech.loudness(event.frame.data.cast("b").tobytes()), time.monotonic())
+            finally:
+                await stream.aclose()
+
+        def gone(*_: object) -> None:
+            call.disconnected = time.monotonic()
+
+        room.on("participant_connected", entered)
+        room.on("participant_disconnected", left)
+        room.on("track_subscribed", subscribed)
+        room.on("disconnected", gone)
+        try:
+            await asyncio.wait_for(room.connect(self.server.url, self._token(name)), CONNECT_SECONDS)
+        except (rtc.ConnectError, asyncio.TimeoutError) as error:
+            raise StageError(f"a caller cannot join the LiveKit server: {error or 'no answer'}") from error
+        for participant in room.remote_participants.values():
+            entered(participant)
+        rate, pieces = speech.frames(speech.speech_file())
+        source = rtc.AudioSource(rate, 1)
+        track = rtc.LocalAudioTrack.create_audio_track("speech", source)
+        await room.local_participant.publish_track(
+            track, rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
+        )
+
+        async def speak() -> None:
+            try:
+                for piece in speech.loop(pieces):
+                    await source.capture_frame(rtc.AudioFrame(piece, rate, 1, len(piece) // 2))
+            finally:
+                await source.aclose()
+
+        _keep(call, speak())
+        return call
+
+    def close(self) -> None:
+        """Hang up every call."""
+        for call in self._calls:
+            call.leave()
+        self._calls.clear()
+
+
+def _keep(call: Call, work: Any) -> None:
+    task = asyncio.ensure_future(work)
+    call._tasks.add(task)
+    task.add_done_callback(call._tasks.discard)

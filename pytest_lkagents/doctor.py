@@ -1,0 +1,71 @@
+"""``pytest --lk-doctor``: what this machine has and lacks, and how to get it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import psutil
+
+from pytest_lkagents import engine
+from pytest_lkagents.callers.speech import speech_file
+from pytest_lkagents.checks import StageError
+from pytest_lkagents.server.binary import find_binary, version_of
+from pytest_lkagents.settings import Settings
+
+Finding = tuple[bool | None, str]
+
+
+def findings(settings: Settings) -> Iterator[Finding]:
+    """(True: there, False: needed and missing, None: worth knowing; one line)."""
+    from docker.errors import APIError, ImageNotFound
+
+    cores = os.cpu_count() or 1
+    memory = psutil.virtual_memory()
+    yield (cores >= 2) or None, f"cpu: {cores} cores, load {os.getloadavg()[0]:.1f}" + (
+        "" if cores >= 2 else "; with less than 2 verdicts take longer"
+    )
+    roomy = memory.available >= 4 * 1024**3
+    yield roomy or None, f"memory: {memory.available / 1024**3:.1f} GiB free" + (
+        "" if roomy else "; a run starts about ten workers, 4 GiB are advisable"
+    )
+    try:
+        client = engine.connect()
+    except StageError as error:
+        yield False, str(error)
+        client = None
+    if client is not None:
+        yield True, f"engine: {engine.describe(client)}"
+        try:
+            client.images.get(settings.probe_image)
+            yield True, f"side container: image {settings.probe_image} is here"
+        except (ImageNotFound, APIError):
+            yield None, f"side container: image {settings.probe_image} is built at the first run (needs a registry)"
+    binary = find_binary()
+    if binary is not None:
+        yield True, f"server: livekit-server {version_of(binary) or 'of unknown version'} at {binary}"
+    elif client is not None:
+        try:
+            client.images.get(settings.server_image)
+            yield True, f"server: image {settings.server_image} is here"
+        except (ImageNotFound, APIError):
+            yield None, (
+                f"server: no livekit-server on PATH and no image {settings.server_image} here; it is pulled at the first "
+                "run, or install one: https://docs.livekit.io/home/self-hosting/local/"
+            )
+    else:
+        yield False, "server: no livekit-server on PATH, and no engine to run its image"
+    try:
+        speech_file()
+        yield True, "speech: the caller's voice is there"
+    except StageError as error:
+        yield False, f"speech: {error}"
+    if client is not None:
+        client.close()
+
+
+def report(settings: Settings) -> tuple[bool, list[str]]:
+    """Whether nothing that is needed is missing, and the lines to print."""
+    found = list(findings(settings))
+    marks = {True: "ok     ", False: "MISSING", None: "note   "}
+    return all(state is not False for state, _ in found), [f"{marks[state]} {line}" for state, line in found]

@@ -1,0 +1,189 @@
+"""The container engine: one client, everything labelled with the session that owns it, and the sweep of dead sessions."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shutil
+import socket
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+from filelock import FileLock, Timeout
+
+from pytest_lkagents.checks import StageError
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+    from docker.models.images import Image
+    from docker.models.networks import Network
+
+LABEL = "pytest-lkagents"
+OWNER_LABEL = "pytest-lkagents.owner"
+
+
+def cache_dir() -> Path:
+    """Where things that outlive a run are kept (server binaries, session locks)."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(base) / "pytest-lkagents"
+
+
+def connect() -> DockerClient:
+    """A client for the engine that DOCKER_HOST names, or the default one. Raises StageError with the remedy."""
+    import docker
+    from docker.errors import DockerException
+
+    try:
+        client = docker.from_env(timeout=120)
+        client.ping()
+    except (DockerException, OSError) as error:
+        where = os.environ.get("DOCKER_HOST", "its default socket")
+        raise StageError(
+            f"no container engine answers at {where}: start Docker, or set DOCKER_HOST (pytest --lk-doctor tells more)"
+        ) from error
+    return client
+
+
+def find_image(client: DockerClient, name: str) -> Image:
+    """The image, pulled if it is not here. Raises StageError with the remedy."""
+    from docker.errors import APIError, ImageNotFound
+
+    try:
+        return client.images.get(name)
+    except (ImageNotFound, APIError):
+        pass
+    try:
+        return client.images.pull(name) if ":" in name or "@" in name else client.images.pull(name, tag="latest")
+    except (APIError, ImageNotFound) as error:
+        reason = " ".join(str(getattr(error, "explanation", None) or error).split())[:160]
+        raise StageError(f"image {name!r} is neither here nor can it be pulled: build it or log in ({reason})") from error
+
+
+def owner() -> str:
+    """This user on this machine: only sessions of the same owner can be known to be dead."""
+    return f"{socket.gethostname()}/{os.getuid()}/{cache_dir()}"
+
+
+def _processes_of(folder: Path) -> Iterator[psutil.Process]:
+    """Processes that a session recorded in its folder as ``<pid>.pid`` with their start time, if they still are they."""
+    for record in folder.glob("*.pid"):
+        with contextlib.suppress(psutil.Error, ValueError, OSError):
+            process = psutil.Process(int(record.stem))
+            if abs(process.create_time() - float(record.read_text())) < 1:
+                yield process
+
+
+class Session:
+    """Owner of all that a run starts: its label, its network, its temporary folder, and the lock that proves it alive."""
+
+    def __init__(self, client: DockerClient) -> None:
+        self.client = client
+        self.id = uuid.uuid4().hex[:12]
+        self.labels = {LABEL: self.id, OWNER_LABEL: owner()}
+        locks = cache_dir() / "sessions"
+        locks.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(str(locks / f"{self.id}.lock"))
+        self._lock.acquire()
+        self.folder = Path(tempfile.mkdtemp(prefix=f"pytest-lkagents-{self.id}-"))
+        self._network: Network | None = None
+
+    @property
+    def bridge(self) -> str:
+        return f"lka{self.id}"[:15]  # the kernel's limit for interface names
+
+    def open_network(self) -> None:
+        """Create the session's own bridge network. Raises StageError."""
+        from docker.errors import APIError
+
+        try:
+            self._network = self.client.networks.create(
+                f"pytest-lkagents-{self.id}",
+                driver="bridge",
+                labels=self.labels,
+                options={"com.docker.network.bridge.name": self.bridge},
+            )
+            self._network.reload()
+        except APIError as error:
+            raise StageError(f"the engine refuses a network: {error.explanation or error}") from error
+
+    @property
+    def network(self) -> Network:
+        assert self._network is not None, "open_network() first"
+        return self._network
+
+    @property
+    def gateway(self) -> str:
+        """The host's address on the session's network, as containers see it."""
+        config: dict[str, Any] = self.network.attrs["IPAM"]["Config"][0]
+        return str(config.get("Gateway") or config["Subnet"].rpartition(".")[0] + ".1")
+
+    def record_process(self, pid: int) -> None:
+        (self.folder / f"{pid}.pid").write_text(repr(psutil.Process(pid).create_time()))
+
+    def close(self) -> None:
+        """Remove everything that carries this session's label; never raises for what is already gone."""
+        remove_session(self.client, self.id)
+        for process in _processes_of(self.folder):
+            _end(process)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._lock.release()
+        Path(self._lock.lock_file).unlink(missing_ok=True)
+
+
+def _end(process: psutil.Process) -> None:
+    with contextlib.suppress(psutil.Error):
+        process.kill()
+        process.wait(5)
+
+
+def remove_session(client: DockerClient, session_id: str) -> None:
+    """Remove the containers and networks of one session."""
+    from docker.errors import APIError
+
+    labelled = {"label": f"{LABEL}={session_id}"}
+    containers = client.containers.list(all=True, filters=labelled, ignore_removed=True)
+    # Containers that live in another one's network namespace go first.
+    containers.sort(key=lambda found: not str(found.attrs["HostConfig"]["NetworkMode"]).startswith("container:"))
+    for container in containers:
+        with contextlib.suppress(APIError):
+            container.remove(force=True, v=True)
+    for network in client.networks.list(filters=labelled):
+        with contextlib.suppress(APIError):
+            network.remove()
+
+
+def sweep(client: DockerClient) -> list[str]:
+    """Remove what dead sessions of this owner left behind; returns their ids."""
+    mine = {"label": f"{OWNER_LABEL}={owner()}"}
+    seen = {c.labels.get(LABEL, "") for c in client.containers.list(all=True, filters=mine, ignore_removed=True)}
+    seen |= {n.attrs["Labels"].get(LABEL, "") for n in client.networks.list(filters=mine)}
+    seen |= {lock.stem for lock in (cache_dir() / "sessions").glob("*.lock")}
+    swept = []
+    for session_id in sorted(seen - {""}):
+        path = cache_dir() / "sessions" / f"{session_id}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(str(path))
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            continue  # alive
+        remove_session(client, session_id)
+        for folder in Path(tempfile.gettempdir()).glob(f"pytest-lkagents-{session_id}-*"):
+            for process in _processes_of(folder):
+                _end(process)
+            shutil.rmtree(folder, ignore_errors=True)
+        lock.release()
+        path.unlink(missing_ok=True)
+        swept.append(session_id)
+    return swept
+
+
+def describe(client: DockerClient) -> str:
+    """Engine and version, such as ``docker 20.10.24 (linux, cgroup v1)``."""
+    info = client.info()
+    return f"docker {info.get('ServerVersion')} ({platform.system().lower()}, cgroup v{info.get('CgroupVersion', '1')})"

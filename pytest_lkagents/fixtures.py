@@ -1,0 +1,108 @@
+"""The public fixtures.
+
+``lk_server``, ``lk_worker`` and ``lk_caller`` serve users' own tests; the packaged suites use them too. Without
+``--lk-image`` (or its ini twin) a test that asks for one of them is skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_lkagents.checks import Evidence, StageError
+from pytest_lkagents.secrets import Redactor
+from pytest_lkagents.settings import Settings
+
+if TYPE_CHECKING:
+    from pytest_lkagents.callers.caller import Caller
+    from pytest_lkagents.server.base import Server
+    from pytest_lkagents.stage import Stage
+    from pytest_lkagents.worker.image import Worker
+
+SETTINGS = pytest.StashKey[Settings]()
+REDACTOR = pytest.StashKey[Redactor]()
+STAGE = pytest.StashKey["StageHolder"]()
+EVIDENCE = pytest.StashKey[Evidence]()
+
+
+class StageHolder:
+    """Opens the stage at its first use and remembers why it could not be opened."""
+
+    def __init__(self, settings: Settings, redactor: Redactor) -> None:
+        self._settings = settings
+        self._redactor = redactor
+        self._stage: Stage | None = None
+        self._broken: StageError | None = None
+
+    @property
+    def opened(self) -> Stage | None:
+        return self._stage
+
+    def get(self) -> Stage:
+        if self._broken is not None:
+            raise self._broken
+        if self._stage is None:
+            from pytest_lkagents.stage import Stage
+
+            stage = Stage(self._settings, self._redactor)
+            try:
+                stage.open()
+            except StageError as error:
+                self._broken = error
+                stage.close()
+                raise
+            except BaseException:
+                stage.close()
+                raise
+            self._stage = stage
+        return self._stage
+
+    def close(self) -> None:
+        stage, self._stage = self._stage, None
+        if stage is not None:
+            stage.close()
+
+
+@pytest.fixture(scope="session")
+def lk_settings(pytestconfig: pytest.Config) -> Settings:
+    """The settings of this run, validated and frozen."""
+    return pytestconfig.stash[SETTINGS]
+
+
+@pytest.fixture(scope="session")
+def lk_stage(pytestconfig: pytest.Config, lk_settings: Settings) -> Stage:
+    """The stage itself: workers by role, the image's contents. For suites; users' tests rarely need it."""
+    if not lk_settings.active:
+        pytest.skip("no worker to judge: give --lk-image (or lk_image in the ini file)")
+    return pytestconfig.stash[STAGE].get()
+
+
+@pytest.fixture
+def lk_worker(lk_stage: Stage) -> Worker:
+    """A registered worker of the user's image. It is shared by the tests of a run; a test that ends it costs the next
+    one a new start."""
+    return lk_stage.fresh_worker()
+
+
+@pytest.fixture
+def lk_server(lk_worker: Worker) -> Server:
+    """The LiveKit server with which ``lk_worker`` is registered: ``url``, ``api_key``, ``api_secret``."""
+    return lk_worker.server
+
+
+@pytest.fixture
+def lk_caller(lk_stage: Stage, lk_worker: Worker) -> Iterator[Caller]:
+    """A caller who asks for ``lk_worker``'s agent; every call is hung up after the test."""
+    caller = lk_stage.caller(lk_worker)
+    yield caller
+    caller.close()
+
+
+@pytest.fixture
+def lk_evidence(request: pytest.FixtureRequest) -> Evidence:
+    """What a check measured (a dict of JSON data); it goes into the verdict whether the check passes or fails."""
+    evidence = Evidence()
+    request.node.stash[EVIDENCE] = evidence
+    return evidence

@@ -1,0 +1,335 @@
+"""pytest hooks only: options in, packaged suites selected, verdict out.
+
+Nothing that costs time is imported here: a run that does not use the plugin must not notice it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Generator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_lkagents import settings as options
+from pytest_lkagents.checks import Check, Evidence, StageError, check_of
+from pytest_lkagents.fixtures import (
+    EVIDENCE,
+    REDACTOR,
+    SETTINGS,
+    STAGE,
+    StageHolder,
+    lk_caller,
+    lk_evidence,
+    lk_server,
+    lk_settings,
+    lk_stage,
+    lk_worker,
+)
+from pytest_lkagents.outcomes import GATE, judge, present, redacted, waived
+from pytest_lkagents.secrets import Redactor
+from pytest_lkagents.settings import Settings, SettingsError
+from pytest_lkagents.verdict import ERROR, FAIL, CheckResult, Subject, Verdict
+
+__all__ = ["lk_caller", "lk_evidence", "lk_server", "lk_settings", "lk_stage", "lk_worker"]
+
+GATHERED = pytest.StashKey["Gathered"]()
+
+
+class Gathered:
+    """What the process that reports (with xdist: the controller) learns during the run."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+        self.results: dict[str, CheckResult] = {}
+        self.facts: dict[str, Any] = {}
+        self.broken: str | None = None
+        self.verdict: Verdict | None = None
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        result: dict[str, Any] | None = getattr(report, "lkagents", None)
+        if result is not None:
+            self.results[result["id"]] = CheckResult(**result)
+
+
+def _is_xdist_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
+
+
+def _uses_xdist(config: pytest.Config) -> bool:
+    return _is_xdist_worker(config) or bool(config.getoption("numprocesses", None))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    options.declare(parser)
+
+
+def _settings(config: pytest.Config) -> Settings:
+    try:
+        return options.read(config)
+    except SettingsError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    if not config.getoption("lk_doctor"):
+        return None
+    from pytest_lkagents.doctor import report
+
+    complete, lines = report(_settings(config))
+    print("\n".join(lines))
+    return int(pytest.ExitCode.OK if complete else pytest.ExitCode.USAGE_ERROR)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    settings = _settings(config)
+    redactor = Redactor()
+    for name, value in settings.env.items():
+        redactor.add(name, value)
+    config.stash[SETTINGS] = settings
+    config.stash[REDACTOR] = redactor
+    config.stash[STAGE] = StageHolder(settings, redactor)
+    config.stash[GATHERED] = Gathered()
+    config.pluginmanager.register(config.stash[GATHERED], "lkagents-results")
+    if settings.suites and not settings.active:
+        raise pytest.UsageError("--lk-suite: nothing to judge; give --lk-image too")
+    if settings.active:
+        _select_packaged(config, settings)
+
+
+def packaged_suites() -> dict[str, Path]:
+    """The packaged suites' files by name, in the wheel or in a checkout."""
+    here = Path(__file__).resolve().parent
+    folder = here / "suites" if (here / "suites").is_dir() else here.parent / "suites"
+    return {path.stem.removeprefix("test_"): path for path in sorted(folder.glob("test_*.py"))}
+
+
+def _select_packaged(config: pytest.Config, settings: Settings) -> None:
+    suites = packaged_suites()
+    wanted = {name.partition(".")[0] for name in settings.suites}
+    for name in sorted(wanted - set(suites)):
+        raise pytest.UsageError(f"--lk-suite: no packaged suite {name!r}; there are {', '.join(suites)}")
+    own_paths = config.args_source == pytest.Config.ArgsSource.ARGS
+    if own_paths and not wanted:
+        return
+    wanted |= {GATE.partition(".")[0]} if wanted else set(suites)
+    # The files one by one: a folder would be subject to the user's norecursedirs and python_files.
+    chosen = [str(path) for name, path in suites.items() if name in wanted]
+    config.args[:] = [*config.args, *chosen] if own_paths else chosen
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    config = session.config
+    settings = config.stash[SETTINGS]
+    if not settings.active or _is_xdist_worker(config) or config.getoption("collectonly"):
+        return
+    from pytest_lkagents import engine
+
+    try:
+        assert settings.image is not None
+        client = engine.connect()
+        try:
+            engine.find_image(client, settings.image)
+        finally:
+            client.close()
+    except StageError as error:
+        reason = config.stash[REDACTOR].text(str(error))
+        config.stash[GATHERED].broken = reason
+        _conclude(config)
+        raise pytest.UsageError(reason) from None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    settings = config.stash[SETTINGS]
+    if not settings.active:
+        return
+    checks = {item: found for item in items if (found := check_of(item)) is not None}
+    _reject_unknown(settings, {found.id for found in checks.values()}, config)
+    chosen = [item for item in items if item not in checks or _chosen(checks[item], settings)]
+    if len(chosen) < len(items):
+        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+    chosen.sort(key=lambda item: checks[item].order if item in checks else 0)
+    items[:] = chosen
+    if config.getoption("collectonly") or _uses_xdist(config):
+        # Under xdist every process collects all checks but runs some: it starts what it needs when it needs it.
+        return
+    roles = list(dict.fromkeys(role for item in chosen if item in checks for role in checks[item].roles))
+    if roles:
+        try:
+            stage = config.stash[STAGE].get()
+        except StageError:
+            return  # every check will say so
+        stage.warm(roles)
+
+
+def _chosen(check: Check, settings: Settings) -> bool:
+    if check.id in settings.suites:
+        return True  # asked for by name, whatever the profile
+    if settings.suites and check.suite not in settings.suites and check.id != GATE:
+        return False
+    return check.included_in(settings.profile)
+
+
+def _reject_unknown(settings: Settings, collected: set[str], config: pytest.Config) -> None:
+    known = collected | _packaged_ids()
+    for name in settings.suites:
+        if "." in name and name not in known:
+            raise pytest.UsageError(f"--lk-suite: no check {name!r}; {_similar(name, known)}")
+    for waiver in settings.waivers:
+        if waiver.check not in known:
+            raise pytest.UsageError(f"--lk-waive: no check {waiver.check!r}; {_similar(waiver.check, known)}")
+    for waiver in settings.waivers:
+        if waiver.until is not None and waiver.until < dt.date.today():
+            config.issue_config_time_warning(
+                pytest.PytestConfigWarning(f"the waiver of {waiver.check} expired on {waiver.until}"), stacklevel=2
+            )
+
+
+def _packaged_ids() -> set[str]:
+    import importlib
+
+    package = "pytest_lkagents.suites" if (Path(__file__).parent / "suites").is_dir() else "suites"
+    found = set()
+    for name in packaged_suites():
+        module = importlib.import_module(f"{package}.test_{name}")
+        found |= {made.id for value in vars(module).values() if (made := getattr(value, "__lk_check__", None))}
+    return found
+
+
+def _similar(name: str, known: set[str]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, sorted(known), 1)
+    return f"did you mean {close[0]!r}?" if close else f"ids are such as {sorted(known)[0]!r}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    settings, redactor = item.config.stash[SETTINGS], item.config.stash[REDACTOR]
+    check = check_of(item)
+    error = call.excinfo.value if call.excinfo is not None else None
+    if check is not None and settings.active and (call.when == "call" or error is not None):
+        evidence = item.stash.get(EVIDENCE, Evidence())
+        result = judge(check, error, evidence, call.duration)
+        result = redacted(waived(result, settings.waivers, dt.date.today()), redactor)
+        present(report, result, strict=settings.strict, where=item.location)
+        report.lkagents = asdict(result)
+    _hide_secrets(report, redactor)
+    return report
+
+
+def _hide_secrets(report: pytest.TestReport, redactor: Redactor) -> None:
+    report.sections = [(title, redactor.text(text)) for title, text in report.sections]
+    if report.longrepr is not None and not isinstance(report.longrepr, tuple):
+        shown = str(report.longrepr)
+        hidden = redactor.text(shown)
+        if hidden != shown:
+            report.longrepr = hidden
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """xdist: what a worker process knows about the stage."""
+    output: dict[str, Any] = getattr(node, "workeroutput", {}).get("lkagents", {})
+    _merge(node.config.stash[GATHERED], output)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_handlecrashitem(crashitem: str, report: object, sched: Any) -> None:
+    sched.config.stash[GATHERED].broken = f"a test process crashed in {crashitem}"
+
+
+def _merge(gathered: Gathered, facts: dict[str, Any]) -> None:
+    floor = max(gathered.facts.get("floor_s", 0.0), facts.get("floor_s", 0.0))
+    subject = {**gathered.facts.get("subject", {}), **{k: v for k, v in facts.get("subject", {}).items() if v is not None}}
+    gathered.facts = {**gathered.facts, **facts, "floor_s": floor, "subject": subject}
+
+
+def _facts(config: pytest.Config) -> dict[str, Any]:
+    stage = config.stash[STAGE].opened
+    if stage is None:
+        return {}
+    try:
+        return {"subject": asdict(stage.subject()), "stage": stage.facts(), "floor_s": stage.ledger.floor()}
+    except Exception as error:  # the engine may be gone by now; the results are not
+        return {"stage": {"engine": f"gone: {type(error).__name__}"}}
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Generator[None, None, None]:
+    config = session.config
+    facts = _facts(config)
+    config.stash[STAGE].close()
+    if _is_xdist_worker(config):
+        config.workeroutput["lkagents"] = facts  # type: ignore[attr-defined]
+    result = yield
+    if not config.stash[SETTINGS].active or _is_xdist_worker(config) or config.getoption("collectonly"):
+        return result
+    gathered = config.stash[GATHERED]
+    _merge(gathered, facts)
+    status = int(session.exitstatus)
+    if status in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR):
+        gathered.broken = gathered.broken or f"the run was {'interrupted' if status == 2 else 'ended by an internal error'}"
+    verdict = _conclude(config)
+    judging = bool(gathered.results) or config.args_source != pytest.Config.ArgsSource.ARGS
+    if judging and status in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
+        if verdict.verdict == FAIL:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        elif verdict.verdict == ERROR:
+            session.exitstatus = pytest.ExitCode.USAGE_ERROR
+    return result
+
+
+def _conclude(config: pytest.Config) -> Verdict:
+    settings, gathered = config.stash[SETTINGS], config.stash[GATHERED]
+    known = Subject("image", str(settings.image))
+    subject = Subject(**{**asdict(known), **gathered.facts.get("subject", {})})
+    verdict = Verdict(
+        settings.profile,
+        subject,
+        gathered.facts.get("stage", {}),
+        time.monotonic() - gathered.started,
+        gathered.facts.get("floor_s"),
+        tuple(gathered.results.values()),
+        settings.strict,
+        gathered.broken,
+    )
+    gathered.verdict = verdict
+    if settings.json_path is not None:
+        from pytest_lkagents.report import json_file
+
+        try:
+            json_file.write(verdict, settings.json_path)
+        except OSError as error:
+            gathered.broken = f"--lk-json: cannot write {settings.json_path}: {error.strerror}"
+    return verdict
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    gathered = config.stash[GATHERED]
+    if gathered.verdict is None or not (gathered.results or gathered.broken):
+        return
+    from pytest_lkagents.report import terminal
+
+    terminalreporter.section(f"LiveKit agent: {gathered.verdict.subject.name}")
+
+    def write_line(line: str, colour: str | None) -> None:
+        terminalreporter.write_line(line, **({colour: True} if colour else {}))
+
+    terminal.show(gathered.verdict, write_line, terminalreporter._tw.fullwidth)
+    if gathered.broken:
+        terminalreporter.write_line(f"not complete: {gathered.broken}", red=True)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    holder = config.stash.get(STAGE, None)
+    if holder is not None:
+        holder.close()

@@ -1,0 +1,1 @@
+"""The side container: sockets, firewall and requests inside a worker's network namespace."""

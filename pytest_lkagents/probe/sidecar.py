@@ -1,0 +1,207 @@
+"""A container that owns the network namespace in which a worker (or a server) runs.
+
+It exists before the worker, so that a firewall is in force from the worker's first packet, and it outlives it, so that
+its address stays the same. Nothing is needed in the user's image.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_lkagents.checks import StageError
+from pytest_lkagents.engine import Session
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+    from docker.models.containers import Container
+
+_building = threading.Lock()
+
+# Every new outbound connection is written into a set (address, port, protocol). The packets of the engine's own
+# name server (127.0.0.11) and of loopback are not outbound.
+RECORDER = """
+table inet lkagents {
+  set contacted { type ipv4_addr . inet_proto . inet_service; flags dynamic; size 4096; }
+  counter inbound { }
+  chain output {
+    type filter hook output priority 0; policy accept;
+    oifname != "lo" ct state new add @contacted { ip daddr . meta l4proto . th dport }
+  }
+  chain input { type filter hook input priority 0; policy accept; }
+}
+"""
+
+DROP_INBOUND = """
+flush chain inet lkagents input
+add rule inet lkagents input iifname "lo" accept
+add rule inet lkagents input ct state established,related accept
+add rule inet lkagents input counter name inbound drop
+"""
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A socket that others could talk to. ``protocol`` is tcp or udp."""
+
+    protocol: str
+    address: str
+    port: int
+    process: str = ""
+
+    @property
+    def loopback(self) -> bool:
+        bare = self.address.strip("[]").partition("%")
+        return bare[0].startswith(("127.", "::ffff:127.")) or bare[0] == "::1" or bare[2] == "lo"
+
+    def __str__(self) -> str:
+        return f"{self.protocol} {self.address}:{self.port}" + (f" ({self.process})" if self.process else "")
+
+
+def ensure_image(client: DockerClient, name: str) -> None:
+    """Build the side container's image if it is not here. Raises StageError with the remedy."""
+    from docker.errors import APIError, BuildError, ImageNotFound
+
+    with _building:
+        try:
+            client.images.get(name)
+            return
+        except ImageNotFound:
+            pass
+        try:
+            client.images.build(path=str(Path(__file__).parent), tag=name, rm=True, forcerm=True)
+        except (APIError, BuildError) as error:
+            raise StageError(
+                f"the side container's image {name} is not here and cannot be built ({_short(error)}): build it from "
+                "pytest_lkagents/probe/Dockerfile where its base can be pulled, or name one as lk_probe_image"
+            ) from error
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:120]
+
+
+class Sidecar:
+    """See the module. Methods raise StageError when the side container itself fails."""
+
+    def __init__(self, session: Session, image: str, name: str) -> None:
+        from docker.errors import APIError
+
+        try:
+            self.container: Container = session.client.containers.run(
+                image,
+                ["sleep", "infinity"],
+                name=f"pytest-lkagents-{session.id}-{name}-net",
+                labels=session.labels,
+                network=session.network.name,
+                cap_add=["NET_ADMIN"],
+                init=True,
+                detach=True,
+            )
+            self.container.reload()
+        except APIError as error:
+            raise StageError(f"the side container does not start: {_short(error)}") from error
+        networks: dict[str, Any] = self.container.attrs["NetworkSettings"]["Networks"]
+        self.address = str(networks[str(session.network.name)]["IPAddress"])
+        self._nft(RECORDER)
+
+    def run(self, *command: str) -> tuple[int, str]:
+        """Exit code and output (both streams) of a command in the side container."""
+        from docker.errors import APIError
+
+        try:
+            code, output = self.container.exec_run(list(command))
+        except APIError as error:
+            raise StageError(f"the side container does not answer: {_short(error)}") from error
+        return int(code or 0), bytes(output).decode("utf-8", "replace")
+
+    def _nft(self, rules: str) -> None:
+        code, output = self.run("sh", "-c", f"printf %s '{rules}' | nft -f -")
+        if code:
+            raise StageError(f"the firewall of the side container cannot be set: {_short(Exception(output))}")
+
+    def drop_inbound(self) -> None:
+        """From now on every connection from outside is dropped; answers to the worker's own ones pass."""
+        self._nft(DROP_INBOUND)
+
+    def dropped_inbound(self) -> int:
+        """Packets that ``drop_inbound`` dropped so far."""
+        _, output = self.run("nft", "-j", "list", "counter", "inet", "lkagents", "inbound")
+        for entry in json.loads(output or "{}").get("nftables", []):
+            if "counter" in entry:
+                return int(entry["counter"]["packets"])
+        return 0
+
+    def allow_only(self, address: str) -> None:
+        """From now on the worker reaches this address and nothing else; name lookups fail too."""
+        self._nft(
+            "flush chain inet lkagents output\n"
+            'add rule inet lkagents output oifname "lo" ip daddr != 127.0.0.11 accept\n'
+            "add rule inet lkagents output ct state new add @contacted { ip daddr . meta l4proto . th dport }\n"
+            f"add rule inet lkagents output ip daddr {address} accept\n"
+            "add rule inet lkagents output ct state established,related accept\n"
+            "add rule inet lkagents output reject\n"
+        )
+
+    def count_attempts(self, address: str, port: int) -> None:
+        """Count the worker's connection attempts to a TCP port from now on."""
+        self._nft(
+            "add counter inet lkagents attempts\n"
+            f"add rule inet lkagents output ip daddr {address} tcp dport {port} "
+            "tcp flags & (syn | ack) == syn counter name attempts\n"
+        )
+
+    def attempts(self) -> int:
+        """Connection attempts since ``count_attempts``."""
+        _, output = self.run("nft", "-j", "list", "counter", "inet", "lkagents", "attempts")
+        with contextlib.suppress(ValueError):
+            for entry in json.loads(output).get("nftables", []):
+                if "counter" in entry:
+                    return int(entry["counter"]["packets"])
+        return 0
+
+    def contacted(self) -> list[str]:
+        """Outbound destinations so far, as ``address:port/protocol``."""
+        _, output = self.run("nft", "-j", "list", "set", "inet", "lkagents", "contacted")
+        found = []
+        for entry in json.loads(output or "{}").get("nftables", []):
+            for element in entry.get("set", {}).get("elem", []):
+                parts = element.get("elem", {}).get("val", element) if isinstance(element, dict) else element
+                address, protocol, port = parts["concat"]
+                found.append(f"{address}:{port}/{protocol}")
+        return sorted(found)
+
+    def listeners(self) -> list[Listener]:
+        """Sockets in the namespace that others could talk to, without the engine's name server."""
+        _, output = self.run("ss", "-Hlntu")
+        return [found for found in parse_listeners(output) if not found.address.startswith("127.0.0.11")]
+
+    def get(self, url: str, seconds: float = 5) -> tuple[int | None, str]:
+        """HTTP status and body as seen from inside the namespace; status None when nothing answers."""
+        _, output = self.run("curl", "-sS", "--noproxy", "*", "-m", f"{seconds:g}", "-w", "\n%{http_code}", url)
+        body, _, status = output.rpartition("\n")
+        return (int(status) or None if status.isdigit() else None), body
+
+    def remove(self) -> None:
+        from docker.errors import APIError
+
+        with contextlib.suppress(APIError):
+            self.container.remove(force=True, v=True)
+
+
+def parse_listeners(output: str) -> list[Listener]:
+    """From the output of ``ss -Hlntu`` (with or without ``-p``)."""
+    found = []
+    for line in output.splitlines():
+        fields = line.split()
+        if len(fields) < 6 or fields[0] not in ("tcp", "udp"):
+            continue
+        address, _, port = fields[4].rpartition(":")
+        if port.isdigit():
+            found.append(Listener(fields[0], address, int(port), fields[6] if len(fields) > 6 else ""))
+    return found
+

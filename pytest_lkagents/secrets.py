@@ -1,0 +1,79 @@
+"""Secret values: recognising their names, generating them, and keeping them out of everything that is shown."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from typing import Any
+
+SECRET_NAME = re.compile(r"(SECRET|TOKEN|PASSWORD|PASSWD|PRIVATE|CREDENTIAL|API_?KEY|ACCESS_?KEY|AUTH_?KEY)", re.IGNORECASE)
+
+# Shorter values ("1", "true", "dev") are no secrets, and masking them would make every report unreadable.
+SHORTEST_SECRET = 4
+SHORTEST_OTHER = 6
+
+
+def looks_secret(name: str) -> bool:
+    """Whether an environment variable of this name usually holds a secret."""
+    return bool(SECRET_NAME.search(name))
+
+
+# Names that only point to a secret, and values that stand for one that is still to come.
+POINTER = re.compile(r"_(FILE|PATH|DIR|NAME|ARN|URL|URI|TTL|TYPE|ID|PARALLELISM|COUNT|LIMIT)$", re.IGNORECASE)
+PLACEHOLDER = re.compile(
+    r"^(<.*>?|\$.*|x{3,}.*|\*{3,}.*|change.?me.*|your[-_ ].*|.*placeholder.*|.*dummy.*|.*example.*|none|null|true|false|unset)$",
+    re.IGNORECASE,
+)
+SHORTEST_CREDENTIAL = 8
+
+
+def is_placeholder(value: str) -> bool:
+    """Whether a value is too short or too plainly a stand-in to be a credential."""
+    return len(value) < SHORTEST_CREDENTIAL or bool(PLACEHOLDER.match(value))
+
+
+def holds_secret(name: str, value: str) -> bool:
+    """Whether this variable of an image really carries a credential, judged by name and value."""
+    return looks_secret(name) and not POINTER.search(name) and not is_placeholder(value) and not value.startswith("/")
+
+
+def new_api_key() -> str:
+    return "API" + secrets.token_hex(6)
+
+
+def new_api_secret() -> str:
+    """A secret of 43 characters; the server asks for at least 32."""
+    return secrets.token_urlsafe(32)
+
+
+class Redactor:
+    """Replaces known secret values by ``[name]`` in strings and in nested data."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, str] = {}
+
+    def add(self, name: str, value: str) -> None:
+        least = SHORTEST_SECRET if looks_secret(name) else SHORTEST_OTHER
+        for part in {value, value.strip()}:
+            if len(part) >= least:
+                self._names.setdefault(part, name)
+
+    def values(self) -> list[str]:
+        return list(self._names)
+
+    def text(self, text: str) -> str:
+        # Longest first: a secret may contain another one.
+        for value in sorted(self._names, key=len, reverse=True):
+            if value in text:
+                text = text.replace(value, f"[{self._names[value]}]")
+        return text
+
+    def data(self, data: Any) -> Any:
+        """The same for dicts, lists, tuples and their strings; other values stay as they are."""
+        if isinstance(data, str):
+            return self.text(data)
+        if isinstance(data, dict):
+            return {self.data(key): self.data(value) for key, value in data.items()}
+        if isinstance(data, (list, tuple)):
+            return [self.data(value) for value in data]
+        return data

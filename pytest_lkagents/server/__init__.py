@@ -1,0 +1,1 @@
+"""LiveKit servers: a binary, a container, or one that runs elsewhere."""

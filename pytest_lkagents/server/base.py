@@ -1,0 +1,81 @@
+"""What every LiveKit server offers to the stage."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from abc import ABC, abstractmethod
+from typing import Any
+
+from pytest_lkagents.secrets import new_api_key, new_api_secret
+from pytest_lkagents.server.log import ServerLog
+
+
+class Server(ABC):
+    """A LiveKit server. ``url`` is for callers on this machine, ``worker_url`` for workers in containers;
+    both are ``ws://host:port``. ``controllable`` servers can be stopped and started and show registrations."""
+
+    controllable = True
+
+    def __init__(self) -> None:
+        self.api_key = new_api_key()
+        self.api_secret = new_api_secret()
+        self.log = ServerLog()
+        self.version: str | None = None
+
+    @property
+    @abstractmethod
+    def url(self) -> str: ...
+
+    @property
+    @abstractmethod
+    def worker_url(self) -> str: ...
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start, and return when it answers. Raises StageError. Starting again keeps keys and ports."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Stop for real; the address refuses connections from then on."""
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def is_up(self) -> bool:
+        """Whether ``GET /`` says 200."""
+        try:
+            with urllib.request.urlopen(self.url.replace("ws", "http", 1), timeout=2) as answer:  # noqa: S310
+                return bool(answer.status == 200)
+        except (OSError, urllib.error.URLError):
+            return False
+
+
+def configuration(server: Server, *, port: int, udp_port: int, node_ip: str, bind: list[str], interface: str | None) -> str:
+    """The server's configuration as JSON (which is YAML).
+
+    Hermetic: no public STUN server is asked, nothing listens beyond ``bind`` and ``interface``. ``target_load`` is 1,
+    because below it the server would hide a worker's own refusal (it does not even ask).
+    """
+    rtc: dict[str, Any] = {
+        "tcp_port": 0,
+        "udp_port": udp_port,
+        "use_external_ip": False,
+        "node_ip": node_ip,
+        "stun_servers": [f"{node_ip}:{udp_port}"],
+    }
+    if interface is not None:
+        rtc["interfaces"] = {"includes": [interface]}
+    return json.dumps(
+        {
+            "port": port,
+            "bind_addresses": bind,
+            "rtc": rtc,
+            "keys": {server.api_key: server.api_secret},
+            "room": {"empty_timeout": 20, "departure_timeout": 2},
+            "agents": {"target_load": 1},
+            "logging": {"json": True, "level": "debug"},
+        }
+    )

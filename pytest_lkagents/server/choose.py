@@ -1,0 +1,32 @@
+"""From the setting ``lk_server`` to a server."""
+
+from __future__ import annotations
+
+from pytest_lkagents.checks import StageError
+from pytest_lkagents.engine import Session
+from pytest_lkagents.server.base import Server
+from pytest_lkagents.server.binary import BinaryServer, find_binary, usable_here
+from pytest_lkagents.server.container import ContainerServer
+from pytest_lkagents.server.external import ExternalServer
+from pytest_lkagents.settings import Settings
+
+
+def make_server(settings: Settings, session: Session) -> Server:
+    """A server that is not started yet. Raises StageError with the remedy."""
+    if settings.server not in ("auto", "binary", "container"):
+        return ExternalServer(settings.server, session.gateway, settings.env)
+    binary = find_binary()
+    if settings.server == "binary" and binary is None:
+        raise StageError(
+            "--lk-server binary: no livekit-server on PATH; install it (https://docs.livekit.io/home/self-hosting/local/) "
+            "or use --lk-server container"
+        )
+    if settings.server != "container" and binary is not None:
+        if usable_here(session):
+            return BinaryServer(session, binary)
+        if settings.server == "binary":
+            raise StageError(
+                "--lk-server binary: the engine's network is not on this machine, containers could not reach the server; "
+                "use --lk-server container"
+            )
+    return ContainerServer(session, settings.server_image, settings.probe_image)

@@ -1,0 +1,261 @@
+"""Every option and ini value: declared once, validated once, frozen."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from pytest_lkagents.checks import PROFILES, Waiver, parse_waiver
+
+if TYPE_CHECKING:
+    import pytest
+
+PROBE_IMAGE = "pytest-lkagents/probe:1"
+SERVER_IMAGE = "livekit/livekit-server:v1.13.5"
+LOCAL_HOSTS = {"localhost", "127.0.0.1", "::1", "host.docker.internal"}
+
+
+class SettingsError(ValueError):
+    """A value that cannot be used; the message is one line and says what to do."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """``kind`` is the ini type; a ``linelist`` may be given several times on the command line."""
+
+    name: str
+    help: str
+    kind: str = "string"
+    metavar: str | None = None
+    command_line: bool = True
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+
+OPTIONS = (
+    Option("lk_image", "image of the worker under test", metavar="IMAGE"),
+    Option("lk_profile", f"which checks run: {', '.join(PROFILES)} (default: core)", metavar="PROFILE"),
+    Option("lk_suite", "packaged suites or single checks to run, separated by commas", metavar="NAMES"),
+    Option("lk_agent_name", "name under which the worker's agent is dispatched (default: as registered)", metavar="NAME"),
+    Option("lk_env_file", "file of NAME=VALUE lines for the worker's environment", metavar="FILE"),
+    Option("lk_env", "one variable for the worker's environment; may be repeated", "linelist", "NAME=VALUE"),
+    Option("lk_cpus", "CPU limit of the worker, in cores (default: none)", metavar="CORES"),
+    Option("lk_memory", "memory limit of the worker, such as 2g or 512m (default: none)", metavar="SIZE"),
+    Option("lk_server", "LiveKit server: auto, binary, container or a URL (default: auto)", metavar="SERVER"),
+    Option("lk_start_timeout", "seconds a worker has to register (default: 60)", metavar="SECONDS"),
+    Option("lk_strict", "a SHOULD that is not met fails too", "bool"),
+    Option("lk_waive", "accept a failing check: CHECK=REASON [until YYYY-MM-DD]; may be repeated", "linelist", "WAIVER"),
+    Option("lk_json", "write the verdict to this file as JSON", metavar="FILE"),
+    Option("lk_allow_remote", "host of a LiveKit server elsewhere that may be called", metavar="HOST"),
+    Option("lk_health", "health endpoint: optional, required or off (default: optional)", command_line=False),
+    Option("lk_health_port", "port of the health endpoint (default: 8081, else found)", command_line=False),
+    Option("lk_health_path", "path of the health endpoint (default: /)", command_line=False),
+    Option("lk_metrics_port", "port on which the worker offers metrics by intention", command_line=False),
+    Option("lk_exit_timeout", "seconds a drained worker has to exit (default: 30)", command_line=False),
+    Option("lk_server_image", f"image for the container server (default: {SERVER_IMAGE})", command_line=False),
+    Option("lk_probe_image", f"image of the side container (default: {PROBE_IMAGE}, built)", command_line=False),
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Seconds, cores and bytes throughout. ``env`` holds the env file's and ``--lk-env``'s variables."""
+
+    image: str | None = None
+    profile: str = "core"
+    suites: tuple[str, ...] = ()
+    agent_name: str | None = None
+    env: dict[str, str] = field(default_factory=dict)
+    cpus: float | None = None
+    memory_bytes: int | None = None
+    server: str = "auto"
+    start_timeout: float = 60
+    strict: bool = False
+    waivers: tuple[Waiver, ...] = ()
+    json_path: Path | None = None
+    health: str = "optional"
+    health_port: int | None = None
+    health_path: str = "/"
+    metrics_port: int | None = None
+    exit_timeout: float = 30
+    server_image: str = SERVER_IMAGE
+    probe_image: str = PROBE_IMAGE
+
+    @property
+    def active(self) -> bool:
+        """Whether there is something to judge."""
+        return self.image is not None
+
+
+def declare(parser: pytest.Parser) -> None:
+    """Add every option and its ini twin to pytest's parser."""
+    group = parser.getgroup("lkagents", "LiveKit agents: conformance of a worker image")
+    for option in OPTIONS:
+        parser.addini(option.name, option.help, type=option.kind, default=None)  # type: ignore[arg-type]
+        if not option.command_line:
+            continue
+        if option.kind == "bool":
+            group.addoption(option.flag, dest=option.name, action="store_true", default=None, help=option.help)
+        else:
+            action = "append" if option.kind == "linelist" else "store"
+            group.addoption(
+                option.flag, dest=option.name, action=action, default=None, metavar=option.metavar, help=option.help
+            )
+    group.addoption("--lk-doctor", action="store_true", help="list what this machine has and lacks, then exit")
+
+
+def read(config: pytest.Config) -> Settings:
+    """Validate everything once. Raises SettingsError."""
+    given: dict[str, tuple[Any, str]] = {}
+    for option in OPTIONS:
+        value = config.getoption(option.name, None) if option.command_line else None
+        source = option.flag
+        if value is None:
+            value, source = config.getini(option.name), option.name
+        if value not in (None, "", []):
+            given[option.name] = (value, source)
+
+    def text(name: str) -> str | None:
+        return str(given[name][0]).strip() if name in given else None
+
+    def source(name: str) -> str:
+        return given[name][1]
+
+    def number(name: str, least: float, default: float | None) -> float | None:
+        value = text(name)
+        if value is None:
+            return default
+        try:
+            parsed = float(value)
+        except ValueError:
+            parsed = float("nan")
+        if not least <= parsed < 1e9:
+            raise SettingsError(f"{source(name)}: {value!r} is not a number of at least {least:g}")
+        return parsed
+
+    def port(name: str) -> int | None:
+        value = text(name)
+        if value is None:
+            return None
+        if not value.isdigit() or not 0 < int(value) < 65536:
+            raise SettingsError(f"{source(name)}: {value!r} is not a port (1 to 65535)")
+        return int(value)
+
+    def choice(name: str, allowed: tuple[str, ...], default: str) -> str:
+        value = text(name)
+        if value is None:
+            return default
+        if value not in allowed:
+            raise SettingsError(f"{source(name)}: {value!r} is not one of {', '.join(allowed)}")
+        return value
+
+    env: dict[str, str] = {}
+    if (env_file := text("lk_env_file")) is not None:
+        env.update(read_env_file(_path(config, env_file, source("lk_env_file")), source("lk_env_file")))
+    for entry in given.get("lk_env", ([], ""))[0]:
+        env.update([_variable(entry, source("lk_env"))])
+    waivers = []
+    if "lk_waive" in given:
+        entries, origin = given["lk_waive"]
+        for entry in entries:
+            try:
+                waivers.append(parse_waiver(entry, needs_date=not origin.startswith("--")))
+            except ValueError as error:
+                raise SettingsError(f"{origin}: {error}") from None
+    json_path = None
+    if (json_text := text("lk_json")) is not None:
+        json_path = _path(config, json_text, source("lk_json"))
+        if json_path.is_dir() or not json_path.parent.is_dir() or not os.access(json_path.parent, os.W_OK):
+            raise SettingsError(f"{source('lk_json')}: cannot write {json_text!r}; name a file in an existing directory")
+    health_path = text("lk_health_path") or "/"
+    if not health_path.startswith("/"):
+        raise SettingsError(f"lk_health_path: {health_path!r} does not start with a slash")
+    defaults = Settings()
+    return Settings(
+        image=text("lk_image"),
+        profile=choice("lk_profile", PROFILES, defaults.profile),
+        suites=tuple(name.strip() for name in (text("lk_suite") or "").split(",") if name.strip()),
+        agent_name=text("lk_agent_name"),
+        env=env,
+        cpus=number("lk_cpus", 0.01, None),
+        memory_bytes=_size(text("lk_memory"), source("lk_memory") if "lk_memory" in given else ""),
+        server=_server(text("lk_server") or defaults.server, text("lk_allow_remote")),
+        start_timeout=number("lk_start_timeout", 1, defaults.start_timeout) or defaults.start_timeout,
+        strict=bool(given["lk_strict"][0]) if "lk_strict" in given else False,
+        waivers=tuple(waivers),
+        json_path=json_path,
+        health=choice("lk_health", ("optional", "required", "off"), defaults.health),
+        health_port=port("lk_health_port"),
+        health_path=health_path,
+        metrics_port=port("lk_metrics_port"),
+        exit_timeout=number("lk_exit_timeout", 1, defaults.exit_timeout) or defaults.exit_timeout,
+        server_image=text("lk_server_image") or defaults.server_image,
+        probe_image=text("lk_probe_image") or defaults.probe_image,
+    )
+
+
+def read_env_file(path: Path, origin: str) -> dict[str, str]:
+    """NAME=VALUE lines as `docker run --env-file` reads them, with quotes around a value removed and an ``export``
+    before the name allowed. A line is never quoted in an error: it may hold a secret."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise SettingsError(f"{origin}: cannot read {str(path)!r}: {reason}") from None
+    found: dict[str, str] = {}
+    for number, raw in enumerate(lines, start=1):
+        line = raw.strip()
+        if not line or line.startswith("#"):
+            continue
+        found.update([_variable(line.removeprefix("export "), f"{origin}: line {number}")])
+    return found
+
+
+def _variable(text: str, origin: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    name, value = name.strip(), value.strip()
+    if not equals or not re.match(r"^[A-Za-z_][A-Za-z0-9_.-]*$", name):
+        raise SettingsError(f"{origin}: expected NAME=VALUE")
+    if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":
+        value = value[1:-1]
+    return name, value
+
+
+def _path(config: pytest.Config, text: str, origin: str) -> Path:
+    """Command-line paths are relative to where pytest was typed, ini paths to the ini file."""
+    path = Path(text).expanduser()
+    if path.is_absolute():
+        return path
+    base = config.invocation_params.dir if origin.startswith("--") else (config.inipath or config.rootpath / "x").parent
+    return Path(base) / path
+
+
+def _size(text: str | None, origin: str) -> int | None:
+    if text is None:
+        return None
+    matched = re.match(r"^(\d+(?:\.\d+)?)\s*([kmg]?)i?b?$", text, re.IGNORECASE)
+    # The engine refuses limits below 6 MB.
+    size = int(float(matched[1]) * 1024 ** ("kmg".index(matched[2].lower()) + 1 if matched[2] else 0)) if matched else 0
+    if size < 6 * 1024**2:
+        raise SettingsError(f"{origin}: {text!r} is not a size of at least 6m, such as 512m or 2g")
+    return size
+
+
+def _server(text: str, allowed_host: str | None) -> str:
+    if text in ("auto", "binary", "container"):
+        return text
+    parts = urlsplit(text)
+    if parts.scheme not in ("ws", "wss", "http", "https") or not parts.hostname:
+        raise SettingsError(f"--lk-server: {text!r} is not auto, binary, container or a URL such as ws://localhost:7880")
+    if parts.hostname not in LOCAL_HOSTS | {allowed_host}:
+        raise SettingsError(
+            f"--lk-server: {parts.hostname} is not this machine and this tool places calls; "
+            f"if that is meant, add --lk-allow-remote {parts.hostname}"
+        )
+    return text

@@ -1,0 +1,366 @@
+"""The stage: opens and closes everything in order, and starts workers ahead of the checks that need them.
+
+Each worker has a LiveKit server of its own. Workers of one server share its dispatch pool (the agent name is the only
+divider), so a call meant for one could be served by another; a server costs half a second and 60 MB, a wrong verdict more.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from pytest_lkagents import engine
+from pytest_lkagents.callers.caller import Call, Caller
+from pytest_lkagents.callers.loop import EventLoop
+from pytest_lkagents.checks import StageError, WorkerFault
+from pytest_lkagents.clock import DeadlineMissed, Ledger, poll
+from pytest_lkagents.probe.sidecar import Sidecar, ensure_image
+from pytest_lkagents.secrets import Redactor, looks_secret, new_api_secret
+from pytest_lkagents.server.base import Server
+from pytest_lkagents.server.choose import make_server
+from pytest_lkagents.settings import Settings
+from pytest_lkagents.verdict import Subject
+from pytest_lkagents.worker.image import Worker
+from pytest_lkagents.worker.layers import ImageScan, scan
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+# Two workers start at a time: each needs a core for some seconds, and the checks that run meanwhile need one too.
+STARTERS = 2
+
+# The server gives up after 3 s, a worker may start a process for the job (10 s by default).
+AGENT_SECONDS = 15
+# Loads are averaged over some seconds; a call right after a refusal would only be refused again.
+REFUSAL_PAUSE = 3
+
+
+@dataclass(frozen=True)
+class Role:
+    """How a worker is put on the stage. ``registered``: ready for use only once it has registered."""
+
+    registered: bool = True
+    server_up: bool = True
+    firewall: str | None = None
+    without: tuple[str, ...] = ()
+    replace: Callable[[], dict[str, str]] | None = None
+
+
+def _renamed() -> dict[str, str]:
+    return {"LIVEKIT_AGENT_NAME": "lk-renamed"}
+
+
+def _wrong_secret() -> dict[str, str]:
+    return {"LIVEKIT_API_SECRET": new_api_secret()}
+
+
+ROLES = {
+    "shared": Role(),
+    "firewalled": Role(firewall="drop-inbound"),
+    "early": Role(registered=False, server_up=False),
+    "stopped": Role(),
+    "draining": Role(),
+    "reconnecting": Role(),
+    "without-url": Role(registered=False, without=("LIVEKIT_URL",)),
+    "without-key": Role(registered=False, without=("LIVEKIT_API_KEY",)),
+    "without-secret": Role(registered=False, without=("LIVEKIT_API_SECRET",)),
+    "renamed": Role(registered=False, replace=_renamed),
+    "wrong-secret": Role(registered=False, replace=_wrong_secret),
+    "lost": Role(),
+    "sealed": Role(registered=False, firewall="only-server"),
+}
+
+
+class Stage:
+    """Open it with ``open``, close it with ``close``; both are called by the fixtures."""
+
+    def __init__(self, settings: Settings, redactor: Redactor) -> None:
+        self.settings = settings
+        self.redactor = redactor
+        self.ledger = Ledger()
+        self.loop = EventLoop()
+        self._client: DockerClient | None = None
+        self._session: engine.Session | None = None
+        self._futures: dict[str, Future[Worker]] = {}
+        self._scan: Future[ImageScan] | None = None
+        self._neighbour: Sidecar | None = None
+        self._workers: list[Worker] = []
+        self._servers: list[Server] = []
+        self._lock = threading.RLock()
+        self._starters = ThreadPoolExecutor(STARTERS, thread_name_prefix="lk-start")
+        self._scanner = ThreadPoolExecutor(1, thread_name_prefix="lk-scan")
+        self._closing = False
+
+    # -- opening and closing
+
+    def open(self) -> None:
+        """Sweep what dead sessions left, then make this session's network. Raises StageError."""
+        assert self.settings.image is not None
+        self._client = engine.connect()
+        engine.sweep(self._client)
+        self._image = engine.find_image(self._client, self.settings.image)
+        ensure_image(self._client, self.settings.probe_image)
+        self._session = engine.Session(self._client)
+        self._session.open_network()
+
+    @property
+    def session(self) -> engine.Session:
+        assert self._session is not None, "open() first"
+        return self._session
+
+    def close(self) -> None:
+        """Remove everything; safe to call twice and half opened."""
+        self._closing = True
+        self.loop.close()
+        for future in [*self._futures.values(), *([self._scan] if self._scan else [])]:
+            future.cancel()
+        if self._session is not None:
+            # Removing the containers also ends the waits of starters that are under way.
+            engine.remove_session(self.session.client, self.session.id)
+        for server in list(self._servers):
+            server.stop()
+        self._starters.shutdown(wait=True, cancel_futures=True)
+        self._scanner.shutdown(wait=True, cancel_futures=True)
+        for server in list(self._servers):
+            server.stop()
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    # -- workers
+
+    def warm(self, roles: Iterable[str]) -> None:
+        """Start the workers of these roles in the background, in this order."""
+        for role in roles:
+            self._future(role)
+
+    def _future(self, role: str) -> Future[Worker]:
+        with self._lock:
+            if role not in self._futures:
+                self._futures[role] = self._starters.submit(self._prepare, role, role)
+            return self._futures[role]
+
+    def worker(self, role: str = "shared") -> Worker:
+        """The worker of a role (see ROLES), ready. Raises WorkerFault or StageError."""
+        return self._future(role).result()
+
+    def worker_as_is(self, role: str) -> Worker:
+        """The worker of a role even if it did not get ready; raises WorkerFault only if there is none at all."""
+        try:
+            return self.worker(role)
+        except WorkerFault:
+            for worker in self._workers:
+                if worker.name == role:
+                    return worker
+            raise
+
+    def contrast(self, role: str, what: str) -> Worker:
+        """The worker of a role that must get ready like the shared one: raises AssertionError if only this one does
+        not, WorkerFault if the shared one does not either."""
+        try:
+            return self.worker(role)
+        except WorkerFault as fault:
+            self.worker("shared")
+            raise AssertionError(f"{what}: {fault}") from None
+
+    def fresh_worker(self) -> Worker:
+        """The shared worker while it is in order, else a new one in its place: for users' tests, which may end theirs."""
+        worker = self.worker("shared")
+        if worker.is_running:
+            return worker
+        with self._lock:
+            name = f"shared-{len(self._workers)}"
+            self._futures["shared"] = self._starters.submit(self._prepare, "shared", name)
+        return self.worker("shared")
+
+    def _prepare(self, role_name: str, name: str) -> Worker:
+        if self._closing:
+            raise StageError("the stage is closing")
+        role = ROLES[role_name]
+        server = make_server(self.settings, self.session)
+        self._servers.append(server)
+        self.redactor.add("api-secret", server.api_secret)
+        self.redactor.add("api-key", server.api_key)
+        if not role.server_up and not server.controllable:
+            raise StageError("the LiveKit server given cannot be stopped by this suite")
+        with self.ledger.waiting(name):
+            server.start()
+            if not role.server_up:
+                server.stop()
+        worker = Worker(name, self.settings, self.session, server, self.ledger)
+        self._workers.append(worker)
+        if role.firewall == "drop-inbound":
+            worker.sidecar.drop_inbound()
+        elif role.firewall == "only-server":
+            worker.sidecar.allow_only(worker.server_peer.partition(":")[0])
+        if not role.server_up:
+            address, _, port = worker.server_peer.partition(":")
+            worker.sidecar.count_attempts(address, int(port))
+        replace = role.replace() if role.replace else {}
+        for variable, value in replace.items():
+            if looks_secret(variable):
+                self.redactor.add(variable, value)
+        worker.start(without=role.without, replace=replace)
+        if role.registered:
+            self.wait_registered(worker)
+        return worker
+
+    def wait_registered(self, worker: Worker) -> str:
+        """The agent name under which the worker registered. Raises WorkerFault, or StageError on a busy machine."""
+        if not worker.server.controllable:
+            return self._wait_serving(worker)
+        try:
+            return worker.wait_registered().agent_name
+        except WorkerFault:
+            if self._closing:
+                raise StageError("the stage is closing") from None
+            if worker.is_running:
+                self.raise_if_too_busy()
+            raise
+
+    def _wait_serving(self, worker: Worker) -> str:
+        """A server that is not ours shows no registrations: an agent that joins a call is the proof."""
+        caller = self.caller(worker)
+        name = caller.agent_name
+
+        def served() -> bool:
+            if not worker.is_running:
+                raise WorkerFault(worker.last_words(f"the worker exited with code {worker.exit_code}"))
+            with caller.join() as call:
+                return call.wait_for_agent(3) is not None
+
+        try:
+            poll(served, what="agent in a call", seconds=self.settings.start_timeout, every=1)
+        except DeadlineMissed as missed:
+            raise WorkerFault(worker.last_words(f"no call was served: {missed}")) from None
+        return name
+
+    def everything_written(self) -> dict[str, str]:
+        """Output of every worker so far, by worker; unredacted."""
+        return {worker.name: worker.logs() for worker in list(self._workers) if worker.started}
+
+    # -- callers
+
+    def caller(self, worker: Worker) -> Caller:
+        """A caller on the worker's server who asks for its agent."""
+        name = self.settings.agent_name
+        if name is None:
+            live = worker.server.log.live()
+            name = live[-1].agent_name if live else self._offered_name(worker)
+        return Caller(worker.server, self.loop, self.ledger, name)
+
+    def _offered_name(self, worker: Worker) -> str:
+        found = worker.health()
+        return str(worker.worker_info(found).get("agent_name") or "") if found else ""
+
+    def served_call(self, caller: Caller, tries: int = 3) -> Call:
+        """A call that has its agent. Raises WorkerFault if none of ``tries`` calls gets one.
+
+        Several tries, because a worker that is momentarily over its threshold refuses a call rightly, and on a
+        self-hosted server nobody asks it again.
+        """
+        for attempt in range(tries):
+            call = caller.join()
+            if call.wait_for_agent(AGENT_SECONDS) is not None:
+                return call
+            call.leave()
+            if attempt + 1 < tries:
+                time.sleep(REFUSAL_PAUSE)
+        self.raise_if_too_busy()
+        raise WorkerFault(f"no agent came to any of {tries} calls within {AGENT_SECONDS} s each")
+
+    def neighbour(self) -> Sidecar:
+        """A container beside the workers: another host on their network."""
+        with self._lock:
+            if self._neighbour is None:
+                self._neighbour = Sidecar(self.session, self.settings.probe_image, "neighbour")
+            return self._neighbour
+
+    # -- the image itself
+
+    @property
+    def image_attrs(self) -> dict[str, Any]:
+        """What the engine says about the image (``docker image inspect``)."""
+        attrs: dict[str, Any] = self._image.attrs
+        return attrs
+
+    def start_scan(self) -> Future[ImageScan]:
+        """Read the image's layers in the background; the same reading serves every check."""
+        with self._lock:
+            if self._scan is None:
+                planted = [value for name, value in self.settings.env.items() if looks_secret(name)]
+                self._scan = self._scanner.submit(scan, self._image, planted)
+            return self._scan
+
+    def image_scan(self) -> ImageScan:
+        with self.ledger.waiting("image"):
+            return self.start_scan().result()
+
+    # -- what the verdict says about all this
+
+    def raise_if_too_busy(self) -> None:
+        """Raises StageError when a missed deadline says more about this machine than about the worker.
+
+        The 1-minute load counts waiting processes; above four per core, each gets less than a quarter of its time.
+        """
+        cores = os.cpu_count() or 1
+        load = os.getloadavg()[0]
+        if load > 4 * cores:
+            raise StageError(f"this machine is too busy to judge: load {load:.1f} on {cores} cores")
+
+    def subject(self) -> Subject:
+        attrs = self.image_attrs
+        digests = attrs.get("RepoDigests") or []
+        sdk, version = self._sdk()
+        return Subject(
+            "image",
+            str(self.settings.image),
+            str(digests[0]).partition("@")[2] if digests else str(attrs.get("Id")),
+            int(attrs["Size"]),
+            sdk,
+            version,
+        )
+
+    def _sdk(self) -> tuple[str | None, str | None]:
+        """As far as the shared worker tells: its ``/worker`` page, and the interpreter that holds its registration."""
+        future = self._futures.get("shared")
+        if future is None or not future.done() or future.cancelled() or future.exception():
+            return None, None
+        worker = future.result()
+        version: str | None = None
+        for known in worker.server.log.registrations():
+            version = known.sdk_version or version
+        sdk = None
+        try:
+            if version is None and (found := worker.health()):
+                version = worker.worker_info(found).get("sdk_version")
+            snapshot = worker.snapshot()
+            holders = snapshot.holders_of(worker.server_peer)
+            args = next((process.args for process in snapshot.processes if process.pid in holders), "")
+            program = os.path.basename(args.split(" ")[0])
+            sdk = "python" if program.startswith("python") else "node" if program.startswith("node") else None
+        except (StageError, WorkerFault):
+            pass
+        return sdk, version
+
+    def facts(self) -> dict[str, Any]:
+        """The verdict's ``stage``: cpus and memory are the worker's limits, or this machine's."""
+        server = self._servers[0] if self._servers else None
+        kind = type(server).__name__.removesuffix("Server").lower() if server else self.settings.server
+        return {
+            "server": kind,
+            "server_version": server.version if server else None,
+            "engine": engine.describe(self.session.client),
+            "cpus": self.settings.cpus or os.cpu_count(),
+            "memory_bytes": self.settings.memory_bytes or psutil.virtual_memory().total,
+        }

@@ -1,0 +1,90 @@
+"""The verdict of a run: what was judged, on which stage, with which result. Version 1 of the JSON contract."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+VERSION = 1
+
+MUST = "MUST"
+SHOULD = "SHOULD"
+INFO = "INFO"
+SEVERITIES = (MUST, SHOULD, INFO)
+
+PASS = "pass"  # noqa: S105 - a status, not a password
+FAIL = "fail"
+SKIP = "skip"
+WAIVED = "waived"
+ERROR = "error"
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One check's result. ``seconds`` is its wall time, ``evidence`` is JSON data with units in the key names."""
+
+    id: str
+    severity: str
+    status: str
+    summary: str
+    seconds: float
+    evidence: dict[str, Any] = field(default_factory=dict)
+    remedy: str | None = None
+    doc: str | None = None
+
+
+@dataclass(frozen=True)
+class Subject:
+    kind: str
+    name: str
+    digest: str | None = None
+    size_bytes: int | None = None
+    sdk: str | None = None
+    sdk_version: str | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    profile: str
+    subject: Subject
+    stage: dict[str, Any]
+    duration_s: float
+    floor_s: float | None
+    checks: tuple[CheckResult, ...]
+    strict: bool = False
+    broken: str | None = None
+
+    @property
+    def verdict(self) -> str:
+        """``fail`` if a MUST failed (with ``strict`` a SHOULD too), ``error`` if a MUST could not be judged or
+        nothing was judged at all or the run broke off (``broken``), ``pass`` otherwise. A failure outranks an error: it is certain."""
+        binding = (MUST, SHOULD) if self.strict else (MUST,)
+        if any(check.status == FAIL and check.severity in binding for check in self.checks):
+            return FAIL
+        if self.broken is not None:
+            return ERROR
+        if any(check.status == ERROR and check.severity in binding for check in self.checks):
+            return ERROR
+        if not any(check.status in (PASS, FAIL) for check in self.checks):
+            return ERROR
+        return PASS
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "version": VERSION,
+            "verdict": self.verdict,
+            "profile": self.profile,
+            "subject": asdict(self.subject),
+            "stage": self.stage if self.broken is None else {**self.stage, "error": self.broken},
+            "duration_s": round(self.duration_s, 3),
+            "floor_s": None if self.floor_s is None else round(self.floor_s, 3),
+            "checks": [
+                {**asdict(check), "seconds": round(check.seconds, 3)} for check in in_order(self.checks)
+            ],
+        }
+
+
+def in_order(checks: Iterable[CheckResult]) -> list[CheckResult]:
+    """Sorted by id: the order of the tests differs under xdist, the verdict must not."""
+    return sorted(checks, key=lambda check: check.id)

@@ -1,0 +1,290 @@
+"""The worker as a container of the user's image, in the network namespace of its own side container."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from pytest_lkagents.checks import StageError, WorkerFault
+from pytest_lkagents.clock import DeadlineMissed, Ledger, poll
+from pytest_lkagents.engine import Session
+from pytest_lkagents.probe.sidecar import Sidecar, parse_listeners
+from pytest_lkagents.server.base import Server
+from pytest_lkagents.server.log import Registration
+from pytest_lkagents.settings import Settings
+from pytest_lkagents.worker.processes import SCRIPT, Snapshot, parse
+
+if TYPE_CHECKING:
+    from docker.models.containers import Container
+
+DEFAULT_HEALTH_PORT = 8081
+LOG_LINES = 25
+PROBE_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Health:
+    """The health endpoint as found; ``loopback`` when nothing outside the worker's namespace can reach it."""
+
+    port: int
+    loopback: bool
+
+
+class Worker:
+    """One worker. Made by the stage (fixture ``lk_worker``), which also removes it.
+
+    Times are seconds; signals are names such as ``SIGTERM``.
+    """
+
+    def __init__(self, name: str, settings: Settings, session: Session, server: Server, ledger: Ledger) -> None:
+        self.name = name
+        self.settings = settings
+        self.server = server
+        self.ledger = ledger
+        self._session = session
+        self.sidecar = Sidecar(session, settings.probe_image, name)
+        self.environment: dict[str, str] = {}
+        self._container: Container | None = None
+        self.started = 0.0
+
+    # -- life
+
+    def start(self, *, without: tuple[str, ...] = (), replace: dict[str, str] | None = None) -> None:
+        """Start the container with the LiveKit variables of its server, except those named in ``without``.
+
+        ``replace`` sets or changes variables. Raises StageError if the engine refuses; an image whose command cannot be
+        run is the worker's fault (WorkerFault).
+        """
+        from docker.errors import APIError
+
+        environment = {
+            **self.settings.env,
+            "LIVEKIT_URL": self.server.worker_url,
+            "LIVEKIT_API_KEY": self.server.api_key,
+            "LIVEKIT_API_SECRET": self.server.api_secret,
+            **(replace or {}),
+        }
+        self.environment = {name: value for name, value in environment.items() if name not in without}
+        limits: dict[str, Any] = {}
+        if self.settings.cpus is not None:
+            limits["nano_cpus"] = int(self.settings.cpus * 1e9)
+        if self.settings.memory_bytes is not None:
+            limits["mem_limit"] = self.settings.memory_bytes
+        assert self.settings.image is not None
+        try:
+            self._container = self._session.client.containers.create(
+                self.settings.image,
+                name=f"pytest-lkagents-{self._session.id}-{self.name}",
+                labels=self._session.labels,
+                network_mode=f"container:{self.sidecar.container.id}",
+                environment=self.environment,
+                **limits,
+            )
+            self.started = time.monotonic()
+            self._container.start()
+        except APIError as error:
+            reason = " ".join(str(error.explanation or error).split())
+            if self._container is not None or "No command specified" in reason:
+                raise WorkerFault(f"the image's command cannot be run: {reason[:200]}") from error
+            raise StageError(f"the engine does not start the worker: {reason[:200]}") from error
+
+    @property
+    def container(self) -> Container:
+        if self._container is None:
+            raise StageError(f"worker {self.name} was not started")
+        return self._container
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs. A process that was ended by a signal has 128 + signal."""
+        self.container.reload()
+        state: dict[str, Any] = self.container.attrs["State"]
+        return None if state["Running"] else int(state["ExitCode"])
+
+    @property
+    def is_running(self) -> bool:
+        return self.exit_code is None
+
+    def signal(self, name: str) -> None:
+        """Send a signal to the container's first process, as an orchestrator does. A worker that is gone is no error."""
+        from docker.errors import APIError
+
+        with contextlib.suppress(APIError):
+            self.container.kill(signal=name)
+
+    def kill(self) -> None:
+        self.signal("SIGKILL")
+
+    def wait_exit(self, seconds: float) -> int | None:
+        """The exit code, or None if it still runs after ``seconds``."""
+        with self.ledger.waiting(self.name), contextlib.suppress(DeadlineMissed):
+            poll(lambda: not self.is_running, what="exit", seconds=seconds)
+        return self.exit_code
+
+    def remove(self) -> None:
+        from docker.errors import APIError
+
+        if self._container is not None:
+            with contextlib.suppress(APIError):
+                self._container.remove(force=True, v=True)
+        self.sidecar.remove()
+
+    # -- registration
+
+    def wait_registered(self, seconds: float | None = None, *, more_than: int = 0) -> Registration:
+        """The newest live registration once there have been more than ``more_than``.
+
+        Raises WorkerFault with the worker's last lines if it exits or does not come within ``seconds``
+        (default: ``lk_start_timeout``).
+        """
+        limit = self.settings.start_timeout if seconds is None else seconds
+
+        probed = 0.0
+
+        def registered() -> Registration | bool | None:
+            nonlocal probed
+            if time.monotonic() - probed > 1:
+                # Platforms probe a starting container once a second or so; a worker may notice, so it must happen here too.
+                self.get(self.settings.health_path, self.settings.health_port or DEFAULT_HEALTH_PORT, PROBE_SECONDS)
+                probed = time.monotonic()
+            live = self.server.log.live()
+            if live and len(self.server.log.registrations()) > more_than:
+                return live[-1]
+            return True if not self.is_running else None
+
+        try:
+            with self.ledger.waiting(self.name):
+                found = poll(registered, what="registration", seconds=limit)
+        except DeadlineMissed:
+            raise WorkerFault(self.last_words(f"the worker did not register within {limit:g} s")) from None
+        if isinstance(found, Registration):
+            return found
+        raise WorkerFault(self.last_words(f"the worker exited with code {self.exit_code} before it registered"))
+
+    def last_words(self, problem: str) -> str:
+        """The problem, followed by the worker's last log lines."""
+        lines = [line for line in self.logs().splitlines() if line.strip()][-LOG_LINES:]
+        return problem + "; its last lines:\n" + "\n".join(f"  {line[:300]}" for line in lines or ["(no output)"])
+
+    def logs(self) -> str:
+        """All output so far, both streams, as it is: redact before showing it."""
+        return bytes(self.container.logs()).decode("utf-8", "replace")
+
+    # -- seen from outside
+
+    @property
+    def address(self) -> str:
+        return self.sidecar.address
+
+    def snapshot(self) -> Snapshot:
+        """Processes, connections and listening sockets of one moment. Raises StageError, or WorkerFault if it is gone."""
+        from docker.errors import APIError, ContainerError
+
+        try:
+            output = self._session.client.containers.run(
+                self.settings.probe_image,
+                ["sh", "-c", SCRIPT],
+                labels=self._session.labels,
+                pid_mode=f"container:{self.container.id}",
+                network_mode=f"container:{self.sidecar.container.id}",
+                cap_add=["SYS_PTRACE"],
+                remove=True,
+            )
+            return parse(bytes(output).decode("utf-8", "replace"))
+        except (APIError, ContainerError, ValueError) as error:
+            if not self.is_running:
+                raise WorkerFault(f"the worker exited with code {self.exit_code}") from error
+            raise StageError(f"the worker's processes cannot be read: {' '.join(str(error).split())[:200]}") from error
+
+    def signal_process(self, pid: int, name: str) -> None:
+        """Send a signal to one process inside the container, by its pid there."""
+        from docker.errors import APIError, ContainerError
+
+        with contextlib.suppress(APIError, ContainerError):
+            self._session.client.containers.run(
+                self.settings.probe_image,
+                ["sh", "-c", f"kill -{name.removeprefix('SIG')} {pid}"],
+                labels=self._session.labels,
+                pid_mode=f"container:{self.container.id}",
+                cap_add=["KILL"],
+                remove=True,
+            )
+
+    def get(self, path: str, port: int, seconds: float = 5) -> tuple[int | None, str]:
+        """HTTP status and body of a GET from this machine; status None when nothing answers."""
+        connection = http.client.HTTPConnection(self.address, port, timeout=seconds)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read(65536).decode("utf-8", "replace")
+        except (OSError, http.client.HTTPException):
+            return None, ""
+        finally:
+            connection.close()
+
+    def health(self) -> Health | None:
+        """The health endpoint, or None if there is none: the declared port, else 8081, else the only port that speaks
+        HTTP (first of those that others can reach)."""
+        if self.settings.health == "off":
+            return None
+        listening = [found for found in self.sidecar.listeners() if found.protocol == "tcp"]
+        by_port: dict[int, bool] = {}
+        for found in listening:
+            by_port[found.port] = by_port.get(found.port, True) and found.loopback
+        wanted = self.settings.health_port
+        if wanted is not None:
+            return Health(wanted, by_port[wanted]) if wanted in by_port else None
+        if DEFAULT_HEALTH_PORT in by_port:
+            return Health(DEFAULT_HEALTH_PORT, by_port[DEFAULT_HEALTH_PORT])
+        candidates = [port for port in by_port if port != self.settings.metrics_port]
+        speaking = {port: self._answer(port) for port in candidates}
+        for rank in (lambda answers: answers[1] == 200, lambda answers: answers[0] == 200, lambda answers: answers[0]):
+            for port in sorted(speaking, key=lambda port: (by_port[port], port)):
+                if rank(speaking[port]):
+                    return Health(port, by_port[port])
+        return None
+
+    def _answer(self, port: int) -> tuple[int | None, int | None]:
+        base = f"http://127.0.0.1:{port}"
+        status, _ = self.sidecar.get(base + self.settings.health_path, 2)
+        return status, self.sidecar.get(f"{base}/worker", 2)[0] if status else None
+
+    def wait_health(self, seconds: float = 5) -> Health | None:
+        """The health endpoint; waits a moment, since it may open after the registration."""
+        try:
+            return poll(self.health, what="health endpoint", seconds=seconds if self.settings.health != "off" else 0)
+        except DeadlineMissed:
+            return None
+
+    def health_status(self, found: Health) -> int | None:
+        """Status of the health path, from this machine, or from inside when only loopback is served."""
+        if found.loopback:
+            return self.sidecar.get(f"http://127.0.0.1:{found.port}{self.settings.health_path}")[0]
+        return self.get(self.settings.health_path, found.port)[0]
+
+    def worker_info(self, found: Health) -> dict[str, Any]:
+        """What ``/worker`` offers (agent_name, active_jobs, sdk_version, ...); empty if it offers nothing."""
+        if found.loopback:
+            status, body = self.sidecar.get(f"http://127.0.0.1:{found.port}/worker")
+        else:
+            status, body = self.get("/worker", found.port)
+        with contextlib.suppress(ValueError):
+            data = json.loads(body)
+            if status == 200 and isinstance(data, dict):
+                return data
+        return {}
+
+    @property
+    def server_peer(self) -> str:
+        """The server as the worker's sockets show it: ``address:port``."""
+        parts = urlsplit(self.server.worker_url)
+        return f"{parts.hostname}:{parts.port}"
+
+    def listeners_with_owner(self) -> list[str]:
+        """Listening sockets with the processes that hold them, for evidence."""
+        return [str(found) for found in parse_listeners(self.snapshot().listening)]

@@ -1,0 +1,164 @@
+"""What an image's layers hold: credentials that anybody who pulls it can read, and a CA bundle."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING
+
+from pytest_lkagents.secrets import holds_secret, is_placeholder
+
+if TYPE_CHECKING:
+    from docker.models.images import Image
+
+# Above this size a file is no hand-written configuration.
+LARGEST_READ = 256 * 1024
+
+# A bundle of one certificate authority is larger than this.
+SMALLEST_BUNDLE = 1000
+
+# Distribution packages and installed libraries ship sample keys and test fixtures; they are not the user's secrets.
+LIBRARIES = re.compile(
+    r"(^|/)(site-packages|dist-packages|node_modules|usr/share|usr/lib|usr/include|lib/python3[^/]*|go/pkg|\.cargo)/"
+)
+DOTENV = re.compile(r"(^|/)\.env(\.[A-Za-z0-9_-]+)?$|(^|/)[A-Za-z0-9_-]+\.env$")
+EXAMPLE = re.compile(r"(example|sample|template|dist)", re.IGNORECASE)
+PRIVATE_KEY = re.compile(rb"-----BEGIN (?:RSA |EC |DSA |OPENSSH |ENCRYPTED )?PRIVATE KEY-----\s+[A-Za-z0-9+/=]{16}")
+# Formats that their issuers document as recognisable: OpenAI and look-alikes, AWS, Google, GitHub, Slack.
+TOKENS = re.compile(
+    rb"\b(sk-(?:proj-|ant-)?[A-Za-z0-9_-]{20,}|AKIA[0-9A-Z]{16}|AIza[0-9A-Za-z_-]{35}|gh[pousr]_[A-Za-z0-9]{36}|"
+    rb"xox[abprs]-[A-Za-z0-9-]{20,})"
+)
+ASSIGNMENT = re.compile(r"^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*[\"']?([^\"'\s#]+)")
+CA_BUNDLES = (
+    "etc/ssl/certs/ca-certificates.crt",
+    "etc/ssl/cert.pem",
+    "etc/pki/tls/certs/ca-bundle.crt",
+    "etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "etc/ssl/ca-bundle.pem",
+)
+
+
+@dataclass
+class ImageScan:
+    """``secrets`` names what was found and where, never the value; ``ca_bundles`` are paths in the final file system."""
+
+    secrets: list[str] = field(default_factory=list)
+    ca_bundles: list[str] = field(default_factory=list)
+    layers: int = 0
+    files: int = 0
+
+
+def findings_in(path: str, data: bytes, planted: Sequence[str]) -> list[str]:
+    """What in one file is a secret, in words without the value."""
+    found = []
+    for value in planted:
+        if len(value) >= 8 and value.encode() in data:
+            found.append("a value of the worker's environment")
+    if LIBRARIES.search(path):
+        return found
+    if PRIVATE_KEY.search(data):
+        found.append("a private key")
+    if any(not is_placeholder(token.decode("ascii")) for token in TOKENS.findall(data)):
+        found.append("an access token")
+    if DOTENV.search(path) and not EXAMPLE.search(path):
+        for line in data.decode("utf-8", "replace").splitlines():
+            matched = ASSIGNMENT.match(line)
+            if matched and holds_secret(matched[1], matched[2]):
+                found.append(f"{matched[1]} is set")
+    return found
+
+
+def tokens_in(text: str) -> bool:
+    """Whether a text holds an access token of a well-known form."""
+    return any(not is_placeholder(token.decode("ascii")) for token in TOKENS.findall(text.encode()))
+
+
+class _Stream(io.RawIOBase):
+    """The engine's chunks as a file."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        if not self._rest:
+            self._rest = memoryview(next(self._chunks, b""))
+        size = min(len(buffer), len(self._rest))
+        buffer[:size] = self._rest[:size]
+        self._rest = self._rest[size:]
+        return size
+
+
+@dataclass
+class _Layer:
+    present: set[str] = field(default_factory=set)
+    gone: list[str] = field(default_factory=list)
+
+
+def scan(image: Image, planted: Sequence[str]) -> ImageScan:
+    """Read every layer once, as ``docker save`` streams them, deleted files of earlier layers included.
+
+    ``planted`` are values that must not be in the image. Raises the engine's and tarfile's errors.
+    """
+    chunks = image.save(chunk_size=1024 * 1024)
+    result = ImageScan()
+    layers: dict[str, _Layer] = {}
+    order: list[str] = []
+    reader = io.BufferedReader(_Stream(iter(chunks)), 1024 * 1024)
+    with tarfile.open(fileobj=reader, mode="r|") as outer:
+        for member in outer:
+            content = outer.extractfile(member) if member.isfile() else None
+            if content is None:
+                continue
+            if member.name == "manifest.json":
+                # The archive's own order is by name; only the manifest knows which layer lies over which.
+                order = [str(name) for name in json.load(content)[0]["Layers"]]
+            elif member.name.endswith("/layer.tar") or member.name.startswith("blobs/"):
+                layers[member.name] = _scan_layer(content, planted, result)
+    result.ca_bundles = sorted(_bundles_left([layers[name] for name in order if name in layers]))
+    result.secrets = sorted(set(result.secrets))
+    result.layers = len(order)
+    return result
+
+
+def _bundles_left(layers: Sequence[_Layer]) -> set[str]:
+    left: set[str] = set()
+    for layer in layers:
+        left = {path for path in left if not any(path == gone or path.startswith(f"{gone}/") for gone in layer.gone)}
+        left |= layer.present
+    return left
+
+
+def _scan_layer(content: IO[bytes], planted: Sequence[str], result: ImageScan) -> _Layer:
+    found = _Layer()
+    # Blobs are layers or small JSON documents; what is no archive is not looked at.
+    with contextlib.suppress(tarfile.TarError, EOFError), tarfile.open(fileobj=content, mode="r|*") as layer:
+        for member in layer:
+            path = member.name.removeprefix("./").lstrip("/")
+            folder, _, base = path.rpartition("/")
+            if base.startswith(".wh."):
+                found.gone.append(folder if base == ".wh..wh..opq" else f"{folder}/{base[4:]}".lstrip("/"))
+                continue
+            if path in CA_BUNDLES or path.endswith("certifi/cacert.pem"):
+                if member.issym() or member.size > SMALLEST_BUNDLE:
+                    found.present.add(path)
+                else:
+                    found.gone.append(path)
+            if not member.isfile():
+                continue
+            result.files += 1
+            if not 0 < member.size <= LARGEST_READ or (not planted and LIBRARIES.search(path)):
+                continue
+            piece = layer.extractfile(member)
+            if piece is not None:
+                result.secrets += [f"/{path}: {what}" for what in findings_in(path, piece.read(), planted)]
+    return found

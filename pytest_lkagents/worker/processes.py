@@ -1,0 +1,64 @@
+"""The worker's process table and the connections that each process holds, seen from a container in its namespaces."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+SEPARATOR = "--lkagents--"
+
+# $$ is the observer's own shell: it and its children are left out. Everything in one call, so that it is one moment.
+SCRIPT = f"""
+ps -eo pid=,ppid=,uid=,args= | awk -v me=$$ '$1 != me && $2 != me'
+echo {SEPARATOR}
+ss -Htnp state established
+echo {SEPARATOR}
+ss -Hlntup
+"""
+
+
+@dataclass(frozen=True)
+class Process:
+    """``pid`` and ``uid`` as the worker's own container sees them."""
+
+    pid: int
+    ppid: int
+    uid: int
+    args: str
+
+
+@dataclass(frozen=True)
+class Connection:
+    """An established TCP connection: the peer as ``address:port``, and who holds it."""
+
+    peer: str
+    pids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    processes: tuple[Process, ...]
+    connections: tuple[Connection, ...]
+    listening: str
+
+    def holders_of(self, peer: str) -> list[int]:
+        """For each connection to ``peer``, the pid of the process that holds it (the lowest if it is shared)."""
+        return sorted(min(found.pids) for found in self.connections if found.peer == peer and found.pids)
+
+
+def parse(output: str) -> Snapshot:
+    """From the output of SCRIPT. Raises ValueError when it is not that."""
+    table, established, listening = output.split(f"{SEPARATOR}\n")
+    processes = []
+    for line in table.splitlines():
+        fields = line.split(None, 3)
+        if len(fields) >= 3:
+            pid, ppid, uid = map(int, fields[:3])
+            processes.append(Process(pid, ppid, uid, fields[3] if len(fields) > 3 else ""))
+    connections = []
+    for line in established.splitlines():
+        fields = line.split()
+        if len(fields) >= 4:
+            pids = tuple(sorted({int(pid) for pid in re.findall(r"pid=(\d+)", line)}))
+            connections.append(Connection(fields[3].replace("[::ffff:", "").replace("]", ""), pids))
+    return Snapshot(tuple(processes), tuple(connections), listening)

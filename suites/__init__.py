@@ -1,0 +1,1 @@
+"""The conformance tests, one file per section of the guide "Deploying to production"."""

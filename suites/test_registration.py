@@ -1,0 +1,278 @@
+"""Section "Networking": a worker registers over a connection of its own and needs nothing inbound."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+
+from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, WorkerFault, check
+from pytest_lkagents.clock import DeadlineMissed, holds, poll
+from pytest_lkagents.stage import Stage
+from pytest_lkagents.worker.image import Worker
+
+from .observations import FirstCall
+
+# A worker may wait 10 s between two tries (Python's longest pause), then connect and start processes.
+RECONNECT_SECONDS = 45
+# The Python SDK tries 16 times in about 130 s before it gives up, Node 10 times in about 80 s.
+GIVE_UP_SECONDS = 180
+
+
+@check(
+    "registration.registers",
+    MUST,
+    profile="smoke",
+    section="Networking",
+    why="A worker that does not register gets no calls.",
+    remedy="read the worker's last lines; it must reach LIVEKIT_URL with the key and secret it is given",
+    roles=("shared",),
+    seconds=300,
+    order=-1,
+)
+def test_registers(lk_stage: Stage, lk_evidence: Evidence) -> None:
+    """The worker registers within the start timeout."""
+    lk_evidence["start_timeout_s"] = lk_stage.settings.start_timeout
+    worker = lk_stage.worker("shared")
+    live = worker.server.log.live()
+    if live:
+        lk_evidence["registered_after_s"] = round(live[-1].registered - worker.started, 2)
+        lk_evidence["agent_name"] = live[-1].agent_name
+        lk_evidence.summary = f"registered {lk_evidence['registered_after_s']} s after its start"
+    else:
+        lk_evidence["served_a_call"] = True
+
+
+@check(
+    "registration.outbound-only",
+    MUST,
+    section="Networking",
+    why="Platforms run workers behind NAT and firewalls; nobody can connect to them.",
+    remedy="let nothing at start wait for an inbound connection (a probe, a webhook, a callback)",
+    roles=("shared", "firewalled"),
+)
+def test_outbound_only(lk_stage: Stage, lk_evidence: Evidence, first_call: Callable[[], FirstCall]) -> None:
+    """It registers, takes a job and talks with every inbound connection dropped."""
+    worker = lk_stage.contrast("firewalled", "with inbound connections dropped it does not register")
+    baseline = first_call()
+    caller = lk_stage.caller(worker)
+    try:
+        try:
+            call = lk_stage.served_call(caller)
+        except WorkerFault as fault:
+            raise AssertionError(f"with inbound connections dropped, {fault}") from None
+        sound = call.wait_until_agent_talks(10) if baseline.sound_s is not None else None
+        lk_evidence["agent_joined_after_s"] = round(min(call.agents.values()) - call.joined, 2)
+        lk_evidence["first_sound_after_s"] = None if sound is None else round(sound, 2)
+        lk_evidence["dropped_inbound_packets"] = worker.sidecar.dropped_inbound()
+        assert sound is not None or baseline.sound_s is None, (
+            "with inbound connections dropped the agent joins but is not heard"
+        )
+    finally:
+        caller.close()
+    lk_evidence.summary = "registers, takes a job" + (" and talks" if sound is not None else "") + " behind a closed firewall"
+
+
+@check(
+    "registration.listens-only-for-health",
+    SHOULD,
+    section="Networking",
+    why="Every other open port is an attack surface that a worker does not need.",
+    remedy="close the port, bind it to 127.0.0.1, or declare it (lk_metrics_port)",
+    roles=("shared",),
+)
+def test_listens_only_for_health(lk_stage: Stage, lk_evidence: Evidence) -> None:
+    """It listens for health and declared metrics, and for nothing else."""
+    worker = lk_stage.worker("shared")
+    health = worker.wait_health()
+    known = {health.port if health else None, lk_stage.settings.metrics_port}
+
+    def extra() -> list[str]:
+        return [
+            str(found) for found in worker.sidecar.listeners() if not found.loopback and found.port not in known
+        ]
+
+    # Media sockets of a job that has just ended may take a moment to close.
+    others = extra() and not holds(lambda: bool(extra()), seconds=5)
+    others = [] if others else extra()
+    lk_evidence["health_port"] = health.port if health else None
+    lk_evidence["other_sockets"] = others
+    lk_evidence["listening"] = worker.listeners_with_owner()
+    assert not others, f"listens on {', '.join(others)}"
+    lk_evidence.summary = f"listens on {health.port} only" if health else "listens on nothing"
+
+
+@check(
+    "registration.waits-for-server",
+    MUST,
+    section="Networking",
+    why="Workers and server are rolled out in any order; a worker that gives up at once needs a human.",
+    remedy="retry the first connection as the SDK does; do not exit or stop trying when it is refused",
+    roles=("shared", "early"),
+)
+def test_waits_for_server(lk_stage: Stage, lk_evidence: Evidence) -> None:
+    """Started before the server is up, it registers when the server comes."""
+    _needs_own_server(lk_stage)
+    worker = lk_stage.worker("early")
+    # Two refused tries show that it keeps trying; the longest first pause of an SDK is 2 s, start-up a few more.
+    try:
+        with worker.ledger.waiting(worker.name):
+            poll(lambda: worker.sidecar.attempts() >= 2 or not worker.is_running, what="tries", seconds=15, every=0.3)
+    except DeadlineMissed:
+        lk_stage.raise_if_too_busy()
+    lk_evidence["refused_attempts"] = worker.sidecar.attempts()
+    if not worker.is_running:
+        lk_stage.worker("shared")  # a worker that exits with a server too is not to blame here
+        raise AssertionError(worker.last_words(f"exited with code {worker.exit_code} while the server was down"))
+    worker.server.start()
+    came = time.monotonic()
+    try:
+        worker.wait_registered(RECONNECT_SECONDS)
+    except WorkerFault as fault:
+        lk_stage.worker("shared")
+        lk_stage.raise_if_too_busy()
+        raise AssertionError(f"after the server came: {fault}") from None
+    lk_evidence["registered_after_s"] = round(time.monotonic() - came, 2)
+    lk_evidence.summary = (
+        f"registered {lk_evidence['registered_after_s']} s after the server came, "
+        f"{lk_evidence['refused_attempts']} refused tries before"
+    )
+
+
+@check(
+    "registration.reconnects",
+    MUST,
+    section="Networking",
+    why="Servers are updated too; a worker that does not come back is lost until somebody restarts it.",
+    remedy="keep retrying after the connection is lost, as the SDK does",
+    roles=("reconnecting",),
+)
+def test_reconnects(lk_stage: Stage, lk_evidence: Evidence) -> None:
+    """After a restart of the server it registers again, once, and takes calls."""
+    _needs_own_server(lk_stage)
+    worker = lk_stage.worker("reconnecting")
+    log = worker.server.log
+    before, ever = len(log.live()), len(log.registrations())
+    address, _, port = worker.server_peer.partition(":")
+    worker.sidecar.count_attempts(address, int(port))
+    worker.server.stop()
+    try:
+        with worker.ledger.waiting(worker.name):
+            poll(lambda: worker.sidecar.attempts() or not worker.is_running, what="tries", seconds=5, every=0.2)
+    except DeadlineMissed:
+        pass  # a longer pause before its first try is its right
+    worker.server.start()
+    up = time.monotonic()
+    try:
+        worker.wait_registered(RECONNECT_SECONDS, more_than=ever)
+    except WorkerFault as fault:
+        lk_stage.raise_if_too_busy()
+        raise AssertionError(f"after the server's restart {fault}") from None
+    lk_evidence["registered_after_s"] = round(time.monotonic() - up, 2)
+    # A second connection, if there is one, comes right behind the first.
+    with worker.ledger.waiting(worker.name):
+        single = holds(lambda: len(log.live()) <= before, seconds=3)
+    lk_evidence["registrations_before"], lk_evidence["registrations_after"] = before, len(log.live())
+    assert single, f"after the restart {len(log.live())} registrations are open instead of {before}"
+    caller = lk_stage.caller(worker)
+    try:
+        call = lk_stage.served_call(caller)
+        lk_evidence["agent_joined_after_s"] = round(min(call.agents.values()) - call.joined, 2)
+    except WorkerFault as fault:
+        raise AssertionError(f"it registered again after the restart, but {fault}") from None
+    finally:
+        caller.close()
+    lk_evidence.summary = f"registered again {lk_evidence['registered_after_s']} s after the restart and took a call"
+
+
+REQUIRED = {
+    "LIVEKIT_URL": ("without-url", r"url"),
+    "LIVEKIT_API_KEY": ("without-key", r"api[\s_-]?key"),
+    "LIVEKIT_API_SECRET": ("without-secret", r"api[\s_-]?secret|secret"),
+}
+
+
+@check(
+    "registration.refuses-incomplete-configuration",
+    MUST,
+    section="Environment variables",
+    why="A worker that runs with a default instead of a missing value serves the wrong project, or nobody, unnoticed.",
+    remedy="exit with a non-zero code and a message that names the missing variable",
+    roles=tuple(role for role, _ in REQUIRED.values()),
+)
+def test_refuses_incomplete_configuration(lk_stage: Stage, lk_evidence: Evidence) -> None:
+    """Without URL, key or secret it exits with an error that says which, soon."""
+    problems = []
+    for variable, (role, says) in REQUIRED.items():
+        worker = lk_stage.worker(role)
+        code = worker.wait_exit(max(lk_stage.settings.start_timeout - (time.monotonic() - worker.started), 1))
+        named = re.search(says, worker.logs(), re.IGNORECASE) is not None
+        lk_evidence[f"without_{variable}"] = {"exit_code": code, "names_it": named}
+        if code is None:
+            lk_stage.raise_if_too_busy()
+            problems.append(f"without {variable} it keeps running")
+        elif code == 0:
+            problems.append(f"without {variable} it exits with code 0")
+        elif not named:
+            problems.append(f"without {variable} it does not say what is missing")
+        worker.kill()
+    assert not problems, "; ".join(problems)
+    codes = sorted({str(seen["exit_code"]) for seen in lk_evidence.values()})
+    lk_evidence.summary = f"exits with code {' / '.join(codes)} and names the missing variable"
+
+
+@check(
+    "registration.rejected-credentials",
+    SHOULD,
+    profile="full",
+    section="Environment variables",
+    why="A worker with a wrong secret that looks ready replaces the good ones in a rollout.",
+    remedy="let the health endpoint fail, or exit, once the server has rejected the credentials for good",
+    roles=("wrong-secret",),
+    seconds=GIVE_UP_SECONDS + 60,
+)
+def test_rejected_credentials(lk_stage: Stage, lk_evidence: Evidence) -> None:
+    """With a wrong secret it does not look ready for good."""
+    _needs_own_server(lk_stage)
+    worker = lk_stage.worker("wrong-secret")
+    how = until_not_ready(worker, GIVE_UP_SECONDS, lk_evidence)
+    assert how, f"still looks ready (health 200) {GIVE_UP_SECONDS} s after its start with a wrong secret"
+    lk_evidence.summary = f"with a wrong secret it {how}"
+
+
+def until_not_ready(worker: Worker, seconds: float, evidence: Evidence) -> str | None:
+    """How the worker shows that it is not ready (exit with an error, or health not 200 for 5 s), or None.
+
+    Raises NotJudgeable when there is no health endpoint and it does not exit.
+    """
+    began = time.monotonic()
+    seen_health, bad_since = False, None
+    with worker.ledger.waiting(worker.name):
+        while time.monotonic() - began < seconds:
+            passed = round(time.monotonic() - began, 1)
+            code = worker.exit_code
+            if code is not None:
+                evidence["exited_after_s"], evidence["exit_code"] = passed, code
+                return f"exits with code {code} after {passed} s" if code else None
+            found = worker.health()
+            status = worker.health_status(found) if found else None
+            seen_health = seen_health or found is not None
+            if not seen_health or status == 200:
+                bad_since = None
+            elif bad_since is None:
+                bad_since = time.monotonic()
+            elif time.monotonic() - bad_since > 5:
+                evidence["unhealthy_after_s"], evidence["health_status"] = passed, status
+                return f"answers {status or 'nothing'} after {passed} s"
+            time.sleep(1)
+    evidence["watched_s"] = seconds
+    if not seen_health:
+        raise NotJudgeable("no health endpoint, and the worker neither registers nor exits")
+    return None
+
+
+def _needs_own_server(stage: Stage) -> None:
+    if not stage.controllable:
+        raise NotJudgeable("the LiveKit server given by URL cannot be stopped or watched by this suite")
+
+
