@@ -245,9 +245,18 @@ class Stage:
             raise WorkerFault(worker.last_words(f"no call was served: {missed}")) from None
         return name
 
+    @property
+    def controllable(self) -> bool:
+        """Whether the LiveKit server is ours: to be stopped, and to be asked who is registered."""
+        return self.settings.server in ("auto", "binary", "container")
+
+    def workers(self) -> list[Worker]:
+        """Every worker that was started so far."""
+        return [worker for worker in list(self._workers) if worker.started]
+
     def everything_written(self) -> dict[str, str]:
         """Output of every worker so far, by worker; unredacted."""
-        return {worker.name: worker.logs() for worker in list(self._workers) if worker.started}
+        return {worker.name: worker.logs() for worker in self.workers()}
 
     # -- callers
 
@@ -293,6 +302,10 @@ class Stage:
         """What the engine says about the image (``docker image inspect``)."""
         attrs: dict[str, Any] = self._image.attrs
         return attrs
+
+    def image_history(self) -> list[str]:
+        """The commands that made the image, as the engine keeps them."""
+        return [str(step.get("CreatedBy") or "") for step in self._image.history()]
 
     def start_scan(self) -> Future[ImageScan]:
         """Read the image's layers in the background; the same reading serves every check."""

@@ -1,0 +1,89 @@
+"""Section "Environment variables": configured from outside, and discreet about it."""
+
+from __future__ import annotations
+
+from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, WorkerFault, check
+from pytest_lkagents.secrets import holds_secret
+from pytest_lkagents.stage import Stage
+
+
+@check(
+    "environment.configured-by-variables",
+    MUST,
+    section="Environment variables",
+    why="One image must serve staging and production, each with its own URL and keys.",
+    remedy="take LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET from the environment and let nothing override them",
+    roles=("shared",),
+    seconds=300,
+)
+def test_configured_by_variables(lk_stage: Stage, lk_evidence: Evidence) -> None:
+    """It uses the URL and the keys that it was given."""
+    worker = lk_stage.worker_as_is("shared")
+    contacted = worker.sidecar.contacted()
+    lk_evidence["outbound"] = contacted
+    lk_evidence["given"] = worker.server_peer
+    to_server = f"{worker.server_peer}/tcp" in contacted
+    if not to_server and contacted:
+        raise AssertionError(f"never contacted the given LIVEKIT_URL, but {', '.join(contacted[:5])}")
+    lk_stage.worker("shared")  # raises if it did not register, which is another check's business
+    lk_evidence.summary = "registered at the given URL with the given, random keys"
+
+
+@check(
+    "environment.agent-name",
+    SHOULD,
+    profile="full",
+    section="Environment variables",
+    why="A worker that ignores its name joins every room of the project.",
+    remedy="update the SDK (Python 1.5.7, Node 1.4.0 or later), or pass the variable on as the agent's name",
+    roles=("shared", "renamed"),
+)
+def test_agent_name(lk_stage: Stage, lk_evidence: Evidence) -> None:
+    """LIVEKIT_AGENT_NAME is honoured where the worker sets no name itself."""
+    if not lk_stage.controllable:
+        raise NotJudgeable("the LiveKit server given by URL does not show agent names")
+    own = lk_stage.worker("shared").server.log.live()[-1].agent_name
+    if own:
+        raise NotJudgeable(f"the worker sets its name itself ({own!r})")
+    worker = lk_stage.worker("renamed")
+    given = worker.environment["LIVEKIT_AGENT_NAME"]
+    seen = worker.wait_registered().agent_name
+    lk_evidence["given"], lk_evidence["registered_as"] = given, seen
+    assert seen == given, f"LIVEKIT_AGENT_NAME={given} is ignored: it registered as {seen!r}"
+    lk_evidence.summary = f"registered as {seen!r}"
+
+
+@check(
+    "environment.secrets-not-logged",
+    MUST,
+    section="Environment variables",
+    why="Logs and process tables are read by many more people and systems than the secret store.",
+    remedy="do not print the environment, and hand secrets to processes by environment, not by argument",
+    roles=("shared",),
+    order=1,
+)
+def test_secrets_not_logged(lk_stage: Stage, lk_evidence: Evidence) -> None:
+    """No secret value is in the worker's output or in a process's arguments."""
+    worker = lk_stage.worker_as_is("shared")
+    arguments: list[str] = []
+    try:
+        arguments = [process.args for process in worker.snapshot().processes]
+    except WorkerFault:
+        pass  # its output can still be judged
+    written = lk_stage.everything_written()
+    given = {name: value for name, value in lk_stage.settings.env.items() if holds_secret(name, value)}
+    leaks = set()
+    for judged in lk_stage.workers():
+        secrets = {**given, "LIVEKIT_API_SECRET": judged.environment.get("LIVEKIT_API_SECRET", "")}
+        for name, value in secrets.items():
+            if value and value in written.get(judged.name, ""):
+                leaks.add(f"{name} in the worker's output")
+            if value and any(value in argument for argument in arguments):
+                leaks.add(f"{name} in a process's arguments")
+    lk_evidence["output_bytes_read"] = sum(len(text) for text in written.values())
+    lk_evidence["workers_read"] = len(written)
+    lk_evidence["processes_read"] = len(arguments)
+    lk_evidence["secrets_looked_for"] = sorted({*given, "LIVEKIT_API_SECRET"})
+    lk_evidence["found"] = sorted(leaks)
+    assert not leaks, "; ".join(sorted(leaks))
+    lk_evidence.summary = f"no secret in the output of {len(written)} workers nor in {len(arguments)} command lines"

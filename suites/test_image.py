@@ -1,0 +1,168 @@
+"""Section "Overview": the Dockerfile."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, WorkerFault, check
+from pytest_lkagents.secrets import holds_secret
+from pytest_lkagents.stage import Stage
+from pytest_lkagents.worker.layers import tokens_in
+
+from .observations import Drain, Stop
+
+
+@check(
+    "image.production-mode",
+    MUST,
+    profile="smoke",
+    section="Overview",
+    why="Development mode takes calls without bound and cuts them when it is stopped.",
+    remedy="end the Dockerfile in the production command, such as CMD [\"python\", \"agent.py\", \"start\"]",
+    roles=("shared", "draining"),
+)
+def test_production_mode(lk_stage: Stage, lk_evidence: Evidence, drain: Callable[[], Drain]) -> None:
+    """It runs in production mode: its call outlives the stop signal, its health port is the same at every start."""
+    shared = lk_stage.worker("shared")
+    health = shared.wait_health()
+    seen = drain()
+    lk_evidence["health_ports_of_two_starts"] = [health.port if health else None, seen.health_port]
+    lk_evidence["arguments"] = seen.arguments[:3]
+    lk_evidence["call_cut_after_signal_s"] = seen.cut_s
+    moving = health is not None and seen.health_port is not None and health.port != seen.health_port
+    assert not moving, "the health port differs from start to start, as in development mode"
+    assert seen.cut_s is None, (
+        f"{seen.signal} cuts the call after {seen.cut_s} s ({seen.cut_how}), as in development mode or without a drain"
+    )
+    lk_evidence.summary = f"its call goes on after {seen.signal}"
+
+
+@check(
+    "image.no-secrets",
+    MUST,
+    profile="smoke",
+    section="Environment variables",
+    why="Whoever can pull the image can read every layer and all of its history.",
+    remedy="pass secrets at run time, or as build secrets; rotate what has been in a layer",
+    seconds=300,
+)
+def test_no_secrets(lk_stage: Stage, lk_evidence: Evidence) -> None:
+    """No secret is in the image's variables, labels, history or layers."""
+    config = lk_stage.image_attrs["Config"]
+    found = []
+    for entry in config.get("Env") or []:
+        name, _, value = entry.partition("=")
+        if holds_secret(name, value) or tokens_in(value):
+            found.append(f"ENV {name}")
+    for name, value in (config.get("Labels") or {}).items():
+        if holds_secret(name.replace(".", "_").replace("-", "_"), value) or tokens_in(value):
+            found.append(f"label {name}")
+    history = lk_stage.image_history()
+    for line in history:
+        for name, value in re.findall(r"\b([A-Za-z_][A-Za-z0-9_]*)=([^\s\"']+)", line):
+            if holds_secret(name, value):
+                found.append(f"history: {name}")
+        if tokens_in(line):
+            found.append("history: an access token")
+    scanned = lk_stage.image_scan()
+    found = sorted({*found, *scanned.secrets})
+    lk_evidence["layers_read"], lk_evidence["files_read"] = scanned.layers, scanned.files
+    lk_evidence["history_lines_read"] = len(history)
+    lk_evidence["found"] = found
+    assert not found, f"{len(found)} in the image: {'; '.join(found[:3])}"
+    lk_evidence.summary = f"none in {scanned.files} files of {scanned.layers} layers, variables, labels, history"
+
+
+@check(
+    "image.ca-certificates",
+    SHOULD,
+    profile="smoke",
+    section="Overview",
+    why="Without a CA bundle the worker cannot connect to any wss:// URL.",
+    remedy="install the distribution's ca-certificates package",
+    seconds=300,
+)
+def test_ca_certificates(lk_stage: Stage, lk_evidence: Evidence) -> None:
+    """A CA bundle is in the image."""
+    scanned = lk_stage.image_scan()
+    lk_evidence["bundles"] = [f"/{path}" for path in scanned.ca_bundles]
+    lk_evidence["layers_read"] = scanned.layers
+    assert scanned.ca_bundles, "no CA bundle is in the image"
+    lk_evidence.summary = f"/{scanned.ca_bundles[0]}"
+
+
+@check(
+    "image.non-root",
+    SHOULD,
+    profile="smoke",
+    section="Overview",
+    why="A flaw in an agent that runs as root is a flaw of the whole container, and many clusters refuse it.",
+    remedy="create a user and name it with USER",
+    roles=("shared",),
+)
+def test_non_root(lk_stage: Stage, lk_evidence: Evidence) -> None:
+    """The worker's processes do not run as root."""
+    worker = lk_stage.worker("shared")
+    snapshot = worker.snapshot()
+    holders = set(snapshot.holders_of(worker.server_peer)) or {1}
+    uids = sorted({process.uid for process in snapshot.processes if process.pid in holders})
+    lk_evidence["uids"] = uids
+    lk_evidence["user_in_image"] = lk_stage.image_attrs["Config"].get("User") or ""
+    assert uids, "the worker's process is not in its process table"
+    assert 0 not in uids, "the worker runs as root"
+    lk_evidence.summary = f"runs as uid {uids[0]}"
+
+
+@check(
+    "image.forwards-signals",
+    MUST,
+    section="Rollout",
+    why="A worker that never hears of its end takes calls until it is killed in the middle of them.",
+    remedy="use the exec form of CMD, exec in wrapper scripts, or an init such as tini",
+    roles=("stopped",),
+)
+def test_forwards_signals(lk_stage: Stage, lk_evidence: Evidence, stop: Callable[[], Stop]) -> None:
+    """The stop signal reaches the worker."""
+    seen = stop()
+    lk_evidence["signal"] = seen.signal
+    lk_evidence["deregistered_after_s"], lk_evidence["exited_after_s"] = seen.deregistered_s, seen.exited_s
+    lk_evidence["direct_signal_worked"] = seen.direct_signal_worked
+    if seen.direct_signal_worked is False:
+        raise NotJudgeable("the worker does not react even when the signal is sent to it directly: see rollout.idle-exit")
+    reacted = seen.deregistered_s is not None or seen.exited_s is not None
+    assert reacted, f"{seen.signal} to the container's first process does not reach the worker" + (
+        ", which obeys it when asked directly" if seen.direct_signal_worked else ""
+    )
+    lk_evidence.summary = f"reacts {seen.deregistered_s or seen.exited_s} s after {seen.signal}"
+
+
+@check(
+    "image.self-contained",
+    SHOULD,
+    profile="full",
+    section="Overview",
+    why="A model that is fetched at start makes every new worker slow, and none at all when the hub is down.",
+    remedy="download models while the image is built (python agent.py download-files)",
+    roles=("shared", "sealed"),
+    seconds=300,
+)
+def test_self_contained(lk_stage: Stage, lk_evidence: Evidence) -> None:
+    """It registers and serves a call with nothing but LiveKit within reach."""
+    lk_stage.worker("shared")
+    worker = lk_stage.worker("sealed")
+    try:
+        lk_stage.wait_registered(worker)
+    except WorkerFault as fault:
+        lk_evidence["tried_to_reach"] = worker.sidecar.contacted()
+        raise AssertionError(f"with only LiveKit within reach: {fault}") from None
+    caller = lk_stage.caller(worker)
+    try:
+        call = lk_stage.served_call(caller)
+        lk_evidence["agent_joined_after_s"] = round(min(call.agents.values()) - call.joined, 2)
+    except WorkerFault as fault:
+        raise AssertionError(f"with only LiveKit within reach: {fault}") from None
+    finally:
+        caller.close()
+        lk_evidence["tried_to_reach"] = worker.sidecar.contacted()
+    lk_evidence.summary = "registers and serves a call with only LiveKit within reach"
