@@ -12,7 +12,18 @@ import pytest
 
 from pytest_lkagents.verdict import INFO, MUST, SEVERITIES, SHOULD
 
-__all__ = ["INFO", "MUST", "PROFILES", "SHOULD", "Check", "Evidence", "NotJudgeable", "StageError", "WorkerFault", "check"]
+__all__ = [
+    "INFO",
+    "MUST",
+    "PROFILES",
+    "SHOULD",
+    "Check",
+    "Evidence",
+    "NotJudgeable",
+    "StageError",
+    "WorkerFault",
+    "check",
+]
 
 PROFILES = ("smoke", "core", "full", "soak")
 ID = re.compile(r"^[a-z]+\.[a-z0-9-]+$")

@@ -22,12 +22,16 @@ def findings(settings: Settings) -> Iterator[Finding]:
 
     cores = os.cpu_count() or 1
     memory = psutil.virtual_memory()
-    yield (cores >= 2) or None, f"cpu: {cores} cores, load {os.getloadavg()[0]:.1f}" + (
-        "" if cores >= 2 else "; with less than 2 verdicts take longer"
+    yield (
+        (cores >= 2) or None,
+        f"cpu: {cores} cores, load {os.getloadavg()[0]:.1f}"
+        + ("" if cores >= 2 else "; with less than 2 verdicts take longer"),
     )
     roomy = memory.available >= 4 * 1024**3
-    yield roomy or None, f"memory: {memory.available / 1024**3:.1f} GiB free" + (
-        "" if roomy else "; a run starts about ten workers, 4 GiB are advisable"
+    yield (
+        roomy or None,
+        f"memory: {memory.available / 1024**3:.1f} GiB free"
+        + ("" if roomy else "; a run starts about ten workers, 4 GiB are advisable"),
     )
     try:
         client = engine.connect()
@@ -49,9 +53,12 @@ def findings(settings: Settings) -> Iterator[Finding]:
             client.images.get(settings.server_image)
             yield True, f"server: image {settings.server_image} is here"
         except (ImageNotFound, APIError):
-            yield None, (
-                f"server: no livekit-server on PATH and no image {settings.server_image} here; it is pulled at the first "
-                "run, or install one: https://docs.livekit.io/home/self-hosting/local/"
+            yield (
+                None,
+                (
+                    f"server: no livekit-server on PATH and no image {settings.server_image} here; it is pulled at the first "
+                    "run, or install one: https://docs.livekit.io/home/self-hosting/local/"
+                ),
             )
     else:
         yield False, "server: no livekit-server on PATH, and no engine to run its image"

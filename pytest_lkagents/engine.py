@@ -61,7 +61,9 @@ def find_image(client: DockerClient, name: str) -> Image:
         return client.images.pull(name) if ":" in name or "@" in name else client.images.pull(name, tag="latest")
     except (APIError, ImageNotFound) as error:
         reason = " ".join(str(getattr(error, "explanation", None) or error).split())[:160]
-        raise StageError(f"image {name!r} is neither here nor can it be pulled: build it or log in ({reason})") from error
+        raise StageError(
+            f"image {name!r} is neither here nor can it be pulled: build it or log in ({reason})"
+        ) from error
 
 
 def owner() -> str:
@@ -145,7 +147,7 @@ def remove_session(client: DockerClient, session_id: str) -> None:
     """Remove the containers and networks of one session."""
     from docker.errors import APIError
 
-    labelled = {"label": f"{LABEL}={session_id}"}
+    labelled: dict[str, str | list[str] | bool] = {"label": f"{LABEL}={session_id}"}
     containers = client.containers.list(all=True, filters=labelled, ignore_removed=True)
     # Containers that live in another one's network namespace go first.
     containers.sort(key=lambda found: not str(found.attrs["HostConfig"]["NetworkMode"]).startswith("container:"))
@@ -159,7 +161,7 @@ def remove_session(client: DockerClient, session_id: str) -> None:
 
 def sweep(client: DockerClient) -> list[str]:
     """Remove what dead sessions of this owner left behind; returns their ids."""
-    mine = {"label": f"{OWNER_LABEL}={owner()}"}
+    mine: dict[str, str | list[str] | bool] = {"label": f"{OWNER_LABEL}={owner()}"}
     seen = {c.labels.get(LABEL, "") for c in client.containers.list(all=True, filters=mine, ignore_removed=True)}
     seen |= {n.attrs["Labels"].get(LABEL, "") for n in client.networks.list(filters=mine)}
     seen |= {lock.stem for lock in (cache_dir() / "sessions").glob("*.lock")}

@@ -221,7 +221,7 @@ def pytest_runtest_makereport(
         result = judge(check, error, evidence, call.duration)
         result = redacted(waived(result, settings.waivers, dt.date.today()), redactor)
         present(report, result, strict=settings.strict, where=item.location)
-        report.lkagents = asdict(result)
+        report.lkagents = asdict(result)  # type: ignore[attr-defined]
     _hide_secrets(report, redactor)
     return report
 
@@ -249,7 +249,10 @@ def pytest_handlecrashitem(crashitem: str, report: object, sched: Any) -> None:
 
 def _merge(gathered: Gathered, facts: dict[str, Any]) -> None:
     floor = max(gathered.facts.get("floor_s", 0.0), facts.get("floor_s", 0.0))
-    subject = {**gathered.facts.get("subject", {}), **{k: v for k, v in facts.get("subject", {}).items() if v is not None}}
+    subject = {
+        **gathered.facts.get("subject", {}),
+        **{k: v for k, v in facts.get("subject", {}).items() if v is not None},
+    }
     gathered.facts = {**gathered.facts, **facts, "floor_s": floor, "subject": subject}
 
 
@@ -263,21 +266,22 @@ def _facts(config: pytest.Config) -> dict[str, Any]:
         return {"stage": {"engine": f"gone: {type(error).__name__}"}}
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Generator[None, None, None]:
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    # No wrapper: the terminal's summary is written after this and shows the verdict.
     config = session.config
     facts = _facts(config)
     config.stash[STAGE].close()
     if _is_xdist_worker(config):
         config.workeroutput["lkagents"] = facts  # type: ignore[attr-defined]
-    result = yield
     if not config.stash[SETTINGS].active or _is_xdist_worker(config) or config.getoption("collectonly"):
-        return result
+        return
     gathered = config.stash[GATHERED]
     _merge(gathered, facts)
     status = int(session.exitstatus)
     if status in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR):
-        gathered.broken = gathered.broken or f"the run was {'interrupted' if status == 2 else 'ended by an internal error'}"
+        gathered.broken = (
+            gathered.broken or f"the run was {'interrupted' if status == 2 else 'ended by an internal error'}"
+        )
     verdict = _conclude(config)
     judging = bool(gathered.results) or config.args_source != pytest.Config.ArgsSource.ARGS
     if judging and status in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
@@ -285,7 +289,6 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Generator[
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         elif verdict.verdict == ERROR:
             session.exitstatus = pytest.ExitCode.USAGE_ERROR
-    return result
 
 
 def _conclude(config: pytest.Config) -> Verdict:

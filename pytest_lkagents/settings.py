@@ -42,7 +42,9 @@ OPTIONS = (
     Option("lk_image", "image of the worker under test", metavar="IMAGE"),
     Option("lk_profile", f"which checks run: {', '.join(PROFILES)} (default: core)", metavar="PROFILE"),
     Option("lk_suite", "packaged suites or single checks to run, separated by commas", metavar="NAMES"),
-    Option("lk_agent_name", "name under which the worker's agent is dispatched (default: as registered)", metavar="NAME"),
+    Option(
+        "lk_agent_name", "name under which the worker's agent is dispatched (default: as registered)", metavar="NAME"
+    ),
     Option("lk_env_file", "file of NAME=VALUE lines for the worker's environment", metavar="FILE"),
     Option("lk_env", "one variable for the worker's environment; may be repeated", "linelist", "NAME=VALUE"),
     Option("lk_cpus", "CPU limit of the worker, in cores (default: none)", metavar="CORES"),
@@ -50,7 +52,9 @@ OPTIONS = (
     Option("lk_server", "LiveKit server: auto, binary, container or a URL (default: auto)", metavar="SERVER"),
     Option("lk_start_timeout", "seconds a worker has to register (default: 60)", metavar="SECONDS"),
     Option("lk_strict", "a SHOULD that is not met fails too", "bool"),
-    Option("lk_waive", "accept a failing check: CHECK=REASON [until YYYY-MM-DD]; may be repeated", "linelist", "WAIVER"),
+    Option(
+        "lk_waive", "accept a failing check: CHECK=REASON [until YYYY-MM-DD]; may be repeated", "linelist", "WAIVER"
+    ),
     Option("lk_json", "write the verdict to this file as JSON", metavar="FILE"),
     Option("lk_allow_remote", "host of a LiveKit server elsewhere that may be called", metavar="HOST"),
     Option("lk_health", "health endpoint: optional, required or off (default: optional)", command_line=False),
@@ -124,7 +128,7 @@ def read(config: pytest.Config) -> Settings:
     def text(name: str) -> str | None:
         return str(given[name][0]).strip() if name in given else None
 
-    def source(name: str) -> str:
+    def origin(name: str) -> str:
         return given[name][1]
 
     def number(name: str, least: float, default: float | None) -> float | None:
@@ -136,7 +140,7 @@ def read(config: pytest.Config) -> Settings:
         except ValueError:
             parsed = float("nan")
         if not least <= parsed < 1e9:
-            raise SettingsError(f"{source(name)}: {value!r} is not a number of at least {least:g}")
+            raise SettingsError(f"{origin(name)}: {value!r} is not a number of at least {least:g}")
         return parsed
 
     def port(name: str) -> int | None:
@@ -144,7 +148,7 @@ def read(config: pytest.Config) -> Settings:
         if value is None:
             return None
         if not value.isdigit() or not 0 < int(value) < 65536:
-            raise SettingsError(f"{source(name)}: {value!r} is not a port (1 to 65535)")
+            raise SettingsError(f"{origin(name)}: {value!r} is not a port (1 to 65535)")
         return int(value)
 
     def choice(name: str, allowed: tuple[str, ...], default: str) -> str:
@@ -152,27 +156,29 @@ def read(config: pytest.Config) -> Settings:
         if value is None:
             return default
         if value not in allowed:
-            raise SettingsError(f"{source(name)}: {value!r} is not one of {', '.join(allowed)}")
+            raise SettingsError(f"{origin(name)}: {value!r} is not one of {', '.join(allowed)}")
         return value
 
     env: dict[str, str] = {}
     if (env_file := text("lk_env_file")) is not None:
-        env.update(read_env_file(_path(config, env_file, source("lk_env_file")), source("lk_env_file")))
+        env.update(read_env_file(_path(config, env_file, origin("lk_env_file")), origin("lk_env_file")))
     for entry in given.get("lk_env", ([], ""))[0]:
-        env.update([_variable(entry, source("lk_env"))])
+        env.update([_variable(entry, origin("lk_env"))])
     waivers = []
     if "lk_waive" in given:
-        entries, origin = given["lk_waive"]
+        entries, came_from = given["lk_waive"]
         for entry in entries:
             try:
-                waivers.append(parse_waiver(entry, needs_date=not origin.startswith("--")))
+                waivers.append(parse_waiver(entry, needs_date=not came_from.startswith("--")))
             except ValueError as error:
-                raise SettingsError(f"{origin}: {error}") from None
+                raise SettingsError(f"{came_from}: {error}") from None
     json_path = None
     if (json_text := text("lk_json")) is not None:
-        json_path = _path(config, json_text, source("lk_json"))
+        json_path = _path(config, json_text, origin("lk_json"))
         if json_path.is_dir() or not json_path.parent.is_dir() or not os.access(json_path.parent, os.W_OK):
-            raise SettingsError(f"{source('lk_json')}: cannot write {json_text!r}; name a file in an existing directory")
+            raise SettingsError(
+                f"{source('lk_json')}: cannot write {json_text!r}; name a file in an existing directory"
+            )
     health_path = text("lk_health_path") or "/"
     if not health_path.startswith("/"):
         raise SettingsError(f"lk_health_path: {health_path!r} does not start with a slash")
@@ -184,7 +190,7 @@ def read(config: pytest.Config) -> Settings:
         agent_name=text("lk_agent_name"),
         env=env,
         cpus=number("lk_cpus", 0.01, None),
-        memory_bytes=_size(text("lk_memory"), source("lk_memory") if "lk_memory" in given else ""),
+        memory_bytes=_size(text("lk_memory"), origin("lk_memory") if "lk_memory" in given else ""),
         server=_server(text("lk_server") or defaults.server, text("lk_allow_remote")),
         start_timeout=number("lk_start_timeout", 1, defaults.start_timeout) or defaults.start_timeout,
         strict=bool(given["lk_strict"][0]) if "lk_strict" in given else False,
@@ -252,7 +258,9 @@ def _server(text: str, allowed_host: str | None) -> str:
         return text
     parts = urlsplit(text)
     if parts.scheme not in ("ws", "wss", "http", "https") or not parts.hostname:
-        raise SettingsError(f"--lk-server: {text!r} is not auto, binary, container or a URL such as ws://localhost:7880")
+        raise SettingsError(
+            f"--lk-server: {text!r} is not auto, binary, container or a URL such as ws://localhost:7880"
+        )
     if parts.hostname not in LOCAL_HOSTS | {allowed_host}:
         raise SettingsError(
             f"--lk-server: {parts.hostname} is not this machine and this tool places calls; "

@@ -40,6 +40,7 @@ STARTERS = 2
 AGENT_SECONDS = 15
 # Loads are averaged over some seconds; a call right after a refusal would only be refused again.
 REFUSAL_PAUSE = 3
+IDLE_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class Stage:
         """Remove everything; safe to call twice and half opened."""
         self._closing = True
         self.loop.close()
-        for future in [*self._futures.values(), *([self._scan] if self._scan else [])]:
+        for future in self._futures.values():
             future.cancel()
         if self._session is not None:
             # Removing the containers also ends the waits of starters that are under way.
@@ -287,6 +288,21 @@ class Stage:
                 time.sleep(REFUSAL_PAUSE)
         self.raise_if_too_busy()
         raise WorkerFault(f"no agent came to any of {tries} calls within {AGENT_SECONDS} s each")
+
+    def wait_idle(self, worker: Worker) -> None:
+        """Wait until no job holds a connection to the server any more: the caller has left, the job may still be saying
+        goodbye (an SDK gives it up to 60 s). Raises StageError if it never ends."""
+        registrations = max(len(worker.server.log.live()), 1)
+        try:
+            with self.ledger.waiting(worker.name):
+                poll(
+                    lambda: len(worker.snapshot().holders_of(worker.server_peer)) <= registrations,
+                    what="end of the last call's job",
+                    seconds=IDLE_SECONDS,
+                    every=0.5,
+                )
+        except DeadlineMissed as missed:
+            raise StageError(f"{missed}: the worker never came to rest") from missed
 
     def neighbour(self) -> Sidecar:
         """A container beside the workers: another host on their network."""

@@ -79,9 +79,7 @@ class Verdict:
             "stage": self.stage if self.broken is None else {**self.stage, "error": self.broken},
             "duration_s": round(self.duration_s, 3),
             "floor_s": None if self.floor_s is None else round(self.floor_s, 3),
-            "checks": [
-                {**asdict(check), "seconds": round(check.seconds, 3)} for check in in_order(self.checks)
-            ],
+            "checks": [{**asdict(check), "seconds": round(check.seconds, 3)} for check in in_order(self.checks)],
         }
 
 

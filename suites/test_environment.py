@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, WorkerFault, check
 from pytest_lkagents.secrets import holds_secret
 from pytest_lkagents.stage import Stage
@@ -66,10 +68,8 @@ def test_secrets_not_logged(lk_stage: Stage, lk_evidence: Evidence) -> None:
     """No secret value is in the worker's output or in a process's arguments."""
     worker = lk_stage.worker_as_is("shared")
     arguments: list[str] = []
-    try:
+    with contextlib.suppress(WorkerFault):  # its output can still be judged
         arguments = [process.args for process in worker.snapshot().processes]
-    except WorkerFault:
-        pass  # its output can still be judged
     written = lk_stage.everything_written()
     given = {name: value for name, value in lk_stage.settings.env.items() if holds_secret(name, value)}
     leaks = set()

@@ -19,7 +19,7 @@ from .observations import Drain, Stop
     profile="smoke",
     section="Overview",
     why="Development mode takes calls without bound and cuts them when it is stopped.",
-    remedy="end the Dockerfile in the production command, such as CMD [\"python\", \"agent.py\", \"start\"]",
+    remedy='end the Dockerfile in the production command, such as CMD ["python", "agent.py", "start"]',
     roles=("shared", "draining"),
 )
 def test_production_mode(lk_stage: Stage, lk_evidence: Evidence, drain: Callable[[], Drain]) -> None:
@@ -129,7 +129,9 @@ def test_forwards_signals(lk_stage: Stage, lk_evidence: Evidence, stop: Callable
     lk_evidence["deregistered_after_s"], lk_evidence["exited_after_s"] = seen.deregistered_s, seen.exited_s
     lk_evidence["direct_signal_worked"] = seen.direct_signal_worked
     if seen.direct_signal_worked is False:
-        raise NotJudgeable("the worker does not react even when the signal is sent to it directly: see rollout.idle-exit")
+        raise NotJudgeable(
+            "the worker does not react even when the signal is sent to it directly: see rollout.idle-exit"
+        )
     reacted = seen.deregistered_s is not None or seen.exited_s is not None
     assert reacted, f"{seen.signal} to the container's first process does not reach the worker" + (
         ", which obeys it when asked directly" if seen.direct_signal_worked else ""

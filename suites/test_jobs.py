@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pytest_lkagents.checks import MUST, Evidence, NotJudgeable, WorkerFault, check
-from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
 
 from .observations import FirstCall
@@ -50,11 +49,7 @@ def test_own_process(lk_stage: Stage, lk_evidence: Evidence) -> None:
     def holders() -> list[int]:
         return worker.snapshot().holders_of(peer)
 
-    try:
-        # Earlier calls are over for the caller; their processes may still be saying goodbye.
-        poll(lambda: len(holders()) <= 1, what="rest", seconds=20, every=1)
-    except DeadlineMissed:
-        pass
+    lk_stage.wait_idle(worker)
     own = holders()
     caller = lk_stage.caller(worker)
     try:

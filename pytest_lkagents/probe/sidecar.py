@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from docker import DockerClient
     from docker.models.containers import Container
 
+# nft's JSON names a protocol by name or by number, depending on the release.
+PROTOCOLS = {6: "tcp", 17: "udp", 1: "icmp"}
+
 _building = threading.Lock()
 
 # Every new outbound connection is written into a set (address, port, protocol). The packets of the engine's own
@@ -117,7 +120,8 @@ class Sidecar:
             code, output = self.container.exec_run(list(command))
         except APIError as error:
             raise StageError(f"the side container does not answer: {_short(error)}") from error
-        return int(code or 0), bytes(output).decode("utf-8", "replace")
+        assert isinstance(output, bytes)
+        return int(code or 0), output.decode("utf-8", "replace")
 
     def _nft(self, rules: str) -> None:
         code, output = self.run("sh", "-c", f"printf %s '{rules}' | nft -f -")
@@ -172,7 +176,7 @@ class Sidecar:
             for element in entry.get("set", {}).get("elem", []):
                 parts = element.get("elem", {}).get("val", element) if isinstance(element, dict) else element
                 address, protocol, port = parts["concat"]
-                found.append(f"{address}:{port}/{protocol}")
+                found.append(f"{address}:{port}/{PROTOCOLS.get(protocol, protocol)}")
         return sorted(found)
 
     def listeners(self) -> list[Listener]:
@@ -204,4 +208,3 @@ def parse_listeners(output: str) -> list[Listener]:
         if port.isdigit():
             found.append(Listener(fields[0], address, int(port), fields[6] if len(fields) > 6 else ""))
     return found
-

@@ -53,7 +53,9 @@ class Server(ABC):
             return False
 
 
-def configuration(server: Server, *, port: int, udp_port: int, node_ip: str, bind: list[str], interface: str | None) -> str:
+def configuration(
+    server: Server, *, port: int, udp_port: int, node_ip: str, bind: list[str], interface: str | None
+) -> str:
     """The server's configuration as JSON (which is YAML).
 
     Hermetic: no public STUN server is asked, nothing listens beyond ``bind`` and ``interface``. ``target_load`` is 1,

@@ -35,9 +35,7 @@ def _version_key(path: Path) -> list[int]:
 
 def usable_here(session: Session) -> bool:
     """Whether this machine has the session's bridge, so that containers can reach a process on it."""
-    return any(
-        address.address == session.gateway for found in psutil.net_if_addrs().values() for address in found
-    )
+    return any(address.address == session.gateway for found in psutil.net_if_addrs().values() for address in found)
 
 
 def version_of(binary: Path) -> str | None:

@@ -49,7 +49,7 @@ class ContainerServer(Server):
         try:
             container = self._session.client.containers.run(
                 self._image,
-                name=f"{self._sidecar.container.name.removesuffix('-net')}",
+                name=str(self._sidecar.container.name).removesuffix("-net"),
                 labels=self._session.labels,
                 network_mode=f"container:{self._sidecar.container.id}",
                 environment={"LIVEKIT_CONFIG": config},
