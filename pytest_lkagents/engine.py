@@ -61,9 +61,7 @@ def find_image(client: DockerClient, name: str) -> Image:
         return client.images.pull(name) if ":" in name or "@" in name else client.images.pull(name, tag="latest")
     except (APIError, ImageNotFound) as error:
         reason = " ".join(str(getattr(error, "explanation", None) or error).split())[:160]
-        raise StageError(
-            f"image {name!r} is neither here nor can it be pulled: build it or log in ({reason})"
-        ) from error
+        raise StageError(f"image {name!r} is neither here nor can it be pulled: build it or log in ({reason})") from error
 
 
 def owner() -> str:

@@ -63,9 +63,7 @@ def waived(result: CheckResult, waivers: Sequence[Waiver], today: dt.date) -> Ch
         return result
     for waiver in waivers:
         if waiver.covers(result.id, today):
-            return CheckResult(
-                **{**asdict(result), "status": WAIVED, "summary": f"waived ({waiver.reason}): {result.summary}"}
-            )
+            return CheckResult(**{**asdict(result), "status": WAIVED, "summary": f"waived ({waiver.reason}): {result.summary}"})
     return result
 
 
@@ -74,9 +72,7 @@ def redacted(result: CheckResult, redactor: Redactor) -> CheckResult:
     return CheckResult(**json.loads(json.dumps(redactor.data(asdict(result)), default=str)))
 
 
-def present(
-    report: pytest.TestReport, result: CheckResult, *, strict: bool, where: tuple[str, int | None, str]
-) -> None:
+def present(report: pytest.TestReport, result: CheckResult, *, strict: bool, where: tuple[str, int | None, str]) -> None:
     """Make pytest's report say the same: what is not binding is shown as an expected failure, what could not be
     judged for lack of something as a skip."""
     if result.status == PASS:
@@ -102,9 +98,7 @@ def explain(result: CheckResult) -> str:
         lines += ["", str(details)]
     for name, value in result.evidence.items():
         if name != "details":
-            lines.append(
-                f"  {name}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"[:1000]
-            )
+            lines.append(f"  {name}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"[:1000])
     if result.status != ERROR:
         lines += [f"remedy: {result.remedy}"] if result.remedy else []
         lines += [f"see: {result.doc}"] if result.doc else []

@@ -279,9 +279,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     _merge(gathered, facts)
     status = int(session.exitstatus)
     if status in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR):
-        gathered.broken = (
-            gathered.broken or f"the run was {'interrupted' if status == 2 else 'ended by an internal error'}"
-        )
+        gathered.broken = gathered.broken or f"the run was {'interrupted' if status == 2 else 'ended by an internal error'}"
     verdict = _conclude(config)
     judging = bool(gathered.results) or config.args_source != pytest.Config.ArgsSource.ARGS
     if judging and status in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):

@@ -42,9 +42,7 @@ OPTIONS = (
     Option("lk_image", "image of the worker under test", metavar="IMAGE"),
     Option("lk_profile", f"which checks run: {', '.join(PROFILES)} (default: core)", metavar="PROFILE"),
     Option("lk_suite", "packaged suites or single checks to run, separated by commas", metavar="NAMES"),
-    Option(
-        "lk_agent_name", "name under which the worker's agent is dispatched (default: as registered)", metavar="NAME"
-    ),
+    Option("lk_agent_name", "name under which the worker's agent is dispatched (default: as registered)", metavar="NAME"),
     Option("lk_env_file", "file of NAME=VALUE lines for the worker's environment", metavar="FILE"),
     Option("lk_env", "one variable for the worker's environment; may be repeated", "linelist", "NAME=VALUE"),
     Option("lk_cpus", "CPU limit of the worker, in cores (default: none)", metavar="CORES"),
@@ -52,9 +50,7 @@ OPTIONS = (
     Option("lk_server", "LiveKit server: auto, binary, container or a URL (default: auto)", metavar="SERVER"),
     Option("lk_start_timeout", "seconds a worker has to register (default: 60)", metavar="SECONDS"),
     Option("lk_strict", "a SHOULD that is not met fails too", "bool"),
-    Option(
-        "lk_waive", "accept a failing check: CHECK=REASON [until YYYY-MM-DD]; may be repeated", "linelist", "WAIVER"
-    ),
+    Option("lk_waive", "accept a failing check: CHECK=REASON [until YYYY-MM-DD]; may be repeated", "linelist", "WAIVER"),
     Option("lk_json", "write the verdict to this file as JSON", metavar="FILE"),
     Option("lk_allow_remote", "host of a LiveKit server elsewhere that may be called", metavar="HOST"),
     Option("lk_health", "health endpoint: optional, required or off (default: optional)", command_line=False),
@@ -176,9 +172,7 @@ def read(config: pytest.Config) -> Settings:
     if (json_text := text("lk_json")) is not None:
         json_path = _path(config, json_text, origin("lk_json"))
         if json_path.is_dir() or not json_path.parent.is_dir() or not os.access(json_path.parent, os.W_OK):
-            raise SettingsError(
-                f"{source('lk_json')}: cannot write {json_text!r}; name a file in an existing directory"
-            )
+            raise SettingsError(f"{origin('lk_json')}: cannot write {json_text!r}; name a file in an existing directory")
     health_path = text("lk_health_path") or "/"
     if not health_path.startswith("/"):
         raise SettingsError(f"lk_health_path: {health_path!r} does not start with a slash")
@@ -258,9 +252,7 @@ def _server(text: str, allowed_host: str | None) -> str:
         return text
     parts = urlsplit(text)
     if parts.scheme not in ("ws", "wss", "http", "https") or not parts.hostname:
-        raise SettingsError(
-            f"--lk-server: {text!r} is not auto, binary, container or a URL such as ws://localhost:7880"
-        )
+        raise SettingsError(f"--lk-server: {text!r} is not auto, binary, container or a URL such as ws://localhost:7880")
     if parts.hostname not in LOCAL_HOSTS | {allowed_host}:
         raise SettingsError(
             f"--lk-server: {parts.hostname} is not this machine and this tool places calls; "

@@ -58,7 +58,8 @@ class Verdict:
     @property
     def verdict(self) -> str:
         """``fail`` if a MUST failed (with ``strict`` a SHOULD too), ``error`` if a MUST could not be judged or
-        nothing was judged at all or the run broke off (``broken``), ``pass`` otherwise. A failure outranks an error: it is certain."""
+        nothing was judged at all or the run broke off (``broken``), ``pass`` otherwise.
+        A failure outranks an error: it is certain."""
         binding = (MUST, SHOULD) if self.strict else (MUST,)
         if any(check.status == FAIL and check.severity in binding for check in self.checks):
             return FAIL

@@ -129,9 +129,7 @@ def test_forwards_signals(lk_stage: Stage, lk_evidence: Evidence, stop: Callable
     lk_evidence["deregistered_after_s"], lk_evidence["exited_after_s"] = seen.deregistered_s, seen.exited_s
     lk_evidence["direct_signal_worked"] = seen.direct_signal_worked
     if seen.direct_signal_worked is False:
-        raise NotJudgeable(
-            "the worker does not react even when the signal is sent to it directly: see rollout.idle-exit"
-        )
+        raise NotJudgeable("the worker does not react even when the signal is sent to it directly: see rollout.idle-exit")
     reacted = seen.deregistered_s is not None or seen.exited_s is not None
     assert reacted, f"{seen.signal} to the container's first process does not reach the worker" + (
         ", which obeys it when asked directly" if seen.direct_signal_worked else ""

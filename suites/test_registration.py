@@ -70,9 +70,7 @@ def test_outbound_only(lk_stage: Stage, lk_evidence: Evidence, first_call: Calla
         )
     finally:
         caller.close()
-    lk_evidence.summary = (
-        "registers, takes a job" + (" and talks" if sound is not None else "") + " behind a closed firewall"
-    )
+    lk_evidence.summary = "registers, takes a job" + (" and talks" if sound is not None else "") + " behind a closed firewall"
 
 
 @check(

@@ -62,9 +62,7 @@ async def entry(ctx: JobContext) -> None:
     await ctx.connect()
     source = rtc.AudioSource(RATE, 1)
     track = rtc.LocalAudioTrack.create_audio_track("tone", source)
-    await ctx.room.local_participant.publish_track(
-        track, rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
-    )
+    await ctx.room.local_participant.publish_track(track, rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE))
     tasks.append(asyncio.create_task(hum(source)))
 
 

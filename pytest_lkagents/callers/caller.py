@@ -187,9 +187,7 @@ class Caller:
         rate, pieces = speech.frames(speech.speech_file())
         source = rtc.AudioSource(rate, 1)
         track = rtc.LocalAudioTrack.create_audio_track("speech", source)
-        await room.local_participant.publish_track(
-            track, rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
-        )
+        await room.local_participant.publish_track(track, rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE))
 
         async def speak() -> None:
             try:

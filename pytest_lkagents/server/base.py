@@ -53,9 +53,7 @@ class Server(ABC):
             return False
 
 
-def configuration(
-    server: Server, *, port: int, udp_port: int, node_ip: str, bind: list[str], interface: str | None
-) -> str:
+def configuration(server: Server, *, port: int, udp_port: int, node_ip: str, bind: list[str], interface: str | None) -> str:
     """The server's configuration as JSON (which is YAML).
 
     Hermetic: no public STUN server is asked, nothing listens beyond ``bind`` and ``interface``. ``target_load`` is 1,
@@ -66,7 +64,8 @@ def configuration(
         "udp_port": udp_port,
         "use_external_ip": False,
         "node_ip": node_ip,
-        "stun_servers": [f"{node_ip}:{udp_port}"],
+        # Nobody answers there, and nobody needs to: without an entry, clients would ask public servers.
+        "stun_servers": [f"{node_ip}:9"],
     }
     if interface is not None:
         rtc["interfaces"] = {"includes": [interface]}

@@ -40,7 +40,7 @@ def usable_here(session: Session) -> bool:
 
 def version_of(binary: Path) -> str | None:
     try:
-        output = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=10).stdout  # noqa: S603
+        output = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=10).stdout
     except (OSError, subprocess.SubprocessError):
         return None
     words = output.split()
@@ -105,7 +105,7 @@ class BinaryServer(Server):
         path.chmod(0o600)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("LIVEKIT_")}
         try:
-            process = subprocess.Popen(  # noqa: S603
+            process = subprocess.Popen(
                 [self._binary, "--config", path],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

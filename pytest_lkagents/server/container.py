@@ -44,7 +44,12 @@ class ContainerServer(Server):
         from docker.errors import APIError
 
         config = configuration(
-            self, port=PORT, udp_port=UDP_PORT, node_ip=self._sidecar.address, bind=["0.0.0.0"], interface=None
+            self,
+            port=PORT,
+            udp_port=UDP_PORT,
+            node_ip=self._sidecar.address,
+            bind=["0.0.0.0"],
+            interface=None,
         )
         try:
             container = self._session.client.containers.run(

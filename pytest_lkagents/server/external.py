@@ -23,14 +23,10 @@ class ExternalServer(Server):
         super().__init__()
         self._url = url.replace("http", "ws", 1) if url.startswith("http") else url
         self._gateway = gateway
-        found = {
-            name: variables.get(name) or os.environ.get(name) for name in ("LIVEKIT_API_KEY", "LIVEKIT_API_SECRET")
-        }
+        found = {name: variables.get(name) or os.environ.get(name) for name in ("LIVEKIT_API_KEY", "LIVEKIT_API_SECRET")}
         missing = [name for name, value in found.items() if not value]
         if missing:
-            raise StageError(
-                f"--lk-server {url} needs {' and '.join(missing)}: set them, or name them in --lk-env-file"
-            )
+            raise StageError(f"--lk-server {url} needs {' and '.join(missing)}: set them, or name them in --lk-env-file")
         self.api_key, self.api_secret = str(found["LIVEKIT_API_KEY"]), str(found["LIVEKIT_API_SECRET"])
 
     @property

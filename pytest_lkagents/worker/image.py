@@ -243,11 +243,13 @@ class Worker:
             return Health(DEFAULT_HEALTH_PORT, by_port[DEFAULT_HEALTH_PORT])
         candidates = [port for port in by_port if port != self.settings.metrics_port]
         speaking = {port: self._answer(port) for port in candidates}
-        for rank in (lambda answers: answers[1] == 200, lambda answers: answers[0] == 200, lambda answers: answers[0]):
-            for port in sorted(speaking, key=lambda port: (by_port[port], port)):
-                if rank(speaking[port]):
-                    return Health(port, by_port[port])
-        return None
+        # A /worker page is the surest sign, then a 200, then any answer at all; reachable ones first.
+        ranked = sorted(
+            (worker_page != 200, status != 200, by_port[port], port)
+            for port, (status, worker_page) in speaking.items()
+            if status is not None
+        )
+        return Health(ranked[0][3], ranked[0][2]) if ranked else None
 
     def _answer(self, port: int) -> tuple[int | None, int | None]:
         base = f"http://127.0.0.1:{port}"
