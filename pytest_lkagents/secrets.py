@@ -21,7 +21,8 @@ def looks_secret(name: str) -> bool:
 # Names that only point to a secret, and values that stand for one that is still to come.
 POINTER = re.compile(r"_(FILE|PATH|DIR|NAME|ARN|URL|URI|TTL|TYPE|ID|PARALLELISM|COUNT|LIMIT)$", re.IGNORECASE)
 PLACEHOLDER = re.compile(
-    r"^(<.*>?|\$.*|x{3,}.*|\*{3,}.*|change.?me.*|your[-_ ].*|.*placeholder.*|.*dummy.*|.*example.*|none|null|true|false|unset)$",
+    r"^(<.*>?|\$.*|x{3,}.*|\*{3,}.*|change.?me.*|your[-_ ].*|.*placeholder.*|.*dummy.*|.*example.*"
+    r"|none|null|true|false|unset)$",
     re.IGNORECASE,
 )
 SHORTEST_CREDENTIAL = 8

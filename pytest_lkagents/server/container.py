@@ -48,7 +48,7 @@ class ContainerServer(Server):
             port=PORT,
             udp_port=UDP_PORT,
             node_ip=self._sidecar.address,
-            bind=["0.0.0.0"],
+            bind=["0.0.0.0"],  # noqa: S104 - of its own container
             interface=None,
         )
         try:

@@ -1,0 +1,100 @@
+"""Every broken worker is caught by its check and by no unrelated MUST; every good one is left alone.
+
+By default each broken worker meets the suite of the check that must catch it, and each good one the smoke profile;
+``--whole`` (tox -e detection) runs the core profile on all of them.
+"""
+
+from __future__ import annotations
+
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .conftest import ROOT, build
+
+try:
+    import tomllib
+except ImportError:  # Python 3.10
+    import tomli as tomllib
+
+WORKERS = ROOT / "fixtures/workers"
+ALL = "registration,environment,health,image,jobs,rollout,storage"
+
+
+def workers(kind: str) -> list[str]:
+    return sorted(path.parent.name for path in (WORKERS / kind).glob("*/worker.toml"))
+
+
+def image(kind: str, name: str) -> tuple[str, dict]:
+    folder = WORKERS / kind / name
+    described = tomllib.loads((folder / "worker.toml").read_text())
+    return build(f"pytest-lkagents/fixture-{name}:latest", folder / "Dockerfile", WORKERS), described
+
+
+@pytest.fixture
+def hub(lk_bridge: str) -> Iterator[str]:
+    """A model hub beside LiveKit, on the engine's default bridge."""
+
+    class Model(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"weights")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer((lk_bridge, 0), Model) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://{lk_bridge}:{server.server_port}/model"
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def lk_bridge() -> str:
+    import docker
+
+    client = docker.from_env()
+    try:
+        return str(client.networks.get("bridge").attrs["IPAM"]["Config"][0]["Gateway"])
+    finally:
+        client.close()
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", workers("broken"))
+def test_broken_worker_is_caught(name: str, lk, hub: str, pytestconfig: pytest.Config) -> None:
+    tag, described = image("broken", name)
+    caught = described["catches"]
+    suites = ALL if pytestconfig.getoption("whole") else caught.partition(".")[0]
+    options = [option.format(hub=hub) for option in described["options"]]
+    run = lk("--lk-image", tag, "--lk-suite", f"{suites},{caught}", "--lk-start-timeout", "20", *options)
+    assert caught in run.checks("fail"), run.output
+    unrelated = run.checks("fail", "MUST") - {caught, *described["also"]}
+    assert not unrelated, run.output
+    assert not run.checks("error"), run.output
+    severity = next(check["severity"] for check in run.verdict["checks"] if check["id"] == caught)
+    must = severity == "MUST" or bool(run.checks("fail", "MUST"))
+    assert run.code == (1 if must else 0), run.output
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", workers("good"))
+def test_good_worker_is_left_alone(name: str, lk, pytestconfig: pytest.Config) -> None:
+    tag, described = image("good", name)
+    selection = [] if pytestconfig.getoption("whole") else ["--lk-suite", "registration,rollout,jobs,image"]
+    run = lk("--lk-image", tag, *selection, *described["options"])
+    assert not run.checks("fail"), run.output
+    assert not run.checks("error"), run.output
+    assert run.code == 0, run.output
+    assert run.verdict["verdict"] == "pass"
+
+
+def test_every_fixture_says_what_it_is() -> None:
+    for kind in ("good", "broken"):
+        for folder in (WORKERS / kind).iterdir():
+            assert (folder / "worker.toml").is_file(), folder
+            assert Path(folder / "Dockerfile").is_file(), folder
