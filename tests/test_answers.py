@@ -1,0 +1,121 @@
+"""What a user is told: one clear line, the right exit code, no traceback of ours."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import jsonschema
+import pytest
+
+from .conftest import ROOT, build
+
+SCHEMA = json.loads((ROOT / "tests/verdict.schema.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--lk-image", "nobody/nothing:at-all"], "neither here nor can it be pulled"),
+        (["--lk-image", "x", "--lk-profile", "fast"], "--lk-profile: 'fast' is not one of"),
+        (["--lk-image", "x", "--lk-suite", "rolout"], "no packaged suite 'rolout'"),
+        (["--lk-image", "EXAMPLE", "--lk-suite", "rollout.idle-exits"], "did you mean 'rollout.idle-exit'?"),
+        (["--lk-image", "EXAMPLE", "--lk-waive", "rollout.idle-exits=later"], "did you mean 'rollout.idle-exit'?"),
+        (["--lk-image", "x", "--lk-waive", "rollout.idle-exit"], "is not CHECK=REASON"),
+        (["--lk-image", "x", "--lk-cpus", "many"], "--lk-cpus: 'many' is not a number"),
+        (["--lk-image", "x", "--lk-memory", "2x"], "--lk-memory: '2x' is not a size"),
+        (["--lk-image", "x", "--lk-start-timeout", "0"], "--lk-start-timeout: '0' is not a number of at least 1"),
+        (["--lk-image", "x", "--lk-env", "NOVALUE"], "--lk-env: expected NAME=VALUE"),
+        (["--lk-image", "x", "--lk-env-file", "missing.env"], "--lk-env-file: cannot read"),
+        (["--lk-image", "x", "--lk-server", "somewhere"], "--lk-server: 'somewhere' is not auto, binary, container or a URL"),
+        (["--lk-image", "x", "--lk-server", "wss://prod.example.com"], "add --lk-allow-remote prod.example.com"),
+        (["--lk-suite", "rollout"], "--lk-suite: nothing to judge"),
+    ],
+)
+def test_bad_usage_is_one_line_and_exit_code_4(arguments: list[str], says: str, lk, example: str) -> None:
+    run = lk(*[example if argument == "EXAMPLE" else argument for argument in arguments])
+    assert run.code == 4, run.output
+    assert says in run.output
+    assert "Traceback" not in run.output
+    assert len([line for line in run.output.splitlines() if line.startswith("ERROR")]) == 1
+
+
+def test_no_engine(lk) -> None:
+    run = lk("--lk-image", "x", env={"DOCKER_HOST": "unix:///nowhere.sock"})
+    assert run.code == 4
+    assert "no container engine answers at unix:///nowhere.sock" in run.output
+    assert "Traceback" not in run.output
+    assert run.verdict["verdict"] == "error"
+    jsonschema.validate(run.verdict, SCHEMA)
+
+
+def test_no_server_binary(lk, example: str, tmp_path) -> None:
+    run = lk("--lk-image", example, "--lk-server", "binary", env={"XDG_CACHE_HOME": str(tmp_path)})
+    assert run.code == 4, run.output
+    assert "no livekit-server on PATH" in run.output
+    assert run.verdict["verdict"] == "error"
+    assert "Traceback" not in run.output
+
+
+def test_image_without_a_command(lk, tmp_path) -> None:
+    (tmp_path / "Dockerfile").write_text('FROM pytest-lkagents/base:bookworm-1\nCMD ["no-such-program"]\n')
+    run = lk("--lk-image", build("pytest-lkagents/fixture-no-program:latest", tmp_path / "Dockerfile", tmp_path))
+    assert run.code == 1, run.output
+    assert run.checks("fail", "MUST") == {"registration.registers"}
+    assert "the image's command cannot be run" in run.output
+    assert "Traceback" not in run.output
+
+
+def test_doctor(lk) -> None:
+    run = lk("--lk-doctor")
+    assert run.code == 0, run.output
+    assert "engine: docker" in run.output
+    assert "server: livekit-server" in run.output
+    lacking = lk("--lk-doctor", env={"DOCKER_HOST": "unix:///nowhere.sock"})
+    assert lacking.code == 4
+    assert "MISSING no container engine answers" in lacking.output
+
+
+def test_without_an_image_pytest_is_as_without_the_plugin(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_own="def test_one(): pass")
+    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
+    empty = pytester.mkdir("empty")
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", str(empty))
+    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+def test_users_own_tests_get_the_fixtures(lk, example: str, tmp_path) -> None:
+    (tmp_path / "test_mine.py").write_text(
+        "def test_mine(lk_server, lk_worker, lk_caller):\n"
+        "    call = lk_caller.join()\n"
+        "    assert call.wait_for_agent(15) is not None\n"
+        "    assert lk_worker.is_running and lk_server.url.startswith('ws://')\n"
+    )
+    run = lk("--lk-image", example, "test_mine.py")
+    assert run.code == 0, run.output
+    assert "1 passed" in run.output
+
+
+def test_waiver_and_strict(lk, example: str, tmp_path) -> None:
+    (tmp_path / "Dockerfile").write_text(f"FROM {example}\nENV DEEPGRAM_API_KEY=9f2c7be1a04d4d0bb6e1c3a55b7f\n")
+    tag = build("pytest-lkagents/fixture-waived:latest", tmp_path / "Dockerfile", tmp_path)
+    failed = lk("--lk-image", tag, "--lk-suite", "image.no-secrets")
+    assert failed.code == 1
+    assert "9f2c7be1a04d4d0bb6e1c3a55b7f" not in failed.output + json.dumps(failed.verdict)
+    run = lk("--lk-image", tag, "--lk-suite", "image.no-secrets", "--lk-waive", "image.no-secrets=rotated already")
+    assert run.code == 0, run.output
+    assert run.checks("waived") == {"image.no-secrets"}
+    (tmp_path / "pytest.ini").write_text("[pytest]\nlk_waive = image.no-secrets=rotated until 2020-01-01\n")
+    assert lk("--lk-image", tag, "--lk-suite", "image.no-secrets").code == 1
+
+
+def test_unused_plugin_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, pytest\n"
+        "pytest.main(['--version'])\n"
+        "heavy = {'livekit', 'docker', 'testcontainers', 'anyio.from_thread', 'psutil'} & set(sys.modules)\n"
+        "assert 'pytest_lkagents.plugin' in sys.modules\n"
+        "assert not heavy - {'psutil'}, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)

@@ -1,0 +1,157 @@
+"""The stage as a whole: complete verdicts, nothing left behind, no secret shown, sessions that do not meet."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import jsonschema
+import psutil
+import pytest
+
+from .conftest import ROOT
+
+SCHEMA = json.loads((ROOT / "tests/verdict.schema.json").read_text())
+LABEL = "pytest-lkagents"
+
+
+def leftovers() -> dict[str, set[str]]:
+    """Containers, networks, servers and temporary folders of any session."""
+
+    def listed(*command: str) -> set[str]:
+        return set(subprocess.run(["docker", *command], capture_output=True, text=True, check=True).stdout.split())
+
+    servers = {
+        str(process.pid)
+        for process in psutil.process_iter(["name"])
+        if process.info["name"] == "livekit-server" and process.status() != psutil.STATUS_ZOMBIE
+    }
+    return {
+        "containers": listed("ps", "-aq", "--filter", f"label={LABEL}"),
+        "networks": listed("network", "ls", "-q", "--filter", f"label={LABEL}"),
+        "servers": servers,
+        "folders": {str(path) for path in Path(tempfile.gettempdir()).glob("pytest-lkagents-*")},
+    }
+
+
+def start(example: str, folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--lk-image", example, *arguments],
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+
+
+def wait_for_worker(before: dict[str, set[str]]) -> None:
+    deadline = time.monotonic() + 90
+    while len(leftovers()["containers"] - before["containers"]) < 3:
+        assert time.monotonic() < deadline, "no worker was started"
+        time.sleep(0.2)
+
+
+@pytest.mark.timeout(600)
+def test_verdict_of_the_example_is_complete_and_nothing_is_left(lk, example: str, tmp_path: Path) -> None:
+    before = leftovers()
+    env_file = tmp_path / "secrets.env"
+    env_file.write_text("OPENAI_API_KEY=planted-7c1f-unusual\nHARMLESS_SETTING='planted value with blanks'\n")
+    run = lk("--lk-image", example, "--lk-env-file", str(env_file), "--lk-env", "DB_PASSWORD=planted-by-option-55")
+    assert run.code == 0, run.output
+    jsonschema.validate(run.verdict, SCHEMA)
+    assert run.verdict["verdict"] == "pass"
+    assert len(run.checks("pass")) == 21, run.output
+    assert all(check["evidence"] for check in run.verdict["checks"])
+    assert run.verdict["duration_s"] >= run.verdict["floor_s"] > 0
+    assert "(floor " in run.output
+    shown = run.output + json.dumps(run.verdict)
+    for planted in ("planted-7c1f-unusual", "planted value with blanks", "planted-by-option-55"):
+        assert planted not in shown
+    assert leftovers() == before
+
+
+@pytest.mark.timeout(600)
+def test_secrets_are_masked_in_failures(lk, example: str, tmp_path: Path) -> None:
+    (tmp_path / "test_mine.py").write_text(
+        "def test_mine(lk_worker, lk_server):\n"
+        "    print(lk_worker.environment)\n"
+        "    assert lk_worker.environment['DB_PASSWORD'] == lk_server.api_secret\n"
+    )
+    run = lk("--lk-image", example, "--lk-env", "DB_PASSWORD=planted-by-option-55", "-l", "--tb=long", "test_mine.py")
+    assert run.code == 1
+    assert "planted-by-option-55" not in run.output
+    assert "[DB_PASSWORD]" in run.output
+    assert "[api-secret]" in run.output
+
+
+@pytest.mark.timeout(600)
+def test_ctrl_c_leaves_nothing(example: str, tmp_path: Path) -> None:
+    before = leftovers()
+    process = start(example, tmp_path)
+    wait_for_worker(before)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == pytest.ExitCode.INTERRUPTED, output
+    assert leftovers() == before, output
+
+
+@pytest.mark.timeout(600)
+def test_kill_9_is_swept_by_the_next_run_and_a_living_session_is_not(lk, example: str, tmp_path: Path) -> None:
+    before = leftovers()
+    dead = start(example, tmp_path)
+    wait_for_worker(before)
+    dead.kill()
+    dead.communicate(timeout=60)
+    abandoned = leftovers()
+    assert abandoned["containers"] - before["containers"]
+    living = start(example, tmp_path)
+    beside = lk("--lk-image", example, "--lk-profile", "smoke")
+    output, _ = living.communicate(timeout=300)
+    assert living.returncode == 0, output
+    assert beside.code == 0, beside.output
+    assert leftovers() == before
+
+
+@pytest.mark.timeout(600)
+def test_xdist_gives_the_same_verdict(lk, example: str) -> None:
+    run = lk("--lk-image", example, "-n", "2")
+    assert run.code == 0, run.output
+    assert len(run.checks("pass")) == 21, run.output
+    assert run.verdict["subject"]["size_bytes"]
+
+
+@pytest.mark.timeout(600)
+def test_server_in_a_container(lk, example: str, tmp_path: Path) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\nlk_server_image = pytest-lkagents/livekit-server:v1.13.5\n")
+    before = leftovers()
+    run = lk("--lk-image", example, "--lk-server", "container", "--lk-suite", "registration,jobs")
+    assert run.code == 0, run.output
+    assert run.verdict["stage"]["server"] == "container"
+    assert leftovers() == before
+
+
+@pytest.mark.timeout(600)
+def test_installed_wheel_works_from_an_empty_directory(example: str, tmp_path: Path) -> None:
+    def sh(*command: object, cwd: Path = tmp_path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True, timeout=500)
+
+    built = sh(sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path / "dist", ROOT)
+    assert built.returncode == 0, built.stderr
+    wheel = next((tmp_path / "dist").glob("*.whl"))
+    assert sh(sys.executable, "-m", "venv", tmp_path / "venv").returncode == 0
+    installed = sh(tmp_path / "venv/bin/pip", "install", "-q", wheel)
+    assert installed.returncode == 0, installed.stderr
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    run = sh(tmp_path / "venv/bin/pytest", "--lk-image", example, "--lk-profile", "smoke", cwd=empty)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "verdict: pass" in run.stdout
