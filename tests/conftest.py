@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = "pytest-lkagents/example-agent:latest"
 PYTHON_IMAGE = "pytest-lkagents/python-agents:1.8.9"
 # No suite of these tests takes longer, even on a busy machine.
-RUN_SECONDS = 500
+RUN_SECONDS = 300
 
 
 @dataclass
@@ -60,17 +61,23 @@ def lk(tmp_path: Path):
     def run(*arguments: str, env: dict[str, str] | None = None, seconds: float = RUN_SECONDS) -> Run:
         report = tmp_path / "verdict.json"
         report.unlink(missing_ok=True)
-        done = subprocess.run(
+        process = subprocess.Popen(
             [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--lk-json={report}", *arguments],
             cwd=tmp_path,
             env={**os.environ, "COLUMNS": "200", **(env or {})},
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
-            timeout=seconds,
         )
+        try:
+            output, _ = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)  # pytest's fault handler writes where every thread is
+            output, _ = process.communicate(timeout=30)
+            pytest.fail(f"still running after {seconds} s:\n{output[-12000:]}")
         verdict = json.loads(report.read_text()) if report.exists() else None
-        return Run(done.returncode, done.stdout + done.stderr, verdict)
+        return Run(process.returncode, output, verdict)
 
     return run
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from livekit import rtc
 
 CONNECT_SECONDS = 15
+LEAVE_SECONDS = 5
 
 
 @dataclass
@@ -97,11 +98,14 @@ class Call:
             self._loop.run(self._leave)
 
     async def _leave(self) -> None:
-        for task in list(self._tasks):
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
         with contextlib.suppress(Exception):
-            await asyncio.wait_for(self._room.disconnect(), 5)
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.wait_for(self._room.disconnect(), LEAVE_SECONDS)
+        if tasks:
+            # Closing an audio stream waits for a last event of the media library, which a lost room may never send.
+            await asyncio.wait(tasks, timeout=LEAVE_SECONDS)
 
     def __enter__(self) -> Call:
         return self
@@ -145,6 +149,7 @@ class Caller:
 
     async def _join(self, name: str) -> Call:
         from livekit import rtc
+        from livekit.rtc.participant import PublishTrackError
 
         room = rtc.Room()
         call = Call(name, self._loop, room, self._ledger, time.monotonic())
@@ -187,7 +192,12 @@ class Caller:
         rate, pieces = speech.frames(speech.speech_file())
         source = rtc.AudioSource(rate, 1)
         track = rtc.LocalAudioTrack.create_audio_track("speech", source)
-        await room.local_participant.publish_track(track, rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE))
+        options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
+        try:
+            await asyncio.wait_for(room.local_participant.publish_track(track, options), CONNECT_SECONDS)
+        except (PublishTrackError, asyncio.TimeoutError) as error:
+            await call._leave()
+            raise StageError(f"a caller cannot publish its voice: {error or 'no answer'}") from error
 
         async def speak() -> None:
             try:

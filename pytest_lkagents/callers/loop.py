@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import threading
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
+from pytest_lkagents.checks import StageError
+
 T = TypeVar("T")
+
+# What runs there has bounds of its own, all shorter; these keep a media library that never answers from holding up a run.
+RUN_SECONDS = 60
+CLOSE_SECONDS = 10
 
 
 class EventLoop:
@@ -15,17 +23,26 @@ class EventLoop:
     def __init__(self) -> None:
         self._stack = ExitStack()
         self._portal: Any = None
+        self._lock = threading.Lock()
 
     def run(self, function: Callable[..., Awaitable[T]], *arguments: object) -> T:
-        """Run a coroutine function there and return its result."""
-        if self._portal is None:
-            from anyio.from_thread import start_blocking_portal
+        """Run a coroutine function there and return its result. Raises StageError if it never ends."""
+        with self._lock:
+            if self._portal is None:
+                from anyio.from_thread import start_blocking_portal
 
-            self._portal = self._stack.enter_context(start_blocking_portal("asyncio"))
-        result: T = self._portal.call(function, *arguments)
+                self._portal = self._stack.enter_context(start_blocking_portal("asyncio"))
+            future = self._portal.start_task_soon(function, *arguments)
+        done, _ = concurrent.futures.wait([future], RUN_SECONDS)
+        if not done:
+            future.cancel()
+            raise StageError(f"the caller's media library did not answer within {RUN_SECONDS} s")
+        result: T = future.result()
         return result
 
     def close(self) -> None:
         portal, self._portal = self._portal, None
         if portal is not None:
-            self._stack.close()
+            closing = threading.Thread(target=self._stack.close, daemon=True)
+            closing.start()
+            closing.join(CLOSE_SECONDS)
