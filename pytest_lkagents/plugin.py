@@ -128,9 +128,11 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     if not settings.active or _is_xdist_worker(config) or config.getoption("collectonly"):
         return
     from pytest_lkagents import engine
+    from pytest_lkagents.server import choose
 
     try:
         assert settings.image is not None
+        choose.require(settings)
         client = engine.connect()
         try:
             engine.find_image(client, settings.image)

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+pytest_plugins = ["pytester"]
+
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = "pytest-lkagents/example-agent:latest"
 PYTHON_IMAGE = "pytest-lkagents/python-agents:1.8.9"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -15,57 +15,81 @@ import jsonschema
 import psutil
 import pytest
 
+from pytest_lkagents.engine import cache_dir
+
 from .conftest import ROOT
 
 SCHEMA = json.loads((ROOT / "tests/verdict.schema.json").read_text())
-LABEL = "pytest-lkagents"
 
 
-def leftovers() -> dict[str, set[str]]:
-    """Containers, networks, servers and temporary folders of any session."""
+class Corner:
+    """A cache and a temporary folder of its own, so that what its sessions leave can be told from other tests'."""
 
-    def listed(*command: str) -> set[str]:
-        return set(subprocess.run(["docker", *command], capture_output=True, text=True, check=True).stdout.split())
+    def __init__(self, folder: Path) -> None:
+        cache = folder / "cache/pytest-lkagents"
+        cache.mkdir(parents=True)
+        (cache / "livekit-server").symlink_to(cache_dir() / "livekit-server")
+        self.temporary = folder / "temporary"
+        self.temporary.mkdir()
+        self.work = folder / "work"
+        self.work.mkdir()
+        self.env = {"XDG_CACHE_HOME": str(cache.parent), "TMPDIR": str(self.temporary)}
+        self.label = f"label=pytest-lkagents.owner={socket.gethostname()}/{os.getuid()}/{cache}"
+        self.sessions = cache / "sessions"
 
-    servers = {
-        str(process.pid)
-        for process in psutil.process_iter(["name"])
-        if process.info["name"] == "livekit-server" and process.status() != psutil.STATUS_ZOMBIE
-    }
-    return {
-        "containers": listed("ps", "-aq", "--filter", f"label={LABEL}"),
-        "networks": listed("network", "ls", "-q", "--filter", f"label={LABEL}"),
-        "servers": servers,
-        "folders": {str(path) for path in Path(tempfile.gettempdir()).glob("pytest-lkagents-*")},
-    }
+    def start(self, example: str, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--lk-image", example, *arguments],
+            cwd=self.work,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            # A shell that started the tests in the background has them, and what they start, ignore it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            env={**os.environ, "COLUMNS": "200", **self.env},
+        )
+
+    def containers(self) -> list[str]:
+        return self._listed("ps", "-aq")
+
+    def leftovers(self) -> list[str]:
+        """Containers, networks, servers, temporary folders and locks of its sessions."""
+        servers = [
+            f"process {process.pid}"
+            for process in psutil.process_iter(["name", "cmdline"])
+            if process.info["name"] == "livekit-server" and str(self.temporary) in " ".join(process.info["cmdline"] or [])
+        ]
+        files = [*self.temporary.glob("pytest-lkagents-*"), *self.sessions.glob("*")]
+        return [*self.containers(), *self._listed("network", "ls", "-q"), *servers, *map(str, files)]
+
+    def _listed(self, *command: str) -> list[str]:
+        listed = subprocess.run(
+            ["docker", *command, "--filter", self.label], capture_output=True, text=True, check=True, timeout=60
+        )
+        return listed.stdout.split()
+
+    def wait_for_worker(self) -> None:
+        """Until side container and worker are there, and more are on their way."""
+        deadline = time.monotonic() + 90
+        while len(self.containers()) < 3:
+            assert time.monotonic() < deadline, "no worker was started"
+            time.sleep(0.2)
 
 
-def start(example: str, folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--lk-image", example, *arguments],
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "COLUMNS": "200"},
-    )
-
-
-def wait_for_worker(before: dict[str, set[str]]) -> None:
-    deadline = time.monotonic() + 90
-    while len(leftovers()["containers"] - before["containers"]) < 3:
-        assert time.monotonic() < deadline, "no worker was started"
-        time.sleep(0.2)
+@pytest.fixture
+def corner(tmp_path: Path) -> Corner:
+    return Corner(tmp_path)
 
 
 @pytest.mark.timeout(600)
-def test_verdict_of_the_example_is_complete_and_nothing_is_left(lk, example: str, tmp_path: Path) -> None:
-    before = leftovers()
+def test_verdict_of_the_example_is_complete_and_nothing_is_left(lk, example: str, corner: Corner, tmp_path: Path) -> None:
     env_file = tmp_path / "secrets.env"
     env_file.write_text("OPENAI_API_KEY=planted-7c1f-unusual\nHARMLESS_SETTING='planted value with blanks'\n")
-    run = lk("--lk-image", example, "--lk-env-file", str(env_file), "--lk-env", "DB_PASSWORD=planted-by-option-55")
+    run = lk(
+        "--lk-image", example, "--lk-env-file", str(env_file), "--lk-env", "DB_PASSWORD=planted-by-option-55", env=corner.env
+    )
     assert run.code == 0, run.output
     jsonschema.validate(run.verdict, SCHEMA)
     assert run.verdict["verdict"] == "pass"
@@ -76,7 +100,7 @@ def test_verdict_of_the_example_is_complete_and_nothing_is_left(lk, example: str
     shown = run.output + json.dumps(run.verdict)
     for planted in ("planted-7c1f-unusual", "planted value with blanks", "planted-by-option-55"):
         assert planted not in shown
-    assert leftovers() == before
+    assert not corner.leftovers()
 
 
 @pytest.mark.timeout(600)
@@ -94,31 +118,28 @@ def test_secrets_are_masked_in_failures(lk, example: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.timeout(600)
-def test_ctrl_c_leaves_nothing(example: str, tmp_path: Path) -> None:
-    before = leftovers()
-    process = start(example, tmp_path)
-    wait_for_worker(before)
+def test_ctrl_c_leaves_nothing(example: str, corner: Corner) -> None:
+    process = corner.start(example)
+    corner.wait_for_worker()
     os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == pytest.ExitCode.INTERRUPTED, output
-    assert leftovers() == before, output
+    assert not corner.leftovers(), output
 
 
 @pytest.mark.timeout(600)
-def test_kill_9_is_swept_by_the_next_run_and_a_living_session_is_not(lk, example: str, tmp_path: Path) -> None:
-    before = leftovers()
-    dead = start(example, tmp_path)
-    wait_for_worker(before)
+def test_kill_9_is_swept_by_the_next_run_and_a_living_session_is_not(lk, example: str, corner: Corner) -> None:
+    dead = corner.start(example)
+    corner.wait_for_worker()
     dead.kill()
     dead.communicate(timeout=60)
-    abandoned = leftovers()
-    assert abandoned["containers"] - before["containers"]
-    living = start(example, tmp_path)
-    beside = lk("--lk-image", example, "--lk-profile", "smoke")
+    assert corner.containers()
+    living = corner.start(example)
+    beside = lk("--lk-image", example, "--lk-profile", "smoke", env=corner.env)
     output, _ = living.communicate(timeout=300)
     assert living.returncode == 0, output
     assert beside.code == 0, beside.output
-    assert leftovers() == before
+    assert not corner.leftovers()
 
 
 @pytest.mark.timeout(600)
@@ -130,13 +151,12 @@ def test_xdist_gives_the_same_verdict(lk, example: str) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_server_in_a_container(lk, example: str, tmp_path: Path) -> None:
+def test_server_in_a_container(lk, example: str, corner: Corner, tmp_path: Path) -> None:
     (tmp_path / "pytest.ini").write_text("[pytest]\nlk_server_image = pytest-lkagents/livekit-server:v1.13.5\n")
-    before = leftovers()
-    run = lk("--lk-image", example, "--lk-server", "container", "--lk-suite", "registration,jobs")
+    run = lk("--lk-image", example, "--lk-server", "container", "--lk-suite", "registration,jobs", env=corner.env)
     assert run.code == 0, run.output
     assert run.verdict["stage"]["server"] == "container"
-    assert leftovers() == before
+    assert not corner.leftovers()
 
 
 @pytest.mark.timeout(600)

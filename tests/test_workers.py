@@ -1,7 +1,7 @@
 """Every broken worker is caught by its check and by no unrelated MUST; every good one is left alone.
 
-By default each broken worker meets the suite of the check that must catch it, and each good one the smoke profile;
-``--whole`` (tox -e detection) runs the core profile on all of them.
+By default each broken worker meets the suite of the check that must catch it, and each good one the suites that differ
+most between workers; ``--whole`` (tox -e detection) runs every suite on all of them.
 """
 
 from __future__ import annotations
@@ -68,6 +68,8 @@ def lk_bridge() -> str:
 @pytest.mark.parametrize("name", workers("broken"))
 def test_broken_worker_is_caught(name: str, lk, hub: str, pytestconfig: pytest.Config) -> None:
     tag, described = image("broken", name)
+    if described.get("slow") and not pytestconfig.getoption("whole"):
+        pytest.skip("takes minutes: --whole runs it")
     caught = described["catches"]
     suites = ALL if pytestconfig.getoption("whole") else caught.partition(".")[0]
     options = [option.format(hub=hub) for option in described["options"]]
@@ -85,7 +87,9 @@ def test_broken_worker_is_caught(name: str, lk, hub: str, pytestconfig: pytest.C
 @pytest.mark.parametrize("name", workers("good"))
 def test_good_worker_is_left_alone(name: str, lk, pytestconfig: pytest.Config) -> None:
     tag, described = image("good", name)
-    selection = [] if pytestconfig.getoption("whole") else ["--lk-suite", "registration,rollout,jobs,image"]
+    selection = ["--lk-suite", "registration,rollout,jobs,image"]
+    if pytestconfig.getoption("whole"):
+        selection = ["--lk-profile", "full" if described.get("full") else "core"]
     run = lk("--lk-image", tag, *selection, *described["options"])
     assert not run.checks("fail"), run.output
     assert not run.checks("error"), run.output

@@ -11,16 +11,21 @@ from pytest_lkagents.server.external import ExternalServer
 from pytest_lkagents.settings import Settings
 
 
-def make_server(settings: Settings, session: Session) -> Server:
-    """A server that is not started yet. Raises StageError with the remedy."""
-    if settings.server not in ("auto", "binary", "container"):
-        return ExternalServer(settings.server, session.gateway, settings.env)
-    binary = find_binary()
-    if settings.server == "binary" and binary is None:
+def require(settings: Settings) -> None:
+    """Raises StageError with the remedy if the server that was asked for is not on this machine."""
+    if settings.server == "binary" and find_binary() is None:
         raise StageError(
             "--lk-server binary: no livekit-server on PATH; install it (https://docs.livekit.io/home/self-hosting/local/) "
             "or use --lk-server container"
         )
+
+
+def make_server(settings: Settings, session: Session) -> Server:
+    """A server that is not started yet. Raises StageError with the remedy."""
+    if settings.server not in ("auto", "binary", "container"):
+        return ExternalServer(settings.server, session.gateway, settings.env)
+    require(settings)
+    binary = find_binary()
     if settings.server != "container" and binary is not None:
         if usable_here(session):
             return BinaryServer(session, binary)

@@ -51,6 +51,7 @@ class Worker:
         self.environment: dict[str, str] = {}
         self._container: Container | None = None
         self.started = 0.0
+        self._probed = 0.0
 
     # -- life
 
@@ -120,11 +121,23 @@ class Worker:
     def kill(self) -> None:
         self.signal("SIGKILL")
 
-    def wait_exit(self, seconds: float) -> int | None:
-        """The exit code, or None if it still runs after ``seconds``."""
+    def wait_exit(self, seconds: float, *, probed: bool = False) -> int | None:
+        """The exit code, or None if it still runs after ``seconds``; ``probed``: with health probes meanwhile."""
+
+        def ended() -> bool:
+            if probed:
+                self._probe()
+            return not self.is_running
+
         with self.ledger.waiting(self.name), contextlib.suppress(DeadlineMissed):
-            poll(lambda: not self.is_running, what="exit", seconds=seconds)
+            poll(ended, what="exit", seconds=seconds)
         return self.exit_code
+
+    def _probe(self) -> None:
+        """Platforms probe a starting container once a second or so; a worker may notice, so it must happen here too."""
+        if time.monotonic() - self._probed > 1:
+            self.get(self.settings.health_path, self.settings.health_port or DEFAULT_HEALTH_PORT, PROBE_SECONDS)
+            self._probed = time.monotonic()
 
     def remove(self) -> None:
         from docker.errors import APIError
@@ -144,14 +157,8 @@ class Worker:
         """
         limit = self.settings.start_timeout if seconds is None else seconds
 
-        probed = 0.0
-
         def registered() -> Registration | bool | None:
-            nonlocal probed
-            if time.monotonic() - probed > 1:
-                # Platforms probe a starting container once a second or so; a worker may notice, so it must happen here too.
-                self.get(self.settings.health_path, self.settings.health_port or DEFAULT_HEALTH_PORT, PROBE_SECONDS)
-                probed = time.monotonic()
+            self._probe()
             live = self.server.log.live()
             if live and len(self.server.log.registrations()) > more_than:
                 return live[-1]
