@@ -51,15 +51,21 @@ def poll(probe: Callable[[], T | None], *, what: str, seconds: float, every: flo
 
     Raises DeadlineMissed after ``seconds``. ``every`` is the pause between two probes, in seconds.
     """
-    deadline = time.monotonic() + seconds
-    while True:
-        value = probe()
-        if value is not None and value is not False:
-            return value
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise DeadlineMissed(what, seconds)
-        time.sleep(min(every, left))
+    from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay
+    from tenacity.wait import wait_fixed
+
+    # An exception of the probe is not retried: it passes through.
+    trying = Retrying(
+        retry=retry_if_result(lambda value: value is None or value is False),
+        stop=stop_after_delay(seconds),
+        wait=wait_fixed(min(every, seconds)),
+    )
+    try:
+        value = trying(probe)
+    except RetryError:
+        raise DeadlineMissed(what, seconds) from None
+    assert value is not None
+    return value
 
 
 def holds(probe: Callable[[], bool], *, seconds: float, every: float = 0.2) -> bool:

@@ -18,7 +18,7 @@ import psutil
 
 from pytest_lkagents import engine
 from pytest_lkagents.callers.caller import Call, Caller
-from pytest_lkagents.callers.loop import EventLoop
+from pytest_lkagents.loop import EventLoop
 from pytest_lkagents.checks import StageError, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, Ledger, poll
 from pytest_lkagents.probe.sidecar import Sidecar, ensure_image
@@ -86,7 +86,7 @@ class Stage:
         self.settings = settings
         self.redactor = redactor
         self.ledger = Ledger()
-        self.loop = EventLoop()
+        self.loop = EventLoop("the caller's media library")
         self._client: DockerClient | None = None
         self._session: engine.Session | None = None
         self._futures: dict[str, Future[Worker]] = {}

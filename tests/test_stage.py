@@ -83,7 +83,7 @@ def corner(tmp_path: Path) -> Corner:
     return Corner(tmp_path)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_verdict_of_the_example_is_complete_and_nothing_is_left(lk, example: str, corner: Corner, tmp_path: Path) -> None:
     env_file = tmp_path / "secrets.env"
     env_file.write_text("OPENAI_API_KEY=planted-7c1f-unusual\nHARMLESS_SETTING='planted value with blanks'\n")
@@ -103,7 +103,7 @@ def test_verdict_of_the_example_is_complete_and_nothing_is_left(lk, example: str
     assert not corner.leftovers()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_secrets_are_masked_in_failures(lk, example: str, tmp_path: Path) -> None:
     (tmp_path / "test_mine.py").write_text(
         "def test_mine(lk_worker, lk_server):\n"
@@ -117,7 +117,7 @@ def test_secrets_are_masked_in_failures(lk, example: str, tmp_path: Path) -> Non
     assert "[api-secret]" in run.output
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_ctrl_c_leaves_nothing(example: str, corner: Corner) -> None:
     process = corner.start(example)
     corner.wait_for_worker()
@@ -127,7 +127,7 @@ def test_ctrl_c_leaves_nothing(example: str, corner: Corner) -> None:
     assert not corner.leftovers(), output
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_kill_9_is_swept_by_the_next_run_and_a_living_session_is_not(lk, example: str, corner: Corner) -> None:
     dead = corner.start(example)
     corner.wait_for_worker()
@@ -142,7 +142,7 @@ def test_kill_9_is_swept_by_the_next_run_and_a_living_session_is_not(lk, example
     assert not corner.leftovers()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_xdist_gives_the_same_verdict(lk, example: str) -> None:
     run = lk("--lk-image", example, "-n", "2")
     assert run.code == 0, run.output
@@ -150,7 +150,7 @@ def test_xdist_gives_the_same_verdict(lk, example: str) -> None:
     assert run.verdict["subject"]["size_bytes"]
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_server_in_a_container(lk, example: str, corner: Corner, tmp_path: Path) -> None:
     (tmp_path / "pytest.ini").write_text("[pytest]\nlk_server_image = pytest-lkagents/livekit-server:v1.13.5\n")
     run = lk("--lk-image", example, "--lk-server", "container", "--lk-suite", "registration,jobs", env=corner.env)
@@ -159,7 +159,7 @@ def test_server_in_a_container(lk, example: str, corner: Corner, tmp_path: Path)
     assert not corner.leftovers()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_installed_wheel_works_from_an_empty_directory(example: str, tmp_path: Path) -> None:
     def sh(*command: object, cwd: Path = tmp_path) -> subprocess.CompletedProcess[str]:
         return subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True, timeout=500)

@@ -64,7 +64,7 @@ def lk_bridge() -> str:
         client.close()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", workers("broken"))
 def test_broken_worker_is_caught(name: str, lk, hub: str, pytestconfig: pytest.Config) -> None:
     tag, described = image("broken", name)
@@ -83,7 +83,7 @@ def test_broken_worker_is_caught(name: str, lk, hub: str, pytestconfig: pytest.C
     assert run.code == (1 if must else 0), run.output
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", workers("good"))
 def test_good_worker_is_left_alone(name: str, lk, pytestconfig: pytest.Config) -> None:
     tag, described = image("good", name)

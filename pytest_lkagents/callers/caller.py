@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pytest_lkagents.callers import speech
-from pytest_lkagents.callers.loop import EventLoop
+from pytest_lkagents.loop import EventLoop
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.clock import DeadlineMissed, Ledger, poll
 from pytest_lkagents.server.base import Server

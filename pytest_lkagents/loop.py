@@ -12,15 +12,16 @@ from pytest_lkagents.checks import StageError
 
 T = TypeVar("T")
 
-# What runs there has bounds of its own, all shorter; these keep a media library that never answers from holding up a run.
+# What runs there has bounds of its own, all shorter; these keep a library that never answers from holding up a run.
 RUN_SECONDS = 60
 CLOSE_SECONDS = 10
 
 
 class EventLoop:
-    """Started at its first use, closed by the stage."""
+    """Started at its first use, closed by the stage. ``what`` names its work in errors."""
 
-    def __init__(self) -> None:
+    def __init__(self, what: str) -> None:
+        self._what = what
         self._stack = ExitStack()
         self._portal: Any = None
         self._lock = threading.Lock()
@@ -36,7 +37,7 @@ class EventLoop:
         done, _ = concurrent.futures.wait([future], RUN_SECONDS)
         if not done:
             future.cancel()
-            raise StageError(f"the caller's media library did not answer within {RUN_SECONDS} s")
+            raise StageError(f"{self._what} did not answer within {RUN_SECONDS} s")
         result: T = future.result()
         return result
 
