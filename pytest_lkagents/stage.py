@@ -18,9 +18,9 @@ import psutil
 
 from pytest_lkagents import engine
 from pytest_lkagents.callers.caller import Call, Caller
-from pytest_lkagents.loop import EventLoop
 from pytest_lkagents.checks import StageError, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, Ledger, poll
+from pytest_lkagents.loop import EventLoop
 from pytest_lkagents.probe.sidecar import Sidecar, ensure_image
 from pytest_lkagents.secrets import Redactor, looks_secret, new_api_secret
 from pytest_lkagents.server.base import Server

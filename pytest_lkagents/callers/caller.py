@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pytest_lkagents.callers import speech
-from pytest_lkagents.loop import EventLoop
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.clock import DeadlineMissed, Ledger, poll
+from pytest_lkagents.loop import EventLoop
 from pytest_lkagents.server.base import Server
 
 if TYPE_CHECKING:
