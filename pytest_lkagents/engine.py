@@ -122,6 +122,12 @@ class Session:
         config: dict[str, Any] = self.network.attrs["IPAM"]["Config"][0]
         return str(config.get("Gateway") or config["Subnet"].rpartition(".")[0] + ".1")
 
+    @property
+    def bridge_is_here(self) -> bool:
+        """Whether this machine has the network's bridge: it has not where the engine runs elsewhere or in a machine of
+        its own."""
+        return any(address.address == self.gateway for found in psutil.net_if_addrs().values() for address in found)
+
     def record_process(self, pid: int) -> None:
         (self.folder / f"{pid}.pid").write_text(repr(psutil.Process(pid).create_time()))
 

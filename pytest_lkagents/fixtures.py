@@ -1,6 +1,6 @@
 """The public fixtures.
 
-``lk_server``, ``lk_worker`` and ``lk_caller`` serve users' own tests; the packaged suites use them too. Without
+``lk_server``, ``lk_worker``, ``lk_wire`` and ``lk_caller`` serve users' own tests; the packaged suites use them too. Without
 ``--lk-image`` (or its ini twin) a test that asks for one of them is skipped.
 """
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pytest_lkagents.callers.caller import Caller
     from pytest_lkagents.server.base import Server
     from pytest_lkagents.stage import Stage
+    from pytest_lkagents.wire.tap import Tap
     from pytest_lkagents.worker.image import Worker
 
 SETTINGS = pytest.StashKey[Settings]()
@@ -90,6 +91,13 @@ def lk_worker(lk_stage: Stage) -> Worker:
 def lk_server(lk_worker: Worker) -> Server:
     """The LiveKit server with which ``lk_worker`` is registered: ``url``, ``api_key``, ``api_secret``."""
     return lk_worker.server
+
+
+@pytest.fixture
+def lk_wire(lk_worker: Worker) -> Tap:
+    """The tap between ``lk_worker`` and its server: ``transcript`` says what they told each other, ``ask()`` asks the
+    worker whether it would take a job, ``hold``, ``drop``, ``cut`` and others disturb them."""
+    return lk_worker.wire
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from pytest_lkagents.fixtures import (
     lk_server,
     lk_settings,
     lk_stage,
+    lk_wire,
     lk_worker,
 )
 from pytest_lkagents.outcomes import GATE, judge, present, redacted, waived
@@ -34,7 +35,7 @@ from pytest_lkagents.secrets import Redactor
 from pytest_lkagents.settings import Settings, SettingsError
 from pytest_lkagents.verdict import ERROR, FAIL, CheckResult, Subject, Verdict
 
-__all__ = ["lk_caller", "lk_evidence", "lk_server", "lk_settings", "lk_stage", "lk_worker"]
+__all__ = ["lk_caller", "lk_evidence", "lk_server", "lk_settings", "lk_stage", "lk_wire", "lk_worker"]
 
 GATHERED = pytest.StashKey["Gathered"]()
 

@@ -48,15 +48,18 @@ OPTIONS = (
     Option("lk_cpus", "CPU limit of the worker, in cores (default: none)", metavar="CORES"),
     Option("lk_memory", "memory limit of the worker, such as 2g or 512m (default: none)", metavar="SIZE"),
     Option("lk_server", "LiveKit server: auto, binary, container or a URL (default: auto)", metavar="SERVER"),
+    Option("lk_sessions", "calls that a load check places at most (default: 4)", metavar="CALLS"),
     Option("lk_start_timeout", "seconds a worker has to register (default: 60)", metavar="SECONDS"),
     Option("lk_strict", "a SHOULD that is not met fails too", "bool"),
     Option("lk_waive", "accept a failing check: CHECK=REASON [until YYYY-MM-DD]; may be repeated", "linelist", "WAIVER"),
+    Option("lk_report", "keep what worker and server told each other in this directory", metavar="DIR"),
     Option("lk_json", "write the verdict to this file as JSON", metavar="FILE"),
     Option("lk_allow_remote", "host of a LiveKit server elsewhere that may be called", metavar="HOST"),
     Option("lk_health", "health endpoint: optional, required or off (default: optional)", command_line=False),
     Option("lk_health_port", "port of the health endpoint (default: 8081, else found)", command_line=False),
     Option("lk_health_path", "path of the health endpoint (default: /)", command_line=False),
     Option("lk_metrics_port", "port on which the worker offers metrics by intention", command_line=False),
+    Option("lk_load_threshold", "load above which the worker is meant to refuse jobs (default: not judged)", command_line=False),
     Option("lk_exit_timeout", "seconds a drained worker has to exit (default: 30)", command_line=False),
     Option("lk_server_image", f"image for the container server (default: {SERVER_IMAGE})", command_line=False),
     Option("lk_probe_image", f"image of the side container (default: {PROBE_IMAGE}, built)", command_line=False),
@@ -79,6 +82,9 @@ class Settings:
     strict: bool = False
     waivers: tuple[Waiver, ...] = ()
     json_path: Path | None = None
+    report_dir: Path | None = None
+    sessions: int = 4
+    load_threshold: float | None = None
     health: str = "optional"
     health_port: int | None = None
     health_path: str = "/"
@@ -173,6 +179,11 @@ def read(config: pytest.Config) -> Settings:
         json_path = _path(config, json_text, origin("lk_json"))
         if json_path.is_dir() or not json_path.parent.is_dir() or not os.access(json_path.parent, os.W_OK):
             raise SettingsError(f"{origin('lk_json')}: cannot write {json_text!r}; name a file in an existing directory")
+    report_dir = None
+    if (report_text := text("lk_report")) is not None:
+        report_dir = _path(config, report_text, origin("lk_report"))
+        if not report_dir.is_dir() and (report_dir.exists() or not report_dir.parent.is_dir()):
+            raise SettingsError(f"{origin('lk_report')}: {report_text!r} is no directory and cannot be made one")
     health_path = text("lk_health_path") or "/"
     if not health_path.startswith("/"):
         raise SettingsError(f"lk_health_path: {health_path!r} does not start with a slash")
@@ -190,6 +201,9 @@ def read(config: pytest.Config) -> Settings:
         strict=bool(given["lk_strict"][0]) if "lk_strict" in given else False,
         waivers=tuple(waivers),
         json_path=json_path,
+        report_dir=report_dir,
+        sessions=int(number("lk_sessions", 1, defaults.sessions) or defaults.sessions),
+        load_threshold=number("lk_load_threshold", 0.01, None),
         health=choice("lk_health", ("optional", "required", "off"), defaults.health),
         health_port=port("lk_health_port"),
         health_path=health_path,

@@ -10,9 +10,10 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import psutil
 
@@ -27,6 +28,7 @@ from pytest_lkagents.server.base import Server
 from pytest_lkagents.server.choose import make_server
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.verdict import Subject
+from pytest_lkagents.wire.tap import Tap
 from pytest_lkagents.worker.image import Worker
 from pytest_lkagents.worker.layers import ImageScan, scan
 
@@ -41,17 +43,22 @@ AGENT_SECONDS = 15
 # Loads are averaged over some seconds; a call right after a refusal would only be refused again.
 REFUSAL_PAUSE = 3
 IDLE_SECONDS = 60
+# Every start has a deadline of its own; this is for one that began last.
+QUIET_SECONDS = 120
 
 
 @dataclass(frozen=True)
 class Role:
-    """How a worker is put on the stage. ``registered``: ready for use only once it has registered."""
+    """How a worker is put on the stage. ``registered``: ready for use only once it has registered; ``beside``: the role
+    on whose server it is; ``cpus``: its limit in cores where the user sets none."""
 
     registered: bool = True
     server_up: bool = True
     firewall: str | None = None
     without: tuple[str, ...] = ()
     replace: Callable[[], dict[str, str]] | None = None
+    beside: str | None = None
+    cpus: float | None = None
 
 
 def _renamed() -> dict[str, str]:
@@ -76,6 +83,11 @@ ROLES = {
     "wrong-secret": Role(registered=False, replace=_wrong_secret),
     "lost": Role(),
     "sealed": Role(registered=False, firewall="only-server"),
+    # Two workers of one server. One core each, so that a burner fills a worker and leaves the machine another core.
+    "loaded": Role(cpus=1),
+    "peer": Role(cpus=1, beside="loaded"),
+    "victim": Role(),
+    "heir": Role(beside="victim"),
 }
 
 
@@ -87,6 +99,8 @@ class Stage:
         self.redactor = redactor
         self.ledger = Ledger()
         self.loop = EventLoop("the caller's media library")
+        # A loop of its own: a caller's audio work must not delay what passes between worker and server.
+        self._wire_loop = EventLoop("the tap")
         self._client: DockerClient | None = None
         self._session: engine.Session | None = None
         self._futures: dict[str, Future[Worker]] = {}
@@ -94,6 +108,7 @@ class Stage:
         self._neighbour: Sidecar | None = None
         self._workers: list[Worker] = []
         self._servers: list[Server] = []
+        self._taps: list[Tap] = []
         self._lock = threading.RLock()
         self._starters = ThreadPoolExecutor(STARTERS, thread_name_prefix="lk-start")
         self._scanner = ThreadPoolExecutor(1, thread_name_prefix="lk-scan")
@@ -110,6 +125,11 @@ class Stage:
         ensure_image(self._client, self.settings.probe_image)
         self._session = engine.Session(self._client)
         self._session.open_network()
+        if not self._session.bridge_is_here:
+            raise StageError(
+                "the container engine's networks are not on this machine, which the callers and the tap need: run pytest on "
+                "the engine's own host (DOCKER_HOST, Docker Desktop)"
+            )
 
     @property
     def session(self) -> engine.Session:
@@ -131,12 +151,27 @@ class Stage:
         self._scanner.shutdown(wait=True, cancel_futures=True)
         for server in list(self._servers):
             server.stop()
+        for tap in list(self._taps):
+            tap.close()
+        self._keep_transcripts()
+        self._wire_loop.close()
         if self._session is not None:
             self._session.close()
             self._session = None
         if self._client is not None:
             self._client.close()
             self._client = None
+
+    def _keep_transcripts(self) -> None:
+        """``--lk-report``: a file per worker, a JSON line per message."""
+        folder = self.settings.report_dir
+        if folder is None or not self._taps:
+            return
+        folder.mkdir(exist_ok=True)
+        for tap in self._taps:
+            path = folder / f"wire-{tap.name}.jsonl"
+            tap.transcript.write(path)
+            path.write_text(self.redactor.text(path.read_text(encoding="utf-8")), encoding="utf-8")
 
     # -- workers
 
@@ -148,8 +183,19 @@ class Stage:
     def _future(self, role: str) -> Future[Worker]:
         with self._lock:
             if role not in self._futures:
+                beside = ROLES[role].beside
+                if beside is not None:
+                    self._future(beside)  # first in the queue, so that waiting for it cannot block it
                 self._futures[role] = self._starters.submit(self._prepare, role, role)
             return self._futures[role]
+
+    def wait_quiet(self) -> None:
+        """Until nothing of our own starts or reads in the background: it would take the CPU that a check measures."""
+        with self._lock:
+            under_way: list[Future[Any]] = [*self._futures.values()]
+            if self._scan is not None:
+                under_way.append(self._scan)
+        wait(under_way, timeout=QUIET_SECONDS)
 
     def worker(self, role: str = "shared") -> Worker:
         """The worker of a role (see ROLES), ready. Raises WorkerFault or StageError."""
@@ -188,22 +234,22 @@ class Stage:
         if self._closing:
             raise StageError("the stage is closing")
         role = ROLES[role_name]
-        server = make_server(self.settings, self.session)
-        self._servers.append(server)
-        self.redactor.add("api-secret", server.api_secret)
-        self.redactor.add("api-key", server.api_key)
+        server = self.worker(role.beside).server if role.beside is not None else self._start_server(name)
         if not role.server_up and not server.controllable:
             raise StageError("the LiveKit server given cannot be stopped by this suite")
-        with self.ledger.waiting(name):
-            server.start()
-            if not role.server_up:
-                server.stop()
-        worker = Worker(name, self.settings, self.session, server, self.ledger)
+        tap = Tap(self._wire_loop, self.session.gateway, server.url, name)
+        self._taps.append(tap)
+        tap.start()
+        cpus = role.cpus if self.settings.cpus is None else self.settings.cpus
+        worker = Worker(name, self.settings, self.session, server, tap, self.ledger, cpus)
         self._workers.append(worker)
+        if not role.server_up:
+            worker.stop_server()
         if role.firewall == "drop-inbound":
             worker.sidecar.drop_inbound()
         elif role.firewall == "only-server":
-            worker.sidecar.allow_only(worker.server_peer.partition(":")[0])
+            media = urlsplit(server.worker_url).hostname or ""
+            worker.sidecar.allow_only(*{worker.server_peer.partition(":")[0], media})
         if not role.server_up:
             address, _, port = worker.server_peer.partition(":")
             worker.sidecar.count_attempts(address, int(port))
@@ -216,10 +262,17 @@ class Stage:
             self.wait_registered(worker)
         return worker
 
+    def _start_server(self, chain: str) -> Server:
+        server = make_server(self.settings, self.session)
+        self._servers.append(server)
+        self.redactor.add("api-secret", server.api_secret)
+        self.redactor.add("api-key", server.api_key)
+        with self.ledger.waiting(chain):
+            server.start()
+        return server
+
     def wait_registered(self, worker: Worker) -> str:
         """The agent name under which the worker registered. Raises WorkerFault, or StageError on a busy machine."""
-        if not worker.server.controllable:
-            return self._wait_serving(worker)
         try:
             return worker.wait_registered().agent_name
         except WorkerFault:
@@ -229,26 +282,9 @@ class Stage:
                 self.raise_if_too_busy()
             raise
 
-    def _wait_serving(self, worker: Worker) -> str:
-        """A server that is not ours shows no registrations: an agent that joins a call is the proof."""
-        caller = self.caller(worker)
-        name = caller.agent_name
-
-        def served() -> bool:
-            if not worker.is_running:
-                raise WorkerFault(worker.last_words(f"the worker exited with code {worker.exit_code}"))
-            with caller.join() as call:
-                return call.wait_for_agent(3) is not None
-
-        try:
-            poll(served, what="agent in a call", seconds=self.settings.start_timeout, every=1)
-        except DeadlineMissed as missed:
-            raise WorkerFault(worker.last_words(f"no call was served: {missed}")) from None
-        return name
-
     @property
     def controllable(self) -> bool:
-        """Whether the LiveKit server is ours: to be stopped, and to be asked who is registered."""
+        """Whether the LiveKit server is ours, to be stopped and started."""
         return self.settings.server in ("auto", "binary", "container")
 
     def workers(self) -> list[Worker]:
@@ -265,13 +301,9 @@ class Stage:
         """A caller on the worker's server who asks for its agent."""
         name = self.settings.agent_name
         if name is None:
-            live = worker.server.log.live()
-            name = live[-1].agent_name if live else self._offered_name(worker)
+            live = worker.wire.transcript.live()
+            name = live[-1].agent_name if live else ""
         return Caller(worker.server, self.loop, self.ledger, name)
-
-    def _offered_name(self, worker: Worker) -> str:
-        found = worker.health()
-        return str(worker.worker_info(found).get("agent_name") or "") if found else ""
 
     def served_call(self, caller: Caller, tries: int = 3) -> Call:
         """A call that has its agent. Raises WorkerFault if none of ``tries`` calls gets one.
@@ -292,7 +324,7 @@ class Stage:
     def wait_idle(self, worker: Worker) -> None:
         """Wait until no job holds a connection to the server any more: the caller has left, the job may still be saying
         goodbye (an SDK gives it up to 60 s). Raises StageError if it never ends."""
-        registrations = max(len(worker.server.log.live()), 1)
+        registrations = max(len(worker.wire.transcript.live()), 1)
         try:
             with self.ledger.waiting(worker.name):
                 poll(
@@ -367,7 +399,7 @@ class Stage:
             return None, None
         worker = future.result()
         version: str | None = None
-        for known in worker.server.log.registrations():
+        for known in worker.wire.transcript.registrations():
             version = known.sdk_version or version
         sdk = None
         try:

@@ -10,6 +10,7 @@ import pytest
 
 from pytest_lkagents.stage import Stage
 
+from . import load as loads
 from . import observations
 
 T = TypeVar("T")
@@ -41,6 +42,11 @@ def first_call(lk_stage: Stage) -> Callable[[], observations.FirstCall]:
 @pytest.fixture(scope="session")
 def drain(lk_stage: Stage) -> Callable[[], observations.Drain]:
     return _once(observations.drain, lk_stage)
+
+
+@pytest.fixture(scope="session")
+def load(lk_stage: Stage) -> Callable[[], loads.Loaded]:
+    return _once(loads.observe, lk_stage)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
+from pytest_lkagents.wire.model import Answer
 from pytest_lkagents.worker.image import Worker
 
 # What a call shows while its worker drains is decided in the first seconds: a worker that does not drain cuts it at once
@@ -15,6 +16,10 @@ from pytest_lkagents.worker.image import Worker
 DRAIN_SECONDS = 8
 # Speech pauses and a busy machine stay below this; a cut call stays silent for good.
 CUT_SILENCE = 2.5
+# A worker that was asked to stop takes no new job after this time.
+STOPS_SECONDS = 5
+# After this time without an answer the server drops the job (livekit-server, all versions up to 1.13.11).
+ANSWER_SECONDS = 3.0
 # A reaction to a signal (deregistration, exit) takes well under a second where the signal arrives.
 REACTION_SECONDS = 10
 
@@ -38,6 +43,9 @@ class Drain:
     cut_how: str = ""
     exit_code: int | None = None
     health: list[int | None] = field(default_factory=list)
+    # What it says when it is asked for one more job while it drains; None: it could not be asked any more.
+    asked: Answer | None = None
+    lines: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -80,6 +88,7 @@ def drain(stage: Stage) -> Drain:
         seen = Drain(stop_signal(stage), health.port if health else None, arguments)
         sent = time.monotonic()
         worker.signal(seen.signal)
+        transcript = worker.wire.transcript
         while time.monotonic() - sent < DRAIN_SECONDS:
             if not call.agents_present:
                 seen.cut_how = "the agent left the call"
@@ -94,7 +103,11 @@ def drain(stage: Stage) -> Drain:
                 break
             if health is not None:
                 seen.health.append(worker.health_status(health))
+            draining = any(status.full for status in transcript.statuses(sent)) or time.monotonic() - sent > STOPS_SECONDS
+            if seen.asked is None and draining and transcript.live():
+                seen.asked = worker.wire.ask(ANSWER_SECONDS)
             time.sleep(0.5)
+        seen.lines = transcript.lines(sent, kinds=("status", "question", "answer", "closed"))
         seen.exit_code = worker.exit_code
         return seen
     finally:
@@ -109,10 +122,9 @@ def stop(stage: Stage) -> Stop:
     holders = worker.snapshot().holders_of(worker.server_peer)
     sent = time.monotonic()
     worker.signal(seen.signal)
-    watched = worker.server.controllable
     with worker.ledger.waiting(worker.name):
         if _reacts(worker, REACTION_SECONDS):
-            seen.deregistered_s = round(time.monotonic() - sent, 2) if watched else None
+            seen.deregistered_s = round(time.monotonic() - sent, 2)
             if worker.wait_exit(max(stage.settings.exit_timeout - (time.monotonic() - sent), 1)) is not None:
                 seen.exited_s = round(time.monotonic() - sent, 2)
             else:
@@ -132,7 +144,7 @@ def stop(stage: Stage) -> Stop:
 
 def _reacts(worker: Worker, seconds: float) -> bool:
     def gone() -> bool:
-        return not worker.is_running or (worker.server.controllable and not worker.server.log.live())
+        return not worker.is_running or not worker.wire.transcript.live()
 
     try:
         return poll(gone, what="reaction", seconds=seconds, every=0.05)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
+from collections.abc import Callable
+from urllib.parse import urlsplit
 
 from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, WorkerFault, check
 from pytest_lkagents.secrets import holds_secret
 from pytest_lkagents.stage import Stage
+
+from .observations import FirstCall
 
 
 @check(
@@ -32,6 +37,46 @@ def test_configured_by_variables(lk_stage: Stage, lk_evidence: Evidence) -> None
 
 
 @check(
+    "environment.one-project",
+    SHOULD,
+    profile="full",
+    section="Environment variables",
+    why="A worker that also talks to another project's server mixes staging with production.",
+    remedy="let every part of the agent take its LiveKit URL from LIVEKIT_URL",
+    roles=("shared",),
+)
+def test_one_project(lk_stage: Stage, lk_evidence: Evidence, first_call: Callable[[], FirstCall]) -> None:
+    """It contacts no LiveKit server but the one that it was given."""
+    worker = lk_stage.worker("shared")
+    first_call()
+    media = urlsplit(worker.server.worker_url).hostname
+    own = {worker.server_peer, f"{media}:{urlsplit(worker.server.worker_url).port}"}
+    others, livekit = [], []
+    for contact in worker.sidecar.contacted():
+        peer, _, protocol = contact.partition("/")
+        host, _, port = peer.rpartition(":")
+        if peer in own or (protocol == "udp" and host == media):
+            continue
+        others.append(contact)
+        # Only what is on this machine or its private networks is looked at: hosts elsewhere are none of our business.
+        local = ipaddress.ip_address(host).is_private
+        if protocol == "tcp" and local and _speaks_livekit(lk_stage, host, int(port)):
+            livekit.append(contact)
+    lk_evidence["given"] = worker.server_peer
+    lk_evidence["other_outbound_hosts"] = others
+    lk_evidence["other_livekit_servers"] = livekit
+    assert not livekit, f"contacts another LiveKit server at {', '.join(livekit)}"
+    lk_evidence.summary = f"no other LiveKit server; other hosts contacted: {', '.join(others[:3]) or 'none'}"
+
+
+def _speaks_livekit(stage: Stage, host: str, port: int) -> bool:
+    """A LiveKit server says OK at ``/`` and wants a token at ``/rtc/validate``."""
+    base = f"http://{host}:{port}"
+    status, body = stage.neighbour().get(f"{base}/", 2)
+    return status == 200 and body.strip() == "OK" and stage.neighbour().get(f"{base}/rtc/validate", 2)[0] == 401
+
+
+@check(
     "environment.agent-name",
     SHOULD,
     profile="full",
@@ -42,9 +87,7 @@ def test_configured_by_variables(lk_stage: Stage, lk_evidence: Evidence) -> None
 )
 def test_agent_name(lk_stage: Stage, lk_evidence: Evidence) -> None:
     """LIVEKIT_AGENT_NAME is honoured where the worker sets no name itself."""
-    if not lk_stage.controllable:
-        raise NotJudgeable("the LiveKit server given by URL does not show agent names")
-    own = lk_stage.worker("shared").server.log.live()[-1].agent_name
+    own = lk_stage.worker("shared").wire.transcript.live()[-1].agent_name
     if own:
         raise NotJudgeable(f"the worker sets its name itself ({own!r})")
     worker = lk_stage.worker("renamed")
@@ -62,7 +105,7 @@ def test_agent_name(lk_stage: Stage, lk_evidence: Evidence) -> None:
     why="Logs and process tables are read by many more people and systems than the secret store.",
     remedy="do not print the environment, and hand secrets to processes by environment, not by argument",
     roles=("shared",),
-    order=1,
+    order=9,
 )
 def test_secrets_not_logged(lk_stage: Stage, lk_evidence: Evidence) -> None:
     """No secret value is in the worker's output or in a process's arguments."""

@@ -93,7 +93,7 @@ def test_unhealthy_when_lost(lk_stage: Stage, lk_evidence: Evidence) -> None:
         raise NotJudgeable("the LiveKit server given by URL cannot be stopped")
     worker = lk_stage.worker("lost")
     _health(lk_stage, worker)
-    worker.server.stop()
+    worker.stop_server()
     how = until_not_ready(worker, GIVE_UP_SECONDS, lk_evidence)
     assert how, f"still 200 (or exited as if all were well) {GIVE_UP_SECONDS} s after the server was lost"
     lk_evidence.summary = f"without a server it {how}"

@@ -140,13 +140,13 @@ class Sidecar:
                 return int(entry["counter"]["packets"])
         return 0
 
-    def allow_only(self, address: str) -> None:
-        """From now on the worker reaches this address and nothing else; name lookups fail too."""
+    def allow_only(self, *addresses: str) -> None:
+        """From now on the worker reaches these addresses and nothing else; name lookups fail too."""
         self._nft(
             "flush chain inet lkagents output\n"
             'add rule inet lkagents output oifname "lo" ip daddr != 127.0.0.11 accept\n'
             "add rule inet lkagents output ct state new add @contacted { ip daddr . meta l4proto . th dport }\n"
-            f"add rule inet lkagents output ip daddr {address} accept\n"
+            f"add rule inet lkagents output ip daddr {{ {', '.join(sorted(addresses))} }} accept\n"
             "add rule inet lkagents output ct state established,related accept\n"
             "add rule inet lkagents output reject\n"
         )

@@ -14,7 +14,7 @@ from pytest_lkagents.server.log import ServerLog
 
 class Server(ABC):
     """A LiveKit server. ``url`` is for callers on this machine, ``worker_url`` for workers in containers;
-    both are ``ws://host:port``. ``controllable`` servers can be stopped and started and show registrations."""
+    both are ``ws://host:port``. ``controllable`` servers can be stopped and started."""
 
     controllable = True
 

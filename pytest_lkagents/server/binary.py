@@ -9,8 +9,6 @@ import subprocess
 import threading
 from pathlib import Path
 
-import psutil
-
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.engine import Session, cache_dir
@@ -31,11 +29,6 @@ def find_binary() -> Path | None:
 
 def _version_key(path: Path) -> list[int]:
     return [int(part) if part.isdigit() else 0 for part in path.parent.name[1:].split(".")]
-
-
-def usable_here(session: Session) -> bool:
-    """Whether this machine has the session's bridge, so that containers can reach a process on it."""
-    return any(address.address == session.gateway for found in psutil.net_if_addrs().values() for address in found)
 
 
 def version_of(binary: Path) -> str | None:
@@ -149,4 +142,3 @@ class BinaryServer(Server):
         if process.stdout is not None:
             process.stdout.close()
         (self._session.folder / f"{process.pid}.pid").unlink(missing_ok=True)
-        self.log.server_stopped()

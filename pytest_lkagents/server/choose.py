@@ -5,7 +5,7 @@ from __future__ import annotations
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.engine import Session
 from pytest_lkagents.server.base import Server
-from pytest_lkagents.server.binary import BinaryServer, find_binary, usable_here
+from pytest_lkagents.server.binary import BinaryServer, find_binary
 from pytest_lkagents.server.container import ContainerServer
 from pytest_lkagents.server.external import ExternalServer
 from pytest_lkagents.settings import Settings
@@ -27,11 +27,5 @@ def make_server(settings: Settings, session: Session) -> Server:
     require(settings)
     binary = find_binary()
     if settings.server != "container" and binary is not None:
-        if usable_here(session):
-            return BinaryServer(session, binary)
-        if settings.server == "binary":
-            raise StageError(
-                "--lk-server binary: the engine's network is not on this machine, containers could not reach the server; "
-                "use --lk-server container"
-            )
+        return BinaryServer(session, binary)
     return ContainerServer(session, settings.server_image, settings.probe_image)

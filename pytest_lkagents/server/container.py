@@ -83,4 +83,3 @@ class ContainerServer(Server):
             with contextlib.suppress(APIError):
                 container.stop(timeout=1)
                 container.remove(force=True, v=True)
-            self.log.server_stopped()

@@ -12,7 +12,7 @@ from pytest_lkagents.server.base import Server
 
 
 class ExternalServer(Server):
-    """Not ours: it cannot be stopped, and it does not show who is registered.
+    """Not ours: it cannot be stopped.
 
     Key and secret come from LIVEKIT_API_KEY and LIVEKIT_API_SECRET (the worker's variables, else this process's).
     """

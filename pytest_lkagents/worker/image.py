@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,10 @@ from pytest_lkagents.clock import DeadlineMissed, Ledger, poll
 from pytest_lkagents.engine import Session
 from pytest_lkagents.probe.sidecar import Sidecar, parse_listeners
 from pytest_lkagents.server.base import Server
-from pytest_lkagents.server.log import Registration
 from pytest_lkagents.settings import Settings
+from pytest_lkagents.wire.model import Registration
+from pytest_lkagents.wire.tap import Tap
+from pytest_lkagents.worker.burner import Burner, cores_used
 from pytest_lkagents.worker.processes import SCRIPT, Snapshot, parse
 
 if TYPE_CHECKING:
@@ -41,10 +44,21 @@ class Worker:
     Times are seconds; signals are names such as ``SIGTERM``.
     """
 
-    def __init__(self, name: str, settings: Settings, session: Session, server: Server, ledger: Ledger) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        session: Session,
+        server: Server,
+        wire: Tap,
+        ledger: Ledger,
+        cpus: float | None = None,
+    ) -> None:
         self.name = name
         self.settings = settings
         self.server = server
+        self.wire = wire
+        self.cpus = cpus if cpus is not None else settings.cpus
         self.ledger = ledger
         self._session = session
         self.sidecar = Sidecar(session, settings.probe_image, name)
@@ -56,7 +70,8 @@ class Worker:
     # -- life
 
     def start(self, *, without: tuple[str, ...] = (), replace: dict[str, str] | None = None) -> None:
-        """Start the container with the LiveKit variables of its server, except those named in ``without``.
+        """Start the container with the LiveKit variables of its server, except those named in ``without``; its URL is
+        the tap's.
 
         ``replace`` sets or changes variables. Raises StageError if the engine refuses; an image whose command cannot be
         run is the worker's fault (WorkerFault).
@@ -65,15 +80,15 @@ class Worker:
 
         environment = {
             **self.settings.env,
-            "LIVEKIT_URL": self.server.worker_url,
+            "LIVEKIT_URL": self.wire.url,
             "LIVEKIT_API_KEY": self.server.api_key,
             "LIVEKIT_API_SECRET": self.server.api_secret,
             **(replace or {}),
         }
         self.environment = {name: value for name, value in environment.items() if name not in without}
         limits: dict[str, Any] = {}
-        if self.settings.cpus is not None:
-            limits["nano_cpus"] = int(self.settings.cpus * 1e9)
+        if self.cpus is not None:
+            limits["nano_cpus"] = int(self.cpus * 1e9)
         if self.settings.memory_bytes is not None:
             limits["mem_limit"] = self.settings.memory_bytes
         assert self.settings.image is not None
@@ -159,8 +174,8 @@ class Worker:
 
         def registered() -> Registration | bool | None:
             self._probe()
-            live = self.server.log.live()
-            if live and len(self.server.log.registrations()) > more_than:
+            live = self.wire.transcript.live()
+            if live and len(self.wire.transcript.registrations()) > more_than:
                 return live[-1]
             return True if not self.is_running else None
 
@@ -208,19 +223,56 @@ class Worker:
                 raise WorkerFault(f"the worker exited with code {self.exit_code}") from error
             raise StageError(f"the worker's processes cannot be read: {' '.join(str(error).split())[:200]}") from error
 
-    def signal_process(self, pid: int, name: str) -> None:
-        """Send a signal to one process inside the container, by its pid there."""
+    def beside(self, *command: str) -> str:
+        """Output of a command in a container that sees the worker's processes; empty if it fails or they are gone."""
         from docker.errors import APIError, ContainerError
 
-        with contextlib.suppress(APIError, ContainerError):
-            self._session.client.containers.run(
+        try:
+            output = self._session.client.containers.run(
                 self.settings.probe_image,
-                ["sh", "-c", f"kill -{name.removeprefix('SIG')} {pid}"],
+                list(command),
                 labels=self._session.labels,
                 pid_mode=f"container:{self.container.id}",
-                cap_add=["KILL"],
+                cap_add=["KILL", "SYS_PTRACE"],
                 remove=True,
             )
+        except (APIError, ContainerError):
+            return ""
+        return bytes(output).decode("utf-8", "replace")
+
+    def signal_process(self, pid: int, name: str) -> None:
+        """Send a signal to one process inside the container, by its pid there."""
+        self.beside("sh", "-c", f"kill -{name.removeprefix('SIG')} {pid}")
+
+    # -- load
+
+    def program(self) -> str:
+        """The program that holds the registration, as a path in the container, such as ``/usr/bin/python3.11``."""
+        pid = min(self.snapshot().holders_of(self.server_peer), default=1)
+        return self.beside("readlink", f"/proc/{pid}/exe").strip() or "sh"
+
+    def burn(self, share: float = 1.0) -> Burner:
+        """A context in which the worker's container burns all the cores that it may use, each for ``share`` of the
+        time. Raises NotJudgeable if nothing in the image can burn."""
+        cores = self.cpus if self.cpus is not None else float(os.cpu_count() or 1)
+        return Burner(self.container, self.program(), self.beside, cores=cores, share=share)
+
+    def cores_used(self, seconds: float = 1.0) -> float:
+        """Cores that the container uses on average over the next ``seconds``."""
+        return cores_used(self.container, seconds)
+
+    # -- its server, seen from this worker
+
+    def stop_server(self) -> None:
+        """Stop the LiveKit server for real; the worker's address of it refuses connections, as that of a host whose
+        server is down."""
+        self.wire.refuse()
+        self.server.stop()
+        self.wire.cut()
+
+    def start_server(self) -> None:
+        self.server.start()
+        self.wire.accept()
 
     def get(self, path: str, port: int, seconds: float = 5) -> tuple[int | None, str]:
         """HTTP status and body of a GET from this machine; status None when nothing answers."""
@@ -290,8 +342,8 @@ class Worker:
 
     @property
     def server_peer(self) -> str:
-        """The server as the worker's sockets show it: ``address:port``."""
-        parts = urlsplit(self.server.worker_url)
+        """The server as the worker's sockets show it, which is the tap: ``address:port``."""
+        parts = urlsplit(self.wire.url)
         return f"{parts.hostname}:{parts.port}"
 
     def listeners_with_owner(self) -> list[str]:

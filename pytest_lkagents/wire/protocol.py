@@ -1,0 +1,186 @@
+"""LiveKit's agent protocol: from a message's payload to its kind and plain data, and the messages of a probe."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import secrets
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from google.protobuf import json_format
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.unknown_fields import UnknownFieldSet
+from livekit.protocol import agent, models
+
+from pytest_lkagents.secrets import looks_secret
+
+WORKER, SERVER, TAP = "worker", "server", "tap"
+
+# Field of the oneof -> our word.
+KINDS: dict[str, dict[str, str]] = {
+    WORKER: {
+        "register": "register",
+        "availability": "answer",
+        "update_worker": "status",
+        "update_job": "job",
+        "ping": "ping",
+        "simulate_job": "simulate",
+        "migrate_job": "migrate",
+    },
+    SERVER: {
+        "register": "registered",
+        "availability": "question",
+        "assignment": "assignment",
+        "termination": "termination",
+        "pong": "pong",
+        "go_away": "go_away",
+    },
+}
+UNKNOWN, MALFORMED, OVERSIZED = "unknown", "malformed", "oversized"
+
+TOKEN = "[token]"  # noqa: S105
+JWT = re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*")
+# Characters and elements that the transcript keeps of one value: 100,000 entries must fit into memory.
+LONGEST_TEXT = 2000
+MOST_ELEMENTS = 100
+DEEPEST = 20
+
+
+def decode(source: str, payload: bytes, *, text: bool) -> tuple[str, dict[str, Any]]:
+    """Kind and data of one message of ``source`` ("worker" or "server"); ``text`` is protojson, else protobuf.
+
+    Never raises. Data are dicts, lists, strings, numbers; field names as in the proto file, enumerations by name
+    without their prefix (``"available"`` for WS_AVAILABLE), every field without presence is there; tokens are
+    "[token]". What does not parse is ``("malformed", {"problem": ...})``; a message without a kind that we know is
+    ``("unknown", {"fields": [numbers or names]})``; unknown fields elsewhere add ``"unknown_fields": True``.
+    """
+    try:
+        return _decode(source, payload, text)
+    except (DecodeError, json_format.ParseError, UnicodeDecodeError, ValueError, RecursionError):
+        # The parser's own words may quote the message, and thereby a token.
+        return MALFORMED, {"problem": "not protojson" if text else "not protobuf", "text": text}
+    except Exception as error:  # the tap must stay transparent whatever a decoder does
+        return MALFORMED, {"problem": type(error).__name__, "text": text}
+
+
+def _decode(source: str, payload: bytes, text: bool) -> tuple[str, dict[str, Any]]:
+    message: Any = agent.WorkerMessage() if source == WORKER else agent.ServerMessage()
+    unknown = False
+    names: list[Any] = []
+    if text:
+        fields = json.loads(payload.decode("utf-8"))
+        if not isinstance(fields, dict):
+            raise ValueError("not an object")
+        names = [str(name)[:100] for name in fields][:MOST_ELEMENTS]
+        try:
+            json_format.ParseDict(fields, message)
+        except json_format.ParseError:
+            message.Clear()
+            json_format.ParseDict(fields, message, ignore_unknown_fields=True)
+            unknown = True
+    else:
+        message.ParseFromString(payload)
+        strange = UnknownFieldSet(message)
+        names = [strange[index].field_number for index in range(min(len(strange), MOST_ELEMENTS))]
+    which = message.WhichOneof("message")
+    kind = KINDS[source].get(which or "")
+    if kind is None:
+        return UNKNOWN, {"fields": names if which is None else [which]}
+    found = [unknown or bool(names and not text)]
+    data: dict[str, Any] = plain(getattr(message, which), found)
+    if found[0]:
+        data["unknown_fields"] = True
+    return kind, data
+
+
+def plain(message: Message, unknown: list[bool], depth: int = 0) -> dict[str, Any]:
+    """A message as a dict. Sets ``unknown[0]`` if it or a message inside it has unknown fields."""
+    data: dict[str, Any] = {}
+    if len(UnknownFieldSet(message)):
+        unknown[0] = True
+    if depth > DEEPEST:
+        return {"deeper": True}
+    for field in message.DESCRIPTOR.fields:
+        if field.has_presence and not message.HasField(field.name):
+            continue
+        value = getattr(message, field.name)
+        if looks_secret(field.name) and value:
+            data[field.name] = TOKEN
+        elif isinstance(value, Mapping):
+            data[field.name] = {
+                clip(key): TOKEN if looks_secret(str(key)) else _value(item, None, unknown, depth)
+                for key, item in list(value.items())[:MOST_ELEMENTS]
+            }
+        elif isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+            data[field.name] = [_value(item, field, unknown, depth) for item in value[:MOST_ELEMENTS]]
+        else:
+            data[field.name] = _value(value, field, unknown, depth)
+    return data
+
+
+def _value(value: Any, field: Any, unknown: list[bool], depth: int) -> Any:
+    if isinstance(value, Message):
+        return plain(value, unknown, depth + 1)
+    if field is not None and field.enum_type is not None:
+        return _words(field.enum_type).get(value, value)
+    if isinstance(value, float):
+        # The load is a 32-bit float: 0.1 and not 0.10000000149011612.
+        return float(f"{value:.7g}")
+    if isinstance(value, bytes):
+        return f"({len(value)} bytes)"
+    return clip(value)
+
+
+@functools.cache
+def _words(enumeration: Any) -> dict[int, str]:
+    """Number -> lowercase name, without the prefix that all names of this enumeration share (WS_, JT_, JS_ ...)."""
+    names: dict[int, str] = {value.number: value.name.lower() for value in enumeration.values}
+    prefixes = {name.partition("_")[0] for name in names.values() if "_" in name}
+    shared = len(prefixes) == 1 and all("_" in name for name in names.values())
+    return {number: name.partition("_")[2] if shared else name for number, name in names.items()}
+
+
+def clip(value: Any) -> Any:
+    """A string without tokens and of bounded length; other values as they are."""
+    if not isinstance(value, str):
+        return value
+    if "eyJ" in value:
+        value = JWT.sub(TOKEN, value)
+    return value if len(value) <= LONGEST_TEXT else f"{value[:LONGEST_TEXT]}... ({len(value)} characters)"
+
+
+def probe_question(registration: Mapping[str, Any], room: str | None) -> tuple[str, Message]:
+    """Job id and ServerMessage of a question about a job that does not exist, shaped as the server's own are."""
+    unique = secrets.token_hex(6)
+    job = agent.Job(
+        id=f"AJ_probe{unique}",
+        dispatch_id=f"AD_probe{unique}",
+        type=agent.JobType.JT_ROOM,
+        room=models.Room(sid=f"RM_probe{unique}", name=room or f"lk-probe-{unique}", creation_time=int(time.time())),
+        namespace=str(registration.get("namespace", "")),
+        agent_name=str(registration.get("agent_name", "")),
+        state=agent.JobState(status=agent.JobStatus.JS_RUNNING, started_at=time.time_ns(), updated_at=time.time_ns()),
+    )
+    deployment = registration.get("deployment")
+    if deployment and "deployment" in job.DESCRIPTOR.fields_by_name:
+        job.deployment = str(deployment)
+    return job.id, agent.ServerMessage(availability=agent.AvailabilityRequest(job=job))
+
+
+def encode(message: Message, *, text: bool) -> bytes:
+    """The payload of a message: protojson for a worker that speaks it, else protobuf."""
+    return json_format.MessageToJson(message, indent=None).encode() if text else message.SerializeToString()
+
+
+def check_kinds(source: str, kinds: Iterable[str]) -> frozenset[str]:
+    """Raises ValueError for a source or kind that does not exist: such a rule would silently never match."""
+    if source not in KINDS:
+        raise ValueError(f"source {source!r} is neither 'worker' nor 'server'")
+    known = {*KINDS[source].values(), UNKNOWN, MALFORMED}
+    wrong = set(kinds) - known
+    if wrong:
+        raise ValueError(f"a {source} sends no {', '.join(sorted(wrong))}; its kinds are {', '.join(sorted(known))}")
+    return frozenset(kinds)

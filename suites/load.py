@@ -1,0 +1,256 @@
+"""What a worker does when its load rises over its threshold and falls again, observed once for several checks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pytest_lkagents.callers.caller import Call, Caller
+from pytest_lkagents.checks import NotJudgeable, StageError, WorkerFault
+from pytest_lkagents.clock import DeadlineMissed, poll
+from pytest_lkagents.stage import Stage
+from pytest_lkagents.wire.model import Answer, Question, Status
+from pytest_lkagents.wire.transcript import Transcript
+from pytest_lkagents.worker.image import Worker
+
+from .observations import ANSWER_SECONDS
+
+# A status at least every 10 s, and a load that is averaged over some seconds before.
+RISE_SECONDS = 20
+RECOVER_SECONDS = 30
+# Less than this is noise of an idle worker's CPU; a job or a burnt core adds more.
+NOTICEABLE = 0.02
+# A call that has no agent this long after the server gave up asking (3 s, and 0.2 s for its own bidding) is lost.
+LOST_SECONDS = 4.5
+# How often a worker is picked by chance among two: that it never is in six calls has a chance of 1 in 64.
+TRIES = 6
+
+
+@dataclass
+class Placed:
+    """A real call to two workers of one server: who was asked, who served it."""
+
+    call: Call
+    questions: dict[str, Question]
+    served_by: str | None
+
+    def said(self, worker: Worker) -> str:
+        asked = self.questions.get(worker.name)
+        if asked is None:
+            return "was not asked"
+        if asked.available is None:
+            return "was asked and did not answer"
+        return f"was asked and {'accepted' if asked.available else 'refused'} after {asked.answered_after or 0:.2f} s"
+
+
+def place(caller: Caller, workers: Sequence[Worker]) -> Placed:
+    """Place a call and wait until it has its agent or is certainly lost."""
+    call = caller.join()
+
+    def questions() -> dict[str, Question]:
+        found = {}
+        for worker in workers:
+            for asked in worker.wire.transcript.questions(call.joined - 1):
+                if asked.room == call.room_name and not asked.probe:
+                    found[worker.name] = asked
+        return found
+
+    def settled() -> bool:
+        if call.agents:
+            return True
+        accepted = any(asked.available for asked in questions().values())
+        # An accepted job may start a process first, which takes up to 10 s by default.
+        return time.monotonic() - call.joined > (15 if accepted else LOST_SECONDS)
+
+    poll(settled, what="outcome of a call", seconds=20)
+    asked = questions()
+    taken = [name for name, question in asked.items() if question.assigned is not None]
+    return Placed(call, asked, taken[0] if taken and call.agents else None)
+
+
+def latest(transcript: Transcript, since: float = 0.0) -> Status | None:
+    statuses = transcript.statuses(since)
+    return statuses[-1] if statuses else None
+
+
+def next_status(worker: Worker, since: float, seconds: float) -> Status | None:
+    """The newest status after ``since``, awaited for ``seconds``."""
+    return worker.wire.transcript.wait(lambda transcript: latest(transcript, since), seconds)
+
+
+def wait_free(worker: Worker, seconds: float = RECOVER_SECONDS) -> None:
+    """Until the worker's last status is "available" with room for a job. Raises StageError if that never comes."""
+
+    def free(transcript: Transcript) -> bool:
+        status = latest(transcript)
+        return status is not None and not status.full and status.load < 0.6
+
+    if not worker.wire.transcript.wait(free, seconds):
+        raise StageError(f"worker {worker.name} never came to rest within {seconds:g} s")
+
+
+@dataclass
+class Loaded:
+    """``moved_by`` is what raised the load ("cpu" or "calls"; None: nothing did). Times are seconds."""
+
+    idle: float
+    top: float
+    moved_by: str | None = None
+    full_after: float | None = None
+    asked_when_full: Answer | None = None
+    cores_used: float | None = None
+    cores_allowed: float = 1.0
+    calls: int = 0
+    steps: list[tuple[int, float, bool]] = field(default_factory=list)
+    refused_call: Placed | None = None
+    calls_tried: int = 0
+    recovered_after: float | None = None
+    asked_after: Answer | None = None
+    not_burnt: str = ""
+    lines: list[str] = field(default_factory=list)
+
+    @property
+    def over(self) -> bool:
+        """Whether the worker itself says that it is over its threshold."""
+        refused = self.asked_when_full is not None and self.asked_when_full.available is False
+        return self.full_after is not None or refused
+
+    @property
+    def used_up(self) -> bool:
+        """Whether its container used all the CPU that it may."""
+        return self.cores_used is not None and self.cores_used >= 0.85 * self.cores_allowed
+
+
+def observe(stage: Stage) -> Loaded:
+    """Raise the load of one of two workers, by CPU or else by calls; see what it refuses and who takes it; let it fall."""
+    worker, peer = stage.worker("loaded"), stage.worker("peer")
+    stage.wait_quiet()
+    transcript = worker.wire.transcript
+    caller = stage.caller(worker)
+    began = time.monotonic()
+    seen = _at_rest(worker)
+    try:
+        # The server goes on believing the worker to be idle and asks it: only so its own refusal can be seen.
+        with worker.wire.hold("worker", "status"):
+            _by_cpu(worker, peer, caller, seen)
+            if seen.moved_by is None:
+                _by_calls(stage, worker, peer, caller, seen)
+    finally:
+        caller.close()
+    ended = time.monotonic()
+    if seen.over:
+        _recover(worker, seen, ended)
+    seen.lines = transcript.lines(began, kinds=("status", "question", "answer", "assignment", "closed"), last=60)
+    return seen
+
+
+def _at_rest(worker: Worker) -> Loaded:
+    """Wait until two statuses in a row agree: a start costs CPU. A load that never rests is judged as it is."""
+
+    def rested(transcript: Transcript) -> bool:
+        statuses = transcript.statuses()
+        return len(statuses) >= 2 and abs(statuses[-1].load - statuses[-2].load) < 0.1 and not statuses[-1].full
+
+    worker.wire.transcript.wait(rested, RISE_SECONDS)
+    status = latest(worker.wire.transcript)
+    if status is None:
+        raise NotJudgeable("the worker never reported a load: see availability.reports-load")
+    return Loaded(idle=status.load, top=status.load)
+
+
+def _rise(worker: Worker, seen: Loaded, since: float) -> bool:
+    """Wait for "full"; whether the load rose noticeably meanwhile."""
+    found = worker.wire.transcript.wait(
+        lambda transcript: next((status for status in transcript.statuses(since) if status.full), None), RISE_SECONDS
+    )
+    if found is not None:
+        seen.full_after = found.at - since
+    loads = [status.load for status in worker.wire.transcript.statuses(since)]
+    seen.top = max([seen.top, *loads])
+    return found is not None or seen.top - seen.idle > NOTICEABLE
+
+
+def _by_cpu(worker: Worker, peer: Worker, caller: Caller, seen: Loaded) -> None:
+    seen.cores_allowed = worker.cpus or 1.0
+    try:
+        with worker.burn():
+            began = time.monotonic()
+            moved = _rise(worker, seen, began)
+            seen.cores_used = round(worker.cores_used(), 2)
+            if not moved:
+                return
+            seen.moved_by = "cpu"
+            seen.asked_when_full = worker.wire.ask(ANSWER_SECONDS)
+            if seen.over:
+                _real_calls(worker, peer, caller, seen)
+    except NotJudgeable as reason:
+        seen.not_burnt = str(reason)
+
+
+def _by_calls(stage: Stage, worker: Worker, peer: Worker, caller: Caller, seen: Loaded) -> None:
+    # The other worker is away meanwhile, so that every call comes here.
+    peer.wire.refuse()
+    peer.wire.cut()
+    try:
+        for number in range(1, stage.settings.sessions + 1):
+            placed = place(caller, [worker])
+            if placed.served_by is None:
+                break
+            seen.calls = number
+            since = time.monotonic()
+            status = next_status(worker, since, 10)
+            if status is None:
+                break
+            seen.top = max(seen.top, status.load)
+            seen.steps.append((number, round(status.load, 3), status.full))
+            if status.full:
+                seen.full_after = time.monotonic() - since
+                break
+    finally:
+        before = len(peer.wire.transcript.registrations())
+        peer.wire.accept()
+    if seen.top - seen.idle > NOTICEABLE or seen.full_after is not None:
+        seen.moved_by = "calls"
+        seen.asked_when_full = worker.wire.ask(ANSWER_SECONDS)
+        try:
+            peer.wait_registered(45, more_than=before)
+        except WorkerFault as fault:
+            raise StageError(f"the second worker did not come back: {fault}") from None
+        if seen.over:
+            _real_calls(worker, peer, caller, seen)
+
+
+def _real_calls(worker: Worker, peer: Worker, caller: Caller, seen: Loaded) -> None:
+    """Real calls until the worker was asked for one: which of the two the server asks first is chance."""
+    for _ in range(TRIES):
+        try:
+            wait_free(peer)
+        except StageError:
+            return
+        placed = place(caller, [worker, peer])
+        seen.calls_tried += 1
+        placed.call.leave()
+        if worker.name in placed.questions:
+            seen.refused_call = placed
+            return
+
+
+def _recover(worker: Worker, seen: Loaded, ended: float) -> None:
+    def available(transcript: Transcript) -> Status | None:
+        status = latest(transcript, ended)
+        return status if status is not None and not status.full else None
+
+    status = worker.wire.transcript.wait(available, RECOVER_SECONDS)
+    if status is None:
+        return
+
+    def accepts() -> bool:
+        seen.asked_after = worker.wire.ask(ANSWER_SECONDS)
+        return seen.asked_after.available is True
+
+    try:
+        poll(accepts, what="accepted question", seconds=RECOVER_SECONDS, every=1)
+        seen.recovered_after = time.monotonic() - ended
+    except DeadlineMissed:
+        pass

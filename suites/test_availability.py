@@ -1,0 +1,330 @@
+"""Section "Worker availability": a worker says how busy it is and takes no job over its threshold."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+
+from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, NotJudgeable, StageError, check
+from pytest_lkagents.stage import Stage
+from pytest_lkagents.wire.model import Question
+from pytest_lkagents.worker.image import Worker
+
+from .load import RECOVER_SECONDS, RISE_SECONDS, Loaded, next_status, wait_free
+from .observations import ANSWER_SECONDS, Drain
+
+# The guide's own word is "periodically"; the SDKs report every 2.5 s, and a load older than this misleads the dispatch.
+REPORT_SECONDS = 10
+# Two updates at the SDKs' pace, after the seconds over which they average.
+SETTLE_SECONDS = 6
+STEPS = 6
+BURST = 5
+
+
+def _cannot_move(seen: Loaded) -> NotJudgeable:
+    return NotJudgeable(f"its load stays at {seen.idle:g}: see availability.load-follows-work")
+
+
+@check(
+    "availability.reports-load",
+    MUST,
+    section="Worker availability",
+    why="The server shares out jobs by the load that workers report; a stale or impossible load starves or floods them.",
+    remedy="let load_fnc return a value between 0 and 1 quickly, and do not block the worker's event loop",
+    roles=("shared", "loaded"),
+    order=2,
+)
+def test_reports_load(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
+    """It reports its load at least every 10 s, as a value from 0 to 1."""
+    worker = lk_stage.worker("shared")
+    transcript = worker.wire.transcript
+    registered = transcript.live()[-1].registered
+    # The window must be longer than the pause that is looked for.
+    while (left := registered + REPORT_SECONDS + 2 - time.monotonic()) > 0:
+        transcript.wait(lambda found: len(found.statuses(registered)) >= 3, left)
+        if len(transcript.statuses(registered)) >= 3:
+            break
+    now = time.monotonic()
+    statuses = transcript.statuses(registered)
+    times = [registered, *(status.at for status in statuses), now]
+    pauses = [later - earlier for earlier, later in itertools.pairwise(times)]
+    try:
+        load()  # so that the busy worker's loads are judged too
+    except (StageError, NotJudgeable):
+        pass
+    loads = [status.load for status in [*statuses, *lk_stage.worker("loaded").wire.transcript.statuses()]]
+    lk_evidence["statuses"], lk_evidence["longest_pause_s"] = len(loads), round(max(pauses), 2)
+    lk_evidence["lowest_load"] = round(min(loads, default=0.0), 4)
+    lk_evidence["highest_load"] = round(max(loads, default=0.0), 4)
+    wrong = [value for value in loads if not 0 <= value <= 1]
+    if wrong or max(pauses) > REPORT_SECONDS:
+        lk_evidence["transcript"] = transcript.lines(registered, kinds=("registered", "status"), last=10)
+    assert not wrong, f"{len(wrong)} of {len(loads)} reported loads are not between 0 and 1, such as {wrong[0]:g}"
+    if max(pauses) > REPORT_SECONDS:
+        lk_stage.raise_if_too_busy()
+        raise AssertionError(f"reports nothing for {max(pauses):.1f} s (at least every {REPORT_SECONDS} s is needed)")
+    lk_evidence.summary = (
+        f"{len(loads)} reports, at most {max(pauses):.1f} s apart, load {lk_evidence['lowest_load']:.2f} to "
+        f"{lk_evidence['highest_load']:.2f}"
+    )
+
+
+@check(
+    "availability.load-follows-work",
+    MUST,
+    section="Worker availability",
+    why="A load that does not follow the work makes the server flood a busy worker, and hides it from the autoscaler.",
+    remedy="let load_fnc measure what limits the worker: CPU use (the default), or the number of jobs",
+    roles=("loaded", "peer"),
+    order=1,
+)
+def test_load_follows_work(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
+    """Its load rises with CPU use or with the number of calls."""
+    seen = load()
+    lk_evidence["moved_by"] = seen.moved_by
+    lk_evidence["idle_load"], lk_evidence["highest_load"] = round(seen.idle, 3), round(seen.top, 3)
+    lk_evidence["burnt_cores"], lk_evidence["allowed_cores"] = seen.cores_used, seen.cores_allowed
+    lk_evidence["calls_placed"] = seen.calls
+    if seen.not_burnt:
+        lk_evidence["not_burnt"] = seen.not_burnt
+    if seen.moved_by is None:
+        lk_evidence["transcript"] = seen.lines
+        lk_stage.raise_if_too_busy()
+        if seen.not_burnt and not seen.calls:
+            raise NotJudgeable(f"nothing could be made to load it: {seen.not_burnt}")
+        raise AssertionError(
+            f"its load stays between {seen.idle:.3f} and {seen.top:.3f} with {seen.cores_used or 0:.1f} of "
+            f"{seen.cores_allowed:g} cores burnt for {RISE_SECONDS} s and with {seen.calls} calls"
+        )
+    by = "burnt CPU" if seen.moved_by == "cpu" else f"{seen.calls} calls"
+    lk_evidence.summary = f"load {seen.idle:.2f} at rest, {seen.top:.2f} with {by}"
+
+
+@check(
+    "availability.rejects-over-threshold",
+    MUST,
+    section="Worker availability",
+    why="A worker that takes calls without bound spoils those that it already has.",
+    remedy="set a finite load_threshold (production mode has one by default)",
+    roles=("loaded", "peer"),
+    order=1,
+)
+def test_rejects_over_threshold(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
+    """Over its threshold it says so, and a call goes to a free worker."""
+    seen = load()
+    lk_evidence["moved_by"], lk_evidence["highest_load"] = seen.moved_by, round(seen.top, 3)
+    lk_evidence["full_after_s"] = None if seen.full_after is None else round(seen.full_after, 2)
+    lk_evidence["burnt_cores"], lk_evidence["allowed_cores"] = seen.cores_used, seen.cores_allowed
+    if seen.moved_by is None:
+        raise _cannot_move(seen)
+    if not seen.over:
+        lk_evidence["transcript"] = seen.lines
+        if seen.moved_by == "cpu" and not seen.used_up:
+            raise StageError(
+                f"this machine is too busy to judge: the burner got {seen.cores_used} of {seen.cores_allowed:g} cores"
+            )
+        if seen.moved_by == "calls" and seen.top < 1:
+            raise NotJudgeable(
+                f"{seen.calls} calls raise its load to {seen.top:.2f} only: give more (--lk-sessions) to reach its threshold"
+            )
+        raise AssertionError(f"still takes jobs at load {seen.top:.2f}, with all that it may use in use")
+    real = seen.refused_call
+    if real is not None:
+        lk_evidence["real_call"] = real.said(lk_stage.worker("loaded")) + f", served by {real.served_by or 'nobody'}"
+    how = f"full {seen.full_after:.1f} s after its load rose" if seen.full_after is not None else "refuses"
+    lk_evidence.summary = f"{how}, at load {seen.top:.2f}" + (f"; a real call is served by {real.served_by}" if real else "")
+
+
+@check(
+    "availability.refuses-while-full",
+    MUST,
+    section="Worker availability",
+    why="A question may cross the status on the wire; who says yes then takes a job over its threshold, or one it will drop.",
+    remedy="update the SDK (Python 1.4.2, Node 1.2.3 or later refuse by themselves)",
+    roles=("loaded", "peer", "draining"),
+    order=1,
+)
+def test_refuses_while_full(
+    lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded], drain: Callable[[], Drain]
+) -> None:
+    """Asked for a job while it is full, and while it drains, it does not accept."""
+    draining = drain()
+    asked: dict[str, bool | None] = {}
+    if draining.asked is not None and draining.cut_s is None:
+        asked["draining"] = draining.asked.available
+    seen = load()
+    if seen.full_after is not None and seen.asked_when_full is not None:
+        asked["full"] = seen.asked_when_full.available
+    lk_evidence["answers"] = {
+        state: "no answer" if answer is None else "available" if answer else "not available" for state, answer in asked.items()
+    }
+    wrong = [state for state, answer in asked.items() if answer]
+    if wrong:
+        lk_evidence["transcript"] = (draining.lines if "draining" in wrong else []) + (seen.lines if "full" in wrong else [])
+    assert not wrong, f"accepts a job while {' and while '.join(wrong)}"
+    if not asked:
+        raise NotJudgeable("it was neither full nor draining when it could be asked")
+    lk_evidence.summary = f"does not accept while {' nor while '.join(asked)}"
+
+
+@check(
+    "availability.recovers",
+    MUST,
+    section="Worker availability",
+    why="A worker that stays full after its load fell is lost until somebody restarts it.",
+    remedy="let load_fnc measure the present, over seconds rather than over the worker's life",
+    roles=("loaded", "peer"),
+    order=1,
+)
+def test_recovers(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
+    """When its load falls, it takes jobs again."""
+    seen = load()
+    if seen.moved_by is None:
+        raise _cannot_move(seen)
+    if not seen.over:
+        raise NotJudgeable("it was never over its threshold: see availability.rejects-over-threshold")
+    lk_evidence["limit_s"] = RECOVER_SECONDS
+    lk_evidence["accepts_after_s"] = None if seen.recovered_after is None else round(seen.recovered_after, 2)
+    if seen.recovered_after is None:
+        lk_evidence["transcript"] = seen.lines
+        lk_stage.raise_if_too_busy()
+        raise AssertionError(f"takes no job within {RECOVER_SECONDS} s after its load was taken away")
+    lk_evidence.summary = f"accepts {seen.recovered_after:.1f} s after the load was taken away"
+
+
+@check(
+    "availability.answers-in-time",
+    MUST,
+    section="Worker availability",
+    why="The server waits 3 s for an answer, then the job is lost: nobody else is asked.",
+    remedy="accept or reject at once in the request function; do slow work in the job itself",
+    roles=("shared", "loaded"),
+    order=2,
+)
+def test_answers_in_time(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
+    """It answers every question before the server gives up (3 s)."""
+    try:
+        load()
+    except (StageError, NotJudgeable):
+        pass
+    judged: list[tuple[Worker, Question]] = []
+    for worker in (lk_stage.worker("shared"), lk_stage.worker("loaded")):
+        if not any(asked.probe for asked in worker.wire.transcript.questions()) and worker.wire.transcript.live():
+            worker.wire.ask(ANSWER_SECONDS)
+        closed = [found.closed or float("inf") for found in worker.wire.transcript.registrations()]
+        judged += [
+            (worker, asked)
+            for asked in worker.wire.transcript.questions()
+            # A question on a connection that ended is nobody's fault here.
+            if asked.answers or not any(asked.asked < end < asked.asked + ANSWER_SECONDS for end in closed)
+        ]
+    late = [
+        (worker, asked)
+        for worker, asked in judged
+        if (asked.answered_after if asked.answered_after is not None else time.monotonic() - asked.asked) > ANSWER_SECONDS
+    ]
+    answered = [asked.answered_after for _, asked in judged if asked.answered_after is not None]
+    lk_evidence["questions"], lk_evidence["answered"] = len(judged), len(answered)
+    lk_evidence["slowest_answer_s"] = round(max(answered), 3) if answered else None
+    lk_evidence["limit_s"] = ANSWER_SECONDS
+    if late:
+        worker, asked = late[0]
+        lk_evidence["transcript"] = worker.wire.transcript.lines(asked.asked - 0.1, kinds=("question", "answer"))[:6]
+        lk_stage.raise_if_too_busy()
+        after = f"after {asked.answered_after:.1f} s" if asked.answered_after is not None else "not at all"
+        raise AssertionError(f"{len(late)} of {len(judged)} questions were not answered within 3 s, the first {after}")
+    if not answered:
+        raise NotJudgeable("it was asked nothing")
+    lk_evidence.summary = f"{len(answered)} questions answered, the slowest after {max(answered) * 1000:.0f} ms"
+
+
+@check(
+    "availability.threshold",
+    SHOULD,
+    profile="full",
+    section="Worker availability",
+    why="Autoscaler and server are tuned to the threshold that is meant; another one wastes workers or loses calls.",
+    remedy="set load_threshold to the value declared as lk_load_threshold, or declare what is meant",
+    roles=("loaded", "peer"),
+    seconds=240,
+    order=3,
+)
+def test_threshold(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
+    """The threshold seen agrees with the one declared (lk_load_threshold)."""
+    seen = load()
+    if seen.moved_by is None:
+        raise _cannot_move(seen)
+    worker = lk_stage.worker("loaded")
+    if seen.moved_by == "cpu":
+        points = _by_halves(worker)
+    else:
+        points = [(seen.idle, False), *((value, full) for _, value, full in seen.steps)]
+    free = max((value for value, full in points if not full), default=None)
+    full = min((value for value, full in points if full), default=None)
+    lk_evidence["highest_load_available"], lk_evidence["lowest_load_full"] = free, full
+    lk_evidence["declared"] = lk_stage.settings.load_threshold
+    if free is None or full is None or full < free:
+        raise NotJudgeable(f"no single threshold is seen: available up to {free}, full from {full}")
+    lk_evidence["resolution"] = round(full - free, 3)
+    server = worker.wire.transcript.registrations()[-1].server_version
+    lk_evidence["server"] = (
+        f"livekit-server {server}: from version 1.11 on it never asks a worker whose load is above its own "
+        "agents.target_load (0.7 by default), whatever the worker's threshold; a higher threshold needs a higher target_load"
+    )
+    declared = lk_stage.settings.load_threshold
+    # The load between two reports is not seen: half the resolution, and what an average over seconds leaves open.
+    slack = max((full - free) / 2, 0.05)
+    assert declared is None or free - slack <= declared <= full + slack, (
+        f"becomes full between load {free:.2f} and {full:.2f}, declared is {declared:g}"
+    )
+    lk_evidence.summary = f"threshold between {free:.2f} and {full:.2f}" + (
+        f", declared {declared:g}" if declared is not None else ", none declared (lk_load_threshold)"
+    )
+
+
+def _by_halves(worker: Worker) -> list[tuple[float, bool]]:
+    """(load, full) at several degrees of CPU load, halving the interval in which the threshold lies."""
+    low, high = 0.3, 1.0
+    points: list[tuple[float, bool]] = []
+    for _ in range(STEPS):
+        share = (low + high) / 2
+        wait_free(worker)
+        with worker.burn(share):
+            began = time.monotonic()
+            settled = next_status(worker, began + SETTLE_SECONDS, SETTLE_SECONDS + REPORT_SECONDS)
+        if settled is None:
+            raise StageError("no status came while the threshold was looked for")
+        points.append((round(settled.load, 3), settled.full))
+        low, high = (low, share) if settled.full else (share, high)
+    return points
+
+
+@check(
+    "availability.burst",
+    INFO,
+    profile="full",
+    section="Worker availability",
+    why="Calls that come at once are asked about before the first of them has raised the load.",
+    remedy="update the SDK (Python 1.4.5 or later counts what it has promised), or refuse in the request function",
+    roles=("loaded", "peer"),
+    order=3,
+)
+def test_burst(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
+    """Asked for several jobs at once, it accepts no more than its threshold allows."""
+    seen = load()
+    worker = lk_stage.worker("loaded")
+    wait_free(worker)
+    capacity = seen.calls if seen.moved_by == "calls" and seen.full_after is not None else None
+    began = time.monotonic()
+    answers = worker.wire.ask_at_once((capacity or 0) + BURST, ANSWER_SECONDS)
+    accepted = sum(1 for answer in answers if answer.available)
+    lk_evidence["asked_at_once"], lk_evidence["accepted"] = len(answers), accepted
+    lk_evidence["unanswered"] = sum(1 for answer in answers if answer.available is None)
+    lk_evidence["full_with_calls"] = capacity
+    lk_evidence["transcript"] = worker.wire.transcript.lines(began, kinds=("question", "answer"))[:20]
+    if capacity is not None:
+        assert accepted <= capacity, f"accepts {accepted} of {len(answers)} jobs asked at once, and is full with {capacity}"
+    lk_evidence.summary = f"accepts {accepted} of {len(answers)} jobs asked at once" + (
+        f", is full with {capacity}" if capacity is not None else ""
+    )

@@ -1,0 +1,299 @@
+"""Section "Load balancing": jobs are shared, each goes to one worker, and none is lost with a worker that refuses."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+
+from pytest_lkagents.callers.caller import Caller
+from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, NotJudgeable, StageError, check
+from pytest_lkagents.clock import holds
+from pytest_lkagents.stage import Stage
+from pytest_lkagents.worker.image import Worker
+
+from .load import TRIES, Loaded, Placed, place, wait_free
+from .observations import FirstCall
+
+CALLS = 4
+# A second agent comes with the first: both were started by the same answers.
+SECOND_SECONDS = 3
+# Where both workers are equally free, that one of them is not picked in this many calls has a chance of 1 in 500,000.
+SPREAD_CALLS = 20
+# The server needs 0.2 s to ask; a plain room that has not reached a worker by now does not.
+UNASKED_SECONDS = 3
+
+
+@check(
+    "balancing.single-assignment",
+    MUST,
+    section="Load balancing",
+    why="Two agents in one call talk over each other, and both are paid for.",
+    remedy="answer each availability question once and connect one agent per job",
+    roles=("loaded", "peer"),
+    order=1,
+)
+def test_single_assignment(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
+    """Each of several calls on two workers gets exactly one agent."""
+    workers = [lk_stage.worker("loaded"), lk_stage.worker("peer")]
+    began = time.monotonic()
+    caller = lk_stage.caller(workers[0])
+    served: list[Placed] = []
+    lost = 0
+    # Both may be chosen: a job that was just promised and not given keeps its slot for some seconds.
+    for worker in workers:
+        with contextlib.suppress(StageError):
+            wait_free(worker, 10)
+    try:
+        while len(served) < CALLS and lost < TRIES:
+            for worker in workers:
+                if not worker.wire.transcript.live():
+                    raise NotJudgeable(f"worker {worker.name} is not registered any more")
+            _wait_for_a_free_one(lk_stage, served)
+            placed = place(caller, workers)
+            if placed.call.agents:
+                served.append(placed)
+            else:
+                lost += 1
+                placed.call.leave()
+        if not served:
+            raise NotJudgeable("none of the calls got an agent: see jobs.joins")
+        alone = holds(lambda: all(len(placed.call.agents) == 1 for placed in served), seconds=SECOND_SECONDS)
+        agents = [len(placed.call.agents) for placed in served]
+    finally:
+        caller.close()
+    twice = []
+    for worker in workers:
+        for asked in worker.wire.transcript.questions(began):
+            if len(asked.answers) > 1:
+                twice.append(asked.job_id)
+    lk_evidence["calls"], lk_evidence["agents_per_call"] = len(served), agents
+    lk_evidence["served_by"] = [placed.served_by for placed in served]
+    lk_evidence["calls_refused"] = lost
+    lk_evidence["answered_twice"] = twice
+    if not alone or twice:
+        lk_evidence["transcript"] = [
+            line
+            for worker in workers
+            for line in worker.wire.transcript.lines(began, kinds=("question", "answer", "assignment"))
+        ][:20]
+    assert alone, f"a call has {max(agents)} agents"
+    assert not twice, f"{len(twice)} questions were answered more than once"
+    lk_evidence.summary = f"{len(served)} calls, one agent each, on {len(set(lk_evidence['served_by']))} workers"
+
+
+def _wait_for_a_free_one(stage: Stage, served: list[Placed]) -> None:
+    """A worker that starts the process for its next job is rightly over its threshold for a moment."""
+    workers = [stage.worker("loaded"), stage.worker("peer")]
+    for worker in workers:
+        try:
+            wait_free(worker, 10)
+            return
+        except StageError:
+            continue
+    if not served:
+        stage.raise_if_too_busy()
+
+
+@check(
+    "balancing.redispatch-on-refusal",
+    MUST,
+    section="Load balancing",
+    why="A worker that keeps silent instead of refusing takes the call away from the others that are free.",
+    remedy="answer every availability question, with no as quickly as with yes",
+    roles=("loaded", "peer"),
+    order=1,
+)
+def test_redispatch_on_refusal(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
+    """A call that a full worker does not take is served by the other one."""
+    seen = load()
+    worker = lk_stage.worker("loaded")
+    if not seen.over:
+        raise NotJudgeable("the worker was never over its threshold")
+    lk_evidence["calls_placed"] = seen.calls_tried
+    real = seen.refused_call
+    if real is None:
+        raise NotJudgeable(f"of {seen.calls_tried} calls the server offered none to the full worker first")
+    lk_evidence["full_worker"] = real.said(worker)
+    lk_evidence["other_worker"] = real.said(lk_stage.worker("peer"))
+    lk_evidence["served_by"] = real.served_by
+    lk_evidence["transcript"] = [line for line in seen.lines if real.call.room_name in line or "answer" in line][-6:]
+    asked = real.questions[worker.name]
+    if asked.available:
+        raise NotJudgeable("the full worker accepted: see availability.refuses-while-full")
+    if asked.available is None:
+        raise AssertionError("the full worker was asked for a real call and did not answer; the call was lost")
+    if real.served_by is None:
+        other = real.questions.get("peer")
+        if other is None or other.available is not False:
+            lk_stage.raise_if_too_busy()
+        raise NotJudgeable(f"the full worker refused, but the other {real.said(lk_stage.worker('peer'))}")
+    lk_evidence.summary = f"refused by the full worker after {asked.answered_after or 0:.2f} s, served by the other"
+
+
+@check(
+    "balancing.agent-name",
+    MUST,
+    section="Load balancing",
+    why="An agent under another name than the one dispatched never joins; one without a name joins every room.",
+    remedy="register under the name that is dispatched (agent_name, LIVEKIT_AGENT_NAME)",
+    roles=("shared",),
+)
+def test_agent_name(lk_stage: Stage, lk_evidence: Evidence, first_call: Callable[[], FirstCall]) -> None:
+    """Under a name only explicit dispatch reaches it; without one every room does."""
+    worker = lk_stage.worker("shared")
+    transcript = worker.wire.transcript
+    names = sorted({found.agent_name for found in transcript.live()})
+    lk_evidence["registered_as"] = names
+    wanted = lk_stage.settings.agent_name
+    if wanted is not None:
+        lk_evidence["expected"] = wanted
+        lk_evidence["transcript"] = transcript.lines(worker.started, kinds=("register", "registered"), last=4)
+        assert wanted in names, f"registered as {', '.join(map(repr, names))}, calls ask for {wanted!r}"
+    first_call()
+    asked = [question for question in transcript.questions() if not question.probe]
+    lk_evidence["dispatched_by_name"] = bool(asked and asked[-1].agent_name)
+    if names == [""]:
+        lk_evidence.summary = "no name: it joins every room of its project"
+        return
+    plain = Caller(worker.server, lk_stage.loop, lk_stage.ledger, "")
+    since = time.monotonic()
+    try:
+        call = plain.join()
+        reached = transcript.wait(
+            lambda found: next((asked for asked in found.questions(since) if asked.room == call.room_name), None),
+            UNASKED_SECONDS,
+        )
+    finally:
+        plain.close()
+    lk_evidence["asked_for_a_plain_room"] = reached is not None
+    if reached is not None:
+        lk_evidence["transcript"] = transcript.lines(since, kinds=("question", "answer"))
+    assert reached is None, f"registered as {names[0]!r}, yet it is asked for rooms that nobody dispatched it to"
+    lk_evidence.summary = f"only explicit dispatch to {names[0]!r} reaches it"
+
+
+@check(
+    "balancing.spread",
+    SHOULD,
+    profile="full",
+    section="Load balancing",
+    why="A worker that never gets a job is paid for and of no use.",
+    remedy="report a low load while idle; see availability.reports-load",
+    roles=("loaded", "peer"),
+    seconds=300,
+    order=3,
+)
+def test_spread(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
+    """Calls one after another reach both of two workers."""
+    load()
+    workers = [lk_stage.worker("loaded"), lk_stage.worker("peer")]
+    caller = lk_stage.caller(workers[0])
+    began = time.monotonic()
+    by: dict[str, int] = {worker.name: 0 for worker in workers}
+    calls = 0
+    try:
+        while calls < SPREAD_CALLS and not all(by.values()):
+            for worker in workers:
+                wait_free(worker)
+            placed = place(caller, workers)
+            placed.call.leave()
+            calls += 1
+            if placed.served_by:
+                by[placed.served_by] += 1
+    finally:
+        caller.close()
+    lk_evidence["calls"], lk_evidence["served"] = calls, by
+    if not all(by.values()):
+        lk_evidence["transcript"] = workers[0].wire.transcript.lines(began, kinds=("status", "question", "answer"), last=15)
+    assert all(by.values()), f"{calls} calls, all but none of them to one worker: {by}"
+    lk_evidence.summary = f"both workers had a call within {calls}"
+
+
+@check(
+    "balancing.redispatch-on-loss",
+    MUST,
+    profile="full",
+    section="Load balancing",
+    why="Workers die; a call that one of them was just offered must not die with it.",
+    remedy="let idle workers accept at once; a worker that dies closes its connection by itself",
+    roles=("victim", "heir"),
+    seconds=300,
+)
+def test_redispatch_on_loss(lk_stage: Stage, lk_evidence: Evidence) -> None:
+    """A call offered to a worker that is killed before it accepts is served by the other one."""
+    victim, heir = lk_stage.worker("victim"), lk_stage.worker("heir")
+    caller = lk_stage.caller(heir)
+    began = time.monotonic()
+    try:
+        with victim.wire.hold("worker", "answer"):
+            for number in range(1, TRIES + 1):
+                lk_evidence["calls_placed"] = number
+                for worker in (victim, heir):
+                    wait_free(worker)
+                call = caller.join()
+                if not _offered(victim, call.room_name, began):
+                    call.leave()
+                    continue
+                victim.kill()
+                agent = call.wait_for_agent(15)
+                break
+            else:
+                raise NotJudgeable(f"of {TRIES} calls the server offered none to the worker that was to be killed")
+    finally:
+        caller.close()
+    heirs = [asked for asked in heir.wire.transcript.questions(began) if asked.room == call.room_name]
+    lk_evidence["other_worker_asked"] = bool(heirs)
+    lk_evidence["agent_joined_after_s"] = None if agent is None else round(agent, 2)
+    lk_evidence["transcript"] = victim.wire.transcript.lines(began, kinds=("question", "answer", "closed"), last=6)
+    if agent is None:
+        lk_stage.raise_if_too_busy()
+        if not heirs:
+            server = heir.wire.transcript.registrations()[-1].server_version
+            raise NotJudgeable(f"livekit-server {server} did not ask the other worker: not the worker's doing")
+        raise AssertionError("the other worker was asked, and the call got no agent")
+    lk_evidence.summary = f"the other worker's agent joined {agent:.1f} s after the caller"
+
+
+def _offered(worker: Worker, room: str, since: float) -> bool:
+    """Whether the worker is asked for the room's job; the server does so 0.2 s after the room was made."""
+    found = worker.wire.transcript.wait(lambda seen: any(asked.room == room for asked in seen.questions(since)), 2)
+    return bool(found)
+
+
+@check(
+    "balancing.frozen-worker",
+    INFO,
+    profile="full",
+    section="Load balancing",
+    why="The server asks one worker at a time for 3 s in all: one that hangs costs every call that is offered to it.",
+    remedy="let a liveness probe end workers that hang; the server does not notice them",
+    roles=("loaded", "peer"),
+    order=4,
+)
+def test_frozen_worker(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
+    """What becomes of a call that is offered to a frozen worker (the server's doing, not the worker's)."""
+    load()
+    frozen, other = lk_stage.worker("loaded"), lk_stage.worker("peer")
+    caller = lk_stage.caller(other)
+    server = other.wire.transcript.registrations()[-1].server_version
+    for worker in (frozen, other):
+        wait_free(worker)
+    frozen.container.pause()
+    try:
+        for number in range(1, TRIES + 1):
+            lk_evidence["calls_placed"] = number
+            placed = place(caller, [frozen, other])
+            placed.call.leave()
+            if frozen.name in placed.questions:
+                break
+        else:
+            raise NotJudgeable(f"of {TRIES} calls the server offered none to the frozen worker")
+    finally:
+        frozen.container.unpause()
+        caller.close()
+    lk_evidence["server_version"] = server
+    lk_evidence["still_registered"] = bool(frozen.wire.transcript.live())
+    lk_evidence["call"] = f"the frozen worker {placed.said(frozen)}, the other {placed.said(other)}"
+    outcome = "served by the other worker" if placed.served_by else "lost, the free worker was not asked"
+    lk_evidence.summary = f"livekit-server {server}: a call offered to a frozen worker is {outcome}"
