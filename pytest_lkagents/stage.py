@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import psutil
+from filelock import FileLock, Timeout
 
 from pytest_lkagents import engine
 from pytest_lkagents.callers.caller import Call, Caller
@@ -189,8 +191,22 @@ class Stage:
                 self._futures[role] = self._starters.submit(self._prepare, role, role)
             return self._futures[role]
 
-    def wait_quiet(self) -> None:
-        """Until nothing of our own starts or reads in the background: it would take the CPU that a check measures."""
+    @contextmanager
+    def alone_on_the_machine(self) -> Iterator[None]:
+        """A context for what burns CPU and measures it: nothing of our own starts or reads in the background, and
+        sessions side by side take turns. Raises StageError if the turn never comes."""
+        turns = FileLock(str(engine.cache_dir() / "load.lock"))
+        try:
+            turns.acquire(timeout=QUIET_SECONDS)
+        except Timeout:
+            raise StageError("this machine is too busy to judge: another session loads it all the time") from None
+        try:
+            self._wait_quiet()
+            yield
+        finally:
+            turns.release()
+
+    def _wait_quiet(self) -> None:
         with self._lock:
             under_way: list[Future[Any]] = [*self._futures.values()]
             if self._scan is not None:

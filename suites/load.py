@@ -125,7 +125,11 @@ class Loaded:
 def observe(stage: Stage) -> Loaded:
     """Raise the load of one of two workers, by CPU or else by calls; see what it refuses and who takes it; let it fall."""
     worker, peer = stage.worker("loaded"), stage.worker("peer")
-    stage.wait_quiet()
+    with stage.alone_on_the_machine():
+        return _observe(stage, worker, peer)
+
+
+def _observe(stage: Stage, worker: Worker, peer: Worker) -> Loaded:
     transcript = worker.wire.transcript
     caller = stage.caller(worker)
     began = time.monotonic()
@@ -222,18 +226,22 @@ def _by_calls(stage: Stage, worker: Worker, peer: Worker, caller: Caller, seen: 
 
 
 def _real_calls(worker: Worker, peer: Worker, caller: Caller, seen: Loaded) -> None:
-    """Real calls until the worker was asked for one: which of the two the server asks first is chance."""
+    """Real calls until the full worker was asked for one: which of the two the server asks first is chance, and so is
+    whether its load is over the threshold at that moment."""
     for _ in range(TRIES):
         try:
             wait_free(peer)
         except StageError:
             return
+        worker.wire.transcript.wait(lambda transcript: getattr(latest(transcript), "full", False), RISE_SECONDS)
         placed = place(caller, [worker, peer])
         seen.calls_tried += 1
         placed.call.leave()
-        if worker.name in placed.questions:
+        asked = placed.questions.get(worker.name)
+        if asked is not None:
             seen.refused_call = placed
-            return
+            if not asked.available:
+                return
 
 
 def _recover(worker: Worker, seen: Loaded, ended: float) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, NotJudgeable, StageError, check
 from pytest_lkagents.stage import Stage
-from pytest_lkagents.wire.model import Question
+from pytest_lkagents.wire.model import Answer, Question
 from pytest_lkagents.worker.image import Worker
 
 from .load import RECOVER_SECONDS, RISE_SECONDS, Loaded, next_status, wait_free
@@ -20,6 +20,8 @@ REPORT_SECONDS = 10
 SETTLE_SECONDS = 6
 STEPS = 6
 BURST = 5
+# A worker that samples its load twice a second answers one burst in four as if it had counted.
+BURSTS = 3
 
 
 def _cannot_move(seen: Loaded) -> NotJudgeable:
@@ -257,7 +259,8 @@ def test_threshold(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Lo
         raise _cannot_move(seen)
     worker = lk_stage.worker("loaded")
     if seen.moved_by == "cpu":
-        points = _by_halves(worker)
+        with lk_stage.alone_on_the_machine():
+            points = _by_halves(worker)
     else:
         points = [(seen.idle, False), *((value, full) for _, value, full in seen.steps)]
     free = max((value for value, full in points if not full), default=None)
@@ -314,15 +317,18 @@ def test_burst(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded
     """Asked for several jobs at once, it accepts no more than its threshold allows."""
     seen = load()
     worker = lk_stage.worker("loaded")
-    wait_free(worker)
     capacity = seen.calls if seen.moved_by == "calls" and seen.full_after is not None else None
     began = time.monotonic()
-    answers = worker.wire.ask_at_once((capacity or 0) + BURST, ANSWER_SECONDS)
-    accepted = sum(1 for answer in answers if answer.available)
-    lk_evidence["asked_at_once"], lk_evidence["accepted"] = len(answers), accepted
+    accepted = 0
+    answers: list[Answer] = []
+    for _ in range(BURSTS):
+        wait_free(worker)
+        answers = worker.wire.ask_at_once((capacity or 0) + BURST, ANSWER_SECONDS)
+        accepted = max(accepted, sum(1 for answer in answers if answer.available))
+    lk_evidence["asked_at_once"], lk_evidence["most_accepted"], lk_evidence["bursts"] = len(answers), accepted, BURSTS
     lk_evidence["unanswered"] = sum(1 for answer in answers if answer.available is None)
     lk_evidence["full_with_calls"] = capacity
-    lk_evidence["transcript"] = worker.wire.transcript.lines(began, kinds=("question", "answer"))[:20]
+    lk_evidence["transcript"] = worker.wire.transcript.lines(began, kinds=("question", "answer"))[:40]
     if capacity is not None:
         assert accepted <= capacity, f"accepts {accepted} of {len(answers)} jobs asked at once, and is full with {capacity}"
     lk_evidence.summary = f"accepts {accepted} of {len(answers)} jobs asked at once" + (

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,17 +70,30 @@ def example() -> str:
     return build(EXAMPLE, ROOT / "examples/agent/Dockerfile", ROOT / "examples/agent")
 
 
+@contextlib.contextmanager
+def machine(*, alone: bool) -> Iterator[None]:
+    """Share this machine with the other test process, or have it alone: what loads a worker needs the cores."""
+    path = (
+        Path(tempfile.gettempdir()) / f"lkagents-tests-{os.getppid() if 'PYTEST_XDIST_WORKER' in os.environ else os.getpid()}"
+    )
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        yield
+
+
 @pytest.fixture
 def lk(tmp_path: Path):
-    """Run pytest with these arguments in an empty directory."""
+    """Run pytest with these arguments in an empty directory; ``alone``: while no other such run is under way."""
 
-    def run(*arguments: str, env: dict[str, str] | None = None, seconds: float = RUN_SECONDS) -> Run:
+    def run(*arguments: str, env: dict[str, str] | None = None, seconds: float = RUN_SECONDS, alone: bool = False) -> Run:
         for _ in range(BUSY_RUNS - 1):
-            judged = once(*arguments, env=env, seconds=seconds)
+            with machine(alone=alone):
+                judged = once(*arguments, env=env, seconds=seconds)
             if not judged.machine_was_too_busy:
                 return judged
             wait_for_calm()
-        return once(*arguments, env=env, seconds=seconds)
+        with machine(alone=alone):
+            return once(*arguments, env=env, seconds=seconds)
 
     def wait_for_calm() -> None:
         """Until as many processes as cores want to run, or CALM_SECONDS have passed."""
@@ -110,3 +127,8 @@ def lk(tmp_path: Path):
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--whole", action="store_true", help="every check on every fixture worker, not only its section")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        (Path(tempfile.gettempdir()) / f"lkagents-tests-{os.getpid()}").unlink(missing_ok=True)

@@ -19,6 +19,9 @@ from pytest_lkagents.engine import cache_dir
 
 from .conftest import ROOT
 
+# redispatch-on-refusal depends on whom the server asks first, which is chance.
+CORE_CHECKS = 30
+MAY_BE_SKIPPED = {"balancing.redispatch-on-refusal"}
 SCHEMA = json.loads((ROOT / "tests/verdict.schema.json").read_text())
 
 
@@ -88,12 +91,20 @@ def test_verdict_of_the_example_is_complete_and_nothing_is_left(lk, example: str
     env_file = tmp_path / "secrets.env"
     env_file.write_text("OPENAI_API_KEY=planted-7c1f-unusual\nHARMLESS_SETTING='planted value with blanks'\n")
     run = lk(
-        "--lk-image", example, "--lk-env-file", str(env_file), "--lk-env", "DB_PASSWORD=planted-by-option-55", env=corner.env
+        "--lk-image",
+        example,
+        "--lk-env-file",
+        str(env_file),
+        "--lk-env",
+        "DB_PASSWORD=planted-by-option-55",
+        env=corner.env,
+        alone=True,
     )
     assert run.code == 0, run.output
     jsonschema.validate(run.verdict, SCHEMA)
     assert run.verdict["verdict"] == "pass"
-    assert len(run.checks("pass")) == 21, run.output
+    assert not run.checks("skip") - MAY_BE_SKIPPED, run.output
+    assert len(run.checks("pass") | MAY_BE_SKIPPED) == CORE_CHECKS, run.output
     assert all(check["evidence"] for check in run.verdict["checks"])
     assert run.verdict["duration_s"] >= run.verdict["floor_s"] > 0
     assert "(floor " in run.output
@@ -134,7 +145,7 @@ def test_kill_9_is_swept_by_the_next_run_and_a_living_session_is_not(lk, example
     dead.kill()
     dead.communicate(timeout=60)
     assert corner.containers()
-    living = corner.start(example)
+    living = corner.start(example, "--lk-suite", "registration,health,jobs")
     beside = lk("--lk-image", example, "--lk-profile", "smoke", env=corner.env)
     output, _ = living.communicate(timeout=300)
     assert living.returncode == 0, output
@@ -144,9 +155,9 @@ def test_kill_9_is_swept_by_the_next_run_and_a_living_session_is_not(lk, example
 
 @pytest.mark.timeout(1200)
 def test_xdist_gives_the_same_verdict(lk, example: str) -> None:
-    run = lk("--lk-image", example, "-n", "2")
+    run = lk("--lk-image", example, "-n", "2", alone=True)
     assert run.code == 0, run.output
-    assert len(run.checks("pass")) == 21, run.output
+    assert len(run.checks("pass") | MAY_BE_SKIPPED) == CORE_CHECKS, run.output
     assert run.verdict["subject"]["size_bytes"]
 
 

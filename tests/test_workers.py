@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import ROOT, build
+from .wire_server import RealServer
 
 try:
     import tomllib
@@ -21,7 +22,9 @@ except ImportError:  # Python 3.10
     import tomli as tomllib
 
 WORKERS = ROOT / "fixtures/workers"
-ALL = "registration,environment,health,image,jobs,rollout,storage"
+ALL = "registration,environment,health,image,jobs,rollout,storage,availability,balancing"
+# Their checks load a worker, for which the machine must be free.
+LOADING = ("availability", "balancing")
 
 
 def workers(kind: str) -> list[str]:
@@ -64,16 +67,25 @@ def lk_bridge() -> str:
         client.close()
 
 
+@pytest.fixture
+def other(lk_bridge: str, tmp_path: Path) -> Iterator[str]:
+    """Another LiveKit server, on the engine's default bridge."""
+    with RealServer(tmp_path, lk_bridge) as server:
+        yield server.url
+
+
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", workers("broken"))
-def test_broken_worker_is_caught(name: str, lk, hub: str, pytestconfig: pytest.Config) -> None:
+def test_broken_worker_is_caught(name: str, lk, hub: str, other: str, pytestconfig: pytest.Config) -> None:
     tag, described = image("broken", name)
     if described.get("slow") and not pytestconfig.getoption("whole"):
         pytest.skip("takes minutes: --whole runs it")
     caught = described["catches"]
-    suites = ALL if pytestconfig.getoption("whole") else caught.partition(".")[0]
-    options = [option.format(hub=hub) for option in described["options"]]
-    run = lk("--lk-image", tag, "--lk-suite", f"{suites},{caught}", "--lk-start-timeout", "20", *options)
+    whole = pytestconfig.getoption("whole")
+    suites = ALL if whole else caught.partition(".")[0]
+    options = [option.format(hub=hub, other=other) for option in described["options"]]
+    loading = whole or suites in LOADING
+    run = lk("--lk-image", tag, "--lk-suite", f"{suites},{caught}", "--lk-start-timeout", "20", *options, alone=loading)
     assert caught in run.checks("fail"), run.output
     unrelated = run.checks("fail", "MUST") - {caught, *described["also"]}
     assert not unrelated, run.output
@@ -87,10 +99,11 @@ def test_broken_worker_is_caught(name: str, lk, hub: str, pytestconfig: pytest.C
 @pytest.mark.parametrize("name", workers("good"))
 def test_good_worker_is_left_alone(name: str, lk, pytestconfig: pytest.Config) -> None:
     tag, described = image("good", name)
-    selection = ["--lk-suite", "registration,rollout,jobs,image"]
+    selection = ["--lk-suite", described.get("suites", "registration,rollout,jobs,image")]
     if pytestconfig.getoption("whole"):
         selection = ["--lk-profile", "full" if described.get("full") else "core"]
-    run = lk("--lk-image", tag, *selection, *described["options"])
+    loading = pytestconfig.getoption("whole") or "availability" in selection[1]
+    run = lk("--lk-image", tag, *selection, *described["options"], alone=loading)
     assert not run.checks("fail"), run.output
     assert not run.checks("error"), run.output
     assert run.code == 0, run.output
