@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import ssl
 import time
 from typing import Any, Protocol
 
@@ -82,8 +84,7 @@ class Link:
                 CONNECT_SECONDS,
             )
         except (OSError, asyncio.TimeoutError) as error:
-            reason = getattr(error, "strerror", None) or str(error) or "no answer in time"
-            self.record(SERVER, "refused", {"reason": reason})
+            self.record(SERVER, "refused", {"reason": _reason(error)})
             self.abort(SERVER, "refused")
             return
         if self._closed:
@@ -253,3 +254,10 @@ class Link:
             if not waiting.done():
                 waiting.set_result(None)
         self.record(by, "closed", data)
+
+
+def _reason(error: BaseException) -> str:
+    number = getattr(error, "errno", None)
+    if isinstance(number, int) and number > 0 and not isinstance(error, ssl.SSLError):
+        return os.strerror(number)
+    return str(error) or f"no answer within {CONNECT_SECONDS} s"

@@ -7,7 +7,8 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf import json_format
@@ -47,6 +48,7 @@ JWT = re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*")
 LONGEST_TEXT = 2000
 MOST_ELEMENTS = 100
 DEEPEST = 20
+SCALARS = frozenset((str, int, bool, float, bytes))
 
 
 def decode(source: str, payload: bytes, *, text: bool) -> tuple[str, dict[str, Any]]:
@@ -96,6 +98,29 @@ def _decode(source: str, payload: bytes, text: bool) -> tuple[str, dict[str, Any
     return kind, data
 
 
+@dataclass(frozen=True)
+class Field:
+    """What there is to know about a field of a message before looking at its value."""
+
+    name: str
+    presence: bool
+    secret: bool
+    words: Mapping[int, str] | None
+
+
+@functools.cache
+def _fields(descriptor: Any) -> tuple[Field, ...]:
+    return tuple(
+        Field(
+            field.name,
+            field.has_presence,
+            looks_secret(field.name),
+            None if field.enum_type is None else _words(field.enum_type),
+        )
+        for field in descriptor.fields
+    )
+
+
 def plain(message: Message, unknown: list[bool], depth: int = 0) -> dict[str, Any]:
     """A message as a dict. Sets ``unknown[0]`` if it or a message inside it has unknown fields."""
     data: dict[str, Any] = {}
@@ -103,35 +128,41 @@ def plain(message: Message, unknown: list[bool], depth: int = 0) -> dict[str, An
         unknown[0] = True
     if depth > DEEPEST:
         return {"deeper": True}
-    for field in message.DESCRIPTOR.fields:
-        if field.has_presence and not message.HasField(field.name):
+    for field in _fields(message.DESCRIPTOR):
+        name = field.name
+        if field.presence and not message.HasField(name):
             continue
-        value = getattr(message, field.name)
-        if looks_secret(field.name) and value:
-            data[field.name] = TOKEN
+        value = getattr(message, name)
+        if field.secret and value:
+            data[name] = TOKEN
+        elif type(value) in SCALARS:
+            data[name] = _value(value, field, unknown, depth)
+        elif isinstance(value, Message):
+            data[name] = plain(value, unknown, depth + 1)
         elif isinstance(value, Mapping):
-            data[field.name] = {
+            data[name] = {
                 clip(key): TOKEN if looks_secret(str(key)) else _value(item, None, unknown, depth)
                 for key, item in list(value.items())[:MOST_ELEMENTS]
             }
-        elif isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
-            data[field.name] = [_value(item, field, unknown, depth) for item in value[:MOST_ELEMENTS]]
         else:
-            data[field.name] = _value(value, field, unknown, depth)
+            data[name] = [_value(item, field, unknown, depth) for item in value[:MOST_ELEMENTS]]
     return data
 
 
-def _value(value: Any, field: Any, unknown: list[bool], depth: int) -> Any:
-    if isinstance(value, Message):
-        return plain(value, unknown, depth + 1)
-    if field is not None and field.enum_type is not None:
-        return _words(field.enum_type).get(value, value)
-    if isinstance(value, float):
+def _value(value: Any, field: Field | None, unknown: list[bool], depth: int) -> Any:
+    if field is not None and field.words is not None:
+        return field.words.get(value, value)
+    kind = type(value)
+    if kind is str:
+        return clip(value)
+    if kind is bool or kind is int:
+        return value
+    if kind is float:
         # The load is a 32-bit float: 0.1 and not 0.10000000149011612.
         return float(f"{value:.7g}")
-    if isinstance(value, bytes):
+    if kind is bytes:
         return f"({len(value)} bytes)"
-    return clip(value)
+    return plain(value, unknown, depth + 1)
 
 
 @functools.cache

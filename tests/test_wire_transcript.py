@@ -1,0 +1,104 @@
+"""The transcript by itself: its bound, waiting, and lines."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from pytest_lkagents.wire.model import Entry
+from pytest_lkagents.wire.transcript import Transcript
+
+pytestmark = pytest.mark.timeout(20)
+
+
+def entry(kind: str, at: float = 0.0, connection: int = 1, source: str = "worker", **data: object) -> Entry:
+    return Entry(at or time.monotonic(), connection, source, kind, data, 0)
+
+
+def test_the_bound_drops_what_is_not_essential(tmp_path: Path) -> None:
+    seen = Transcript(most=100)
+    seen.add(entry("register", at=1.0, agent_name="me"))
+    seen.add(entry("registered", at=2.0, source="server", worker_id="AW_1"))
+    for number in range(10_000):
+        seen.add(entry("status", at=10.0 + number, load=0.5))
+    kept = seen.entries()
+    assert len(kept) <= 100
+    assert [known.kind for known in kept[:2]] == ["register", "registered"]
+    assert kept[-1].at == 10_009.0
+    assert seen.dropped == 10_002 - len(kept)
+    assert len(seen.statuses()) <= 100
+    seen.write(tmp_path / "wire.jsonl")
+    assert json.loads((tmp_path / "wire.jsonl").read_text().splitlines()[0])["count"] == seen.dropped
+
+
+def test_the_bound_holds_for_essential_entries_too() -> None:
+    seen = Transcript(most=100)
+    for number in range(1000):
+        seen.add(entry("question", at=1.0 + number, source="server", job={"id": f"AJ_{number}"}))
+    assert len(seen.entries()) <= 100
+    assert len(seen.questions()) <= 100
+    assert seen.questions()[-1].job_id == "AJ_999"
+
+
+def test_waiting_is_woken_by_an_entry() -> None:
+    seen = Transcript()
+    calls: list[float] = []
+
+    def predicate(found: Transcript) -> float | None:
+        calls.append(time.monotonic())
+        return found.entries("ping")[0].at if found.entries("ping") else None
+
+    threading.Timer(0.2, lambda: seen.add(entry("ping", at=5.0))).start()
+    started = time.monotonic()
+    assert seen.wait(predicate, 5) == 5.0
+    assert time.monotonic() - started < 1
+    assert len(calls) == 2  # once at first, once for the entry: nothing is polled
+    assert seen.wait(predicate, 0) == 5.0
+
+
+def test_waiting_ends_at_its_deadline() -> None:
+    seen = Transcript()
+    started = time.monotonic()
+    assert seen.wait(lambda found: found.live(), 0.2) is None
+    assert 0.19 < time.monotonic() - started < 1
+    assert seen.wait(lambda found: 0, 0) is None
+
+
+def test_an_entry_during_the_predicate_is_not_missed() -> None:
+    seen = Transcript()
+
+    def predicate(found: Transcript) -> bool:
+        known = bool(found.entries("ping"))
+        if not known:
+            threading.Thread(target=seen.add, args=(entry("ping"),)).start()
+            time.sleep(0.05)
+        return known
+
+    assert seen.wait(predicate, 5) is True
+
+
+def test_a_second_registration_of_a_connection_ends_the_first() -> None:
+    seen = Transcript()
+    for worker_id in ("AW_1", "AW_2"):
+        seen.add(entry("register", agent_name="me"))
+        seen.add(entry("registered", source="server", worker_id=worker_id))
+    seen.add(entry("registered", connection=2, source="server", worker_id="AW_3"))
+    assert [known.worker_id for known in seen.live()] == ["AW_2", "AW_3"]
+    seen.add(entry("closed", by="worker", how="eof"))
+    assert [known.worker_id for known in seen.live()] == ["AW_3"]
+
+
+def test_lines_are_one_line_each() -> None:
+    seen = Transcript()
+    seen.add(entry("question", source="server", job={"id": "AJ_1", "room": {"name": "two\nlines\x1b[31m"}}))
+    seen.add(entry("question", source="server"))
+    for kind in ("register", "registered", "status", "answer", "job", "closed", "unknown", "act", "refused", "opened"):
+        seen.add(entry(kind))
+    assert len(seen.lines()) == 12
+    assert all(line.isprintable() for line in seen.lines())
+    assert seen.lines(last=0) == []
+    assert len(seen.lines(last=3)) == 3
