@@ -29,10 +29,11 @@ from livekit import api  # noqa: E402
 from livekit.protocol import agent, models  # noqa: E402
 
 from pytest_lkagents.loop import EventLoop  # noqa: E402
+from pytest_lkagents.server.binary import find_binary  # noqa: E402
 from pytest_lkagents.wire import websocket as ws  # noqa: E402
 from pytest_lkagents.wire.tap import Tap  # noqa: E402
 from tests.wire_peers import SWITCHING, UPGRADE, Peer  # noqa: E402
-from tests.wire_server import BINARY, RealServer  # noqa: E402
+from tests.wire_server import RealServer  # noqa: E402
 
 MESSAGES = 3000
 WARM_UP = 300
@@ -216,14 +217,14 @@ def main() -> int:
         row(what, *medians, "ms/MiB")
     missed = p99 >= 1
     dispatches: dict[str, list[float]] = {}
-    if BINARY.exists():
+    if find_binary() is not None:
         with tempfile.TemporaryDirectory() as folder, RealServer(Path(folder)) as livekit:
             dispatches = tapped(livekit.port, measure_dispatches, livekit.key, livekit.secret)
         direct, through = (statistics.median(dispatches[way]) * 1000 for way in ("direct", "tapped"))
         added = row("CreateDispatch to question, median", direct, through, "ms", percent=True)
         missed = missed or added > 0.02 * direct
     else:
-        print(f"no dispatches: {BINARY} is not there")
+        print("no dispatches: livekit-server is not there, run scripts/setup")
     if options.json:
         options.json.write_text(json.dumps({**traffic, "dispatch": dispatches}))
     print("a target is MISSED" if missed else "targets are met")

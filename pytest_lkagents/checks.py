@@ -60,7 +60,7 @@ class Evidence(dict[str, Any]):
 @dataclass(frozen=True)
 class Check:
     """``profile`` is the smallest profile that includes the check; ``roles`` are the workers that it needs
-    (see stage.ROLES), which are started ahead of time; ``seconds`` is its own time limit; checks with a higher
+    (see roles.py), which are started ahead of time; ``seconds`` is its own time limit; checks with a higher
     ``order`` run later."""
 
     id: str

@@ -16,6 +16,8 @@ from pytest_lkagents.verdict import ERROR, FAIL, MUST, PASS, SKIP, WAIVED, Check
 
 # The check that answers for a worker which never gets as far as the others need it.
 GATE = "registration.registers"
+# What a failure shows of the wire; the verdict has more, and --lk-report all of it.
+TRANSCRIPT_LINES = 12
 
 
 def judge(check: Check, error: BaseException | None, evidence: Evidence, seconds: float) -> CheckResult:
@@ -97,7 +99,10 @@ def explain(result: CheckResult) -> str:
     if details:
         lines += ["", str(details)]
     for name, value in result.evidence.items():
-        if name != "details":
+        if name == "transcript" and isinstance(value, list):
+            shown = value if len(value) <= TRANSCRIPT_LINES else [*value[:TRANSCRIPT_LINES], "..."]
+            lines += ["  transcript:", *(f"    {line}" for line in shown)]
+        elif name != "details":
             lines.append(f"  {name}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"[:1000])
     if result.status != ERROR:
         lines += [f"remedy: {result.remedy}"] if result.remedy else []

@@ -6,13 +6,13 @@ divider), so a call meant for one could be served by another; a server costs hal
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -25,11 +25,13 @@ from pytest_lkagents.checks import StageError, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, Ledger, poll
 from pytest_lkagents.loop import EventLoop
 from pytest_lkagents.probe.sidecar import Sidecar, ensure_image
-from pytest_lkagents.secrets import Redactor, looks_secret, new_api_secret
+from pytest_lkagents.roles import ROLES
+from pytest_lkagents.secrets import Redactor, looks_secret
 from pytest_lkagents.server.base import Server
 from pytest_lkagents.server.choose import make_server
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.verdict import Subject
+from pytest_lkagents.wire.model import Question
 from pytest_lkagents.wire.tap import Tap
 from pytest_lkagents.worker.image import Worker
 from pytest_lkagents.worker.layers import ImageScan, scan
@@ -42,55 +44,15 @@ STARTERS = 2
 
 # The server gives up after 3 s, a worker may start a process for the job (10 s by default).
 AGENT_SECONDS = 15
+# After this time without an answer the server drops the job (livekit-server, all versions up to 1.13.11).
+ANSWER_SECONDS = 3.0
+# The same after the caller's join: the server's own bidding takes 0.2 s, the rest is for a busy machine.
+LOST_SECONDS = 4.5
 # Loads are averaged over some seconds; a call right after a refusal would only be refused again.
 REFUSAL_PAUSE = 3
 IDLE_SECONDS = 60
 # Every start has a deadline of its own; this is for one that began last.
 QUIET_SECONDS = 120
-
-
-@dataclass(frozen=True)
-class Role:
-    """How a worker is put on the stage. ``registered``: ready for use only once it has registered; ``beside``: the role
-    on whose server it is; ``cpus``: its limit in cores where the user sets none."""
-
-    registered: bool = True
-    server_up: bool = True
-    firewall: str | None = None
-    without: tuple[str, ...] = ()
-    replace: Callable[[], dict[str, str]] | None = None
-    beside: str | None = None
-    cpus: float | None = None
-
-
-def _renamed() -> dict[str, str]:
-    return {"LIVEKIT_AGENT_NAME": "lk-renamed"}
-
-
-def _wrong_secret() -> dict[str, str]:
-    return {"LIVEKIT_API_SECRET": new_api_secret()}
-
-
-ROLES = {
-    "shared": Role(),
-    "firewalled": Role(firewall="drop-inbound"),
-    "early": Role(registered=False, server_up=False),
-    "stopped": Role(),
-    "draining": Role(),
-    "reconnecting": Role(),
-    "without-url": Role(registered=False, without=("LIVEKIT_URL",)),
-    "without-key": Role(registered=False, without=("LIVEKIT_API_KEY",)),
-    "without-secret": Role(registered=False, without=("LIVEKIT_API_SECRET",)),
-    "renamed": Role(registered=False, replace=_renamed),
-    "wrong-secret": Role(registered=False, replace=_wrong_secret),
-    "lost": Role(),
-    "sealed": Role(registered=False, firewall="only-server"),
-    # Two workers of one server. One core each, so that a burner fills a worker and leaves the machine another core.
-    "loaded": Role(cpus=1),
-    "peer": Role(cpus=1, beside="loaded"),
-    "victim": Role(),
-    "heir": Role(beside="victim"),
-}
 
 
 class Stage:
@@ -329,13 +291,39 @@ class Stage:
         """
         for attempt in range(tries):
             call = caller.join()
-            if call.wait_for_agent(AGENT_SECONDS) is not None:
+            self.wait_settled(call, caller.server)
+            if call.agents:
                 return call
             call.leave()
             if attempt + 1 < tries:
                 time.sleep(REFUSAL_PAUSE)
         self.raise_if_too_busy()
         raise WorkerFault(f"no agent came to any of {tries} calls within {AGENT_SECONDS} s each")
+
+    def questions(self, call: Call, server: Server) -> dict[str, Question]:
+        """Which workers on this server were asked for the call's job, by the worker's name."""
+        return {
+            worker.name: asked
+            for worker in self.workers()
+            if worker.server is server
+            for asked in worker.wire.transcript.questions(call.joined - 1)
+            if asked.room == call.room_name and not asked.probe
+        }
+
+    def wait_settled(self, call: Call, server: Server) -> None:
+        """Until the call has its agent, or will certainly get none: no worker accepted it while the server waited."""
+
+        def settled() -> bool:
+            passed = time.monotonic() - call.joined
+            in_time = any(
+                asked.available and (asked.answered_after or 0) < ANSWER_SECONDS
+                for asked in self.questions(call, server).values()
+            )
+            # At a server elsewhere, workers that we do not see may take it.
+            return bool(call.agents) or (passed > LOST_SECONDS and server.controllable and not in_time)
+
+        with self.ledger.waiting(call.room_name), contextlib.suppress(DeadlineMissed):
+            poll(settled, what="agent", seconds=AGENT_SECONDS, every=0.05)
 
     def wait_idle(self, worker: Worker) -> None:
         """Wait until no job holds a connection to the server any more: the caller has left, the job may still be saying

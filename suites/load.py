@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pytest_lkagents.callers.caller import Call, Caller
 from pytest_lkagents.checks import NotJudgeable, StageError, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, poll
-from pytest_lkagents.stage import Stage
+from pytest_lkagents.stage import ANSWER_SECONDS, Stage
 from pytest_lkagents.wire.model import Answer, Question, Status
 from pytest_lkagents.wire.transcript import Transcript
 from pytest_lkagents.worker.image import Worker
-
-from .observations import ANSWER_SECONDS
 
 # A status at least every 10 s, and a load that is averaged over some seconds before.
 RISE_SECONDS = 20
 RECOVER_SECONDS = 30
 # Less than this is noise of an idle worker's CPU; a job or a burnt core adds more.
 NOTICEABLE = 0.02
-# A call that has no agent this long after the server gave up asking (3 s, and 0.2 s for its own bidding) is lost.
-LOST_SECONDS = 4.5
 # How often a worker is picked by chance among two: that it never is in six calls has a chance of 1 in 64.
 TRIES = 6
 
@@ -44,27 +39,11 @@ class Placed:
         return f"was asked and {'accepted' if asked.available else 'refused'} after {asked.answered_after or 0:.2f} s"
 
 
-def place(caller: Caller, workers: Sequence[Worker]) -> Placed:
+def place(stage: Stage, caller: Caller) -> Placed:
     """Place a call and wait until it has its agent or is certainly lost."""
     call = caller.join()
-
-    def questions() -> dict[str, Question]:
-        found = {}
-        for worker in workers:
-            for asked in worker.wire.transcript.questions(call.joined - 1):
-                if asked.room == call.room_name and not asked.probe:
-                    found[worker.name] = asked
-        return found
-
-    def settled() -> bool:
-        if call.agents:
-            return True
-        accepted = any(asked.available for asked in questions().values())
-        # An accepted job may start a process first, which takes up to 10 s by default.
-        return time.monotonic() - call.joined > (15 if accepted else LOST_SECONDS)
-
-    poll(settled, what="outcome of a call", seconds=20)
-    asked = questions()
+    stage.wait_settled(call, caller.server)
+    asked = stage.questions(call, caller.server)
     taken = [name for name, question in asked.items() if question.assigned is not None]
     return Placed(call, asked, taken[0] if taken and call.agents else None)
 
@@ -137,7 +116,7 @@ def _observe(stage: Stage, worker: Worker, peer: Worker) -> Loaded:
     try:
         # The server goes on believing the worker to be idle and asks it: only so its own refusal can be seen.
         with worker.wire.hold("worker", "status"):
-            _by_cpu(worker, peer, caller, seen)
+            _by_cpu(stage, worker, peer, caller, seen)
             if seen.moved_by is None:
                 _by_calls(stage, worker, peer, caller, seen)
     finally:
@@ -175,7 +154,7 @@ def _rise(worker: Worker, seen: Loaded, since: float) -> bool:
     return found is not None or seen.top - seen.idle > NOTICEABLE
 
 
-def _by_cpu(worker: Worker, peer: Worker, caller: Caller, seen: Loaded) -> None:
+def _by_cpu(stage: Stage, worker: Worker, peer: Worker, caller: Caller, seen: Loaded) -> None:
     seen.cores_allowed = worker.cpus or 1.0
     try:
         with worker.burn():
@@ -187,7 +166,7 @@ def _by_cpu(worker: Worker, peer: Worker, caller: Caller, seen: Loaded) -> None:
             seen.moved_by = "cpu"
             seen.asked_when_full = worker.wire.ask(ANSWER_SECONDS)
             if seen.over:
-                _real_calls(worker, peer, caller, seen)
+                _real_calls(stage, worker, peer, caller, seen)
     except NotJudgeable as reason:
         seen.not_burnt = str(reason)
 
@@ -198,7 +177,7 @@ def _by_calls(stage: Stage, worker: Worker, peer: Worker, caller: Caller, seen: 
     peer.wire.cut()
     try:
         for number in range(1, stage.settings.sessions + 1):
-            placed = place(caller, [worker])
+            placed = place(stage, caller)
             if placed.served_by is None:
                 break
             seen.calls = number
@@ -222,10 +201,10 @@ def _by_calls(stage: Stage, worker: Worker, peer: Worker, caller: Caller, seen: 
         except WorkerFault as fault:
             raise StageError(f"the second worker did not come back: {fault}") from None
         if seen.over:
-            _real_calls(worker, peer, caller, seen)
+            _real_calls(stage, worker, peer, caller, seen)
 
 
-def _real_calls(worker: Worker, peer: Worker, caller: Caller, seen: Loaded) -> None:
+def _real_calls(stage: Stage, worker: Worker, peer: Worker, caller: Caller, seen: Loaded) -> None:
     """Real calls until the full worker was asked for one: which of the two the server asks first is chance, and so is
     whether its load is over the threshold at that moment."""
     for _ in range(TRIES):
@@ -234,7 +213,7 @@ def _real_calls(worker: Worker, peer: Worker, caller: Caller, seen: Loaded) -> N
         except StageError:
             return
         worker.wire.transcript.wait(lambda transcript: getattr(latest(transcript), "full", False), RISE_SECONDS)
-        placed = place(caller, [worker, peer])
+        placed = place(stage, caller)
         seen.calls_tried += 1
         placed.call.leave()
         asked = placed.questions.get(worker.name)
@@ -255,10 +234,12 @@ def _recover(worker: Worker, seen: Loaded, ended: float) -> None:
 
     def accepts() -> bool:
         seen.asked_after = worker.wire.ask(ANSWER_SECONDS)
-        return seen.asked_after.available is True
+        # Silence is another check's business; asking on would take a slot of the worker each time.
+        return seen.asked_after.available is not False
 
     try:
         poll(accepts, what="accepted question", seconds=RECOVER_SECONDS, every=1)
-        seen.recovered_after = time.monotonic() - ended
+        if seen.asked_after is not None and seen.asked_after.available:
+            seen.recovered_after = time.monotonic() - ended
     except DeadlineMissed:
         pass

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.clock import DeadlineMissed, poll
-from pytest_lkagents.stage import Stage
+from pytest_lkagents.stage import ANSWER_SECONDS, Stage
 from pytest_lkagents.wire.model import Answer
 from pytest_lkagents.worker.image import Worker
 
@@ -18,8 +18,6 @@ DRAIN_SECONDS = 8
 CUT_SILENCE = 2.5
 # A worker that was asked to stop takes no new job after this time.
 STOPS_SECONDS = 5
-# After this time without an answer the server drops the job (livekit-server, all versions up to 1.13.11).
-ANSWER_SECONDS = 3.0
 # A reaction to a signal (deregistration, exit) takes well under a second where the signal arrives.
 REACTION_SECONDS = 10
 

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable
 
 from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, NotJudgeable, StageError, check
-from pytest_lkagents.stage import Stage
+from pytest_lkagents.stage import ANSWER_SECONDS, Stage
 from pytest_lkagents.wire.model import Answer, Question
 from pytest_lkagents.worker.image import Worker
 
 from .load import RECOVER_SECONDS, RISE_SECONDS, Loaded, next_status, wait_free
-from .observations import ANSWER_SECONDS, Drain
+from .observations import Drain
 
 # The guide's own word is "periodically"; the SDKs report every 2.5 s, and a load older than this misleads the dispatch.
 REPORT_SECONDS = 10
@@ -188,6 +188,8 @@ def test_recovers(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loa
         raise NotJudgeable("it was never over its threshold: see availability.rejects-over-threshold")
     lk_evidence["limit_s"] = RECOVER_SECONDS
     lk_evidence["accepts_after_s"] = None if seen.recovered_after is None else round(seen.recovered_after, 2)
+    if seen.asked_after is not None and seen.asked_after.available is None:
+        raise NotJudgeable("asked after its load fell, it did not answer: see availability.answers-in-time")
     if seen.recovered_after is None:
         lk_evidence["transcript"] = seen.lines
         lk_stage.raise_if_too_busy()

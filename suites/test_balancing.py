@@ -50,7 +50,7 @@ def test_single_assignment(lk_stage: Stage, lk_evidence: Evidence, load: Callabl
                 if not worker.wire.transcript.live():
                     raise NotJudgeable(f"worker {worker.name} is not registered any more")
             _wait_for_a_free_one(lk_stage, served)
-            placed = place(caller, workers)
+            placed = place(lk_stage, caller)
             if placed.call.agents:
                 served.append(placed)
             else:
@@ -196,7 +196,7 @@ def test_spread(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loade
         while calls < SPREAD_CALLS and not all(by.values()):
             for worker in workers:
                 wait_free(worker)
-            placed = place(caller, workers)
+            placed = place(lk_stage, caller)
             placed.call.leave()
             calls += 1
             if placed.served_by:
@@ -283,7 +283,7 @@ def test_frozen_worker(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[]
     try:
         for number in range(1, TRIES + 1):
             lk_evidence["calls_placed"] = number
-            placed = place(caller, [frozen, other])
+            placed = place(lk_stage, caller)
             placed.call.leave()
             if frozen.name in placed.questions:
                 break

@@ -93,9 +93,12 @@ def test_users_own_tests_get_the_fixtures(lk, example: str, tmp_path) -> None:
         "    assert call.wait_for_agent(15) is not None\n"
         "    assert lk_worker.is_running and lk_server.url.startswith('ws://')\n"
     )
-    run = lk("--lk-image", example, "test_mine.py")
+    # The document's example is run as it stands there.
+    document = (ROOT / "docs/wire.md").read_text()
+    (tmp_path / "test_wire.py").write_text(document.partition("```python\n")[2].partition("```")[0])
+    run = lk("--lk-image", example, "test_wire.py", "test_mine.py")
     assert run.code == 0, run.output
-    assert "1 passed" in run.output
+    assert "3 passed" in run.output
 
 
 def test_waiver_and_strict(lk, example: str, tmp_path) -> None:

@@ -13,12 +13,13 @@ from livekit import api
 from livekit.protocol import agent
 
 from pytest_lkagents.loop import EventLoop
+from pytest_lkagents.server.binary import find_binary
 from pytest_lkagents.wire.tap import Tap
-from tests.wire_server import BINARY, RealServer, dispatch
+from tests.wire_server import RealServer, dispatch
 
 pytestmark = [
     pytest.mark.timeout(60),
-    pytest.mark.skipif(not BINARY.exists(), reason=f"needs {BINARY}"),
+    pytest.mark.skipif(find_binary() is None, reason="needs livekit-server: run scripts/setup"),
 ]
 SECONDS = 10.0
 

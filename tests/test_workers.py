@@ -7,6 +7,8 @@ most between workers; ``--whole`` (tox -e detection) runs every suite on all of 
 from __future__ import annotations
 
 import http.server
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,17 +76,30 @@ def other(lk_bridge: str, tmp_path: Path) -> Iterator[str]:
         yield server.url
 
 
+class Services(dict[str, str]):
+    """What the options of a fixture worker may name in braces: the fixtures above, started when they are named."""
+
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        super().__init__()
+        self._request = request
+
+    def __missing__(self, name: str) -> str:
+        return str(self._request.getfixturevalue(name))
+
+
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", workers("broken"))
-def test_broken_worker_is_caught(name: str, lk, hub: str, other: str, pytestconfig: pytest.Config) -> None:
+def test_broken_worker_is_caught(name: str, lk, request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> None:
     tag, described = image("broken", name)
     if described.get("slow") and not pytestconfig.getoption("whole"):
         pytest.skip("takes minutes: --whole runs it")
     caught = described["catches"]
     whole = pytestconfig.getoption("whole")
     suites = ALL if whole else caught.partition(".")[0]
-    options = [option.format(hub=hub, other=other) for option in described["options"]]
     loading = whole or suites in LOADING
+    if loading and not whole:
+        suites = caught  # minutes are saved; "no unrelated MUST" is shown by --whole
+    options = [option.format_map(Services(request)) for option in described["options"]]
     run = lk("--lk-image", tag, "--lk-suite", f"{suites},{caught}", "--lk-start-timeout", "20", *options, alone=loading)
     assert caught in run.checks("fail"), run.output
     unrelated = run.checks("fail", "MUST") - {caught, *described["also"]}
@@ -115,3 +130,18 @@ def test_every_fixture_says_what_it_is() -> None:
         for folder in (WORKERS / kind).iterdir():
             assert (folder / "worker.toml").is_file(), folder
             assert Path(folder / "Dockerfile").is_file(), folder
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", workers("good"))
+def test_a_noisy_neighbour_changes_nothing(name: str, lk, pytestconfig: pytest.Config) -> None:
+    if not pytestconfig.getoption("whole"):
+        pytest.skip("takes minutes: --whole runs it")
+    tag, described = image("good", name)
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as neighbour:
+        try:
+            run = lk("--lk-image", tag, *described["options"], alone=True)
+        finally:
+            neighbour.kill()
+    assert not run.checks("fail"), run.output
+    assert not run.checks("error"), run.output

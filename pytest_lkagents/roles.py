@@ -1,0 +1,52 @@
+"""The roles in which workers are put on the stage: how each is started, and what stands between it and its server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pytest_lkagents.secrets import new_api_secret
+
+
+@dataclass(frozen=True)
+class Role:
+    """How a worker is put on the stage. ``registered``: ready for use only once it has registered; ``beside``: the role
+    on whose server it is; ``cpus``: its limit in cores where the user sets none."""
+
+    registered: bool = True
+    server_up: bool = True
+    firewall: str | None = None
+    without: tuple[str, ...] = ()
+    replace: Callable[[], dict[str, str]] | None = None
+    beside: str | None = None
+    cpus: float | None = None
+
+
+def _renamed() -> dict[str, str]:
+    return {"LIVEKIT_AGENT_NAME": "lk-renamed"}
+
+
+def _wrong_secret() -> dict[str, str]:
+    return {"LIVEKIT_API_SECRET": new_api_secret()}
+
+
+ROLES = {
+    "shared": Role(),
+    "firewalled": Role(firewall="drop-inbound"),
+    "early": Role(registered=False, server_up=False),
+    "stopped": Role(),
+    "draining": Role(),
+    "reconnecting": Role(),
+    "without-url": Role(registered=False, without=("LIVEKIT_URL",)),
+    "without-key": Role(registered=False, without=("LIVEKIT_API_KEY",)),
+    "without-secret": Role(registered=False, without=("LIVEKIT_API_SECRET",)),
+    "renamed": Role(registered=False, replace=_renamed),
+    "wrong-secret": Role(registered=False, replace=_wrong_secret),
+    "lost": Role(),
+    "sealed": Role(registered=False, firewall="only-server"),
+    # Two workers of one server. One core each, so that a burner fills a worker and leaves the machine another core.
+    "loaded": Role(cpus=1),
+    "peer": Role(cpus=1, beside="loaded"),
+    "victim": Role(),
+    "heir": Role(beside="victim"),
+}
