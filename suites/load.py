@@ -58,11 +58,23 @@ def next_status(worker: Worker, since: float, seconds: float) -> Status | None:
     return worker.wire.transcript.wait(lambda transcript: latest(transcript, since), seconds)
 
 
-def wait_free(worker: Worker, seconds: float = RECOVER_SECONDS) -> None:
-    """Until the worker's last status is "available" with room for a job. Raises StageError if that never comes."""
+def _risen(worker: Worker, since: float, top: float) -> Status | None:
+    """A status that counts the last call. A load is sampled now and then, so that the first report may not know of it."""
+
+    def counted(transcript: Transcript) -> Status | None:
+        statuses = transcript.statuses(since)
+        risen = next((status for status in statuses if status.full or status.load > top + NOTICEABLE), None)
+        return risen or (statuses[-1] if len(statuses) >= 3 else None)
+
+    return worker.wire.transcript.wait(counted, 10) or latest(worker.wire.transcript, since)
+
+
+def wait_free(worker: Worker, seconds: float = RECOVER_SECONDS, since: float = 0.0) -> None:
+    """Until the worker's last status (of those after ``since``) is "available" with room for a job. Raises StageError if
+    that never comes."""
 
     def free(transcript: Transcript) -> bool:
-        status = latest(transcript)
+        status = latest(transcript, since)
         return status is not None and not status.full and status.load < 0.6
 
     if not worker.wire.transcript.wait(free, seconds):
@@ -172,6 +184,7 @@ def _by_cpu(stage: Stage, worker: Worker, peer: Worker, caller: Caller, seen: Lo
 
 
 def _by_calls(stage: Stage, worker: Worker, peer: Worker, caller: Caller, seen: Loaded) -> None:
+    refused = False
     # The other worker is away meanwhile, so that every call comes here.
     peer.wire.refuse()
     peer.wire.cut()
@@ -179,10 +192,12 @@ def _by_calls(stage: Stage, worker: Worker, peer: Worker, caller: Caller, seen: 
         for number in range(1, stage.settings.sessions + 1):
             placed = place(stage, caller)
             if placed.served_by is None:
+                asked = placed.questions.get(worker.name)
+                refused = asked is not None and asked.available is False
                 break
             seen.calls = number
             since = time.monotonic()
-            status = next_status(worker, since, 10)
+            status = _risen(worker, since, seen.top)
             if status is None:
                 break
             seen.top = max(seen.top, status.load)
@@ -193,7 +208,7 @@ def _by_calls(stage: Stage, worker: Worker, peer: Worker, caller: Caller, seen: 
     finally:
         before = len(peer.wire.transcript.registrations())
         peer.wire.accept()
-    if seen.top - seen.idle > NOTICEABLE or seen.full_after is not None:
+    if seen.top - seen.idle > NOTICEABLE or seen.full_after is not None or (refused and seen.calls):
         seen.moved_by = "calls"
         seen.asked_when_full = worker.wire.ask(ANSWER_SECONDS)
         try:
