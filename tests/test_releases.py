@@ -17,8 +17,13 @@ PAIRS = [
     ("availability.refuses-while-full", "1.4.1", "1.4.2", []),
     ("environment.agent-name", "1.5.6", "1.5.7", []),
 ]
-# release, MUSTs of the core profile that it does not meet: before 1.4.2 a full or draining worker accepts when asked.
-JUDGED = [("1.8.9", set()), ("1.3.12", {"availability.refuses-while-full"}), ("1.2.18", {"availability.refuses-while-full"})]
+# release, MUSTs of the core profile that it does not meet: before 1.4.2 a full or draining worker accepts when
+# asked, and 1.2 without a URL tries a default one.
+JUDGED: list[tuple[str, set[str]]] = [
+    ("1.8.9", set()),
+    ("1.3.12", {"availability.refuses-while-full"}),
+    ("1.2.18", {"availability.refuses-while-full", "registration.refuses-incomplete-configuration"}),
+]
 
 
 @pytest.fixture
