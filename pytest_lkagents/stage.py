@@ -51,6 +51,8 @@ LOST_SECONDS = 4.5
 # Loads are averaged over some seconds; a call right after a refusal would only be refused again.
 REFUSAL_PAUSE = 3
 IDLE_SECONDS = 60
+# livekit-agents waits 7.5 s for an assignment, and reports every 2.5 s.
+PROMISE_SECONDS = 12
 # Every start has a deadline of its own; this is for one that began last.
 QUIET_SECONDS = 120
 
@@ -202,11 +204,21 @@ class Stage:
         """The shared worker while it is in order, else a new one in its place: for users' tests, which may end theirs."""
         worker = self.worker("shared")
         if worker.is_running:
+            self._wait_unpromised(worker)
             return worker
         with self._lock:
             name = f"shared-{len(self._workers)}"
             self._futures["shared"] = self._starters.submit(self._prepare, "shared", name)
         return self.worker("shared")
+
+    @staticmethod
+    def _wait_unpromised(worker: Worker) -> None:
+        """A worker keeps a slot for a probe that it accepted: until it says that it is free again, or certainly is."""
+        transcript = worker.wire.transcript
+        promised = [asked.answers[0][0] for asked in transcript.questions() if asked.probe and asked.available]
+        left = promised[-1] + PROMISE_SECONDS - time.monotonic() if promised else 0.0
+        if left > 0:
+            transcript.wait(lambda seen: any(not status.full for status in seen.statuses(promised[-1])[-1:]), left)
 
     def _prepare(self, role_name: str, name: str) -> Worker:
         if self._closing:
