@@ -18,6 +18,9 @@ RISE_SECONDS = 20
 RECOVER_SECONDS = 30
 # Less than this is noise of an idle worker's CPU; a job or a burnt core adds more.
 NOTICEABLE = 0.02
+HALF_HEARTED = 0.3
+# A load above this is as good as 1, and no threshold in use is higher.
+EXHAUSTED = 0.95
 # How often a worker is picked by chance among two: that it never is in six calls has a chance of 1 in 64.
 TRIES = 6
 
@@ -129,7 +132,8 @@ def _observe(stage: Stage, worker: Worker, peer: Worker) -> Loaded:
         # The server goes on believing the worker to be idle and asks it: only so its own refusal can be seen.
         with worker.wire.hold("worker", "status"):
             _by_cpu(stage, worker, peer, caller, seen)
-            if seen.moved_by is None:
+            # A load of several parts may rise a little with CPU and much with calls.
+            if not seen.over and seen.top - seen.idle < HALF_HEARTED:
                 _by_calls(stage, worker, peer, caller, seen)
     finally:
         caller.close()
@@ -208,13 +212,13 @@ def _by_calls(stage: Stage, worker: Worker, peer: Worker, caller: Caller, seen: 
     finally:
         before = len(peer.wire.transcript.registrations())
         peer.wire.accept()
+    try:
+        peer.wait_registered(45, more_than=before)
+    except WorkerFault as fault:
+        raise StageError(f"the second worker did not come back: {fault}") from None
     if seen.top - seen.idle > NOTICEABLE or seen.full_after is not None or (refused and seen.calls):
         seen.moved_by = "calls"
         seen.asked_when_full = worker.wire.ask(ANSWER_SECONDS)
-        try:
-            peer.wait_registered(45, more_than=before)
-        except WorkerFault as fault:
-            raise StageError(f"the second worker did not come back: {fault}") from None
         if seen.over:
             _real_calls(stage, worker, peer, caller, seen)
 

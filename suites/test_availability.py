@@ -11,7 +11,7 @@ from pytest_lkagents.stage import ANSWER_SECONDS, Stage
 from pytest_lkagents.wire.model import Answer, Question
 from pytest_lkagents.worker.image import Worker
 
-from .load import RECOVER_SECONDS, RISE_SECONDS, Loaded, next_status, wait_free
+from .load import EXHAUSTED, RECOVER_SECONDS, RISE_SECONDS, Loaded, next_status, wait_free
 from .observations import Drain
 
 # The guide's own word is "periodically"; the SDKs report every 2.5 s, and a load older than this misleads the dispatch.
@@ -35,7 +35,7 @@ def _cannot_move(seen: Loaded) -> NotJudgeable:
     why="The server shares out jobs by the load that workers report; a stale or impossible load starves or floods them.",
     remedy="let load_fnc return a value between 0 and 1 quickly, and do not block the worker's event loop",
     roles=("shared", "loaded"),
-    order=2,
+    order=3,
 )
 def test_reports_load(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
     """It reports its load at least every 10 s, as a value from 0 to 1."""
@@ -79,7 +79,7 @@ def test_reports_load(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[],
     why="A load that does not follow the work makes the server flood a busy worker, and hides it from the autoscaler.",
     remedy="let load_fnc measure what limits the worker: CPU use (the default), or the number of jobs",
     roles=("loaded", "peer"),
-    order=1,
+    order=2,
 )
 def test_load_follows_work(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
     """Its load rises with CPU use or with the number of calls."""
@@ -110,7 +110,7 @@ def test_load_follows_work(lk_stage: Stage, lk_evidence: Evidence, load: Callabl
     why="A worker that takes calls without bound spoils those that it already has.",
     remedy="set a finite load_threshold (production mode has one by default)",
     roles=("loaded", "peer"),
-    order=1,
+    order=2,
 )
 def test_rejects_over_threshold(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
     """Over its threshold it says so, and a call goes to a free worker."""
@@ -126,11 +126,12 @@ def test_rejects_over_threshold(lk_stage: Stage, lk_evidence: Evidence, load: Ca
             raise StageError(
                 f"this machine is too busy to judge: the burner got {seen.cores_used} of {seen.cores_allowed:g} cores"
             )
-        if seen.moved_by == "calls" and seen.top < 1:
+        if seen.top < max(EXHAUSTED, lk_stage.settings.load_threshold or 0):
+            by = "CPU" if seen.moved_by == "cpu" else f"{seen.calls} calls"
             raise NotJudgeable(
-                f"{seen.calls} calls raise its load to {seen.top:.2f} only: give more (--lk-sessions) to reach its threshold"
+                f"all its {by} raise its load to {seen.top:.2f} only; more calls (--lk-sessions) may reach its threshold"
             )
-        raise AssertionError(f"still takes jobs at load {seen.top:.2f}, with all that it may use in use")
+        raise AssertionError(f"still takes jobs at load {seen.top:.2f}")
     real = seen.refused_call
     if real is not None:
         lk_evidence["real_call"] = real.said(lk_stage.worker("loaded")) + f", served by {real.served_by or 'nobody'}"
@@ -145,7 +146,7 @@ def test_rejects_over_threshold(lk_stage: Stage, lk_evidence: Evidence, load: Ca
     why="A question may cross the status on the wire; who says yes then takes a job over its threshold, or one it will drop.",
     remedy="update the SDK (Python 1.4.2, Node 1.2.3 or later refuse by themselves)",
     roles=("loaded", "peer", "draining"),
-    order=1,
+    order=2,
 )
 def test_refuses_while_full(
     lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded], drain: Callable[[], Drain]
@@ -177,7 +178,7 @@ def test_refuses_while_full(
     why="A worker that stays full after its load fell is lost until somebody restarts it.",
     remedy="let load_fnc measure the present, over seconds rather than over the worker's life",
     roles=("loaded", "peer"),
-    order=1,
+    order=2,
 )
 def test_recovers(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
     """When its load falls, it takes jobs again."""
@@ -204,7 +205,7 @@ def test_recovers(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loa
     why="The server waits 3 s for an answer, then the job is lost: nobody else is asked.",
     remedy="accept or reject at once in the request function; do slow work in the job itself",
     roles=("shared", "loaded"),
-    order=2,
+    order=3,
 )
 def test_answers_in_time(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
     """It answers every question before the server gives up (3 s)."""
@@ -252,7 +253,7 @@ def test_answers_in_time(lk_stage: Stage, lk_evidence: Evidence, load: Callable[
     remedy="set load_threshold to the value declared as lk_load_threshold, or declare what is meant",
     roles=("loaded", "peer"),
     seconds=240,
-    order=3,
+    order=4,
 )
 def test_threshold(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
     """The threshold seen agrees with the one declared (lk_load_threshold)."""
@@ -313,7 +314,7 @@ def _by_halves(worker: Worker) -> list[tuple[float, bool]]:
     why="Calls that come at once are asked about before the first of them has raised the load.",
     remedy="update the SDK (Python 1.4.5 or later counts what it has promised), or refuse in the request function",
     roles=("loaded", "peer"),
-    order=3,
+    order=4,
 )
 def test_burst(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
     """Asked for several jobs at once, it accepts no more than its threshold allows."""

@@ -33,7 +33,7 @@ UNASKED_SECONDS = 3
     roles=("loaded", "peer"),
     order=1,
 )
-def test_single_assignment(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
+def test_single_assignment(lk_stage: Stage, lk_evidence: Evidence) -> None:
     """Each of several calls on two workers gets exactly one agent."""
     workers = [lk_stage.worker("loaded"), lk_stage.worker("peer")]
     began = time.monotonic()
@@ -102,7 +102,7 @@ def _wait_for_a_free_one(stage: Stage, served: list[Placed]) -> None:
     why="A worker that keeps silent instead of refusing takes the call away from the others that are free.",
     remedy="answer every availability question, with no as quickly as with yes",
     roles=("loaded", "peer"),
-    order=1,
+    order=2,
 )
 def test_redispatch_on_refusal(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
     """A call that a full worker does not take is served by the other one."""
@@ -182,7 +182,7 @@ def test_agent_name(lk_stage: Stage, lk_evidence: Evidence, first_call: Callable
     remedy="report a low load while idle; see availability.reports-load",
     roles=("loaded", "peer"),
     seconds=300,
-    order=3,
+    order=4,
 )
 def test_spread(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
     """Calls one after another reach both of two workers."""
@@ -273,7 +273,7 @@ def _offered(worker: Worker, room: str, since: float) -> bool:
     why="The server asks one worker at a time for 3 s in all: one that hangs costs every call that is offered to it.",
     remedy="let a liveness probe end workers that hang; the server does not notice them",
     roles=("loaded", "peer"),
-    order=4,
+    order=5,
 )
 def test_frozen_worker(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
     """What becomes of a call that is offered to a frozen worker (the server's doing, not the worker's)."""
