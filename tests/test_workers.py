@@ -7,6 +7,7 @@ most between workers; ``--whole`` (tox -e detection) runs every suite on all of 
 from __future__ import annotations
 
 import http.server
+import ipaddress
 import subprocess
 import sys
 import threading
@@ -64,7 +65,9 @@ def lk_bridge() -> str:
 
     client = docker.from_env()
     try:
-        return str(client.networks.get("bridge").attrs["IPAM"]["Config"][0]["Gateway"])
+        config = client.networks.get("bridge").attrs["IPAM"]["Config"][0]
+        # An engine that was just started does not name the gateway yet.
+        return str(config.get("Gateway") or ipaddress.ip_network(config["Subnet"])[1])
     finally:
         client.close()
 
