@@ -53,13 +53,14 @@ class Run:
 
 def build(tag: str, dockerfile: Path, context: Path) -> str:
     """Build an image with the classic builder, which needs no registry."""
-    made = subprocess.run(
-        ["docker", "build", "-q", "-t", tag, "-f", dockerfile, "--build-arg", f"PYTHON_IMAGE={PYTHON_IMAGE}", context],
-        env={**os.environ, "DOCKER_BUILDKIT": "0"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    with machine(alone=False):
+        made = subprocess.run(
+            ["docker", "build", "-q", "-t", tag, "-f", dockerfile, "--build-arg", f"PYTHON_IMAGE={PYTHON_IMAGE}", context],
+            env={**os.environ, "DOCKER_BUILDKIT": "0"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
     assert made.returncode == 0, made.stderr
     return tag
 
