@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
+from pytest_lkagents.callers.caller import Call
 from pytest_lkagents.checks import StageError
-from pytest_lkagents.clock import DeadlineMissed, poll
+from pytest_lkagents.clock import DeadlineMissed, holds, poll
 from pytest_lkagents.stage import ANSWER_SECONDS, Stage
 from pytest_lkagents.wire.model import Answer
 from pytest_lkagents.worker.image import Worker
@@ -16,6 +17,7 @@ from pytest_lkagents.worker.image import Worker
 DRAIN_SECONDS = 8
 # Speech pauses and a busy machine stay below this; a cut call stays silent for good.
 CUT_SILENCE = 2.5
+FOR_GOOD_SECONDS = 8
 # A worker that was asked to stop takes no new job after this time.
 STOPS_SECONDS = 5
 # A reaction to a signal (deregistration, exit) takes well under a second where the signal arrives.
@@ -92,7 +94,7 @@ def drain(stage: Stage) -> Drain:
                 seen.cut_how = "the agent left the call"
             elif call.disconnected is not None:
                 raise StageError("the caller lost its server")
-            elif talks and call.silence > CUT_SILENCE:
+            elif talks and call.silence > CUT_SILENCE and _stays_silent(call):
                 seen.cut_how = f"the agent fell silent for {call.silence:.1f} s"
             elif not worker.is_running:
                 seen.cut_how = "the worker ended with the call in progress"
@@ -111,6 +113,11 @@ def drain(stage: Stage) -> Drain:
     finally:
         caller.close()
         worker.kill()
+
+
+def _stays_silent(call: Call) -> bool:
+    """Whether the silence lasts: a machine that stalls for seconds goes on afterwards, a cut call does not."""
+    return holds(lambda: call.silence > CUT_SILENCE, seconds=FOR_GOOD_SECONDS)
 
 
 def stop(stage: Stage) -> Stop:
