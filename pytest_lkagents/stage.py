@@ -20,6 +20,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from pytest_lkagents import engine
+from pytest_lkagents.busyness import Reading, too_busy
 from pytest_lkagents.callers.caller import Call, Caller
 from pytest_lkagents.checks import StageError, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, Ledger, poll
@@ -268,8 +269,6 @@ class Stage:
         except WorkerFault:
             if self._closing:
                 raise StageError("the stage is closing") from None
-            if worker.is_running:
-                self.raise_if_too_busy()
             raise
 
     @property
@@ -301,6 +300,8 @@ class Stage:
         Several tries, because a worker that is momentarily over its threshold refuses a call rightly, and on a
         self-hosted server nobody asks it again.
         """
+        worker = self._worker_of(caller)
+        before = worker.reading() if worker else None
         for attempt in range(tries):
             call = caller.join()
             self.wait_settled(call, caller.server)
@@ -309,8 +310,11 @@ class Stage:
             call.leave()
             if attempt + 1 < tries:
                 time.sleep(REFUSAL_PAUSE)
-        self.raise_if_too_busy()
+        self.raise_if_too_busy(worker, before)
         raise WorkerFault(f"no agent came to any of {tries} calls within {AGENT_SECONDS} s each")
+
+    def _worker_of(self, caller: Caller) -> Worker | None:
+        return next((worker for worker in self.workers() if worker.server is caller.server), None)
 
     def questions(self, call: Call, server: Server) -> dict[str, Question]:
         """Which workers on this server were asked for the call's job, by the worker's name."""
@@ -385,15 +389,13 @@ class Stage:
 
     # -- what the verdict says about all this
 
-    def raise_if_too_busy(self) -> None:
-        """Raises StageError when a missed deadline says more about this machine than about the worker.
-
-        The 1-minute load counts waiting processes; above four per core, each gets less than a quarter of its time.
-        """
-        cores = os.cpu_count() or 1
-        load = os.getloadavg()[0]
-        if load > 4 * cores:
-            raise StageError(f"this machine is too busy to judge: load {load:.1f} on {cores} cores")
+    def raise_if_too_busy(self, worker: Worker | None = None, since: Reading | None = None) -> None:
+        """Raises StageError when a missed deadline says more about this machine than about the worker; ``since`` is the
+        worker's ``reading()`` when the wait began."""
+        after = worker.reading() if worker is not None and since is not None else None
+        reason = too_busy(since, after)
+        if reason is not None:
+            raise StageError(f"this machine is too busy to judge: {reason}")
 
     def subject(self) -> Subject:
         attrs = self.image_attrs

@@ -125,6 +125,7 @@ def stop(stage: Stage) -> Stop:
     worker = stage.worker("stopped")
     seen = Stop(stop_signal(stage))
     holders = worker.snapshot().holders_of(worker.server_peer)
+    before = worker.reading()
     sent = time.monotonic()
     worker.signal(seen.signal)
     with worker.ledger.waiting(worker.name):
@@ -133,9 +134,9 @@ def stop(stage: Stage) -> Stop:
             if worker.wait_exit(max(stage.settings.exit_timeout - (time.monotonic() - sent), 1)) is not None:
                 seen.exited_s = round(time.monotonic() - sent, 2)
             else:
-                stage.raise_if_too_busy()
+                stage.raise_if_too_busy(worker, before)
         else:
-            stage.raise_if_too_busy()
+            stage.raise_if_too_busy(worker, before)
             main = min(holders, default=None)
             if main is not None and main != 1:
                 worker.signal_process(main, "SIGTERM")

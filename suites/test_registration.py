@@ -126,7 +126,6 @@ def test_waits_for_server(lk_stage: Stage, lk_evidence: Evidence) -> None:
         worker.wait_registered(RECONNECT_SECONDS)
     except WorkerFault as fault:
         lk_stage.worker("shared")
-        lk_stage.raise_if_too_busy()
         raise AssertionError(f"after the server came: {fault}") from None
     lk_evidence["registered_after_s"] = round(time.monotonic() - came, 2)
     lk_evidence.summary = (
@@ -162,7 +161,6 @@ def test_reconnects(lk_stage: Stage, lk_evidence: Evidence) -> None:
     try:
         worker.wait_registered(RECONNECT_SECONDS, more_than=ever)
     except WorkerFault as fault:
-        lk_stage.raise_if_too_busy()
         raise AssertionError(f"after the server's restart {fault}") from None
     lk_evidence["registered_after_s"] = round(time.monotonic() - up, 2)
     # A second connection, if there is one, comes right behind the first.
@@ -204,12 +202,13 @@ def test_refuses_incomplete_configuration(lk_stage: Stage, lk_evidence: Evidence
     problems = []
     for variable, (role, says) in REQUIRED.items():
         worker = lk_stage.worker(role)
+        before = worker.reading()
         limit = max(lk_stage.settings.start_timeout - (time.monotonic() - worker.started), 1)
         code = worker.wait_exit(limit, probed=True)
         named = re.search(says, worker.logs(), re.IGNORECASE) is not None
         lk_evidence[f"without_{variable}"] = {"exit_code": code, "names_it": named}
         if code is None:
-            lk_stage.raise_if_too_busy()
+            lk_stage.raise_if_too_busy(worker, before)
             problems.append(f"without {variable} it keeps running")
         elif not named:
             problems.append(f"without {variable} it does not say what is missing")

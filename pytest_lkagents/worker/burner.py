@@ -84,14 +84,20 @@ class Burner:
         self._beside("pkill", "-9", "-f", MARK)
 
 
-def cores_used(container: Container, seconds: float) -> float:
-    """Cores that the container used on average over ``seconds``, as the engine counts them."""
+def cpu_seconds(container: Container) -> float:
+    """Core-seconds that the container has used since its start, as the engine counts them; 0.0 once it is gone."""
+    from docker.errors import APIError
 
-    def used() -> tuple[float, float]:
+    try:
         stats: dict[str, Any] = container.client.api.stats(str(container.id), stream=False, one_shot=True)  # type: ignore[union-attr]
-        return time.monotonic(), float(stats["cpu_stats"]["cpu_usage"]["total_usage"]) / 1e9
+    except APIError:
+        return 0.0
+    return float(stats["cpu_stats"]["cpu_usage"]["total_usage"]) / 1e9
 
-    began, first = used()
+
+def cores_used(container: Container, seconds: float) -> float:
+    """Cores that the container used on average over ``seconds``."""
+    began, first = time.monotonic(), cpu_seconds(container)
     time.sleep(seconds)
-    ended, last = used()
-    return (last - first) / (ended - began)
+    last = cpu_seconds(container)
+    return (last - first) / (time.monotonic() - began)

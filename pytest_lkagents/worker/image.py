@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from pytest_lkagents.busyness import Reading, too_busy
 from pytest_lkagents.checks import StageError, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, Ledger, poll
 from pytest_lkagents.engine import Session
@@ -19,7 +20,7 @@ from pytest_lkagents.server.base import Server
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.wire.model import Registration
 from pytest_lkagents.wire.tap import Tap
-from pytest_lkagents.worker.burner import Burner, cores_used
+from pytest_lkagents.worker.burner import Burner, cores_used, cpu_seconds
 from pytest_lkagents.worker.processes import SCRIPT, Snapshot, parse
 
 if TYPE_CHECKING:
@@ -168,7 +169,8 @@ class Worker:
         """The newest live registration once there have been more than ``more_than``.
 
         Raises WorkerFault with the worker's last lines if it exits or does not come within ``seconds``
-        (default: ``lk_start_timeout``).
+        (default: ``lk_start_timeout``). Where others kept this machine busy it has the same time once more; if that does
+        not do either, StageError says so.
         """
         limit = self.settings.start_timeout if seconds is None else seconds
 
@@ -179,11 +181,17 @@ class Worker:
                 return live[-1]
             return True if not self.is_running else None
 
-        try:
-            with self.ledger.waiting(self.name):
-                found = poll(registered, what="registration", seconds=limit)
-        except DeadlineMissed:
-            raise WorkerFault(self.last_words(f"the worker did not register within {limit:g} s")) from None
+        before = self.reading()
+        with self.ledger.waiting(self.name):
+            for chance in ("first", "last"):
+                with contextlib.suppress(DeadlineMissed):
+                    found = poll(registered, what="registration", seconds=limit)
+                    break
+                reason = too_busy(before, self.reading())
+                if reason is None:
+                    raise WorkerFault(self.last_words(f"the worker did not register within {limit:g} s"))
+                if chance == "last":
+                    raise StageError(f"this machine is too busy to judge: no registration in {2 * limit:g} s, {reason}")
         if isinstance(found, Registration):
             return found
         raise WorkerFault(self.last_words(f"the worker exited with code {self.exit_code} before it registered"))
@@ -260,6 +268,10 @@ class Worker:
     def cores_used(self, seconds: float = 1.0) -> float:
         """Cores that the container uses on average over the next ``seconds``."""
         return cores_used(self.container, seconds)
+
+    def reading(self) -> Reading:
+        """How busy the machine and this worker have been so far."""
+        return Reading.now(cpu_seconds(self.container))
 
     # -- its server, seen from this worker
 

@@ -1,0 +1,48 @@
+"""Whether this machine had time for a worker that missed a deadline."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+
+import psutil
+
+# The load counts waiting processes; above four per core, each gets less than a quarter of its time.
+LOAD_PER_CORE = 4
+# With every core in use and half of them or more by others, a worker gets at most half of what it could use.
+IDLE_SHARE = 0.1
+OTHERS_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One moment: monotonic seconds, and core-seconds since boot (machine) or since its start (worker)."""
+
+    at: float
+    busy: float
+    worker: float = 0.0
+
+    @classmethod
+    def now(cls, worker_seconds: float = 0.0) -> Reading:
+        times = psutil.cpu_times()
+        # Steal is what other machines on the same host took from this one: no less busy than our own processes.
+        idle = times.idle + getattr(times, "iowait", 0.0)
+        busy = sum(times) - idle - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
+        return cls(time.monotonic(), busy, worker_seconds)
+
+
+def too_busy(before: Reading | None = None, after: Reading | None = None) -> str | None:
+    """Why this machine cannot judge a deadline that was missed between two readings; None: it can."""
+    cores = os.cpu_count() or 1
+    load = os.getloadavg()[0]
+    if load > LOAD_PER_CORE * cores:
+        return f"load {load:.1f} on {cores} cores"
+    if before is None or after is None or after.at - before.at < 1:
+        return None
+    seconds = after.at - before.at
+    used = (after.busy - before.busy) / seconds
+    others = used - (after.worker - before.worker) / seconds
+    if used > (1 - IDLE_SHARE) * cores and others > OTHERS_SHARE * cores:
+        return f"others than the worker used {others:.1f} of {cores} cores for {seconds:.0f} s"
+    return None
