@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pytest_lkagents.callers import speech
+from pytest_lkagents.callers.continuity import SAMPLE_SECONDS, Received, Sample
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.clock import DeadlineMissed, Ledger, poll
 from pytest_lkagents.loop import EventLoop
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from livekit import rtc
 
 CONNECT_SECONDS = 15
+# Shorter pauses are part of speech and not kept.
+PAUSE_SECONDS = 0.3
 LEAVE_SECONDS = 5
 
 
@@ -35,6 +38,7 @@ class Heard:
     longest_gap: float = 0.0
     frames: int = 0
     loudest: float = 0.0
+    pauses: list[tuple[float, float]] = field(default_factory=list)
 
     def add(self, loudness: float, now: float) -> None:
         self.frames += 1
@@ -45,7 +49,15 @@ class Heard:
             self.first = now
         if self.last is not None:
             self.longest_gap = max(self.longest_gap, now - self.last)
+            if now - self.last > PAUSE_SECONDS:
+                self.pauses.append((self.last, now))
         self.last = now
+
+    def longest_since(self, since: float) -> float:
+        """The longest silence since then, the current one included, in seconds."""
+        last = since if self.last is None else max(self.last, since)
+        ended = [end - max(begin, since) for begin, end in self.pauses if end > since]
+        return max([*ended, time.monotonic() - last])
 
 
 @dataclass
@@ -60,6 +72,7 @@ class Call:
     agents: dict[str, float] = field(default_factory=dict)
     left: dict[str, float] = field(default_factory=dict)
     heard: Heard = field(default_factory=Heard)
+    received: Received = field(default_factory=Received)
     disconnected: float | None = None
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _over: bool = False
@@ -85,6 +98,12 @@ class Call:
     def silence(self) -> float:
         """Seconds since the agent was last heard; infinite before the first sound."""
         return time.monotonic() - self.heard.last if self.heard.last is not None else float("inf")
+
+    @property
+    def packet_gap(self) -> float:
+        """Seconds since the last packet of an agent's voice was seen; infinite before the first."""
+        last = self.received.last_packet
+        return time.monotonic() - last if last is not None else float("inf")
 
     @property
     def longest_silence(self) -> float:
@@ -167,6 +186,7 @@ class Caller:
             entered(participant)
             if track.kind == rtc.TrackKind.KIND_AUDIO and participant.identity in call.agents:
                 _keep(call, listen(track))
+                _keep(call, measure(track))
 
         async def listen(track: rtc.Track) -> None:
             stream = rtc.AudioStream(track, sample_rate=16000, num_channels=1, frame_size_ms=100)
@@ -175,6 +195,19 @@ class Caller:
                     call.heard.add(speech.loudness(event.frame.data.cast("b").tobytes()), time.monotonic())
             finally:
                 await stream.aclose()
+
+        async def measure(track: rtc.Track) -> None:
+            base = call.received.samples[-1].packets if call.received.samples else 0
+            while True:
+                due = time.monotonic() + SAMPLE_SECONDS
+                await asyncio.sleep(SAMPLE_SECONDS)
+                late = time.monotonic() - due
+                # A track that is being taken away has no statistics any more.
+                with contextlib.suppress(Exception):
+                    stats = await asyncio.wait_for(track.get_stats(), LEAVE_SECONDS)
+                    for found in stats:
+                        if found.HasField("inbound_rtp"):
+                            call.received.add(_sample(found.inbound_rtp, base, late))
 
         def gone(*_: object) -> None:
             call.disconnected = time.monotonic()
@@ -214,6 +247,19 @@ class Caller:
         for call in self._calls:
             call.leave()
         self._calls.clear()
+
+
+def _sample(rtp: Any, base: int, late: float) -> Sample:
+    received, inbound = rtp.received, rtp.inbound
+    return Sample(
+        time.monotonic(),
+        base + received.packets_received,
+        received.packets_lost,
+        inbound.total_samples_received,
+        inbound.concealed_samples,
+        received.jitter,
+        late,
+    )
 
 
 def _keep(call: Call, work: Any) -> None:

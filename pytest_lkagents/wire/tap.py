@@ -77,9 +77,10 @@ class Tap:
         """Accept connections again, on the same port. Raises StageError if another process took it meanwhile."""
         self._run(self._accept)
 
-    def cut(self) -> None:
-        """Reset every existing connection, to both sides."""
-        self._run(self._cut)
+    def cut(self, *, agent_only: bool = False) -> None:
+        """Reset every existing connection, to both sides; ``agent_only``: the worker's registrations, not the calls of
+        its jobs."""
+        self._run(self._cut, agent_only)
 
     @contextmanager
     def half_open(self) -> Iterator[None]:
@@ -201,10 +202,10 @@ class Tap:
         await self._listen()
         self._act("accept")
 
-    async def _cut(self) -> None:
-        links = [link for link in self._links.values() if link.alive]
-        self._act("cut", connections=len(links))
-        for link in list(self._links.values()):
+    async def _cut(self, agent_only: bool) -> None:
+        links = [link for link in self._links.values() if link.flows or not agent_only]
+        self._act("cut", connections=sum(link.alive for link in links))
+        for link in links:
             link.abort()
 
     async def _shut(self) -> None:

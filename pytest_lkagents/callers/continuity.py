@@ -1,0 +1,134 @@
+"""Whether a call goes on as before, judged from what the user receives: who is there, packets, and sound.
+
+The media library fills the silence of an agent that vanished with frames of its own, so frames prove nothing: only
+packets that arrived and sound that is loud enough do.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pytest_lkagents.checks import StageError
+from pytest_lkagents.clock import holds
+
+if TYPE_CHECKING:
+    from pytest_lkagents.callers.caller import Call
+
+SAMPLE_SECONDS = 0.25
+# Opus sends a packet every 20 ms, and in silence (DTX) every 400 ms; a publisher that is there sends something.
+NO_PACKETS_SECONDS = 1.5
+# Speech pauses and a busy machine stay below this.
+SILENCE_SECONDS = 2.5
+# A machine that stalls for seconds goes on afterwards, a cut call stays silent for good.
+FOR_GOOD_SECONDS = 8.0
+# An agent that was heard at least this long without such a pause is one that talks on and on.
+STEADY_SECONDS = 3.0
+STEADY_PAUSE = 1.0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One look at the WebRTC statistics: monotonic seconds, sums since the call began; ``late`` is how many seconds
+    this look came too late, because the machine did not let the caller work."""
+
+    at: float
+    packets: int
+    lost: int
+    samples: int
+    concealed: int
+    jitter: float
+    late: float
+
+
+@dataclass
+class Received:
+    """What arrived of one agent's voice."""
+
+    samples: list[Sample] = field(default_factory=list)
+    last_packet: float | None = None
+    longest_gap: float = 0.0
+
+    def add(self, sample: Sample) -> None:
+        before = self.samples[-1].packets if self.samples else 0
+        if sample.packets > before:
+            if self.last_packet is not None:
+                self.longest_gap = max(self.longest_gap, sample.at - self.last_packet)
+            self.last_packet = sample.at
+        self.samples.append(sample)
+
+    def since(self, at: float) -> list[Sample]:
+        return [sample for sample in self.samples if sample.at >= at]
+
+    def concealed_share(self, since: float = 0.0) -> float | None:
+        """Share of the sound since then that the media library had to invent, 0 to 1; None when nothing was received."""
+        found = self.since(since)
+        total = found[-1].samples - found[0].samples if len(found) > 1 else 0
+        return (found[-1].concealed - found[0].concealed) / total if total > 0 else None
+
+
+class Continuity:
+    """Made before a disturbance; afterwards ``trouble`` says what the user notices of it.
+
+    ``steady``: the agent talked on without pauses before, so that silence means something; an agent that listens
+    may be silent for as long as it likes.
+    """
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.began = time.monotonic()
+        self.agents = call.agents_present
+        heard = call.heard
+        self.steady = (
+            heard.first is not None
+            and self.began - heard.first >= STEADY_SECONDS
+            and call.silence < STEADY_PAUSE
+            and heard.longest_gap < STEADY_PAUSE
+        )
+        self.sending = call.received.last_packet is not None and call.packet_gap < NO_PACKETS_SECONDS
+
+    def trouble(self) -> str | None:
+        """What is wrong at this moment, in a few words, or None. A vanished agent is noticed within 2 s.
+
+        Raises StageError when the caller itself lost its server.
+        """
+        call = self.call
+        if call.disconnected is not None:
+            raise StageError("the caller lost its server")
+        present = call.agents_present
+        if not set(self.agents) <= set(present):
+            return "the agent left the call"
+        if self.sending and call.packet_gap > NO_PACKETS_SECONDS:
+            return f"no packet came from the agent for {call.packet_gap:.1f} s"
+        if self.steady and call.silence > SILENCE_SECONDS:
+            return f"the agent fell silent for {call.silence:.1f} s"
+        return None
+
+    def lasting_trouble(self) -> str | None:
+        """The same, but what may come from a machine that stalls counts only if it stays for 8 s."""
+        found = self.trouble()
+        if found is None or found.endswith("left the call"):
+            return found
+        return found if holds(lambda: self.trouble() is not None, seconds=FOR_GOOD_SECONDS) else None
+
+    def gap(self) -> float:
+        """The longest silence (of a steady agent) or pause between packets since the beginning, in seconds; 0.0 if it
+        cannot be told."""
+        if self.steady:
+            return self.call.heard.longest_since(self.began)
+        return self.call.packet_gap if self.sending else 0.0
+
+    @property
+    def stalled(self) -> float:
+        """Seconds by which this machine held up the caller itself since the beginning, at most."""
+        return max((sample.late for sample in self.call.received.since(self.began)), default=0.0)
+
+    def evidence(self) -> dict[str, object]:
+        """What was measured since the beginning, for the verdict."""
+        share = self.call.received.concealed_share(self.began)
+        return {
+            "longest_silence_s": round(self.call.heard.longest_since(self.began), 2) if self.steady else None,
+            "concealed_share": None if share is None else round(share, 4),
+            "agents": len(self.agents),
+        }
