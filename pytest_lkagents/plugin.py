@@ -98,6 +98,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(config.stash[GATHERED], "lkagents-results")
     if settings.suites and not settings.active:
         raise pytest.UsageError("--lk-suite: nothing to judge; give --lk-image too")
+    if settings.from_image is not None and settings.image is None:
+        raise pytest.UsageError("--lk-from: nothing replaces it; give --lk-image too")
     if settings.active:
         _select_packaged(config, settings)
 
@@ -137,6 +139,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         client = engine.connect()
         try:
             engine.find_image(client, settings.image)
+            if settings.from_image is not None:
+                engine.find_image(client, settings.from_image)
         finally:
             client.close()
     except StageError as error:

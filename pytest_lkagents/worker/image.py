@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -136,6 +137,16 @@ class Worker:
 
     def kill(self) -> None:
         self.signal("SIGKILL")
+
+    def stop(self, seconds: float) -> None:
+        """Let the engine stop it: the image's stop signal, and SIGKILL after ``seconds``. Does not wait."""
+        from docker.errors import APIError
+
+        def stopping() -> None:
+            with contextlib.suppress(APIError, OSError):
+                self.container.client.api.stop(str(self.container.id), timeout=int(seconds))  # type: ignore[union-attr]
+
+        threading.Thread(target=stopping, name="lk-stop", daemon=True).start()
 
     def wait_exit(self, seconds: float, *, probed: bool = False) -> int | None:
         """The exit code, or None if it still runs after ``seconds``; ``probed``: with health probes meanwhile."""
