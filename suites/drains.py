@@ -123,7 +123,8 @@ class Drain:
 
 class Drainage:
     """One observation. ``calls`` are placed before the signal, as many as the worker takes; ``together``: another one
-    comes in the same instant; ``disturb`` is called once, 2 s after the signal, with the worker."""
+    comes in the same instant; ``disturb`` is called once, 2 s after the signal; ``send`` stops the worker in another way
+    than by the signal; ``placed`` is called when the calls are there."""
 
     def __init__(
         self,
@@ -136,9 +137,10 @@ class Drainage:
         together: bool = False,
         disturb: Callable[[Worker], None] | None = None,
         send: Callable[[Worker], None] | None = None,
+        placed: Callable[[], None] | None = None,
     ) -> None:
         self.stage, self.worker, self.calls, self.hold = stage, worker, calls, hold
-        self.with_call, self.disturb = together, disturb
+        self.with_call, self.disturb, self.placed = together, disturb, placed
         self.send = send or (lambda stopped: stopped.signal(signal))
         self.transcript = worker.wire.transcript
         self.caller: Caller = stage.caller(worker)
@@ -152,7 +154,10 @@ class Drainage:
         """Raises WorkerFault when not even one call is served, StageError when the stage breaks."""
         seen = self.seen
         try:
-            self._place()
+            calls = self._place()
+            if self.placed is not None:
+                self.placed()
+            seen.kept = [Kept(call, Continuity(call)) for call in calls]
             seen.arguments = [process.args for process in self.worker.snapshot().processes]
             before = Reading.now()
             self._stop()
@@ -170,7 +175,7 @@ class Drainage:
     def passed(self) -> float:
         return time.monotonic() - self.sent
 
-    def _place(self) -> None:
+    def _place(self) -> list[Call]:
         calls = [self.stage.served_call(self.caller)]
         for _ in range(self.calls - 1):
             try:
@@ -184,7 +189,7 @@ class Drainage:
         with contextlib.suppress(DeadlineMissed):
             settled = max(heard, default=0.0) + STEADY_SECONDS
             poll(lambda: time.monotonic() > settled, what="baseline", seconds=STEADY_SECONDS + 1, every=LOOK_SECONDS)
-        self.seen.kept = [Kept(call, Continuity(call)) for call in calls]
+        return calls
 
     def _stop(self) -> None:
         if not self.with_call:
