@@ -360,4 +360,6 @@ def test_replaces_without_loss(lk_stage: Stage, lk_evidence: Evidence) -> None:
     if seen.unserved:
         raise StageError(f"{len(seen.unserved)} of {len(seen.arrivals)} calls met no worker that was free, three times each")
     judge_exit(seen.drain, settings.exit_timeout, lk_evidence)
-    lk_evidence.summary = f"2 calls went on, {len(seen.arrivals)} arrived and were served once; two generations for {seen.both_s:.0f} s"
+    lk_evidence.summary = (
+        f"2 calls went on, {len(seen.arrivals)} arrived and were served once; two generations for {seen.both_s:.0f} s"
+    )
