@@ -226,10 +226,12 @@ class Drainage:
             kept.look(passed)
         if seen.ended_early_s is None and any(kept.hung_up_s is None for kept in seen.kept) and not self.worker.is_running:
             seen.ended_early_s = round(passed, 1)
-        if seen.stopped_s is None and (
-            not self.transcript.live() or any(status.full for status in self.transcript.statuses(self.sent))
-        ):
-            seen.stopped_s = round(passed, 1)
+        if seen.stopped_s is None:
+            ended = [known.closed for known in self.transcript.registrations() if known.closed and known.closed >= self.sent]
+            full = [status.at for status in self.transcript.statuses(self.sent) if status.full]
+            gone = ended if not self.transcript.live() else []
+            if full or gone:
+                seen.stopped_s = round(min([*full, *gone]) - self.sent, 1)
         if seen.asked is None and (seen.stopped_s is not None or passed > STOPS_SECONDS) and self.transcript.live():
             seen.asked_s, seen.asked = round(passed, 1), self.worker.wire.ask(ANSWER_SECONDS)
         if self.health is not None and time.monotonic() - self._probed >= PROBE_EVERY:
