@@ -66,11 +66,16 @@ class Broken(Exception):
 def test_a_partition_loses_everything_and_is_taken_back(sidecar: Sidecar, server: str) -> None:
     before = rules(sidecar)
     assert sidecar.get(server)[0] == 204
-    with pytest.raises(Broken), sidecar.partition() as lost:
-        assert sidecar.get(server, 1)[0] is None
-        assert sidecar.run("sh", "-c", f"timeout 2 {LOOK_UP}")[0] != 0
-        assert lost() > 0
-        raise Broken
+
+    def disturb() -> None:
+        with sidecar.partition() as lost:
+            assert sidecar.get(server, 1)[0] is None
+            assert sidecar.run("sh", "-c", f"timeout 2 {LOOK_UP}")[0] != 0
+            assert lost() > 0
+            raise Broken
+
+    with pytest.raises(Broken):
+        disturb()
     assert rules(sidecar) == before
     assert sidecar.get(server)[0] == 204
 
@@ -78,10 +83,15 @@ def test_a_partition_loses_everything_and_is_taken_back(sidecar: Sidecar, server
 def test_names_are_refused_and_given_back(sidecar: Sidecar, server: str) -> None:
     before = rules(sidecar)
     assert sidecar.run("sh", "-c", LOOK_UP)[0] == 0
-    with pytest.raises(Broken), sidecar.without_names() as refused:
-        assert sidecar.run("sh", "-c", f"timeout 2 {LOOK_UP}")[0] not in (0, 124), "a lookup must fail, and at once"
-        assert sidecar.get(server)[0] == 204
-        assert refused() > 0
-        raise Broken
+
+    def disturb() -> None:
+        with sidecar.without_names() as refused:
+            assert sidecar.run("sh", "-c", f"timeout 2 {LOOK_UP}")[0] not in (0, 124), "a lookup must fail, and at once"
+            assert sidecar.get(server)[0] == 204
+            assert refused() > 0
+            raise Broken
+
+    with pytest.raises(Broken):
+        disturb()
     assert rules(sidecar) == before
     assert sidecar.run("sh", "-c", LOOK_UP)[0] == 0
