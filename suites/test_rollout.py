@@ -12,8 +12,9 @@ from pytest_lkagents.settings import LONGEST_HOLD
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.image import Worker
 
-from .drains import DRAIN_SECONDS, STOPS_SECONDS, Drain, Drainage
+from .drains import DRAIN_SECONDS, STOPS_SECONDS, Drain, Drainage, Kept
 from .observations import Stop, stop_signal
+from .replacement import replace
 
 DRAIN = "handle the stop signal, stop taking jobs, and end only when the last job has ended (the SDK's own handling does)"
 # The guide's "10 minutes or more".
@@ -33,6 +34,13 @@ def exit_codes(name: str) -> set[int]:
     return {0, 128 + (int(name) if name.isdigit() else int(signal.Signals[name]))}
 
 
+def raise_if_uncertain(seen: Drain, cut: Kept) -> None:
+    """A silence on a busy machine may be the machine's; an agent that left, or a worker that ended, is certain."""
+    certain = seen.exit_code is not None or not cut.continuity.agents_are_there
+    if seen.busy and not certain:
+        raise StageError(f"this machine is too busy to judge: {cut.trouble}, {seen.busy}")
+
+
 def judge_kept_calls(seen: Drain, evidence: Evidence) -> None:
     """No call was disturbed while all were held. Raises AssertionError, or StageError on a busy machine."""
     evidence["signal"], evidence["held_s"], evidence["calls"] = seen.signal, seen.held_s, len(seen.kept)
@@ -41,6 +49,7 @@ def judge_kept_calls(seen: Drain, evidence: Evidence) -> None:
     if cut is not None:
         evidence["transcript"] = seen.lines[-6:]
         evidence["exit_code"] = seen.exit_code
+        raise_if_uncertain(seen, cut)
         ended = f"; the worker exited with code {seen.exit_code}" if seen.exit_code is not None else ""
         raise AssertionError(f"{cut.trouble_s} s after {seen.signal} {cut.trouble}{ended}")
     gap = max(kept.longest_gap for kept in seen.kept)
@@ -146,6 +155,7 @@ def test_drains_every_call(lk_stage: Stage, lk_evidence: Evidence, drain: Callab
     if cut is not None:
         lk_evidence["transcript"] = seen.lines[-8:]
         lk_evidence["exit_code"] = seen.exit_code
+        raise_if_uncertain(seen, cut)
         ended = sum(kept.hung_up_s is not None for kept in seen.kept)
         raise AssertionError(f"after {ended} of {len(seen.kept)} calls had ended, another one was cut: {cut.trouble}")
     lk_evidence.summary = f"{len(seen.kept)} calls, each lived until its own end"
@@ -325,3 +335,40 @@ def test_grace_period(lk_stage: Stage, lk_evidence: Evidence) -> None:
     judge_kept_calls(seen, lk_evidence)
     judge_exit(seen, lk_stage.settings.exit_timeout, lk_evidence)
     lk_evidence.summary = f"a call went on for {seen.held_s:.0f} s after {seen.signal}"
+
+
+@check(
+    "rollout.replaces-without-loss",
+    MUST,
+    profile="full",
+    section="Rollout",
+    why="This is a rollout: new worker up, old one stopped, while calls go on and arrive.",
+    remedy=DRAIN + "; while draining report that you are full, and answer what is asked at once",
+    roles=("shared", "old"),
+    seconds=300,
+    order=1,
+)
+def test_replaces_without_loss(lk_stage: Stage, lk_evidence: Evidence) -> None:
+    """Old worker replaced by a new one: calls in progress go on, every call that arrives is served, once."""
+    settings = lk_stage.settings
+    seen = replace(lk_stage)
+    lk_evidence["old_image"], lk_evidence["new_image"] = settings.from_image or settings.image, settings.image
+    lk_evidence["arrived"] = len(seen.arrivals)
+    lk_evidence["arrived_after_signal"] = sum(arrival.at_s >= 0 for arrival in seen.arrivals)
+    lk_evidence["arrivals"] = [[arrival.at_s, arrival.served_by, arrival.agents, arrival.tries] for arrival in seen.arrivals]
+    lk_evidence["both_generations_s"] = seen.both_s
+    judge_kept_calls(seen.drain, lk_evidence)
+    faults = [arrival for arrival in seen.arrivals if arrival.fault is not None]
+    twice = [arrival for arrival in seen.arrivals if arrival.agents > 1]
+    if faults or twice:
+        lk_evidence["transcript"] = seen.lines
+    if seen.busy and (faults or twice or seen.unserved):
+        raise StageError(f"this machine is too busy to judge: {seen.busy}")
+    assert not faults, f"a call that arrived {faults[0].at_s} s after the signal was lost: {faults[0].fault}"
+    assert not twice, f"a call that arrived {twice[0].at_s} s after the signal was served by {twice[0].agents} agents"
+    if seen.unserved:
+        raise StageError(f"{len(seen.unserved)} of {len(seen.arrivals)} calls met no worker that was free, three times each")
+    judge_exit(seen.drain, settings.exit_timeout, lk_evidence)
+    lk_evidence.summary = (
+        f"2 calls went on, {len(seen.arrivals)} arrived and were served once, both generations up for {seen.both_s:.0f} s"
+    )
