@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from pytest_lkagents.callers.caller import Caller
 from pytest_lkagents.callers.continuity import STEADY_SECONDS, Continuity
-from pytest_lkagents.checks import WorkerFault
+from pytest_lkagents.checks import StageError, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, holds, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.protocol import WORKER
@@ -29,6 +29,7 @@ TALK_SECONDS = 5
 CALL_TRIES = 5
 # ICE is tried anew every few seconds, a full reconnection takes some more.
 RECOVER_SECONDS = 15
+UNKNOWN = "not known"
 # Entries of a connection's beginning and end, which need no worker that is well.
 CONNECTING = ("opened", "request", "closed")
 
@@ -69,9 +70,11 @@ class Aftermath:
 
     @property
     def call_story(self) -> str:
-        during, after = (*self.call_trouble, None, None)[:2]
+        if len(self.call_trouble) < 2:
+            return "ended with the worker"
+        during, after = self.call_trouble
         if after is not None:
-            return f"lost: {after}"
+            return after if after.startswith(UNKNOWN) else f"lost: {after}"
         return "undisturbed" if during is None else "recovered"
 
     def summary(self, what: str) -> str:
@@ -101,7 +104,7 @@ def _observe(stage: Stage, worker: Worker, fault: AbstractContextManager[Callabl
         with fault as lost:
             with worker.ledger.waiting(worker.name):
                 alive = holds(lambda: _alive(stage, worker), seconds=SILENT_SECONDS, every=0.5)
-            seen.call_trouble.append(before.trouble())
+            seen.call_trouble.append(_trouble(before))
             seen.lost_packets = lost() if lost is not None else None
         if not alive:
             passed = time.monotonic() - began
@@ -135,6 +138,14 @@ def _call_in_progress(stage: Stage, caller: Caller) -> Continuity:
     return Continuity(call)
 
 
+def _trouble(before: Continuity) -> str | None:
+    """The call in progress is not judged here: where it cannot be told how it is, that is all there is to say."""
+    try:
+        return before.trouble()
+    except StageError as error:
+        return f"{UNKNOWN}: {error}"
+
+
 def _watch_return(stage: Stage, worker: Worker, seen: Aftermath, ever: int, before: Continuity) -> None:
     """Until the worker talks to its server over as many registrations as before, and its call has recovered; or until
     there was time enough for that."""
@@ -158,8 +169,8 @@ def _watch_return(stage: Stage, worker: Worker, seen: Aftermath, ever: int, befo
         except DeadlineMissed:
             stage.raise_if_too_busy(worker, reading)
         with contextlib.suppress(DeadlineMissed):
-            poll(lambda: before.trouble() is None, what="recovery", seconds=RECOVER_SECONDS)
-    seen.call_trouble.append(before.trouble())
+            poll(lambda: _trouble(before) is None, what="recovery", seconds=RECOVER_SECONDS)
+    seen.call_trouble.append(_trouble(before))
     seen.registrations_after = len(log.live())
     seen.registered_again = len(log.registrations()) > ever
     seen.lines = log.lines(ended, kinds=("register", "registered", "closed"), last=6)
