@@ -111,7 +111,8 @@ def _observe(stage: Stage, worker: Worker, fault: AbstractContextManager[Callabl
             seen.problem = worker.last_words(f"it exited with code {worker.exit_code} {passed:.0f} s after the fault began")
             return seen
         _watch_return(stage, worker, seen, ever, before)
-        seen.call = before.evidence()
+        # Another voice track, after a call was rebuilt, begins its counters anew: its share would be nonsense.
+        seen.call = {name: value for name, value in before.evidence().items() if name != "concealed_share"}
         # A worker may take one call at a time.
         before.call.leave()
         try:
@@ -143,7 +144,7 @@ def _trouble(before: Continuity) -> str | None:
     try:
         return before.trouble()
     except StageError as error:
-        return f"{UNKNOWN}: {error}"
+        return f"{UNKNOWN}: {error}" if before.agents_are_there else "the agent left the call"
 
 
 def _watch_return(stage: Stage, worker: Worker, seen: Aftermath, ever: int, before: Continuity) -> None:
