@@ -12,7 +12,7 @@ import pytest
 from pytest_lkagents.checks import check_of
 from pytest_lkagents.stage import Stage
 
-from . import drains, observations
+from . import drains, faults, observations
 from . import load as loads
 
 T = TypeVar("T")
@@ -79,13 +79,25 @@ def interrupt(lk_stage: Stage) -> Callable[[], drains.Drain]:
     return Ahead(lk_stage, drains.by_interrupt)
 
 
+@pytest.fixture(scope="session")
+def half_open(lk_stage: Stage) -> Callable[[], faults.Aftermath]:
+    """Silent connections, with a call."""
+    return Ahead(lk_stage, faults.half_open)
+
+
+@pytest.fixture(scope="session")
+def partition(lk_stage: Stage) -> Callable[[], faults.Aftermath]:
+    """No network at all, with a call."""
+    return Ahead(lk_stage, faults.partition)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def started_ahead(request: pytest.FixtureRequest, lk_stage: Stage, selected: set[str]) -> None:
     """What mostly waits begins with the run. Under xdist a process does not know which checks it will run."""
     if hasattr(request.config, "workerinput"):
         return
     needed = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
-    for name in ("drain", "interrupt"):
+    for name in ("drain", "interrupt", "half_open", "partition"):
         if name in needed:
             request.getfixturevalue(name).begin()
 
