@@ -46,6 +46,12 @@ ROLES = {
     "starting": Role(registered=False),
     "old": Role(old=True),
     "new": Role(beside="old"),
+    # For the suite jobs: their job processes are killed, stopped, limited, counted.
+    "crashing": Role(),
+    "frozen": Role(),
+    "limited": Role(),
+    "culled": Role(),
+    "tidy": Role(),
     "reconnecting": Role(),
     "without-url": Role(registered=False, without=("LIVEKIT_URL",)),
     "without-key": Role(registered=False, without=("LIVEKIT_API_KEY",)),
