@@ -58,13 +58,6 @@ class Snapshot:
         """Every process that has not ended, by pid."""
         return {process.pid: process for process in self.processes if not process.zombie}
 
-    def below(self, pid: int) -> set[int]:
-        """The process, its children, their children and so on."""
-        found = {pid}
-        while more := {process.pid for process in self.processes if process.ppid in found} - found:
-            found |= more
-        return found
-
 
 def parse(output: str) -> Snapshot:
     """From the output of SCRIPT. Raises ValueError when it is not that."""
