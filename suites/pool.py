@@ -226,9 +226,9 @@ class Scene:
             harm.evidence["refused_beside_other_calls"] = True
             try:
                 call = self.stage.served_call(self.caller)
-            except WorkerFault as again:
+            except WorkerFault:
                 self._raise_if_rightly_full(looked)
-                harm.not_served = f"no new call is served: {again}"
+                harm.not_served = f"no new call is served: {self._said(began)}"
                 return
         harm.served_s = round(min(call.agents.values()) - call.joined, 2)
 
@@ -243,8 +243,19 @@ class Scene:
                 f"this machine is too busy to judge: the worker refuses calls, with {machine:.0%} of the machine's CPU in use"
             )
 
+    def _answers(self, since: float) -> list[bool | None]:
+        return [asked.available for asked in self.worker.wire.transcript.questions(since) if not asked.probe]
+
     def _accepted(self, since: float) -> bool:
-        return any(asked.available for asked in self.worker.wire.transcript.questions(since) if not asked.probe)
+        return any(self._answers(since))
+
+    def _said(self, since: float) -> str:
+        """What the worker said to the calls that it did not get or take."""
+        answers = self._answers(since)
+        if not answers:
+            return "the server does not even ask the worker (full, or lost)"
+        refused = sum(answer is False for answer in answers)
+        return f"asked {len(answers)} times, the worker refused {refused} times and did not answer {answers.count(None)} times"
 
 
 def crash(stage: Stage) -> Harm:
