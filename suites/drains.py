@@ -22,6 +22,8 @@ from .observations import stop_signal
 # What a call shows while its worker drains is decided in the first seconds: a worker that does not drain cuts it at once
 # or after a short grace of its own; Node waits 5 s for its job processes.
 DRAIN_SECONDS = 8.0
+# A drain that is limited to some seconds cuts later than that: livekit-agents 1.8.9 lets a job go on for 15 s more.
+LIMIT_SECONDS = 20.0
 # The guide's figure: a worker that was asked to stop takes no new job after this time.
 STOPS_SECONDS = 5
 # A call whose neighbour has ended is cut within a second where it is cut (livekit-agents 1.3.6); a job's goodbye and
@@ -123,7 +125,8 @@ class Drain:
 
 class Drainage:
     """One observation. ``calls`` are placed before the signal, as many as the worker takes; ``together``: another one
-    comes in the same instant; ``disturb`` is called once, 2 s after the signal, with the worker."""
+    comes in the same instant; ``disturb`` is called once, 2 s after the signal; ``send`` stops the worker in another way
+    than by the signal; ``placed`` is called when the calls are there."""
 
     def __init__(
         self,
@@ -136,9 +139,10 @@ class Drainage:
         together: bool = False,
         disturb: Callable[[Worker], None] | None = None,
         send: Callable[[Worker], None] | None = None,
+        placed: Callable[[], None] | None = None,
     ) -> None:
         self.stage, self.worker, self.calls, self.hold = stage, worker, calls, hold
-        self.with_call, self.disturb = together, disturb
+        self.with_call, self.disturb, self.placed = together, disturb, placed
         self.send = send or (lambda stopped: stopped.signal(signal))
         self.transcript = worker.wire.transcript
         self.caller: Caller = stage.caller(worker)
@@ -152,7 +156,10 @@ class Drainage:
         """Raises WorkerFault when not even one call is served, StageError when the stage breaks."""
         seen = self.seen
         try:
-            self._place()
+            calls = self._place()
+            if self.placed is not None:
+                self.placed()
+            seen.kept = [Kept(call, Continuity(call)) for call in calls]
             seen.arguments = [process.args for process in self.worker.snapshot().processes]
             before = Reading.now()
             self._stop()
@@ -170,7 +177,7 @@ class Drainage:
     def passed(self) -> float:
         return time.monotonic() - self.sent
 
-    def _place(self) -> None:
+    def _place(self) -> list[Call]:
         calls = [self.stage.served_call(self.caller)]
         for _ in range(self.calls - 1):
             try:
@@ -184,7 +191,7 @@ class Drainage:
         with contextlib.suppress(DeadlineMissed):
             settled = max(heard, default=0.0) + STEADY_SECONDS
             poll(lambda: time.monotonic() > settled, what="baseline", seconds=STEADY_SECONDS + 1, every=LOOK_SECONDS)
-        self.seen.kept = [Kept(call, Continuity(call)) for call in calls]
+        return calls
 
     def _stop(self) -> None:
         if not self.with_call:
@@ -298,9 +305,8 @@ class Drainage:
             seen.busy = seen.busy or too_busy(before, self.worker.reading())
 
 
-def by_stop_signal(stage: Stage, *, calls: int, together: bool) -> Drain:
+def by_stop_signal(stage: Stage, *, calls: int, together: bool, hold: float) -> Drain:
     """The image's own stop signal, which is what engines and orchestrators send."""
-    hold = stage.settings.drain_hold or DRAIN_SECONDS
     worker = stage.worker("draining")
     return Drainage(stage, worker, stop_signal(stage), calls=calls, hold=hold, together=together).observe()
 

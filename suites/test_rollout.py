@@ -14,6 +14,7 @@ from pytest_lkagents.worker.image import Worker
 
 from .drains import DRAIN_SECONDS, STOPS_SECONDS, Drain, Drainage
 from .observations import Stop, stop_signal
+from .replacement import replace
 
 DRAIN = "handle the stop signal, stop taking jobs, and end only when the last job has ended (the SDK's own handling does)"
 # The guide's "10 minutes or more".
@@ -325,3 +326,40 @@ def test_grace_period(lk_stage: Stage, lk_evidence: Evidence) -> None:
     judge_kept_calls(seen, lk_evidence)
     judge_exit(seen, lk_stage.settings.exit_timeout, lk_evidence)
     lk_evidence.summary = f"a call went on for {seen.held_s:.0f} s after {seen.signal}"
+
+
+@check(
+    "rollout.replaces-without-loss",
+    MUST,
+    profile="full",
+    section="Rollout",
+    why="This is a rollout: new worker up, old one stopped, while calls go on and arrive.",
+    remedy=DRAIN + "; while draining report that you are full, and answer what is asked at once",
+    roles=("shared", "old"),
+    seconds=300,
+    order=1,
+)
+def test_replaces_without_loss(lk_stage: Stage, lk_evidence: Evidence) -> None:
+    """Old worker replaced by a new one: calls in progress go on, every call that arrives is served, once."""
+    settings = lk_stage.settings
+    seen = replace(lk_stage)
+    lk_evidence["old_image"], lk_evidence["new_image"] = settings.from_image or settings.image, settings.image
+    lk_evidence["arrived"] = len(seen.arrivals)
+    lk_evidence["arrived_after_signal"] = sum(arrival.at_s >= 0 for arrival in seen.arrivals)
+    lk_evidence["arrivals"] = [[arrival.at_s, arrival.served_by, arrival.agents, arrival.tries] for arrival in seen.arrivals]
+    lk_evidence["both_generations_s"] = seen.both_s
+    judge_kept_calls(seen.drain, lk_evidence)
+    faults = [arrival for arrival in seen.arrivals if arrival.fault is not None]
+    twice = [arrival for arrival in seen.arrivals if arrival.agents > 1]
+    if faults or twice:
+        lk_evidence["transcript"] = seen.lines
+    if seen.busy and (faults or twice or seen.unserved):
+        raise StageError(f"this machine is too busy to judge: {seen.busy}")
+    assert not faults, f"a call that arrived {faults[0].at_s} s after the signal was lost: {faults[0].fault}"
+    assert not twice, f"a call that arrived {twice[0].at_s} s after the signal was served by {twice[0].agents} agents"
+    if seen.unserved:
+        raise StageError(f"{len(seen.unserved)} of {len(seen.arrivals)} calls met no worker that was free, three times each")
+    judge_exit(seen.drain, settings.exit_timeout, lk_evidence)
+    lk_evidence.summary = (
+        f"2 calls went on, {len(seen.arrivals)} arrived and were served once; two generations for {seen.both_s:.0f} s"
+    )
