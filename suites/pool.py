@@ -28,6 +28,7 @@ WATCH_SECONDS = 5.0
 LOOK_SECONDS = 0.25
 # For a signal to take effect, on a busy machine.
 SIGNAL_SECONDS = 5.0
+OTHER_ENDED = "the process of its job ended too"
 # A process without memory fails at its next large allocation; one that has all it needs may never make one.
 STARVE_SECONDS = 5.0
 # A worker may refuse calls from here on; the lowest threshold in use is 0.7.
@@ -135,9 +136,10 @@ class Scene:
         jobs = jobs_of(worker, own, now)
         require_own_processes(own, jobs)
         victims = [pid for pid in jobs if pid not in first]
-        if not victims:
+        if not victims or not first:
             raise StageError("it cannot be told which process serves which call")
         self.pid = victims[0]
+        self.other_pid = first[0]
         self.process = now.living()[self.pid]
         if bystander.wait_until_agent_talks(5) is not None:
             heard = bystander.heard.first or 0.0
@@ -159,10 +161,18 @@ class Scene:
     def look(self) -> None:
         self.stage.raise_if_closing()
         self.kept.look(self.passed)
+        if self.kept.suspected:
+            self.look_closer()
         if self.harm.worker_trouble is None and not self.worker.is_running:
             self.harm.worker_trouble = (
                 f"the whole worker ended after {self.passed:.1f} s with exit code {self.worker.exit_code}"
             )
+
+    def look_closer(self) -> None:
+        """Whether the other call's job has lost its process: that is certain, however busy the machine is."""
+        with contextlib.suppress(WorkerFault):
+            if self.kept.trouble is None and self.other_pid not in self.worker.snapshot().living():
+                self.kept.trouble, self.kept.trouble_s = OTHER_ENDED, round(self.passed, 1)
 
     def watch(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
         """Look on for ``seconds`` (longer while something is suspected); whether ``until`` came true."""
@@ -196,17 +206,19 @@ class Scene:
 
     def _judge(self, before: Reading) -> Harm:
         harm, kept, worker = self.harm, self.kept, self.worker
+        self.look_closer()
         harm.trouble, harm.trouble_s = kept.trouble, kept.trouble_s
         harm.evidence["bystander"] = kept.continuity.evidence()
         harm.evidence["watched_s"] = round(self.passed, 1)
         if harm.worker_trouble is None and not worker.wire.transcript.live():
             harm.worker_trouble = "the worker is no longer registered"
-        if harm.worker_trouble is None:
-            self._call_anew()
         harm.evidence["other_call"] = harm.trouble or "went on"
-        harm.evidence["new_call_served_after_s"] = harm.served_s
+        if harm.verdict is None:
+            self._call_anew()
+            harm.evidence["new_call_served_after_s"] = harm.served_s
         harm.evidence["registered"] = bool(worker.wire.transcript.live())
-        if harm.verdict is not None and not (kept.trouble or "").endswith("left the call"):
+        certain = kept.trouble == OTHER_ENDED or (kept.trouble or "").endswith("left the call") or not worker.is_running
+        if harm.verdict is not None and not certain:
             self.stage.raise_if_too_busy(worker, before)
         return harm
 
