@@ -46,6 +46,12 @@ ROLES = {
     "starting": Role(registered=False),
     "old": Role(old=True),
     "new": Role(beside="old"),
+    # For the suite jobs: their job processes are killed, stopped, limited, counted.
+    "crashing": Role(),
+    "frozen": Role(),
+    "limited": Role(),
+    "culled": Role(),
+    "tidy": Role(),
     "reconnecting": Role(),
     "half-open": Role(),
     "partitioned": Role(),

@@ -12,7 +12,7 @@ import pytest
 from pytest_lkagents.checks import check_of
 from pytest_lkagents.stage import Stage
 
-from . import drains, faults, observations
+from . import drains, faults, observations, pool
 from . import load as loads
 
 T = TypeVar("T")
@@ -91,13 +91,25 @@ def partition(lk_stage: Stage) -> Callable[[], faults.Aftermath]:
     return Ahead(lk_stage, faults.partition)
 
 
+@pytest.fixture(scope="session")
+def pair(lk_stage: Stage) -> Callable[[], pool.Pair]:
+    """Two calls at once, hung up."""
+    return _once(pool.pair, lk_stage)
+
+
+@pytest.fixture(scope="session")
+def crash(lk_stage: Stage) -> Callable[[], pool.Harm]:
+    """One of two jobs' processes is killed."""
+    return Ahead(lk_stage, pool.crash)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def started_ahead(request: pytest.FixtureRequest, lk_stage: Stage, selected: set[str]) -> None:
     """What mostly waits begins with the run. Under xdist a process does not know which checks it will run."""
     if hasattr(request.config, "workerinput"):
         return
     needed = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
-    for name in ("drain", "interrupt", "half_open", "partition"):
+    for name in ("drain", "interrupt", "crash", "half_open", "partition"):
         if name in needed:
             request.getfixturevalue(name).begin()
 

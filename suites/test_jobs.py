@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
-from pytest_lkagents.checks import MUST, Evidence, NotJudgeable, WorkerFault, check
+from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, WorkerFault, check
+from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
+from pytest_lkagents.worker.image import Worker
 
+from . import leftovers, pool
 from .observations import FirstCall
+
+# A worker that noticed its loss too late has had time to do so.
+LATER_SECONDS = 5
 
 
 @check(
@@ -41,28 +48,11 @@ def test_joins(lk_stage: Stage, lk_evidence: Evidence, first_call: Callable[[], 
     remedy="run jobs in processes, not in threads (job_executor_type)",
     roles=("shared",),
 )
-def test_own_process(lk_stage: Stage, lk_evidence: Evidence) -> None:
+def test_own_process(lk_stage: Stage, lk_evidence: Evidence, pair: Callable[[], pool.Pair]) -> None:
     """Two calls at once are served by two processes, neither of them the worker's own."""
-    worker = lk_stage.worker("shared")
-    peer = worker.server_peer
-
-    def holders() -> list[int]:
-        return worker.snapshot().holders_of(peer)
-
-    lk_stage.wait_idle(worker)
-    own = holders()
-    caller = lk_stage.caller(worker)
-    try:
-        lk_stage.served_call(caller)
-        lk_stage.served_call(caller)
-        after = holders()
-    finally:
-        caller.close()
+    seen = pair()
     # Each job signals over a connection of its own to the server; whose connections they are is what counts.
-    jobs = list(after)
-    for pid in own:
-        if pid in jobs:
-            jobs.remove(pid)
+    own, jobs = seen.own, seen.jobs
     lk_evidence["worker_pids"] = own
     lk_evidence["pids_holding_job_connections"] = jobs
     if len(jobs) < 2:
@@ -70,3 +60,186 @@ def test_own_process(lk_stage: Stage, lk_evidence: Evidence) -> None:
     assert not set(jobs) & set(own), "a job runs in the worker's own process"
     assert len(set(jobs)) >= 2, f"{len(jobs)} jobs run in one process"
     lk_evidence.summary = "two calls, two processes, neither the worker's own"
+
+
+@check(
+    "jobs.ends-with-call",
+    MUST,
+    section="Overview",
+    why="Processes that stay after their call use up memory and process numbers, until the worker is killed for it.",
+    remedy="end the job when the last user has left, leave no thread or child process behind, and reap ended children "
+    "(an init such as tini as the container's first process)",
+    roles=("shared",),
+)
+def test_ends_with_call(lk_stage: Stage, lk_evidence: Evidence, pair: Callable[[], pool.Pair]) -> None:
+    """After the callers left, the jobs' processes and their connections end, and no zombie stays."""
+    seen = pair()
+    pool.require_own_processes(seen.own, seen.jobs)
+    worker, limit = seen.worker, lk_stage.settings.exit_timeout
+    before = worker.reading()
+    jobs, zombies = set(seen.jobs), seen.before.zombies()
+    lk_evidence["job_pids"], lk_evidence["limit_s"] = sorted(jobs), limit
+    now = seen.before
+
+    def over() -> bool:
+        nonlocal now
+        now = worker.snapshot()
+        connected = set(now.holders_of(worker.server_peer)) & jobs
+        return not (jobs & set(now.living()) or connected or now.zombies() - zombies)
+
+    left = max(limit - (time.monotonic() - seen.left), 1)
+    try:
+        with worker.ledger.waiting(worker.name):
+            poll(over, what="end of the jobs' processes", seconds=left, every=0.3)
+    except DeadlineMissed:
+        lk_stage.raise_if_too_busy(worker, before)
+    ended = time.monotonic() - seen.left
+    table = {process.pid: process for process in now.processes}
+    staying = sorted(jobs & set(now.living()))
+    connected = sorted(set(now.holders_of(worker.server_peer)) & jobs)
+    reaped = sorted(now.zombies() - zombies)
+    lk_evidence["job_pids_left"], lk_evidence["job_connections_left"] = staying, len(connected)
+    lk_evidence["zombies"] = [f"{pid} {table[pid].args[:80]}, child of {table[pid].ppid}" for pid in reaped]
+    late = f"{limit:g} s after the callers left (lk_exit_timeout)"
+    assert not staying, f"{len(staying)} of {len(jobs)} jobs' processes are still there {late}"
+    assert not connected, f"connections of the jobs to the server are still open {late}"
+    assert not reaped, f"{len(reaped)} ended processes are left as zombies {late}: nobody asks for their exit codes"
+    lk_evidence["ended_after_s"] = round(ended, 1)
+    lk_evidence.summary = f"processes and connections gone {ended:.1f} s after the callers left, no zombie"
+
+
+@check(
+    "jobs.crash-isolated",
+    MUST,
+    section="Overview",
+    why="One fault in a native library, or one call that takes too much memory, would end every call of the worker.",
+    remedy="run each job in a process of its own, and let the worker survive the death of one",
+    roles=("crashing",),
+)
+def test_crash_isolated(lk_evidence: Evidence, crash: Callable[[], pool.Harm]) -> None:
+    """A killed job process harms no other call, and the worker takes new ones."""
+    _judge(crash(), lk_evidence, "a job's process killed")
+
+
+@check(
+    "jobs.frozen-isolated",
+    SHOULD,
+    profile="full",
+    section="Overview",
+    why="A job that blocks its event loop (a synchronous request, a busy loop) answers nobody for as long as it takes.",
+    remedy="let the worker's own process never wait for a job without a time limit",
+    roles=("frozen",),
+)
+def test_frozen_isolated(lk_stage: Stage, lk_evidence: Evidence) -> None:
+    """A job process that answers nobody harms no other call, and the worker takes new ones."""
+    _judge(pool.freeze(lk_stage), lk_evidence, "a job's process stopped")
+
+
+@check(
+    "jobs.memory-limit",
+    SHOULD,
+    profile="full",
+    section="Overview",
+    why="A call that needs more memory than there is must not take the others with it.",
+    remedy="let a job that runs out of memory end alone: no handler that ends the worker or its process group",
+    roles=("limited",),
+)
+def test_memory_limit(lk_stage: Stage, lk_evidence: Evidence) -> None:
+    """A job that runs out of memory harms no other call, and the worker takes new ones."""
+    seen = pool.starve(lk_stage)
+    _judge(seen, lk_evidence, "a job's process out of memory")
+
+
+def _judge(seen: pool.Harm, evidence: Evidence, what: str) -> None:
+    evidence.update(seen.evidence)
+    assert seen.verdict is None, f"{what}: {seen.verdict}"
+    evidence.summary = f"{what}: the other call went on, a new one was served after {seen.served_s} s"
+
+
+@check(
+    "jobs.dead-idle-process",
+    SHOULD,
+    profile="full",
+    section="Overview",
+    why="The kernel ends processes when memory is short; a job that is given to a dead one is lost.",
+    remedy="replace idle processes that died, and start a job again whose process is gone (livekit-agents: 1.8.9 or later)",
+    roles=("culled",),
+)
+def test_dead_idle_process(lk_stage: Stage, lk_evidence: Evidence) -> None:
+    """Idle job processes are killed, then a call comes: it gets its agent."""
+    worker = lk_stage.worker("culled")
+    idle = pool.find_idle(lk_stage, worker)
+    lk_evidence["idle_pids_killed"], lk_evidence["calls_to_find_them"] = idle.pids, idle.calls
+    lk_evidence["idle_processes_look_like"] = sorted(args[:160] for _, args in idle.kinds)
+    caller = lk_stage.caller(worker)
+    try:
+        killed = time.monotonic()
+        worker.beside("kill", "-9", *map(str, idle.pids))
+        try:
+            call = lk_stage.served_call(caller, tries=1)
+        except WorkerFault as fault:
+            asked = [question for question in worker.wire.transcript.questions(killed) if not question.probe]
+            lk_evidence["answers"] = [question.available for question in asked]
+            if any(question.available is False for question in asked) or (not asked and worker.is_running):
+                raise NotJudgeable(
+                    "with its idle processes dead the worker refuses the call, so that another can take it"
+                ) from None
+            lk_evidence["a_later_call"] = _later(lk_stage, worker)
+            raise AssertionError(f"{len(idle.pids)} idle job processes killed, then a call: {fault}") from None
+        joined = round(min(call.agents.values()) - call.joined, 2)
+        lk_evidence["call_placed_after_s"] = round(call.joined - killed, 2)
+        lk_evidence["agent_joined_after_s"] = joined
+    finally:
+        caller.close()
+    lk_evidence.summary = f"{len(idle.pids)} idle job processes killed: the next call got its agent after {joined} s"
+
+
+def _later(stage: Stage, worker: Worker) -> str:
+    """Whether the worker recovers from its loss, in words."""
+    time.sleep(LATER_SECONDS)
+    caller = stage.caller(worker)
+    try:
+        stage.served_call(caller, tries=1)
+    except WorkerFault:
+        return f"no agent either, {LATER_SECONDS} s after the lost one"
+    finally:
+        caller.close()
+    return f"served, {LATER_SECONDS} s after the lost one"
+
+
+@check(
+    "jobs.no-leftovers",
+    SHOULD,
+    profile="full",
+    section="Overview",
+    why="What every call leaves behind ends the worker sooner or later: no memory, no descriptors, a full disk.",
+    remedy="close what a job opened, remove its files, keep nothing per call in the worker's own process",
+    roles=("tidy",),
+    seconds=400,
+)
+def test_no_leftovers(lk_stage: Stage, lk_evidence: Evidence) -> None:
+    """After calls, processes, descriptors, files and memory are back where they were."""
+    seen = leftovers.observe(lk_stage)
+    trends = seen.trends()
+    lk_evidence["calls_at_rest"] = [rest.calls for rest in seen.rests]
+    for name, found in trends.items():
+        lk_evidence[name] = found.evidence()
+    lk_evidence["surviving_processes"] = [f"{pid} {process.args[:80]}" for pid, process in seen.survivors().items()]
+    lk_evidence["new_files"] = seen.new_files()[:20]
+    lk_evidence["limits_per_call"] = {"items": leftovers.MOST_ITEMS, "bytes": leftovers.MOST_BYTES}
+    calls = seen.rests[-1].calls - seen.rests[0].calls
+    wrong = []
+    for name, found in trends.items():
+        in_bytes = name.endswith("bytes")
+        if not found.exceeds(leftovers.MOST_BYTES if in_bytes else leftovers.MOST_ITEMS):
+            continue
+        what = name.replace("memory_bytes", "of memory").replace("file_bytes", "in files")
+        wrong.append(f"{found.slope / 1e6:.1f} MB {what}" if in_bytes else f"{found.slope:.1f} {what}")
+        if name == "processes":
+            lk_evidence["new_processes"] = seen.new_processes()[:20]
+    assert not wrong, f"each of {calls} calls leaves {' and '.join(wrong)} behind"
+    memory = trends["memory_bytes"]
+    lk_evidence.summary = (
+        f"{calls} calls left no process, descriptor or file; memory {memory.slope / 1e6:+.2f} MB per call "
+        f"(standard error {memory.stderr / 1e6:.2f})"
+    )

@@ -263,6 +263,19 @@ class Worker:
         """Send a signal to one process inside the container, by its pid there."""
         self.beside("sh", "-c", f"kill -{name.removeprefix('SIG')} {pid}")
 
+    def written(self) -> tuple[list[str], int]:
+        """Files and folders that were added to the container's writable layer, and how many bytes it holds."""
+        from docker.errors import APIError
+
+        added = 1  # as the engine numbers the kinds of changes
+        try:
+            changes = self.container.diff() or []
+            listed = self._session.client.api.containers(all=True, size=True, filters={"id": str(self.container.id)})
+        except APIError as error:
+            raise StageError(f"the worker's files cannot be listed: {' '.join(str(error).split())[:200]}") from error
+        paths = [str(change["Path"]) for change in changes if change["Kind"] == added]
+        return paths, int(listed[0].get("SizeRw") or 0) if listed else 0
+
     # -- load
 
     def program(self) -> str:

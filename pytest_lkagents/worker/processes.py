@@ -9,7 +9,7 @@ SEPARATOR = "--lkagents--"
 
 # $$ is the observer's own shell: it and its children are left out. Everything in one call, so that it is one moment.
 SCRIPT = f"""
-ps -eo pid=,ppid=,uid=,args= | awk -v me=$$ '$1 != me && $2 != me'
+ps -eo pid=,ppid=,uid=,stat=,args= | awk -v me=$$ '$1 != me && $2 != me'
 echo {SEPARATOR}
 ss -Htnp state established
 echo {SEPARATOR}
@@ -19,12 +19,18 @@ ss -Hlntup
 
 @dataclass(frozen=True)
 class Process:
-    """``pid`` and ``uid`` as the worker's own container sees them."""
+    """``pid`` and ``uid`` as the worker's own container sees them; ``state`` as ps writes it, such as ``Sl``."""
 
     pid: int
     ppid: int
     uid: int
     args: str
+    state: str = ""
+
+    @property
+    def zombie(self) -> bool:
+        """Whether it has ended and nobody asked for its exit code."""
+        return self.state.startswith("Z")
 
 
 @dataclass(frozen=True)
@@ -45,16 +51,23 @@ class Snapshot:
         """For each connection to ``peer``, the pid of the process that holds it (the lowest if it is shared)."""
         return sorted(min(found.pids) for found in self.connections if found.peer == peer and found.pids)
 
+    def zombies(self) -> set[int]:
+        return {process.pid for process in self.processes if process.zombie}
+
+    def living(self) -> dict[int, Process]:
+        """Every process that has not ended, by pid."""
+        return {process.pid: process for process in self.processes if not process.zombie}
+
 
 def parse(output: str) -> Snapshot:
     """From the output of SCRIPT. Raises ValueError when it is not that."""
     table, established, listening = output.split(f"{SEPARATOR}\n")
     processes = []
     for line in table.splitlines():
-        fields = line.split(None, 3)
-        if len(fields) >= 3:
+        fields = line.split(None, 4)
+        if len(fields) >= 4:
             pid, ppid, uid = map(int, fields[:3])
-            processes.append(Process(pid, ppid, uid, fields[3] if len(fields) > 3 else ""))
+            processes.append(Process(pid, ppid, uid, fields[4] if len(fields) > 4 else "", fields[3]))
     connections = []
     for line in established.splitlines():
         fields = line.split()

@@ -1,0 +1,169 @@
+"""What calls leave behind in a worker at rest: processes, descriptors, memory and files, as a trend per call."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pytest_lkagents.checks import StageError, WorkerFault
+from pytest_lkagents.stage import Stage
+from pytest_lkagents.worker.image import Worker
+from pytest_lkagents.worker.processes import Process
+
+from .pool import jobs_of, settle
+
+# Pairs of calls: the first one warms up (imports, caches, idle processes), the others are measured.
+PAIRS = 4
+TALK_SECONDS = 2.0
+# Between pairs; a job that does not end by then is seen in the number of processes.
+REST_SECONDS = 12.0
+# Half an item per call: what is left by every call, or by every second one, is a leak; a pool that grew once is none.
+MOST_ITEMS = 0.5
+# With 1000 calls between two rollouts this is a gigabyte: memory limits and ephemeral storage are of that order.
+MOST_BYTES = 1_000_000
+
+SEPARATOR = "--lkagents--"
+# For each pid: descriptors, then bytes that are its own (anonymous, shared memory, swapped out), whether shared with a
+# parent or not: file pages come and go with the machine's cache. Then the files on every mount but the image's own layer,
+# which the engine compares itself, and the system's.
+SCRIPT = f"""
+for pid in "$@"; do
+  count=$(ls /proc/$pid/fd 2>/dev/null | wc -l)
+  kib=$(awk '/^(RssAnon|RssShmem|VmSwap):/ {{sum += $2}} END {{print sum + 0}}' /proc/$pid/status 2>/dev/null)
+  echo "$pid $count ${{kib:-0}}"
+done
+echo {SEPARATOR}
+awk '$(NF-2) ~ /^(overlay|proc|sysfs|cgroup2?|mqueue|devpts)$/ {{next}}
+  $5 !~ /^\\/(proc|sys)(\\/|$)/ {{print $5}}' /proc/1/mountinfo | while read -r mount; do
+  find "/proc/1/root$mount/" -xdev -type f -printf '%s %p\\n' 2>/dev/null
+done
+true
+"""
+
+
+@dataclass(frozen=True)
+class Rest:
+    """One moment at rest, after ``calls`` calls: descriptors and bytes by process, files by path with their bytes."""
+
+    calls: int
+    processes: dict[int, Process]
+    descriptors: dict[int, int]
+    memory: dict[int, int]
+    files: dict[str, int]
+    layer_bytes: int
+
+
+@dataclass(frozen=True)
+class Trend:
+    """A least-squares line through ``values`` over the calls; ``stderr`` is the slope's standard error."""
+
+    values: tuple[float, ...]
+    slope: float
+    stderr: float
+
+    def exceeds(self, bound: float) -> bool:
+        """Whether it grows by more than ``bound`` per call beyond doubt."""
+        return self.slope - 2 * self.stderr > bound
+
+    def evidence(self) -> dict[str, object]:
+        return {
+            "at_rest": [round(value, 1) for value in self.values],
+            "per_call": round(self.slope, 3),
+            "stderr": round(self.stderr, 3),
+        }
+
+
+def trend(calls: Sequence[int], values: Sequence[float]) -> Trend:
+    """Raises ValueError for less than three points, which have no standard error."""
+    count = len(calls)
+    if count < 3 or count != len(values):
+        raise ValueError("a trend needs three points")
+    middle, level = sum(calls) / count, sum(values) / count
+    spread = sum((x - middle) ** 2 for x in calls)
+    slope = sum((x - middle) * (y - level) for x, y in zip(calls, values, strict=True)) / spread
+    rest = sum((y - level - slope * (x - middle)) ** 2 for x, y in zip(calls, values, strict=True))
+    return Trend(tuple(values), slope, math.sqrt(rest / (count - 2) / spread))
+
+
+@dataclass
+class Leftovers:
+    """``rests`` are the baseline and a moment after each further pair of calls."""
+
+    rests: list[Rest] = field(default_factory=list)
+
+    def survivors(self) -> dict[int, Process]:
+        """The processes that were there all the time."""
+        first, *others = (rest.processes for rest in self.rests)
+        return {pid: process for pid, process in first.items() if all(pid in other for other in others)}
+
+    def trends(self) -> dict[str, Trend]:
+        calls = [rest.calls for rest in self.rests]
+        kept = self.survivors()
+        return {
+            "processes": trend(calls, [len(rest.processes) for rest in self.rests]),
+            "descriptors": trend(calls, [sum(rest.descriptors[pid] for pid in kept) for rest in self.rests]),
+            "memory_bytes": trend(calls, [sum(rest.memory[pid] for pid in kept) for rest in self.rests]),
+            "files": trend(calls, [len(rest.files) for rest in self.rests]),
+            "file_bytes": trend(calls, [sum(rest.files.values()) + rest.layer_bytes for rest in self.rests]),
+        }
+
+    def new_files(self) -> list[str]:
+        return sorted(set(self.rests[-1].files) - set(self.rests[0].files))
+
+    def new_processes(self) -> list[str]:
+        first, last = self.rests[0].processes, self.rests[-1].processes
+        return [f"{pid} {process.state} {process.args[:100]}" for pid, process in last.items() if pid not in first]
+
+
+def observe(stage: Stage) -> Leftovers:
+    """Raises WorkerFault when calls are not served."""
+    worker = stage.worker("tidy")
+    stage.wait_idle(worker)
+    own = worker.snapshot().holders_of(worker.server_peer)
+    seen = Leftovers()
+    calls = 0
+    for _ in range(PAIRS + 1):
+        placed, jobs = _two_calls(stage, worker, own)
+        calls += placed
+        seen.rests.append(measure(stage, worker, calls, jobs - set(own)))
+    return seen
+
+
+def _two_calls(stage: Stage, worker: Worker, own: list[int]) -> tuple[int, set[int]]:
+    """Two calls side by side, one if the worker takes no more: how many, and who served them."""
+    caller = stage.caller(worker)
+    try:
+        call = stage.served_call(caller)
+        placed = 1
+        try:
+            call = stage.served_call(caller, tries=1)
+            placed = 2
+        except WorkerFault:
+            pass
+        jobs = set(jobs_of(worker, own, worker.snapshot()))
+        call.wait_until_agent_talks(TALK_SECONDS)
+        return placed, jobs
+    finally:
+        caller.close()
+
+
+def measure(stage: Stage, worker: Worker, calls: int, jobs: set[int]) -> Rest:
+    """Wait until the jobs have ended and the worker rests, then count. Raises StageError if it cannot be read."""
+    now = settle(stage, worker, jobs, REST_SECONDS)
+    output = worker.beside("sh", "-c", SCRIPT, "sh", *(str(process.pid) for process in now.processes))
+    table, separator, listed = output.partition(f"{SEPARATOR}\n")
+    if not separator:
+        raise StageError("the worker's processes and files cannot be read")
+    descriptors, memory = {}, {}
+    for line in table.splitlines():
+        pid, count, kib = map(int, line.split())
+        descriptors[pid], memory[pid] = count, kib * 1024
+    files = {}
+    for line in listed.splitlines():
+        size, _, path = line.partition(" ")
+        files[path.removeprefix("/proc/1/root")] = int(size) if size.isdigit() else 0
+    added, layer_bytes = worker.written()
+    files.update(dict.fromkeys(added, 0))
+    processes = {process.pid: process for process in now.processes}
+    return Rest(calls, processes, descriptors, memory, files, layer_bytes)

@@ -1,0 +1,415 @@
+"""The worker's pool of job processes, seen from outside: who serves a call, and what the others notice when one of them
+comes to harm. A job's process is the one that holds its connection to the server."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pytest_lkagents.busyness import Reading
+from pytest_lkagents.callers.caller import Call
+from pytest_lkagents.callers.continuity import STEADY_SECONDS, Continuity
+from pytest_lkagents.checks import NotJudgeable, StageError, WorkerFault
+from pytest_lkagents.clock import DeadlineMissed, poll
+from pytest_lkagents.stage import Stage
+from pytest_lkagents.worker.image import Worker
+from pytest_lkagents.worker.processes import Process, Snapshot
+
+from .drains import Kept
+
+# A call that is harmed by its neighbour's end is cut within a second or two.
+WATCH_SECONDS = 5.0
+LOOK_SECONDS = 0.25
+# For a signal to take effect, on a busy machine.
+SIGNAL_SECONDS = 5.0
+OTHER_ENDED = "the process of its job ended too"
+# A process without memory fails at its next large allocation; one that has all it needs may never make one.
+STARVE_SECONDS = 5.0
+# A worker may refuse calls from here on; the lowest threshold in use is 0.7.
+BUSY_SHARE = 0.6
+# SDKs keep up to four idle processes; after so many calls every one of them has served.
+MOST_IDLE = 6
+
+
+def jobs_of(worker: Worker, own: list[int], now: Snapshot) -> list[int]:
+    """For each job connection the pid that holds it; ``own`` are the holders without a job."""
+    # The worker's own connections may belong to a process that holds job connections too: so they are counted.
+    return sorted((Counter(now.holders_of(worker.server_peer)) - Counter(own)).elements())
+
+
+def require_own_processes(own: list[int], jobs: list[int], count: int = 2) -> None:
+    """Raises NotJudgeable unless ``count`` jobs can be seen, each in a process of its own."""
+    if len(jobs) < count:
+        raise NotJudgeable(f"only {len(jobs)} connections of jobs to the server can be seen in the worker's container")
+    if set(jobs) & set(own) or len(set(jobs)) < count:
+        raise NotJudgeable("jobs have no processes of their own: see jobs.own-process")
+
+
+@dataclass
+class Pair:
+    """Two calls at once; ``left`` is when both callers had hung up (monotonic seconds)."""
+
+    worker: Worker
+    before: Snapshot
+    own: list[int]
+    jobs: list[int]
+    left: float
+
+
+def pair(stage: Stage) -> Pair:
+    worker = stage.worker("shared")
+    stage.wait_idle(worker)
+    before = worker.snapshot()
+    own = before.holders_of(worker.server_peer)
+    caller = stage.caller(worker)
+    try:
+        stage.served_call(caller)
+        stage.served_call(caller)
+        jobs = jobs_of(worker, own, worker.snapshot())
+    finally:
+        caller.close()
+    return Pair(worker, before, own, jobs, time.monotonic())
+
+
+@dataclass
+class Harm:
+    """What came of one job's harm. Seconds count from the act; None: it did not happen."""
+
+    pid: int
+    trouble: str | None = None
+    trouble_s: float | None = None
+    worker_trouble: str | None = None
+    served_s: float | None = None
+    not_served: str | None = None
+    evidence: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> str | None:
+        """What is wrong, the worst first."""
+        if self.worker_trouble is not None:
+            return self.worker_trouble
+        if self.trouble is not None:
+            return f"another call was harmed after {self.trouble_s} s: {self.trouble}"
+        return self.not_served
+
+
+class Scene:
+    """Two calls on one worker, each served by a process of its own; an act harms one of the processes, ``observe``
+    says what the other call, the worker and a new call notice of it."""
+
+    def __init__(self, stage: Stage, role: str) -> None:
+        self.stage = stage
+        self.worker = stage.worker(role)
+        self.caller = stage.caller(self.worker)
+        self.began = 0.0
+
+    def observe(self, act: Callable[[Scene], None], undo: Callable[[Scene], None] = lambda _: None) -> Harm:
+        """Raises NotJudgeable when jobs share a process, WorkerFault when two calls cannot be had, StageError."""
+        try:
+            self._place()
+            before = self.worker.reading()
+            try:
+                act(self)
+                self.watch(WATCH_SECONDS)
+                harm = self._judge(before)
+            finally:
+                undo(self)
+            return harm
+        finally:
+            self.caller.close()
+
+    def _place(self) -> None:
+        stage, worker = self.stage, self.worker
+        stage.wait_idle(worker)
+        own = worker.snapshot().holders_of(worker.server_peer)
+        # The older call is the bystander: it has been heard for longer.
+        bystander = stage.served_call(self.caller)
+        first = jobs_of(worker, own, worker.snapshot())
+        self.call = stage.served_call(self.caller)
+        now = worker.snapshot()
+        jobs = jobs_of(worker, own, now)
+        require_own_processes(own, jobs)
+        victims = [pid for pid in jobs if pid not in first]
+        if not victims or not first:
+            raise StageError("it cannot be told which process serves which call")
+        self.pid = victims[0]
+        self.other_pid = first[0]
+        self.process = now.living()[self.pid]
+        if bystander.wait_until_agent_talks(5) is not None:
+            heard = bystander.heard.first or 0.0
+            # Heard for a while, an agent is known to talk on, or to make pauses.
+            with contextlib.suppress(DeadlineMissed):
+                poll(lambda: time.monotonic() - heard > STEADY_SECONDS, what="baseline", seconds=STEADY_SECONDS + 1)
+        self.kept = Kept(bystander, Continuity(bystander))
+        self.harm = Harm(self.pid, evidence={"harmed_pid": self.pid, "harmed_process": self.process.args[:120]})
+        self.began = time.monotonic()
+
+    @property
+    def passed(self) -> float:
+        return time.monotonic() - self.began
+
+    def act_now(self) -> None:
+        """From here on seconds are counted."""
+        self.began = time.monotonic()
+
+    def look(self) -> None:
+        self.stage.raise_if_closing()
+        self.kept.look(self.passed)
+        if self.kept.suspected:
+            self.look_closer()
+        if self.harm.worker_trouble is None and not self.worker.is_running:
+            self.harm.worker_trouble = (
+                f"the whole worker ended after {self.passed:.1f} s with exit code {self.worker.exit_code}"
+            )
+
+    def look_closer(self) -> None:
+        """Whether the other call's job has lost its process: that is certain, however busy the machine is."""
+        with contextlib.suppress(WorkerFault):
+            if self.kept.trouble is None and self.other_pid not in self.worker.snapshot().living():
+                self.kept.trouble, self.kept.trouble_s = OTHER_ENDED, round(self.passed, 1)
+
+    def watch(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
+        """Look on for ``seconds`` (longer while something is suspected); whether ``until`` came true."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end or self.kept.suspected:
+            self.look()
+            if until():
+                return True
+            if self.harm.worker_trouble is not None or self.kept.trouble is not None:
+                return False
+            time.sleep(LOOK_SECONDS)
+        return False
+
+    def signal(self, name: str, done: Callable[[Process | None], bool]) -> None:
+        """Send a signal to the job's process. Raises StageError if it has no effect."""
+        self.worker.signal_process(self.pid, name)
+
+        def effect() -> bool:
+            try:
+                return done(self.worker.snapshot().living().get(self.pid))
+            except WorkerFault:
+                return True  # the whole worker is gone, which ``look`` will say
+
+        try:
+            poll(effect, what=name, seconds=SIGNAL_SECONDS)
+        except DeadlineMissed as missed:
+            raise StageError(f"{name} has no effect on process {self.pid} of the worker") from missed
+
+    def kill(self) -> None:
+        self.signal("SIGKILL", lambda process: process is None)
+
+    def _judge(self, before: Reading) -> Harm:
+        harm, kept, worker = self.harm, self.kept, self.worker
+        self.look_closer()
+        harm.trouble, harm.trouble_s = kept.trouble, kept.trouble_s
+        harm.evidence["bystander"] = kept.continuity.evidence()
+        harm.evidence["watched_s"] = round(self.passed, 1)
+        if harm.worker_trouble is None and not worker.wire.transcript.live():
+            harm.worker_trouble = "the worker is no longer registered"
+        harm.evidence["other_call"] = harm.trouble or "went on"
+        if harm.verdict is None:
+            self._call_anew()
+            harm.evidence["new_call_served_after_s"] = harm.served_s
+        harm.evidence["registered"] = bool(worker.wire.transcript.live())
+        certain = kept.trouble == OTHER_ENDED or (kept.trouble or "").endswith("left the call") or not worker.is_running
+        if harm.verdict is not None and not certain:
+            self.stage.raise_if_too_busy(worker, before)
+        return harm
+
+    def _call_anew(self) -> None:
+        """A new call; a worker that refuses because it is full is asked again once it has nothing else to do."""
+        harm = self.harm
+        began = time.monotonic()
+        try:
+            call = self.stage.served_call(self.caller)
+        except WorkerFault as fault:
+            if self._accepted(began):
+                harm.not_served = f"a new call is taken and never served: {fault}"
+                return
+            self.kept.hang_up(self.passed)
+            self.call.leave()
+            looked = self.worker.reading()
+            harm.evidence["refused_beside_other_calls"] = True
+            try:
+                call = self.stage.served_call(self.caller)
+            except WorkerFault:
+                self._raise_if_rightly_full(looked)
+                harm.not_served = f"no new call is served: {self._said(began)}"
+                return
+        harm.served_s = round(min(call.agents.values()) - call.joined, 2)
+
+    def _raise_if_rightly_full(self, since: Reading) -> None:
+        """A worker without a call that refuses: it may be for the CPU that others use. Raises StageError then."""
+        now = self.worker.reading()
+        seconds = now.at - since.at
+        machine = (now.busy - since.busy) / seconds / (os.cpu_count() or 1)
+        own = (now.worker - since.worker) / seconds / (self.worker.cpus or os.cpu_count() or 1)
+        if max(machine, own) > BUSY_SHARE:
+            raise StageError(
+                f"this machine is too busy to judge: the worker refuses calls, with {machine:.0%} of the machine's CPU in use"
+            )
+
+    def _answers(self, since: float) -> list[bool | None]:
+        return [asked.available for asked in self.worker.wire.transcript.questions(since) if not asked.probe]
+
+    def _accepted(self, since: float) -> bool:
+        return any(self._answers(since))
+
+    def _said(self, since: float) -> str:
+        """What the worker said to the calls that it did not get or take."""
+        answers = self._answers(since)
+        if not answers:
+            return "the server does not even ask the worker (full, or lost)"
+        refused = sum(answer is False for answer in answers)
+        return f"asked {len(answers)} times, the worker refused {refused} times and did not answer {answers.count(None)} times"
+
+
+def crash(stage: Stage) -> Harm:
+    """SIGKILL, as the kernel and a fault of a native library end a process."""
+
+    def act(scene: Scene) -> None:
+        scene.act_now()
+        scene.kill()
+
+    return Scene(stage, "crashing").observe(act)
+
+
+def freeze(stage: Stage) -> Harm:
+    """SIGSTOP: a process that is there and answers nobody, like one whose event loop is blocked."""
+
+    def act(scene: Scene) -> None:
+        scene.act_now()
+        scene.signal("SIGSTOP", lambda process: process is None or process.state.startswith("T"))
+
+    def undo(scene: Scene) -> None:
+        scene.harm.evidence["frozen_for_s"] = round(scene.passed, 1)
+        scene.worker.signal_process(scene.pid, "SIGCONT")
+        scene.worker.signal_process(scene.pid, "SIGKILL")
+
+    return Scene(stage, "frozen").observe(act, undo)
+
+
+# Its own user may lower a process's limits, root without SYS_RESOURCE may not. The limit is the size that it has, so that
+# every further mapping fails with ENOMEM.
+LIMIT = """
+status=/proc/$1/status
+uid=$(awk '/^Uid:/ {print $2}' $status) gid=$(awk '/^Gid:/ {print $2}' $status)
+size=$(awk '/^VmSize:/ {print $2 * 1024}' $status)
+setpriv --reuid "$uid" --regid "$gid" --clear-groups prlimit --pid "$1" --as="$size" && echo "$size"
+"""
+
+
+def starve(stage: Stage) -> Harm:
+    """The address space of one job's process is limited to what it has; if that does not end it, SIGKILL does, as the
+    kernel's OOM killer would."""
+
+    def act(scene: Scene) -> None:
+        evidence = scene.harm.evidence
+        scene.act_now()
+        size = scene.worker.beside("sh", "-c", LIMIT, "sh", str(scene.pid)).strip()
+        if not size.isdigit():
+            raise NotJudgeable("the engine does not let the memory of a job's process be limited")
+        evidence["address_space_limit_bytes"] = int(size)
+
+        def ended() -> bool:
+            try:
+                return scene.pid not in scene.worker.snapshot().living()
+            except WorkerFault:
+                return True
+
+        if scene.watch(STARVE_SECONDS, ended):
+            evidence["ended_by"] = "itself, when an allocation failed"
+            evidence["ended_after_s"] = round(scene.passed, 1)
+            return
+        evidence["call_of_the_limited_job"] = _state(scene.call)
+        evidence["ended_by"] = f"SIGKILL, as by the kernel's OOM killer, since it lived {scene.passed:.0f} s with the limit"
+        scene.kill()
+
+    return Scene(stage, "limited").observe(act)
+
+
+def _state(call: Call) -> str:
+    if not call.agents_present:
+        return "the agent left"
+    return "the agent fell silent" if call.heard.first is not None and call.silence > STEADY_SECONDS else "went on"
+
+
+# -- idle processes
+
+
+def _kind(process: Process) -> tuple[int, str]:
+    """What job processes of one worker have in common: their parent and, but for numbers, their command line."""
+    return process.ppid, re.sub(r"\d+", "#", process.args)
+
+
+@dataclass
+class Idle:
+    """Idle job processes of a worker at rest; ``calls`` is how many it took to know them."""
+
+    pids: list[int]
+    kinds: set[tuple[int, str]]
+    calls: int
+
+
+def find_idle(stage: Stage, worker: Worker) -> Idle:
+    """Learn from calls which processes wait for a job: those like the ones that were seen waiting and then served.
+
+    Other helpers may look the same (a fork server's children do). So only those count that were born after the first
+    look, and calls are placed until one is served by such a one: then the earlier ones have had their turn.
+    """
+    stage.wait_idle(worker)
+    first = before = worker.snapshot()
+    own = first.holders_of(worker.server_peer)
+    protected = set(own) | {process.ppid for process in first.processes}
+    kinds: set[tuple[int, str]] = set()
+    calls = 0
+    while calls < MOST_IDLE:
+        calls += 1
+        caller = stage.caller(worker)
+        try:
+            stage.served_call(caller)
+            jobs = jobs_of(worker, own, worker.snapshot())
+        finally:
+            caller.close()
+        require_own_processes(own, jobs, 1)
+        pid = jobs[0]
+        if pid not in before.living():
+            raise NotJudgeable("the worker starts a process when a job comes: it has no idle ones")
+        kinds.add(_kind(before.living()[pid]))
+        before = settle(stage, worker, {pid}, stage.settings.exit_timeout)
+        if pid not in first.living():
+            break
+    else:
+        raise NotJudgeable(f"the worker has more than {MOST_IDLE - 1} idle processes, or none that is known to be one")
+    known, parents = first.living(), {process.ppid for process in before.processes}
+    pids = [
+        process.pid
+        for process in before.living().values()
+        if _kind(process) in kinds and process.pid not in known and process.pid not in protected | parents
+    ]
+    if not pids:
+        raise NotJudgeable("no idle job process was found in the worker")
+    return Idle(pids, kinds, calls)
+
+
+def settle(stage: Stage, worker: Worker, gone: set[int], seconds: float) -> Snapshot:
+    """The processes once those have ended and nothing comes or goes for a second, or after ``seconds``."""
+    stage.wait_idle(worker)
+    last: list[Snapshot] = [worker.snapshot()]
+
+    def rests() -> bool:
+        stage.raise_if_closing()
+        now = worker.snapshot()
+        same = {process.pid for process in now.processes} == {process.pid for process in last[0].processes}
+        last[0] = now
+        return same and not gone & set(now.living())
+
+    with contextlib.suppress(DeadlineMissed):
+        poll(rests, what="rest", seconds=seconds, every=1)
+    return last[0]

@@ -1,0 +1,126 @@
+"""One job misbehaves, the worker and its other calls go on: shown with a user's own test; and how leftovers are judged."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pytest_lkagents.checks import NotJudgeable
+from pytest_lkagents.worker.processes import SEPARATOR, parse
+from suites.leftovers import trend
+from suites.pool import jobs_of, require_own_processes
+
+from .test_workers import image
+
+USERS_TEST = """
+import time
+
+import pytest
+
+
+def until(condition, seconds):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return condition()
+
+
+def jobs(worker):
+    return worker.snapshot().holders_of(worker.server_peer)[1:]
+
+
+def misbehaves(how, worker, call):
+    if how == "raises":
+        return until(lambda: not call.agents_present, 20)
+    if how == "blocks":
+        return until(lambda: call.silence > 3, 20)
+    call.leave()
+    time.sleep(5)
+    return len(jobs(worker)) == 2
+
+
+def test_other_calls_go_on(lk_worker, lk_caller):
+    first = lk_caller.join()
+    assert first.wait_until_agent_talks(20) is not None
+    other = lk_caller.join()
+    assert other.wait_until_agent_talks(20) is not None
+    assert misbehaves(lk_worker.environment["MISBEHAVE"], lk_worker, first)
+    time.sleep(5)
+    assert other.agents_present
+    assert other.silence < 2.5
+    with lk_caller.join() as late:
+        assert late.wait_until_agent_talks(20) is not None
+    other.leave()
+    assert lk_worker.is_running
+"""
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("how", ["raises", "never-ends", "blocks"])
+def test_a_job_that_misbehaves_harms_nobody_else(how: str, lk, tmp_path: Path) -> None:
+    tag, _ = image("good", "odd-first-job")
+    (tmp_path / "test_mine.py").write_text(USERS_TEST)
+    run = lk("--lk-image", tag, "--lk-env", f"MISBEHAVE={how}", "test_mine.py")
+    assert run.code == 0, run.output
+    assert re.search(r"\b1 passed\b", run.output), run.output
+
+
+@pytest.mark.parametrize(
+    ("values", "slope", "exceeds"),
+    [
+        ((5, 7, 9, 11, 13), 1.0, True),  # one each
+        ((5, 6, 7, 8, 9), 0.5, False),  # exactly the bound
+        ((4, 8, 8, 8, 8), 0.4, False),  # a pool that grew once
+        ((10, 0, 20, 5, 30), 2.25, False),  # too noisy to tell
+        ((9, 7, 5, 3, 1), -1.0, False),
+    ],
+)
+def test_only_growth_beyond_doubt_is_a_leftover(values: tuple[int, ...], slope: float, exceeds: bool) -> None:
+    found = trend([2, 4, 6, 8, 10], values)
+    assert found.slope == pytest.approx(slope)
+    assert found.exceeds(0.5) is exceeds
+
+
+def test_a_trend_needs_three_points() -> None:
+    with pytest.raises(ValueError, match="three points"):
+        trend([1, 2], [0, 0])
+
+
+OUTPUT = f"""\
+    1     0 10001 Ssl  python agent.py start
+   13     1 10001 S    python -c from multiprocessing.forkserver import main
+   17    13 10001 Sl   python -c from multiprocessing.forkserver import main
+   21    17 10001 S    cat
+   22     1 10001 Z    [cat] <defunct>
+{SEPARATOR}
+0 0 10.0.0.2:1 10.0.0.1:7880 users:(("python",pid=1,fd=9))
+0 0 10.0.0.2:2 10.0.0.1:7880 users:(("python",pid=17,fd=9))
+0 0 10.0.0.2:3 10.0.0.9:443 users:(("python",pid=17,fd=10))
+{SEPARATOR}
+"""
+
+
+def test_a_snapshot_knows_who_lives() -> None:
+    seen = parse(OUTPUT)
+    assert seen.zombies() == {22}
+    assert set(seen.living()) == {1, 13, 17, 21}
+    assert seen.living()[17].state == "Sl"
+
+
+class Watched:
+    server_peer = "10.0.0.1:7880"
+
+
+def test_a_job_is_who_holds_a_connection_more_than_before() -> None:
+    seen = parse(OUTPUT)
+    assert jobs_of(Watched(), [1], seen) == [17]
+    # A worker whose own process holds a second connection runs the job itself.
+    assert jobs_of(Watched(), [1], parse(OUTPUT.replace("pid=17,fd=9", "pid=1,fd=12"))) == [1]
+
+
+@pytest.mark.parametrize(("own", "jobs"), [([1], [1, 17]), ([1], [17, 17]), ([1], [17])])
+def test_jobs_that_share_a_process_are_not_judged_twice(own: list[int], jobs: list[int]) -> None:
+    with pytest.raises(NotJudgeable):
+        require_own_processes(own, jobs)
