@@ -70,7 +70,7 @@ def drain(lk_stage: Stage, selected: set[str]) -> Callable[[], drains.Drain]:
     together = "rollout.sigterm-stops-new-jobs" in selected
     limited = drains.LIMIT_SECONDS if "rollout.sigterm-drains" in selected else drains.DRAIN_SECONDS
     hold = lk_stage.settings.drain_hold or limited
-    return Ahead(lk_stage, lambda stage: drains.by_stop_signal(stage, calls=3 if whole else 1, together=together, hold=hold))
+    return Ahead(lk_stage, lambda stage: drains.by_stop_signal(stage, calls=4 if whole else 1, together=together, hold=hold))
 
 
 @pytest.fixture(scope="session")
