@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pytest_lkagents.checks import PROFILES, Waiver, parse_waiver
+from pytest_lkagents.command_line import CommandError, parse
 
 if TYPE_CHECKING:
     import pytest
@@ -40,6 +41,7 @@ class Option:
 
 OPTIONS = (
     Option("lk_image", "image of the worker under test", metavar="IMAGE"),
+    Option("lk_command", "command that starts the worker under test as a process here, without a shell", metavar="COMMAND"),
     Option("lk_profile", f"which checks run: {', '.join(PROFILES)} (default: core)", metavar="PROFILE"),
     Option("lk_suite", "packaged suites or single checks to run, separated by commas", metavar="NAMES"),
     Option("lk_agent_name", "name under which the worker's agent is dispatched (default: as registered)", metavar="NAME"),
@@ -68,9 +70,15 @@ OPTIONS = (
 
 @dataclass(frozen=True)
 class Settings:
-    """Seconds, cores and bytes throughout. ``env`` holds the env file's and ``--lk-env``'s variables."""
+    """Seconds, cores and bytes throughout. ``env`` holds the env file's and ``--lk-env``'s variables.
+
+    There is an ``image`` or a ``command`` (its words, as typed, and where it runs), never both.
+    """
 
     image: str | None = None
+    command: tuple[str, ...] = ()
+    command_text: str = ""
+    command_dir: Path | None = None
     profile: str = "core"
     suites: tuple[str, ...] = ()
     agent_name: str | None = None
@@ -96,7 +104,7 @@ class Settings:
     @property
     def active(self) -> bool:
         """Whether there is something to judge."""
-        return self.image is not None
+        return self.image is not None or bool(self.command)
 
 
 def declare(parser: pytest.Parser) -> None:
@@ -187,9 +195,15 @@ def read(config: pytest.Config) -> Settings:
     health_path = text("lk_health_path") or "/"
     if not health_path.startswith("/"):
         raise SettingsError(f"lk_health_path: {health_path!r} does not start with a slash")
+    command = None
+    if (command_text := text("lk_command")) is not None:
+        command = parse_command(command_text, origin("lk_command"), {name: source for name, (_, source) in given.items()})
     defaults = Settings()
     return Settings(
         image=text("lk_image"),
+        command=command or (),
+        command_text=command_text or "",
+        command_dir=_path(config, ".", origin("lk_command")) if command else None,
         profile=choice("lk_profile", PROFILES, defaults.profile),
         suites=tuple(name.strip() for name in (text("lk_suite") or "").split(",") if name.strip()),
         agent_name=text("lk_agent_name"),
@@ -248,6 +262,19 @@ def _path(config: pytest.Config, text: str, origin: str) -> Path:
         return path
     base = config.invocation_params.dir if origin.startswith("--") else (config.inipath or config.rootpath / "x").parent
     return Path(base) / path
+
+
+def parse_command(text: str, origin: str, others: dict[str, str]) -> tuple[str, ...]:
+    """The command's words. ``others`` are the options given, by name, as they were given."""
+    if "lk_image" in others:
+        raise SettingsError(f"{origin} and {others['lk_image']}: give one of them, there is one worker to judge")
+    for option in ("lk_cpus", "lk_memory"):
+        if option in others:
+            raise SettingsError(f"{others[option]}: a process here cannot be limited; leave it away, or give --lk-image")
+    try:
+        return parse(text)
+    except CommandError as error:
+        raise SettingsError(f"{origin}: {error}") from None
 
 
 def _size(text: str | None, origin: str) -> int | None:
