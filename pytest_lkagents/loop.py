@@ -25,10 +25,13 @@ class EventLoop:
         self._stack = ExitStack()
         self._portal: Any = None
         self._lock = threading.Lock()
+        self._closed = False
 
     def run(self, function: Callable[..., Awaitable[T]], *arguments: object) -> T:
-        """Run a coroutine function there and return its result. Raises StageError if it never ends."""
+        """Run a coroutine function there and return its result. Raises StageError if it never ends, or after close."""
         with self._lock:
+            if self._closed:
+                raise StageError(f"{self._what} is closed")
             if self._portal is None:
                 from anyio.from_thread import start_blocking_portal
 
@@ -42,7 +45,9 @@ class EventLoop:
         return result
 
     def close(self) -> None:
-        portal, self._portal = self._portal, None
+        with self._lock:
+            portal, self._portal = self._portal, None
+            self._closed = True
         if portal is not None:
             closing = threading.Thread(target=self._stack.close, daemon=True)
             closing.start()

@@ -108,6 +108,8 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(
             "--lk-command: workers of several test processes would want the same ports; leave -n away (-n 0)"
         )
+    if settings.from_image is not None and settings.image is None:
+        raise pytest.UsageError("--lk-from: nothing replaces it; give --lk-image too")
     if settings.active:
         _select_packaged(config, settings)
 
@@ -174,6 +176,8 @@ def _require(settings: Settings) -> None:
     try:
         if settings.image is not None:
             engine.find_image(client, settings.image)
+        if settings.from_image is not None:
+            engine.find_image(client, settings.from_image)
     finally:
         client.close()
 

@@ -11,7 +11,8 @@ from pytest_lkagents.secrets import new_api_secret
 @dataclass(frozen=True)
 class Role:
     """How a worker is put on the stage. ``registered``: ready for use only once it has registered; ``beside``: the role
-    on whose server it is; ``cpus``: its limit in cores where the user sets none."""
+    on whose server it is; ``cpus``: its limit in cores where the user sets none; ``old``: of the image that is replaced
+    (--lk-from) where one is given."""
 
     registered: bool = True
     server_up: bool = True
@@ -20,6 +21,7 @@ class Role:
     replace: Callable[[], dict[str, str]] | None = None
     beside: str | None = None
     cpus: float | None = None
+    old: bool = False
 
 
 def _renamed() -> dict[str, str]:
@@ -36,6 +38,14 @@ ROLES = {
     "early": Role(registered=False, server_up=False),
     "stopped": Role(),
     "draining": Role(),
+    "interrupted": Role(),
+    "insisted": Role(),
+    "unconnected": Role(),
+    "engine-stopped": Role(),
+    "patient": Role(),
+    "starting": Role(registered=False),
+    "old": Role(old=True),
+    "new": Role(beside="old"),
     "reconnecting": Role(),
     "without-url": Role(registered=False, without=("LIVEKIT_URL",)),
     "without-key": Role(registered=False, without=("LIVEKIT_API_KEY",)),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 PROBE_IMAGE = "pytest-lkagents/probe:1"
 SERVER_IMAGE = "livekit/livekit-server:v1.13.5"
+LONGEST_HOLD = 3600.0
 LOCAL_HOSTS = {"localhost", "127.0.0.1", "::1", "host.docker.internal"}
 
 
@@ -42,6 +43,7 @@ class Option:
 OPTIONS = (
     Option("lk_image", "image of the worker under test", metavar="IMAGE"),
     Option("lk_command", "command that starts the worker under test as a process here, without a shell", metavar="COMMAND"),
+    Option("lk_from", "image that is running now and would be replaced (default: the same image)", metavar="IMAGE"),
     Option("lk_profile", f"which checks run: {', '.join(PROFILES)} (default: core)", metavar="PROFILE"),
     Option("lk_suite", "packaged suites or single checks to run, separated by commas", metavar="NAMES"),
     Option("lk_agent_name", "name under which the worker's agent is dispatched (default: as registered)", metavar="NAME"),
@@ -52,6 +54,7 @@ OPTIONS = (
     Option("lk_server", "LiveKit server: auto, binary, container or a URL (default: auto)", metavar="SERVER"),
     Option("lk_sessions", "calls that a load check places at most (default: 4)", metavar="CALLS"),
     Option("lk_start_timeout", "seconds a worker has to register (default: 60)", metavar="SECONDS"),
+    Option("lk_drain_hold", "how long a call is kept after the stop signal, such as 90s or 10m", metavar="TIME"),
     Option("lk_strict", "a SHOULD that is not met fails too", "bool"),
     Option("lk_waive", "accept a failing check: CHECK=REASON [until YYYY-MM-DD]; may be repeated", "linelist", "WAIVER"),
     Option("lk_report", "keep what worker and server told each other in this directory", metavar="DIR"),
@@ -79,6 +82,7 @@ class Settings:
     command: tuple[str, ...] = ()
     command_text: str = ""
     command_dir: Path | None = None
+    from_image: str | None = None
     profile: str = "core"
     suites: tuple[str, ...] = ()
     agent_name: str | None = None
@@ -87,6 +91,7 @@ class Settings:
     memory_bytes: int | None = None
     server: str = "auto"
     start_timeout: float = 60
+    drain_hold: float | None = None
     strict: bool = False
     waivers: tuple[Waiver, ...] = ()
     json_path: Path | None = None
@@ -204,6 +209,7 @@ def read(config: pytest.Config) -> Settings:
         command=command or (),
         command_text=command_text or "",
         command_dir=_path(config, ".", origin("lk_command")) if command else None,
+        from_image=text("lk_from"),
         profile=choice("lk_profile", PROFILES, defaults.profile),
         suites=tuple(name.strip() for name in (text("lk_suite") or "").split(",") if name.strip()),
         agent_name=text("lk_agent_name"),
@@ -212,6 +218,7 @@ def read(config: pytest.Config) -> Settings:
         memory_bytes=_size(text("lk_memory"), origin("lk_memory") if "lk_memory" in given else ""),
         server=_server(text("lk_server") or defaults.server, text("lk_allow_remote")),
         start_timeout=number("lk_start_timeout", 1, defaults.start_timeout) or defaults.start_timeout,
+        drain_hold=_duration(text("lk_drain_hold"), origin("lk_drain_hold") if "lk_drain_hold" in given else ""),
         strict=bool(given["lk_strict"][0]) if "lk_strict" in given else False,
         waivers=tuple(waivers),
         json_path=json_path,
@@ -266,6 +273,8 @@ def _path(config: pytest.Config, text: str, origin: str) -> Path:
 
 def parse_command(text: str, origin: str, others: dict[str, str]) -> tuple[str, ...]:
     """The command's words. ``others`` are the options given, by name, as they were given."""
+    if "lk_from" in others:
+        raise SettingsError(f"{others['lk_from']}: a command replaces no image; give --lk-image instead of it")
     if "lk_image" in others:
         raise SettingsError(f"{origin} and {others['lk_image']}: give one of them, there is one worker to judge")
     for option in ("lk_cpus", "lk_memory"):
@@ -286,6 +295,17 @@ def _size(text: str | None, origin: str) -> int | None:
     if size < 6 * 1024**2:
         raise SettingsError(f"{origin}: {text!r} is not a size of at least 6m, such as 512m or 2g")
     return size
+
+
+def _duration(text: str | None, origin: str) -> float | None:
+    """Seconds from ``90``, ``90s`` or ``10m``; at most an hour, which is what the SDKs drain for."""
+    if text is None:
+        return None
+    matched = re.match(r"^(\d+(?:\.\d+)?)\s*(s|m|h)?$", text, re.IGNORECASE)
+    seconds = float(matched[1]) * {"s": 1, "m": 60, "h": 3600}[(matched[2] or "s").lower()] if matched else 0.0
+    if not 1 <= seconds <= LONGEST_HOLD:
+        raise SettingsError(f"{origin}: {text!r} is not a time from 1s to 60m, such as 90s or 10m")
+    return seconds
 
 
 def _server(text: str, allowed_host: str | None) -> str:

@@ -7,13 +7,14 @@ divider), so a call meant for one could be served by another; a server costs hal
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import psutil
@@ -43,6 +44,10 @@ from pytest_lkagents.worker.layers import ImageScan, scan
 if TYPE_CHECKING:
     from docker import DockerClient
 
+T = TypeVar("T")
+
+# Observations that mostly wait run beside the checks, this many at a time.
+OBSERVERS = 2
 # Two workers start at a time: each needs a core for some seconds, and the checks that run meanwhile need one too.
 STARTERS = 2
 
@@ -88,6 +93,8 @@ class Stage:
         self._lock = threading.RLock()
         self._starters = ThreadPoolExecutor(STARTERS, thread_name_prefix="lk-start")
         self._scanner = ThreadPoolExecutor(1, thread_name_prefix="lk-scan")
+        self._observers = ThreadPoolExecutor(OBSERVERS, thread_name_prefix="lk-observe")
+        self._observed: list[Future[Any]] = []
         self._closing = False
 
     # -- opening and closing
@@ -140,6 +147,7 @@ class Stage:
             server.stop()
         self._starters.shutdown(wait=True, cancel_futures=True)
         self._scanner.shutdown(wait=True, cancel_futures=True)
+        self._observers.shutdown(wait=True, cancel_futures=True)
         for server in list(self._servers):
             server.stop()
         for tap in list(self._taps):
@@ -198,10 +206,22 @@ class Stage:
 
     def _wait_quiet(self) -> None:
         with self._lock:
-            under_way: list[Future[Any]] = [*self._futures.values()]
+            under_way: list[Future[Any]] = [*self._futures.values(), *self._observed]
             if self._scan is not None:
                 under_way.append(self._scan)
         wait(under_way, timeout=QUIET_SECONDS)
+
+    def observe_ahead(self, observe: Callable[[Stage], T]) -> Future[T]:
+        """Start an observation that mostly waits; checks which burn CPU wait until it is over."""
+        with self._lock:
+            future = self._observers.submit(observe, self)
+            self._observed.append(future)
+            return future
+
+    def raise_if_closing(self) -> None:
+        """For long waits: raises StageError once the run is being ended."""
+        if self._closing:
+            raise StageError("the stage is closing")
 
     def worker(self, role: str = "shared") -> Worker:
         """The worker of a role (see ROLES), ready. Raises WorkerFault, StageError or NotJudgeable."""
@@ -256,8 +276,7 @@ class Stage:
             transcript.wait(lambda seen: any(not status.full for status in seen.statuses(promised[-1])[-1:]), left)
 
     def _prepare(self, role_name: str, name: str) -> Worker:
-        if self._closing:
-            raise StageError("the stage is closing")
+        self.raise_if_closing()
         role = ROLES[role_name]
         server = self.worker(role.beside).server if role.beside is not None else self._start_server(name)
         if not role.server_up and not server.controllable:
@@ -290,7 +309,10 @@ class Stage:
         if self.settings.image is None:
             return CommandWorker(name, self.settings, self.session, server, tap, self.ledger)
         cpus = role.cpus if self.settings.cpus is None else self.settings.cpus
-        return ImageWorker(name, self.settings, self.session, server, tap, self.ledger, cpus)
+        settings = self.settings
+        if role.old and settings.from_image is not None:
+            settings = dataclasses.replace(settings, image=settings.from_image)
+        return ImageWorker(name, settings, self.session, server, tap, self.ledger, cpus)
 
     def _running(self) -> list[Worker]:
         return [worker for worker in self.workers() if worker.is_running]
@@ -317,9 +339,13 @@ class Stage:
         try:
             return worker.wait_registered().agent_name
         except WorkerFault:
-            if self._closing:
-                raise StageError("the stage is closing") from None
+            self.raise_if_closing()
             raise
+
+    @property
+    def takes_turns(self) -> bool:
+        """Whether workers run one at a time, because they share this machine's ports."""
+        return self._turns is not None
 
     @property
     def controllable(self) -> bool:
@@ -380,6 +406,7 @@ class Stage:
         """Until the call has its agent, or will certainly get none: no worker accepted it while the server waited."""
 
         def settled() -> bool:
+            self.raise_if_closing()
             passed = time.monotonic() - call.joined
             in_time = any(
                 asked.available and (asked.answered_after or 0) < ANSWER_SECONDS

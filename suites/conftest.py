@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TypeVar
+from concurrent.futures import Future
+from typing import Generic, TypeVar
 
 import pytest
 
+from pytest_lkagents.checks import check_of
 from pytest_lkagents.stage import Stage
 
+from . import drains, observations
 from . import load as loads
-from . import observations
 
 T = TypeVar("T")
 
@@ -34,14 +36,57 @@ def _once(observe: Callable[[Stage], T], stage: Stage) -> Callable[[], T]:
     return observed
 
 
+class Ahead(Generic[T]):
+    """The same for an observation that mostly waits: ``begin`` starts it beside the checks."""
+
+    def __init__(self, stage: Stage, observe: Callable[[Stage], T]) -> None:
+        self._stage, self._observe = stage, observe
+        self._future: Future[T] | None = None
+
+    def begin(self) -> Future[T]:
+        if self._future is None:
+            self._future = self._stage.observe_ahead(self._observe)
+        return self._future
+
+    def __call__(self) -> T:
+        return self.begin().result()
+
+
+@pytest.fixture(scope="session")
+def selected(request: pytest.FixtureRequest) -> set[str]:
+    """The ids of the checks of this run: an observation does no more than they need."""
+    return {found.id for item in request.session.items if (found := check_of(item)) is not None}
+
+
 @pytest.fixture(scope="session")
 def first_call(lk_stage: Stage) -> Callable[[], observations.FirstCall]:
     return _once(observations.first_call, lk_stage)
 
 
 @pytest.fixture(scope="session")
-def drain(lk_stage: Stage) -> Callable[[], observations.Drain]:
-    return _once(observations.drain, lk_stage)
+def drain(lk_stage: Stage, selected: set[str]) -> Callable[[], drains.Drain]:
+    """The worker's own stop signal, with calls."""
+    whole = "rollout.drains-every-call" in selected
+    together = "rollout.sigterm-stops-new-jobs" in selected
+    return Ahead(lk_stage, lambda stage: drains.by_stop_signal(stage, calls=3 if whole else 1, together=together))
+
+
+@pytest.fixture(scope="session")
+def interrupt(lk_stage: Stage) -> Callable[[], drains.Drain]:
+    """SIGINT, with a call."""
+    return Ahead(lk_stage, drains.by_interrupt)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def started_ahead(request: pytest.FixtureRequest, lk_stage: Stage, selected: set[str]) -> None:
+    """What mostly waits begins with the run. Under xdist a process does not know which checks it will run; where workers
+    take turns, each observation waits for its own."""
+    if hasattr(request.config, "workerinput") or lk_stage.takes_turns:
+        return
+    needed = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
+    for name in ("drain", "interrupt"):
+        if name in needed:
+            request.getfixturevalue(name).begin()
 
 
 @pytest.fixture(scope="session")

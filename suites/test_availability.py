@@ -11,8 +11,8 @@ from pytest_lkagents.stage import ANSWER_SECONDS, Stage
 from pytest_lkagents.wire.model import Answer, Question
 from pytest_lkagents.worker.base import Worker
 
+from .drains import Drain
 from .load import EXHAUSTED, RECOVER_SECONDS, RISE_SECONDS, Loaded, next_status, wait_free
-from .observations import Drain
 
 # The guide's own word is "periodically"; the SDKs report every 2.5 s, and a load older than this misleads the dispatch.
 REPORT_SECONDS = 10
@@ -157,7 +157,7 @@ def test_refuses_while_full(
     """Asked for a job while it is full, and while it drains, it does not accept."""
     draining = drain()
     asked: dict[str, bool | None] = {}
-    if draining.asked is not None and draining.cut_s is None:
+    if draining.asked is not None and draining.cut_while_held is None:
         asked["draining"] = draining.asked.available
     seen = load()
     if seen.full_after is not None and seen.asked_when_full is not None:

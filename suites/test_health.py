@@ -10,7 +10,7 @@ from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Health, Worker
 
-from .observations import Drain
+from .drains import Drain
 from .test_registration import GIVE_UP_SECONDS, until_not_ready
 
 # Three failed probes in a row are what orchestrators restart a container for, by default.
@@ -114,7 +114,7 @@ def test_answers_while_draining(lk_stage: Stage, lk_evidence: Evidence, drain: C
     if seen.health_port is None:
         raise NotJudgeable("the draining worker had no health endpoint")
     if len(seen.health) < FAILED_PROBES:
-        raise NotJudgeable(f"it did not drain: {seen.cut_how or 'the call was over at once'}")
+        raise NotJudgeable(f"it did not drain: {seen.cut.trouble if seen.cut else 'the call was over at once'}")
     failed = longest = 0
     for status in seen.health:
         failed = failed + 1 if status != 200 else 0

@@ -10,7 +10,11 @@ from pytest_lkagents.secrets import holds_secret
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.layers import tokens_in
 
-from .observations import Drain, Stop
+from .drains import Drain
+from .observations import Stop
+
+# The commands of both SDKs that are not for production.
+DEVELOPMENT = {"dev", "console", "connect"}
 
 
 @check(
@@ -29,12 +33,18 @@ def test_production_mode(lk_stage: Stage, lk_evidence: Evidence, drain: Callable
     seen = drain()
     lk_evidence["health_ports_of_two_starts"] = [health.port if health else None, seen.health_port]
     lk_evidence["arguments"] = seen.arguments[:3]
-    lk_evidence["call_cut_after_signal_s"] = seen.cut_s
+    cut = seen.cut_while_held
+    lk_evidence["call_cut_after_signal_s"] = cut.trouble_s if cut else None
     moving = health is not None and seen.health_port is not None and health.port != seen.health_port
     assert not moving, "the health port differs from start to start, as in development mode"
-    assert seen.cut_s is None, (
-        f"{seen.signal} cuts the call after {seen.cut_s} s ({seen.cut_how}), as in development mode or without a drain"
-    )
+    if cut is not None:
+        words = {word for arguments in seen.arguments for word in arguments.split()}
+        if not words & DEVELOPMENT:
+            raise NotJudgeable(f"{seen.signal} cuts its call, in whatever mode: see rollout.sigterm-drains")
+        raise AssertionError(
+            f"it was started with {' '.join(sorted(words & DEVELOPMENT))!r}, and {seen.signal} cuts the call after "
+            f"{cut.trouble_s} s ({cut.trouble})"
+        )
     lk_evidence.summary = f"its call goes on after {seen.signal}"
 
 

@@ -1,14 +1,193 @@
-"""Section "Rollout"."""
+"""Section "Rollout": a worker that is asked to stop takes nothing new, and loses nothing that it has."""
 
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable
 
-from pytest_lkagents.checks import MUST, Evidence, check
+from pytest_lkagents.callers.continuity import SILENCE_SECONDS
+from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, NotJudgeable, StageError, check
+from pytest_lkagents.settings import LONGEST_HOLD
 from pytest_lkagents.stage import Stage
+from pytest_lkagents.worker.base import Worker
 
-from .observations import Stop
+from .drains import DRAIN_SECONDS, STOPS_SECONDS, Drain, Drainage
+from .observations import Stop, stop_signal
+from .replacement import replace
+
+DRAIN = "handle the stop signal, stop taking jobs, and end only when the last job has ended (the SDK's own handling does)"
+# The guide's "10 minutes or more".
+GRACE_SECONDS = 600
+# 2 s with the server, as long without it as other drains are watched.
+WITHOUT_SERVER_SECONDS = 2 + DRAIN_SECONDS
+# Between two signals: an impatient operator's second Ctrl-C.
+INSIST_SECONDS = 2
+# The caller was held up itself: what it then missed says nothing about the worker.
+STALL_SECONDS = 0.5
+# An interpreter is up by then, what it imports is not.
+EARLY_SECONDS = 0.5
+
+
+def exit_codes(name: str) -> set[int]:
+    """Codes of a worker that ended because of this signal: 0, or 128 + its number (Node)."""
+    return {0, 128 + (int(name) if name.isdigit() else int(signal.Signals[name]))}
+
+
+def judge_kept_calls(seen: Drain, evidence: Evidence) -> None:
+    """No call was disturbed while all were held. Raises AssertionError, or StageError on a busy machine."""
+    evidence["signal"], evidence["held_s"], evidence["calls"] = seen.signal, seen.held_s, len(seen.kept)
+    evidence["received"] = [kept.evidence or kept.continuity.evidence() for kept in seen.kept]
+    cut = seen.cut_while_held
+    if cut is not None:
+        evidence["transcript"] = seen.lines[-6:]
+        evidence["exit_code"] = seen.exit_code
+        ended = f"; the worker exited with code {seen.exit_code}" if seen.exit_code is not None else ""
+        raise AssertionError(f"{cut.trouble_s} s after {seen.signal} {cut.trouble}{ended}")
+    gap = max(kept.longest_gap for kept in seen.kept)
+    if gap > SILENCE_SECONDS:
+        stalled = max(kept.continuity.stalled for kept in seen.kept)
+        if seen.busy or stalled > STALL_SECONDS:
+            raise StageError(f"this machine is too busy to judge: a gap of {gap:.1f} s, {seen.busy or 'the caller stalled'}")
+        raise AssertionError(f"after {seen.signal} the call had a gap of {gap:.1f} s")
+
+
+def judge_exit(seen: Drain, limit: float, evidence: Evidence) -> None:
+    """It ended after its last call, with a code that says so."""
+    evidence["exited_after_last_call_s"], evidence["exit_code"], evidence["limit_s"] = seen.exited_s, seen.exit_code, limit
+    if not seen.drained:
+        cut = seen.cut
+        raise NotJudgeable(f"its calls were cut: {cut.trouble if cut else 'it ended before them'}")
+    if seen.exit_code is None:
+        if seen.busy:
+            raise StageError(f"this machine is too busy to judge: {seen.busy}")
+        raise AssertionError(f"still running {limit:g} s after {seen.signal} and the end of its last call")
+    allowed = exit_codes(seen.signal)
+    assert seen.exit_code in allowed, (
+        f"exit code {seen.exit_code} after {seen.signal} and a drain (allowed: {', '.join(map(str, sorted(allowed)))})"
+    )
+
+
+@check(
+    "rollout.sigterm-stops-new-jobs",
+    MUST,
+    section="Rollout",
+    why="Calls that go to a worker which is about to end are cut or lost.",
+    remedy=DRAIN,
+    roles=("draining",),
+    seconds=LONGEST_HOLD + 300,
+)
+def test_sigterm_stops_new_jobs(lk_stage: Stage, lk_evidence: Evidence, drain: Callable[[], Drain]) -> None:
+    """Within 5 s of the stop signal it takes no new job; a job that came in the same instant is refused or served."""
+    seen = drain()
+    lk_evidence["signal"], lk_evidence["stopped_after_s"] = seen.signal, seen.stopped_s
+    answer = seen.asked.available if seen.asked is not None else None
+    lk_evidence["asked_after_s"], lk_evidence["accepts_while_draining"] = seen.asked_s, answer
+    late = seen.together
+    if late is not None:
+        lk_evidence["job_in_the_same_instant"] = {
+            "accepted": late.answer,
+            "assigned": late.assigned,
+            "agent_joined_after_s": late.agent_s,
+        }
+    if seen.stopped_s is None and seen.ended_early_s is None and not (seen.asked is not None and answer is False):
+        lk_evidence["transcript"] = seen.lines[-8:]
+        if seen.busy:
+            raise StageError(f"this machine is too busy to judge: {seen.busy}")
+        said = "accepts a job" if answer else "does not answer"
+        raise AssertionError(f"{seen.asked_s or STOPS_SECONDS} s after {seen.signal} it is still registered as free and {said}")
+    if late is not None and late.trouble is not None and seen.cut_while_held is None:
+        lk_evidence["transcript"] = seen.lines[:8]
+        if seen.busy:
+            raise StageError(f"this machine is too busy to judge: {seen.busy}")
+        raise AssertionError(f"a job that it took in the same instant as {seen.signal} was lost: {late.trouble}")
+    how = f"takes nothing new {seen.stopped_s} s after {seen.signal}" if seen.stopped_s is not None else "refuses"
+    together = {None: "", True: "; a job in the same instant was served", False: "; a job in the same instant was refused"}
+    lk_evidence.summary = how + (together[late.answer] if late is not None else "")
+
+
+@check(
+    "rollout.sigterm-drains",
+    MUST,
+    section="Rollout",
+    why="Every rollout, scale-down and node drain sends this signal to workers with calls.",
+    remedy=DRAIN,
+    roles=("draining",),
+    seconds=LONGEST_HOLD + 300,
+)
+def test_sigterm_drains(lk_stage: Stage, lk_evidence: Evidence, drain: Callable[[], Drain]) -> None:
+    """After the stop signal a running call goes on undisturbed: same agent, no gap."""
+    seen = drain()
+    judge_kept_calls(seen, lk_evidence)
+    steady = sum(kept.continuity.steady for kept in seen.kept)
+    by = "sound and packets" if steady else "packets" if any(kept.continuity.sending for kept in seen.kept) else "presence"
+    lk_evidence["judged_by"] = by
+    lk_evidence.summary = f"{len(seen.kept)} calls went on for {seen.held_s:.0f} s after {seen.signal} (judged by {by})"
+
+
+@check(
+    "rollout.drains-every-call",
+    MUST,
+    section="Rollout",
+    why="A drain that is over when the first call ends cuts all the others (livekit-agents 1.3.1 to 1.3.8 did).",
+    remedy="wait for every job; update the SDK",
+    roles=("draining",),
+    seconds=LONGEST_HOLD + 300,
+)
+def test_drains_every_call(lk_stage: Stage, lk_evidence: Evidence, drain: Callable[[], Drain]) -> None:
+    """Of several calls that end at different times, the last one lives until its own end."""
+    seen = drain()
+    lk_evidence["calls"] = len(seen.kept)
+    lk_evidence["hung_up_after_s"] = [kept.hung_up_s for kept in seen.kept]
+    if seen.cut_while_held is not None:
+        raise NotJudgeable(f"the calls did not even outlive the signal: {seen.cut_while_held.trouble}")
+    if len(seen.kept) < 2:
+        raise NotJudgeable("the worker takes only one call at a time")
+    cut = seen.cut
+    if cut is not None:
+        lk_evidence["transcript"] = seen.lines[-8:]
+        lk_evidence["exit_code"] = seen.exit_code
+        ended = sum(kept.hung_up_s is not None for kept in seen.kept)
+        raise AssertionError(f"after {ended} of {len(seen.kept)} calls had ended, another one was cut: {cut.trouble}")
+    lk_evidence.summary = f"{len(seen.kept)} calls, each lived until its own end"
+
+
+@check(
+    "rollout.sigint-drains",
+    MUST,
+    section="Rollout",
+    why="Some platforms stop workers with SIGINT (Fly.io by default), and so does Ctrl-C.",
+    remedy="handle SIGINT like SIGTERM",
+    roles=("interrupted",),
+)
+def test_sigint_drains(lk_stage: Stage, lk_evidence: Evidence, interrupt: Callable[[], Drain]) -> None:
+    """After SIGINT a running call goes on undisturbed, and no new job is taken."""
+    seen = interrupt()
+    judge_kept_calls(seen, lk_evidence)
+    lk_evidence["stopped_after_s"] = seen.stopped_s
+    answer = seen.asked.available if seen.asked is not None else None
+    ignored = seen.stopped_s is None and answer is not False and seen.ended_early_s is None
+    if ignored and seen.busy:
+        raise StageError(f"this machine is too busy to judge: {seen.busy}")
+    assert not ignored, f"SIGINT changes nothing: still registered as free {STOPS_SECONDS} s after it"
+    lk_evidence.summary = f"its call went on for {seen.held_s:.0f} s after SIGINT"
+
+
+@check(
+    "rollout.exits-when-drained",
+    MUST,
+    section="Rollout",
+    why="A drained worker that stays holds up the rollout for the whole grace period; a wrong code looks like a crash.",
+    remedy="exit with code 0 (or 128 + signal) once the last job has ended",
+    roles=("draining",),
+    seconds=LONGEST_HOLD + 300,
+)
+def test_exits_when_drained(lk_stage: Stage, lk_evidence: Evidence, drain: Callable[[], Drain]) -> None:
+    """After its last call has ended it exits, with code 0 or 128 + signal."""
+    seen = drain()
+    lk_evidence["signal"] = seen.signal
+    judge_exit(seen, lk_stage.settings.exit_timeout, lk_evidence)
+    lk_evidence.summary = f"exits {seen.exited_s} s after its last call with code {seen.exit_code}"
 
 
 @check(
@@ -23,10 +202,166 @@ def test_idle_exit(lk_stage: Stage, lk_evidence: Evidence, stop: Callable[[], St
     """Without calls, the stop signal ends the worker, with code 0 or 128 + signal."""
     seen = stop()
     limit = lk_stage.settings.exit_timeout
-    number = int(seen.signal) if seen.signal.isdigit() else int(signal.Signals[seen.signal])
     lk_evidence["signal"] = seen.signal
     lk_evidence["exited_after_s"], lk_evidence["exit_code"] = seen.exited_s, seen.exit_code
     lk_evidence["limit_s"] = limit
     assert seen.exited_s is not None, f"still running {limit:g} s after {seen.signal} without a call"
-    assert seen.exit_code in (0, 128 + number), f"exit code {seen.exit_code} after {seen.signal} without a call"
+    assert seen.exit_code in exit_codes(seen.signal), f"exit code {seen.exit_code} after {seen.signal} without a call"
     lk_evidence.summary = f"exits {seen.exited_s} s after {seen.signal} with code {seen.exit_code}"
+
+
+@check(
+    "rollout.sigterm-while-starting",
+    SHOULD,
+    profile="full",
+    section="Rollout",
+    why="A first process without a handler ignores the signal: a rollout that is taken back waits for the whole grace period.",
+    remedy="run a small init as first process (tini, docker run --init), or set the handler before the long imports",
+)
+def test_sigterm_while_starting(lk_stage: Stage, lk_evidence: Evidence) -> None:
+    """A stop signal half a second after its start ends it."""
+    lk_stage.needs_image("signals reach the first process of a container in another way than a process here")
+    worker = lk_stage.worker("starting")
+    name, limit = stop_signal(lk_stage), lk_stage.settings.exit_timeout
+    while (left := worker.started + EARLY_SECONDS - time.monotonic()) > 0:
+        time.sleep(left)
+    lk_evidence["signal"], lk_evidence["sent_after_s"] = name, round(time.monotonic() - worker.started, 2)
+    before = worker.reading()
+    sent = time.monotonic()
+    worker.signal(name)
+    code = worker.wait_exit(limit)
+    lk_evidence["exit_code"], lk_evidence["limit_s"] = code, limit
+    worker.kill()
+    if code is None:
+        lk_stage.raise_if_too_busy(worker, before)
+        raise AssertionError(f"{name} {EARLY_SECONDS} s after its start is lost: still running {limit:g} s later")
+    lk_evidence["exited_after_s"] = round(time.monotonic() - sent, 1)
+    lk_evidence.summary = f"exits {lk_evidence['exited_after_s']} s after a signal that came while it started"
+
+
+@check(
+    "rollout.second-signal",
+    INFO,
+    profile="full",
+    section="Rollout",
+    why="An impatient operator, or a platform that repeats itself, sends the signal again.",
+    roles=("insisted",),
+)
+def test_second_signal(lk_stage: Stage, lk_evidence: Evidence) -> None:
+    """What a second stop signal does to a worker that drains."""
+    name = stop_signal(lk_stage)
+    worker = lk_stage.worker("insisted")
+    seen = Drainage(lk_stage, worker, name, disturb=lambda again: again.signal(name)).observe()
+    cut = seen.cut_while_held
+    lk_evidence["signal"], lk_evidence["second_after_s"] = name, INSIST_SECONDS
+    lk_evidence["call_cut_after_s"], lk_evidence["exit_code"] = cut.trouble_s if cut else None, seen.exit_code
+    lk_evidence.summary = (
+        f"a second {name} ends the worker at once, with its calls"
+        if cut is not None
+        else f"a second {name} changes nothing: the drain goes on"
+    )
+
+
+@check(
+    "rollout.engine-stop",
+    MUST,
+    profile="full",
+    section="Rollout",
+    why="It is how engines and platforms really end a container: stop signal, a time to drain, then SIGKILL.",
+    remedy=DRAIN + "; do not name a STOPSIGNAL that the worker does not handle",
+    roles=("engine-stopped",),
+)
+def test_engine_stop(lk_stage: Stage, lk_evidence: Evidence) -> None:
+    """``docker stop`` with time enough: the call goes on, and the worker ends by itself when it is over."""
+    lk_stage.needs_image("an engine stops containers")
+    worker = lk_stage.worker("engine-stopped")
+    limit = DRAIN_SECONDS + lk_stage.settings.exit_timeout + 20
+    own = lk_stage.image_attrs["Config"].get("StopTimeout")
+    lk_evidence["stop_signal"], lk_evidence["stop_timeout_s"] = stop_signal(lk_stage), own
+    lk_evidence["timeout_given_s"] = limit
+    seen = Drainage(lk_stage, worker, stop_signal(lk_stage), send=lambda stopped: stopped.stop(limit)).observe()
+    judge_kept_calls(seen, lk_evidence)
+    judge_exit(seen, lk_stage.settings.exit_timeout, lk_evidence)
+    assert own is None or own >= DRAIN_SECONDS, f"the image gives itself {own} s to stop, less than any call lasts"
+    lk_evidence.summary = f"docker stop: the call went on, exit code {seen.exit_code} {seen.exited_s} s after its end"
+
+
+@check(
+    "rollout.drains-without-server",
+    SHOULD,
+    profile="full",
+    section="Rollout",
+    why="Servers are rolled out too: a worker that drains may lose its connection, but its calls need not.",
+    remedy="let the drain go on when the connection to the server is lost",
+    roles=("unconnected",),
+)
+def test_drains_without_server(lk_stage: Stage, lk_evidence: Evidence) -> None:
+    """When its connection to the server is lost while it drains, its call goes on."""
+    worker = lk_stage.worker("unconnected")
+
+    def lose(lost: Worker) -> None:
+        lost.wire.refuse()
+        lost.wire.cut(agent_only=True)
+
+    seen = Drainage(lk_stage, worker, stop_signal(lk_stage), hold=WITHOUT_SERVER_SECONDS, disturb=lose).observe()
+    judge_kept_calls(seen, lk_evidence)
+    judge_exit(seen, lk_stage.settings.exit_timeout, lk_evidence)
+    lk_evidence.summary = f"its call went on for {seen.held_s:.0f} s, most of them without the server's connection"
+
+
+@check(
+    "rollout.grace-period",
+    SHOULD,
+    profile="soak",
+    section="Rollout",
+    why="Calls last minutes: a drain that gives up after one cuts them all (livekit-agents up to 1.0.19 did after 60 s).",
+    remedy="set the worker's drain timeout to the longest call (the guide: 10 minutes or more)",
+    roles=("patient",),
+    seconds=LONGEST_HOLD + 300,
+    order=9,
+)
+def test_grace_period(lk_stage: Stage, lk_evidence: Evidence) -> None:
+    """A long call (10 minutes, or lk_drain_hold) lives until its own end after the stop signal."""
+    hold = lk_stage.settings.drain_hold or GRACE_SECONDS
+    lk_evidence["hold_s"] = hold
+    seen = Drainage(lk_stage, lk_stage.worker("patient"), stop_signal(lk_stage), hold=hold).observe()
+    judge_kept_calls(seen, lk_evidence)
+    judge_exit(seen, lk_stage.settings.exit_timeout, lk_evidence)
+    lk_evidence.summary = f"a call went on for {seen.held_s:.0f} s after {seen.signal}"
+
+
+@check(
+    "rollout.replaces-without-loss",
+    MUST,
+    profile="full",
+    section="Rollout",
+    why="This is a rollout: new worker up, old one stopped, while calls go on and arrive.",
+    remedy=DRAIN + "; while draining report that you are full, and answer what is asked at once",
+    roles=("shared", "old"),
+    seconds=300,
+    order=1,
+)
+def test_replaces_without_loss(lk_stage: Stage, lk_evidence: Evidence) -> None:
+    """Old worker replaced by a new one: calls in progress go on, every call that arrives is served, once."""
+    settings = lk_stage.settings
+    seen = replace(lk_stage)
+    lk_evidence["old_image"], lk_evidence["new_image"] = settings.from_image or settings.image, settings.image
+    lk_evidence["arrived"] = len(seen.arrivals)
+    lk_evidence["arrived_after_signal"] = sum(arrival.at_s >= 0 for arrival in seen.arrivals)
+    lk_evidence["arrivals"] = [[arrival.at_s, arrival.served_by, arrival.agents, arrival.tries] for arrival in seen.arrivals]
+    lk_evidence["both_generations_s"] = seen.both_s
+    judge_kept_calls(seen.drain, lk_evidence)
+    faults = [arrival for arrival in seen.arrivals if arrival.fault is not None]
+    twice = [arrival for arrival in seen.arrivals if arrival.agents > 1]
+    if faults or twice:
+        lk_evidence["transcript"] = seen.lines
+    if seen.busy and (faults or twice or seen.unserved):
+        raise StageError(f"this machine is too busy to judge: {seen.busy}")
+    assert not faults, f"a call that arrived {faults[0].at_s} s after the signal was lost: {faults[0].fault}"
+    assert not twice, f"a call that arrived {twice[0].at_s} s after the signal was served by {twice[0].agents} agents"
+    if seen.unserved:
+        raise StageError(f"{len(seen.unserved)} of {len(seen.arrivals)} calls met no worker that was free, three times each")
+    judge_exit(seen.drain, settings.exit_timeout, lk_evidence)
+    lk_evidence.summary = (
+        f"2 calls went on, {len(seen.arrivals)} arrived and were served once; two generations for {seen.both_s:.0f} s"
+    )

@@ -57,6 +57,11 @@ class Tap:
         """``ws://host:port``, the worker's LIVEKIT_URL. Known once started."""
         return f"ws://[{self._host}]:{self._port}" if ":" in self._host else f"ws://{self._host}:{self._port}"
 
+    @property
+    def connections(self) -> int:
+        """Connections that are open now: a registration, and what each job has to the server."""
+        return sum(link.alive for link in list(self._links.values()))
+
     def start(self) -> None:
         """Listen on a free port, which stays the same for the tap's life. Raises StageError."""
         self._run(self._listen)

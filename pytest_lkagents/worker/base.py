@@ -97,6 +97,10 @@ class Worker(ABC):
         """End it and all its processes at once."""
 
     @abstractmethod
+    def stop(self, seconds: float) -> None:
+        """Let the engine stop it: the image's stop signal, and SIGKILL after ``seconds``. Does not wait."""
+
+    @abstractmethod
     def pause(self) -> None:
         """Freeze all its processes, until ``unpause``."""
 

@@ -139,6 +139,9 @@ class CommandWorker(Worker):
         machine.end(rest)
         self._over.wait(END_SECONDS)
 
+    def stop(self, seconds: float) -> None:
+        raise needs_container("an engine's stop")
+
     def pause(self) -> None:
         for found in self._tree():
             with contextlib.suppress(psutil.Error):

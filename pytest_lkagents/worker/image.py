@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -91,6 +92,15 @@ class ImageWorker(Worker):
 
     def kill(self) -> None:
         self.signal("SIGKILL")
+
+    def stop(self, seconds: float) -> None:
+        from docker.errors import APIError
+
+        def stopping() -> None:
+            with contextlib.suppress(APIError, OSError):
+                self.container.client.api.stop(str(self.container.id), timeout=int(seconds))  # type: ignore[union-attr]
+
+        threading.Thread(target=stopping, name="lk-stop", daemon=True).start()
 
     def pause(self) -> None:
         self.container.pause()

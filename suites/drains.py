@@ -1,0 +1,314 @@
+"""A worker with calls is asked to stop: what its callers notice, what it says to the server, how it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from pytest_lkagents.busyness import Reading, too_busy
+from pytest_lkagents.callers.caller import Call, Caller
+from pytest_lkagents.callers.continuity import FOR_GOOD_SECONDS, STEADY_SECONDS, Continuity
+from pytest_lkagents.checks import WorkerFault
+from pytest_lkagents.clock import DeadlineMissed, poll
+from pytest_lkagents.stage import AGENT_SECONDS, ANSWER_SECONDS, Stage
+from pytest_lkagents.wire.model import Answer
+from pytest_lkagents.worker.base import Health, Worker
+
+from .observations import stop_signal
+
+# What a call shows while its worker drains is decided in the first seconds: a worker that does not drain cuts it at once
+# or after a short grace of its own; Node waits 5 s for its job processes.
+DRAIN_SECONDS = 8.0
+# The guide's figure: a worker that was asked to stop takes no new job after this time.
+STOPS_SECONDS = 5
+# A call whose neighbour has ended is cut within a second where it is cut (livekit-agents 1.3.6); a job's goodbye and
+# the end of its process take some more.
+AFTER_END_SECONDS = 3.0
+GOODBYE_SECONDS = 8.0
+LOOK_SECONDS = 0.25
+PROBE_EVERY = 0.5
+
+
+@dataclass
+class Kept:
+    """A call that the worker had when the signal came. Seconds after the signal; None: it did not happen."""
+
+    call: Call
+    continuity: Continuity
+    hung_up_s: float | None = None
+    trouble: str | None = None
+    trouble_s: float | None = None
+    longest_gap: float = 0.0
+    evidence: dict[str, object] = field(default_factory=dict)
+    _since: float | None = None
+
+    def look(self, passed: float) -> None:
+        """Judge this moment; what may be a stall of the machine counts once it has lasted."""
+        if self.trouble is not None or self.hung_up_s is not None:
+            return
+        found = self.continuity.trouble()
+        self.longest_gap = max(self.longest_gap, self.continuity.gap())
+        if found is None:
+            self._since = None
+            return
+        if self._since is None:
+            self._since = passed
+        if found.endswith("left the call") or passed - self._since >= FOR_GOOD_SECONDS:
+            self.trouble, self.trouble_s = found, round(self._since, 1)
+
+    @property
+    def suspected(self) -> bool:
+        return self._since is not None and self.trouble is None and self.hung_up_s is None
+
+    def hang_up(self, passed: float) -> None:
+        self.evidence = self.continuity.evidence()
+        self.hung_up_s = round(passed, 1)
+        self.call.leave()
+
+
+@dataclass
+class Together:
+    """The call that came in the same instant as the signal. ``answer``: what the worker said; ``trouble``: what became
+    of the call although it was taken."""
+
+    answer: bool | None = None
+    assigned: bool = False
+    agent_s: float | None = None
+    trouble: str | None = None
+
+
+@dataclass
+class Drain:
+    """Seconds count from the signal, ``exited_s`` from the end of the last call; None: it did not happen."""
+
+    signal: str
+    health_port: int | None
+    arguments: list[str]
+    kept: list[Kept] = field(default_factory=list)
+    together: Together | None = None
+    health: list[int | None] = field(default_factory=list)
+    # Full or unregistered: from then on the server offers it nothing.
+    stopped_s: float | None = None
+    # What it says when it is asked for one more job while it drains; None: it could not be asked any more.
+    asked: Answer | None = None
+    asked_s: float | None = None
+    ended_early_s: float | None = None
+    exited_s: float | None = None
+    exit_code: int | None = None
+    held_s: float = 0.0
+    lines: list[str] = field(default_factory=list)
+    busy: str | None = None
+
+    @property
+    def cut(self) -> Kept | None:
+        """The call that was cut first."""
+        found = [kept for kept in self.kept if kept.trouble_s is not None]
+        return min(found, key=lambda kept: kept.trouble_s or 0.0, default=None)
+
+    @property
+    def cut_while_held(self) -> Kept | None:
+        """The same, of those that were cut before any call had ended."""
+        first = min((kept.hung_up_s for kept in self.kept if kept.hung_up_s is not None), default=float("inf"))
+        found = self.cut
+        return found if found is not None and (found.trouble_s or 0.0) <= first else None
+
+    @property
+    def drained(self) -> bool:
+        """Whether every call lived until its caller hung up."""
+        return bool(self.kept) and self.cut is None and self.ended_early_s is None
+
+
+class Drainage:
+    """One observation. ``calls`` are placed before the signal, as many as the worker takes; ``together``: another one
+    comes in the same instant; ``disturb`` is called once, 2 s after the signal; ``send`` stops the worker in another way
+    than by the signal; ``placed`` is called when the calls are there."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        worker: Worker,
+        signal: str,
+        *,
+        calls: int = 1,
+        hold: float = DRAIN_SECONDS,
+        together: bool = False,
+        disturb: Callable[[Worker], None] | None = None,
+        send: Callable[[Worker], None] | None = None,
+        placed: Callable[[], None] | None = None,
+    ) -> None:
+        self.stage, self.worker, self.calls, self.hold = stage, worker, calls, hold
+        self.with_call, self.disturb, self.placed = together, disturb, placed
+        self.send = send or (lambda stopped: stopped.signal(signal))
+        self.transcript = worker.wire.transcript
+        self.caller: Caller = stage.caller(worker)
+        self.health: Health | None = worker.wait_health()
+        self.seen = Drain(signal, self.health.port if self.health else None, [])
+        self.sent = 0.0
+        self._probed = 0.0
+        self._late: Call | None = None
+
+    def observe(self) -> Drain:
+        """Raises WorkerFault when not even one call is served, StageError when the stage breaks."""
+        seen = self.seen
+        try:
+            calls = self._place()
+            if self.placed is not None:
+                self.placed()
+            seen.kept = [Kept(call, Continuity(call)) for call in calls]
+            seen.arguments = [process.args for process in self.worker.snapshot().processes]
+            before = Reading.now()
+            self._stop()
+            self._hold()
+            self._hang_up_one_by_one()
+            seen.busy = too_busy(before, Reading.now())
+            self._wait_exit()
+            seen.lines = self.transcript.lines(self.sent - 1, kinds=("status", "question", "answer", "assignment", "closed"))
+            return seen
+        finally:
+            self.caller.close()
+            self.worker.kill()
+
+    @property
+    def passed(self) -> float:
+        return time.monotonic() - self.sent
+
+    def _place(self) -> list[Call]:
+        calls = [self.stage.served_call(self.caller)]
+        for _ in range(self.calls - 1):
+            try:
+                calls.append(self.stage.served_call(self.caller))
+            except WorkerFault:
+                break  # it takes no more than these
+        for call in calls:
+            call.wait_until_agent_talks(5)
+        heard = [call.heard.first for call in calls if call.heard.first is not None]
+        # Heard for a while, an agent is known to talk on, or to make pauses.
+        with contextlib.suppress(DeadlineMissed):
+            settled = max(heard, default=0.0) + STEADY_SECONDS
+            poll(lambda: time.monotonic() > settled, what="baseline", seconds=STEADY_SECONDS + 1, every=LOOK_SECONDS)
+        return calls
+
+    def _stop(self) -> None:
+        if not self.with_call:
+            self.sent = time.monotonic()
+            self.send(self.worker)
+            return
+        # The signal goes out as soon as the worker is asked, so that answer, assignment and drain meet.
+        signalled = threading.Event()
+        began = time.monotonic()
+        known = {call.call.room_name for call in self.seen.kept}
+
+        def when_asked() -> None:
+            self.transcript.wait(
+                lambda seen: any(asked.room not in known for asked in seen.questions(began) if not asked.probe), ANSWER_SECONDS
+            )
+            self.sent = time.monotonic()
+            self.send(self.worker)
+            signalled.set()
+
+        sender = threading.Thread(target=when_asked, name="lk-signal")
+        sender.start()
+        try:
+            self._late = self.caller.join()
+        finally:
+            sender.join()
+        self.seen.together = Together()
+
+    def _look(self) -> None:
+        """One look at everything."""
+        seen, passed = self.seen, self.passed
+        for kept in seen.kept:
+            kept.look(passed)
+        if seen.ended_early_s is None and any(kept.hung_up_s is None for kept in seen.kept) and not self.worker.is_running:
+            seen.ended_early_s = round(passed, 1)
+        if seen.stopped_s is None and (
+            not self.transcript.live() or any(status.full for status in self.transcript.statuses(self.sent))
+        ):
+            seen.stopped_s = round(passed, 1)
+        if seen.asked is None and (seen.stopped_s is not None or passed > STOPS_SECONDS) and self.transcript.live():
+            seen.asked_s, seen.asked = round(passed, 1), self.worker.wire.ask(ANSWER_SECONDS)
+        if self.health is not None and time.monotonic() - self._probed >= PROBE_EVERY:
+            self._probed = time.monotonic()
+            seen.health.append(self.worker.health_status(self.health))
+
+    def _watch(self, seconds: float) -> bool:
+        """Look on for ``seconds``, and longer while something is suspected. False as soon as nothing is left to see."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until or any(kept.suspected for kept in self.seen.kept):
+            self.stage.raise_if_closing()
+            self._look()
+            if all(kept.trouble is not None or kept.hung_up_s is not None for kept in self.seen.kept):
+                return False
+            time.sleep(LOOK_SECONDS)
+        return True
+
+    def _hold(self) -> None:
+        if self.disturb is not None and self._watch(2.0):
+            self.disturb(self.worker)
+        self._watch(max(self.hold - self.passed, 0.0))
+        self.seen.held_s = round(self.passed, 1)
+        if self._late is not None:
+            self._judge_late(self._late)
+
+    def _judge_late(self, call: Call) -> None:
+        late = self.seen.together
+        assert late is not None
+        asked = self.stage.questions(call, self.worker.server).get(self.worker.name)
+        late.answer = asked.available if asked is not None else None
+        late.assigned = asked is not None and asked.assigned is not None
+        if late.assigned and not call.agents:
+            call.wait_for_agent(max(AGENT_SECONDS - self.passed, 1))
+        if call.agents:
+            late.agent_s = round(min(call.agents.values()) - self.sent, 1)
+            if not call.agents_present:
+                late.trouble = "its agent left it"
+        elif late.assigned:
+            late.trouble = "no agent came to it"
+        call.leave()
+
+    def _hang_up_one_by_one(self) -> None:
+        """The oldest call first: a drain that ends with the first of several is caught so."""
+        going = [kept for kept in self.seen.kept if kept.trouble is None]
+        for number, kept in enumerate(going):
+            if kept.trouble is not None:
+                continue
+            before = self.worker.wire.connections
+            kept.hang_up(self.passed)
+            if number + 1 < len(going):
+                self._until_gone(before)
+                if not self._watch(AFTER_END_SECONDS):
+                    break
+
+    def _until_gone(self, before: int) -> None:
+        """Until the job of a call that was hung up has left the server, and no longer than jobs take for it."""
+        until = time.monotonic() + GOODBYE_SECONDS
+        while self.worker.wire.connections >= before and time.monotonic() < until and self._watch(LOOK_SECONDS):
+            pass
+
+    def _wait_exit(self) -> None:
+        seen = self.seen
+        over = time.monotonic()
+        if seen.cut is not None:
+            seen.exit_code = self.worker.exit_code
+            return
+        limit = self.stage.settings.exit_timeout
+        before = self.worker.reading()
+        seen.exit_code = self.worker.wait_exit(limit)
+        if seen.exit_code is not None:
+            seen.exited_s = round(time.monotonic() - over, 1)
+        else:
+            seen.busy = seen.busy or too_busy(before, self.worker.reading())
+
+
+def by_stop_signal(stage: Stage, *, calls: int, together: bool) -> Drain:
+    """The image's own stop signal, which is what engines and orchestrators send."""
+    hold = stage.settings.drain_hold or DRAIN_SECONDS
+    worker = stage.worker("draining")
+    return Drainage(stage, worker, stop_signal(stage), calls=calls, hold=hold, together=together).observe()
+
+
+def by_interrupt(stage: Stage) -> Drain:
+    return Drainage(stage, stage.worker("interrupted"), "SIGINT").observe()

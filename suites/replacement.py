@@ -1,0 +1,159 @@
+"""A rollout: a new worker beside the old one, the old one asked to stop, under calls in progress and arriving ones."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from dataclasses import dataclass, field
+
+from pytest_lkagents.busyness import Reading, too_busy
+from pytest_lkagents.callers.caller import Caller
+from pytest_lkagents.checks import NotJudgeable, StageError
+from pytest_lkagents.clock import DeadlineMissed, poll
+from pytest_lkagents.stage import REFUSAL_PAUSE, Stage
+from pytest_lkagents.worker.base import Worker
+
+from .drains import Drain, Drainage
+from .load import Placed, place, wait_free
+from .observations import stop_signal
+
+# Long enough for a second agent to come, and for the audio to start.
+STAY_SECONDS = 2.0
+# Calls arrive on two lines, so that there is one in every phase of the replacement.
+LINES = 2
+TRIES = 3
+# What arrived last is served and hung up within this time.
+LAST_SECONDS = 40
+
+
+@dataclass
+class Arrival:
+    """A call that arrived during the replacement. Seconds after the old worker's stop signal (negative: before it)."""
+
+    at_s: float
+    served_by: str | None
+    agents: int
+    tries: int
+    # Whose fault it is that nobody came; None: the call was served, or nobody was asked who was free.
+    fault: str | None = None
+
+
+@dataclass
+class Replacement:
+    """Seconds count from the old worker's signal."""
+
+    drain: Drain
+    arrivals: list[Arrival] = field(default_factory=list)
+    both_s: float = 0.0
+    busy: str | None = None
+    lines: list[str] = field(default_factory=list)
+
+    @property
+    def unserved(self) -> list[Arrival]:
+        return [arrival for arrival in self.arrivals if arrival.served_by is None]
+
+
+class Arrivals:
+    """Calls that arrive one after the other until they are told to stop."""
+
+    def __init__(self, stage: Stage, worker: Worker) -> None:
+        self._stage, self._worker = stage, worker
+        self._stop = threading.Event()
+        self._started = False
+        self._broken: list[Exception] = []
+        self.seen: list[tuple[float, Arrival]] = []
+        self._lines = [threading.Thread(target=self._run, args=(number,), name="lk-arrivals") for number in range(LINES)]
+
+    def start(self) -> None:
+        self._started = True
+        for line in self._lines:
+            line.start()
+
+    def stop(self) -> None:
+        """Let those that arrived be served, then raise what broke them."""
+        self._stop.set()
+        if not self._started:
+            return
+        for line in self._lines:
+            line.join(LAST_SECONDS)
+        if self._broken:
+            raise self._broken[0]
+
+    def _run(self, number: int) -> None:
+        caller = self._stage.caller(self._worker)
+        try:
+            self._stop.wait(number * STAY_SECONDS)
+            while not self._stop.is_set():
+                self._stage.raise_if_closing()
+                self.seen.append(self._one(caller))
+        except Exception as error:
+            self._broken.append(error)
+        finally:
+            caller.close()
+
+    def _one(self, caller: Caller) -> tuple[float, Arrival]:
+        began = time.monotonic()
+        tries = 0
+        while True:
+            tries += 1
+            placed = place(self._stage, caller)
+            fault = _fault(placed)
+            if placed.call.agents or fault is not None or tries == TRIES:
+                break
+            # Refused over a threshold, or nobody was free: nothing is queued, the caller calls again.
+            placed.call.leave()
+            self._stop.wait(REFUSAL_PAUSE)
+        if placed.call.agents:
+            time.sleep(STAY_SECONDS)
+        arrival = Arrival(began, placed.served_by, len(placed.call.agents), tries, fault)
+        placed.call.leave()
+        return began, arrival
+
+
+def _fault(placed: Placed) -> str | None:
+    if placed.call.agents:
+        return None
+    for name, asked in placed.questions.items():
+        if asked.available is None:
+            return f"the {name} worker was asked and did not answer"
+        if asked.assigned is not None:
+            return f"the {name} worker took it and no agent came"
+    return None
+
+
+def replace(stage: Stage) -> Replacement:
+    """Raises NotJudgeable when the two generations serve different agents, StageError when the machine is too busy."""
+    old = stage.worker("old")
+    arrivals = Arrivals(stage, old)
+    both = 0.0
+    reading = Reading.now()
+
+    def bring_the_new_one() -> None:
+        # Only now, so that the calls in progress are the old worker's.
+        nonlocal both, reading
+        new = stage.worker("new")
+        names = [worker.wire.transcript.registrations()[-1].agent_name for worker in (old, new)]
+        if names[0] != names[1]:
+            raise NotJudgeable(f"the old worker registers as {names[0]!r}, the new one as {names[1]!r}: no call can go over")
+        both = time.monotonic()
+        wait_free(new)
+        reading = Reading.now()
+        arrivals.start()
+        with contextlib.suppress(DeadlineMissed):
+            poll(lambda: len(arrivals.seen) >= LINES, what="arrivals", seconds=LAST_SECONDS)
+
+    drainage = Drainage(stage, old, stop_signal(stage), calls=2, placed=bring_the_new_one)
+    try:
+        drain = drainage.observe()
+    finally:
+        ended = time.monotonic()
+        arrivals.stop()
+    seen = Replacement(drain, both_s=round(ended - both, 1), busy=too_busy(reading, Reading.now()))
+    for began, arrival in sorted(arrivals.seen, key=lambda pair: pair[0]):
+        arrival.at_s = round(began - drainage.sent, 1)
+        seen.arrivals.append(arrival)
+    if not seen.arrivals:
+        raise StageError("no call arrived during the replacement")
+    seen.lines = old.wire.transcript.lines(drainage.sent, kinds=("status", "question", "answer", "closed"), last=12)
+    return seen
