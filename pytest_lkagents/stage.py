@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -17,10 +16,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-import psutil
 from filelock import FileLock, Timeout
 
-from pytest_lkagents import engine
+from pytest_lkagents import describe, engine
 from pytest_lkagents.busyness import Reading, too_busy
 from pytest_lkagents.callers.caller import Call, Caller
 from pytest_lkagents.checks import NotJudgeable, StageError, WorkerFault
@@ -152,7 +150,8 @@ class Stage:
             server.stop()
         for tap in list(self._taps):
             tap.close()
-        self._keep_transcripts()
+        if self.settings.report_dir is not None:
+            describe.keep_transcripts(self._taps, self.settings.report_dir, self.redactor)
         self._wire_loop.close()
         if self._session is not None:
             self._session.close()
@@ -161,17 +160,6 @@ class Stage:
             self._client.close()
             self._client = None
         self._turn.release()
-
-    def _keep_transcripts(self) -> None:
-        """``--lk-report``: a file per worker, a JSON line per message."""
-        folder = self.settings.report_dir
-        if folder is None or not self._taps:
-            return
-        folder.mkdir(exist_ok=True)
-        for tap in self._taps:
-            path = folder / f"wire-{tap.name}.jsonl"
-            tap.transcript.write(path)
-            path.write_text(self.redactor.text(path.read_text(encoding="utf-8")), encoding="utf-8")
 
     # -- workers
 
@@ -488,19 +476,10 @@ class Stage:
             raise StageError(f"this machine is too busy to judge: {reason}")
 
     def subject(self) -> Subject:
-        sdk, version = self._sdk()
+        sdk = self._sdk()
         if self.settings.image is None:
-            return Subject("command", self.settings.command_text, sdk=sdk, sdk_version=version)
-        attrs = self.image_attrs
-        digests = attrs.get("RepoDigests") or []
-        return Subject(
-            "image",
-            str(self.settings.image),
-            str(digests[0]).partition("@")[2] if digests else str(attrs.get("Id")),
-            int(attrs["Size"]),
-            sdk,
-            version,
-        )
+            return Subject("command", self.settings.command_text, None, None, *sdk)
+        return describe.image(str(self.settings.image), self.image_attrs, *sdk)
 
     def _sdk(self) -> tuple[str | None, str | None]:
         """As far as the shared worker tells: its ``/worker`` page, and the interpreter that holds its registration."""
@@ -508,7 +487,7 @@ class Stage:
             worker = self._ready_shared()
             if worker is None:
                 return None, None
-            self._sdk_seen = _sdk_of(worker)
+            self._sdk_seen = describe.sdk(worker)
         return self._sdk_seen
 
     def _ready_shared(self) -> Worker | None:
@@ -519,32 +498,5 @@ class Stage:
         return future.result() if future is not None and done else None
 
     def facts(self) -> dict[str, Any]:
-        """The verdict's ``stage``: cpus and memory are the worker's limits, or this machine's."""
-        server = self._servers[0] if self._servers else None
-        kind = type(server).__name__.removesuffix("Server").lower() if server else self.settings.server
-        return {
-            "server": kind,
-            "server_version": server.version if server else None,
-            "engine": engine.describe(self._client) if self._client is not None else None,
-            "cpus": self.settings.cpus or os.cpu_count(),
-            "memory_bytes": self.settings.memory_bytes or psutil.virtual_memory().total,
-        }
-
-
-def _sdk_of(worker: Worker) -> tuple[str | None, str | None]:
-    """SDK and version, from its registration, its ``/worker`` page, and the interpreter that holds its registration."""
-    version: str | None = None
-    for known in worker.wire.transcript.registrations():
-        version = known.sdk_version or version
-    sdk = None
-    try:
-        if version is None and (found := worker.health()):
-            version = worker.worker_info(found).get("sdk_version")
-        snapshot = worker.snapshot()
-        holders = snapshot.holders_of(worker.server_peer)
-        args = next((process.args for process in snapshot.processes if process.pid in holders), "")
-        program = os.path.basename(args.split(" ")[0])
-        sdk = "python" if program.startswith("python") else "node" if program.startswith("node") else None
-    except (StageError, WorkerFault):
-        pass
-    return sdk, version
+        """The verdict's ``stage``."""
+        return describe.stage(self.settings, self._servers[0] if self._servers else None, self._client)
