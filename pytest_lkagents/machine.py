@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from collections.abc import Iterable
 
 import psutil
@@ -63,8 +64,6 @@ def end(processes: Iterable[psutil.Process]) -> None:
 
 def port_is_taken(port: int) -> bool:
     """Whether a program on this machine listens on this TCP port for everybody."""
-    import socket
-
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as attempt:
         attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -76,11 +75,28 @@ def port_is_taken(port: int) -> bool:
     return False
 
 
-def holder_of(port: int) -> str:
-    """Who listens on a TCP port, in words; as far as this user may know."""
+def holder_of(port: int) -> psutil.Process | None:
+    """Who listens on a TCP port; None if this user may not know."""
     with contextlib.suppress(psutil.Error):
         for found in psutil.net_connections(kind="tcp"):
             if found.status == psutil.CONN_LISTEN and found.laddr and found.laddr[1] == port and found.pid:
-                with contextlib.suppress(psutil.Error):
-                    return f"{psutil.Process(found.pid).name()} (pid {found.pid})"
+                return psutil.Process(found.pid)
+    return None
+
+
+def in_words(process: psutil.Process | None) -> str:
+    with contextlib.suppress(psutil.Error):
+        if process is not None:
+            return f"{process.name()} (pid {process.pid})"
     return "another program"
+
+
+def taker_of(port: int, session: str = "") -> str | None:
+    """Which program has taken a TCP port, in words; None: it is free, or this session's own worker has it."""
+    if not port_is_taken(port):
+        return None
+    holder = holder_of(port)
+    with contextlib.suppress(psutil.Error):
+        if holder is not None and session and holder.environ().get(MARK) == session:
+            return None
+    return in_words(holder)

@@ -83,7 +83,7 @@ class Turns:
         if isinstance(second, WorkerFault):
             return why
         # One that goes without its port, or shares the first one's, cannot be told from the first by its health.
-        if isinstance(second, Worker) and (len(_ports(second)) < len(ports) or _ports(second) & ports):
+        if not isinstance(second, Exception) and (len(_ports(second)) < len(ports) or _ports(second) & ports):
             return why
         return None
 

@@ -75,7 +75,7 @@ class Corner:
 
     def wait_for(self, words: str) -> None:
         deadline = time.monotonic() + 60
-        while not any(words in line and "pytest" not in line for line in self.processes()):
+        while not any(words in line and "-m pytest" not in line for line in self.processes()):
             assert time.monotonic() < deadline, f"{words} was not started"
             time.sleep(0.1)
 

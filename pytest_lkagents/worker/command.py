@@ -76,12 +76,14 @@ class CommandWorker(Worker):
 
     def start(self, *, without: tuple[str, ...] = (), replace: dict[str, str] | None = None) -> None:
         if without:
-            # Left away, it would be looked for in .env files, and calls of another project be answered.
-            raise needs_container("whether it finds a missing value in a file (.env), and another project there,")
+            # It would register there, and answer that project's calls.
+            raise NotJudgeable(
+                "a process here may find the missing value, and another project's, in a .env file: give --lk-image"
+            )
         self.environment = self.variables(without, replace)
         port = self._health_port
-        if machine.port_is_taken(port):
-            self._taken = f"port {port} of this machine is taken by {machine.holder_of(port)}"
+        taker = machine.taker_of(port, self._session.id)
+        self._taken = f"port {port} of this machine is taken by {taker}" if taker is not None else ""
         # Without a name, so that nothing is left of it; in a file, so that no reader of ours can be too slow.
         self._output = tempfile.TemporaryFile(dir=self._session.folder)  # noqa: SIM115 - closed by remove()
         try:
