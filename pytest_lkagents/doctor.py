@@ -29,10 +29,11 @@ def _command_findings(settings: Settings) -> Iterator[Finding]:
     except CommandError as error:
         yield False, f"command: {error}"
     port = settings.health_port or DEFAULT_HEALTH_PORT
-    if machine.port_is_taken(port):
+    taker = machine.taker_of(port)
+    if taker is not None:
         yield (
             None,
-            f"port {port}: taken by {machine.holder_of(port)}; a worker with its health endpoint there cannot start",
+            f"port {port}: taken by {taker}; a worker with its health endpoint there cannot start",
         )
     else:
         yield True, f"port {port}: free for the worker's health endpoint"

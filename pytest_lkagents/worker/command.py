@@ -77,9 +77,7 @@ class CommandWorker(Worker):
     def start(self, *, without: tuple[str, ...] = (), replace: dict[str, str] | None = None) -> None:
         if without:
             # It would register there, and answer that project's calls.
-            raise NotJudgeable(
-                "a process here may find the missing value, and another project's, in a .env file: give --lk-image"
-            )
+            raise NotJudgeable("in a .env file a process here may find the missing value, and another project: give --lk-image")
         self.environment = self.variables(without, replace)
         port = self._health_port
         taker = machine.taker_of(port, self._session.id)
