@@ -140,6 +140,8 @@ def read(config: pytest.Config) -> Settings:
         if value not in (None, "", []):
             given[option.name] = (value, source)
 
+    _settle_subject(given)
+
     def text(name: str) -> str | None:
         return str(given[name][0]).strip() if name in given else None
 
@@ -269,6 +271,22 @@ def _path(config: pytest.Config, text: str, origin: str) -> Path:
         return path
     base = config.invocation_params.dir if origin.startswith("--") else (config.inipath or config.rootpath / "x").parent
     return Path(base) / path
+
+
+# What goes with an image, and with nothing else.
+OF_IMAGES = ("lk_image", "lk_from", "lk_cpus", "lk_memory")
+
+
+def _settle_subject(given: dict[str, tuple[Any, str]]) -> None:
+    """What is typed stands for the ini file's: a command for its image and all that goes with it, an image for its
+    command."""
+    typed = {name for name, (_, source) in given.items() if source.startswith("--")}
+    if "lk_command" in typed:
+        for name in OF_IMAGES:
+            if name not in typed:
+                given.pop(name, None)
+    elif "lk_image" in typed:
+        given.pop("lk_command", None)
 
 
 def parse_command(text: str, origin: str, others: dict[str, str]) -> tuple[str, ...]:

@@ -62,8 +62,8 @@ IDLE_SECONDS = 60
 PROMISE_SECONDS = 12
 # Every start has a deadline of its own; this is for one that began last.
 QUIET_SECONDS = 120
-# A whole profile of another session.
-TURN_SECONDS = 600
+# A smoke test of another session.
+TURN_SECONDS = 120
 
 
 class Stage:

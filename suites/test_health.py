@@ -74,7 +74,9 @@ def test_reachable(lk_stage: Stage, lk_evidence: Evidence) -> None:
     lk_evidence["port"] = health.port
     lk_evidence["status_from_inside"], lk_evidence["status_from_another_host"] = inside, outside
     assert outside is not None, f"port {health.port} answers {inside or 'nothing'} inside, nothing from another host"
-    lk_evidence.summary = f"another host gets {outside} on port {health.port}"
+    who = "another host" if lk_stage.settings.image is not None else "who asks at this machine's own address"
+    lk_evidence["asked_by"] = who
+    lk_evidence.summary = f"{who} gets {outside} on port {health.port}"
 
 
 @check(

@@ -132,6 +132,17 @@ def test_bad_usage_is_one_line_and_exit_code_4(arguments: list[str], says: str, 
     assert len([line for line in run.output.splitlines() if line.startswith("ERROR")]) == 1
 
 
+def test_what_is_typed_stands_for_the_ini_file(lk, tmp_path: Path) -> None:
+    ini = tmp_path / "pytest.ini"
+    ini.write_text("[pytest]\nlk_image = nobody/nothing:at-all\nlk_cpus = 1\nlk_from = nobody/nothing:older\n")
+    run = lk("--lk-command", "no-such-program", env=NO_ENGINE)
+    assert "no program 'no-such-program' on PATH" in run.output
+    ini.write_text("[pytest]\nlk_command = no-such-program\n")
+    assert "no container engine answers" in lk("--lk-image", "nobody/nothing:at-all", env=NO_ENGINE).output
+    ini.write_text("[pytest]\nlk_command = no-such-program\nlk_image = nobody/nothing:at-all\n")
+    assert "lk_command and lk_image: give one of them" in lk(env=NO_ENGINE).output
+
+
 def test_neither_server_nor_engine(lk, tmp_path: Path) -> None:
     run = lk("--lk-command", "python x", env={**NO_ENGINE, "XDG_CACHE_HOME": str(tmp_path)})
     assert run.code == 4, run.output

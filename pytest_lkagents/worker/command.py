@@ -156,9 +156,11 @@ class CommandWorker(Worker):
         self.kill()
         if self._doorkeeper is not None:
             self._doorkeeper.close()
+        if self._output is not None:
+            self._output.close()
 
     def logs(self) -> str:
-        if self._output is None:
+        if self._output is None or self._output.closed:
             return ""
         descriptor = self._output.fileno()
         size = os.fstat(descriptor).st_size
