@@ -68,7 +68,9 @@ def drain(lk_stage: Stage, selected: set[str]) -> Callable[[], drains.Drain]:
     """The worker's own stop signal, with calls."""
     whole = "rollout.drains-every-call" in selected
     together = "rollout.sigterm-stops-new-jobs" in selected
-    return Ahead(lk_stage, lambda stage: drains.by_stop_signal(stage, calls=3 if whole else 1, together=together))
+    limited = drains.LIMIT_SECONDS if "rollout.sigterm-drains" in selected else drains.DRAIN_SECONDS
+    hold = lk_stage.settings.drain_hold or limited
+    return Ahead(lk_stage, lambda stage: drains.by_stop_signal(stage, calls=3 if whole else 1, together=together, hold=hold))
 
 
 @pytest.fixture(scope="session")

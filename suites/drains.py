@@ -22,6 +22,8 @@ from .observations import stop_signal
 # What a call shows while its worker drains is decided in the first seconds: a worker that does not drain cuts it at once
 # or after a short grace of its own; Node waits 5 s for its job processes.
 DRAIN_SECONDS = 8.0
+# A drain that is limited to some seconds cuts later than that: livekit-agents 1.8.9 lets a job go on for 15 s more.
+LIMIT_SECONDS = 20.0
 # The guide's figure: a worker that was asked to stop takes no new job after this time.
 STOPS_SECONDS = 5
 # A call whose neighbour has ended is cut within a second where it is cut (livekit-agents 1.3.6); a job's goodbye and
@@ -303,9 +305,8 @@ class Drainage:
             seen.busy = seen.busy or too_busy(before, self.worker.reading())
 
 
-def by_stop_signal(stage: Stage, *, calls: int, together: bool) -> Drain:
+def by_stop_signal(stage: Stage, *, calls: int, together: bool, hold: float) -> Drain:
     """The image's own stop signal, which is what engines and orchestrators send."""
-    hold = stage.settings.drain_hold or DRAIN_SECONDS
     worker = stage.worker("draining")
     return Drainage(stage, worker, stop_signal(stage), calls=calls, hold=hold, together=together).observe()
 
