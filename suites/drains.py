@@ -272,8 +272,10 @@ class Drainage:
         call.leave()
 
     def _hang_up_one_by_one(self) -> None:
-        """The oldest call first: a drain that ends with the first of several is caught so."""
+        """The oldest call first, then the newest: a drain that waits for the first only is caught so, and one that runs
+        over a list which gets shorter meanwhile, from whichever end (livekit-agents 1.3.8)."""
         going = [kept for kept in self.seen.kept if kept.trouble is None]
+        going[1:] = going[:0:-1]
         for number, kept in enumerate(going):
             if kept.trouble is not None:
                 continue

@@ -32,6 +32,9 @@ SCHEMA = json.loads((ROOT / "tests/verdict.schema.json").read_text())
         (["--lk-image", "x", "--lk-server", "somewhere"], "--lk-server: 'somewhere' is not auto, binary, container or a URL"),
         (["--lk-image", "x", "--lk-server", "wss://prod.example.com"], "add --lk-allow-remote prod.example.com"),
         (["--lk-suite", "rollout"], "--lk-suite: nothing to judge"),
+        (["--lk-image", "EXAMPLE", "--lk-from", "nobody/nothing:at-all"], "neither here nor can it be pulled"),
+        (["--lk-from", "x"], "--lk-from: nothing replaces it; give --lk-image too"),
+        (["--lk-image", "x", "--lk-drain-hold", "ten"], "--lk-drain-hold: 'ten' is not a time from 1s to 60m"),
     ],
 )
 def test_bad_usage_is_one_line_and_exit_code_4(arguments: list[str], says: str, lk, example: str) -> None:

@@ -16,6 +16,14 @@ PAIRS = [
     ("availability.burst", "1.4.4", "1.4.5", ["--lk-env", "RELEASE_LOAD=jobs1"]),
     ("availability.refuses-while-full", "1.4.1", "1.4.2", []),
     ("environment.agent-name", "1.5.6", "1.5.7", []),
+    # The drain ends with the first call.
+    ("rollout.drains-every-call", "1.3.8", "1.3.9", []),
+    # A signal that comes while the request function blocks, which it does with three calls in progress.
+    ("rollout.sigterm-stops-new-jobs", "1.7.1", "1.8.0", ["--lk-env", "RELEASE_REQUEST=blocks3"]),
+    # Job processes that never get ready: the flawed one waits for them for ever before it registers.
+    ("registration.registers", "1.4.1", "1.4.2", ["--lk-env", "RELEASE_PREWARM=30"]),
+    # Drains for 60 s; the check holds the call for longer.
+    ("rollout.grace-period", "1.0.19", "1.0.20", ["--lk-drain-hold", "85s"]),
 ]
 # release, MUSTs of the core profile that it does not meet: before 1.4.2 a full or draining worker accepts when
 # asked, and 1.2 without a URL tries a default one.

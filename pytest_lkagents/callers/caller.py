@@ -74,6 +74,8 @@ class Call:
     heard: Heard = field(default_factory=Heard)
     received: Received = field(default_factory=Received)
     disconnected: float | None = None
+    # When the caller's own connection to the server broke, whether it came back or not.
+    interruptions: list[float] = field(default_factory=list)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _over: bool = False
 
@@ -212,6 +214,10 @@ class Caller:
         def gone(*_: object) -> None:
             call.disconnected = time.monotonic()
 
+        def interrupted(*_: object) -> None:
+            call.interruptions.append(time.monotonic())
+
+        room.on("reconnecting", interrupted)
         room.on("participant_connected", entered)
         room.on("participant_disconnected", left)
         room.on("track_subscribed", subscribed)

@@ -88,6 +88,11 @@ class Continuity:
         )
         self.sending = call.received.last_packet is not None and call.packet_gap < NO_PACKETS_SECONDS
 
+    @property
+    def agents_are_there(self) -> bool:
+        """Whether the agents that the call had are in it, as the server sees it."""
+        return set(self.agents) <= set(self.call.agents_present)
+
     def trouble(self) -> str | None:
         """What is wrong at this moment, in a few words, or None. A vanished agent is noticed within 2 s.
 
@@ -96,8 +101,9 @@ class Continuity:
         call = self.call
         if call.disconnected is not None:
             raise StageError("the caller lost its server")
-        present = call.agents_present
-        if not set(self.agents) <= set(present):
+        if any(at >= self.began for at in call.interruptions):
+            raise StageError("the caller's own connection to the server was interrupted: this machine may be too busy to judge")
+        if not self.agents_are_there:
             return "the agent left the call"
         if self.sending and call.packet_gap > NO_PACKETS_SECONDS:
             return f"no packet came from the agent for {call.packet_gap:.1f} s"
