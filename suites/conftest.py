@@ -105,8 +105,9 @@ def crash(lk_stage: Stage) -> Callable[[], pool.Harm]:
 
 @pytest.fixture(scope="session", autouse=True)
 def started_ahead(request: pytest.FixtureRequest, lk_stage: Stage, selected: set[str]) -> None:
-    """What mostly waits begins with the run. Under xdist a process does not know which checks it will run."""
-    if hasattr(request.config, "workerinput"):
+    """What mostly waits begins with the run. Under xdist a process does not know which checks it will run; where workers
+    take turns, each observation waits for its own."""
+    if hasattr(request.config, "workerinput") or lk_stage.takes_turns:
         return
     needed = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
     for name in ("drain", "interrupt", "crash", "half_open", "partition"):

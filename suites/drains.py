@@ -15,7 +15,7 @@ from pytest_lkagents.checks import WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import AGENT_SECONDS, ANSWER_SECONDS, Stage
 from pytest_lkagents.wire.model import Answer
-from pytest_lkagents.worker.image import Health, Worker
+from pytest_lkagents.worker.base import Health, Worker
 
 from .observations import stop_signal
 

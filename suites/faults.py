@@ -14,7 +14,7 @@ from pytest_lkagents.checks import StageError, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, holds, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.protocol import WORKER
-from pytest_lkagents.worker.image import Worker
+from pytest_lkagents.worker.base import Worker
 
 # A worker may wait 10 s between two tries (Python's longest pause), then connect and start processes. A packet that was
 # lost at the end of 20 s without network is repeated after 13 s at the latest, as the kernel doubles its pauses.
@@ -91,7 +91,7 @@ def half_open(stage: Stage) -> Aftermath:
 def partition(stage: Stage) -> Aftermath:
     """Nothing at all passes."""
     worker = stage.worker("partitioned")
-    return _observe(stage, worker, worker.sidecar.partition())
+    return _observe(stage, worker, worker.partition())
 
 
 def _observe(stage: Stage, worker: Worker, fault: AbstractContextManager[Callable[[], int] | None]) -> Aftermath:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, WorkerFault, check
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
-from pytest_lkagents.worker.image import Worker
+from pytest_lkagents.worker.base import Worker
 
 from . import faults
 from .faults import RECONNECT_SECONDS, SILENT_SECONDS
@@ -62,7 +62,7 @@ def test_outbound_only(lk_stage: Stage, lk_evidence: Evidence, first_call: Calla
         sound = call.wait_until_agent_talks(10) if baseline.sound_s is not None else None
         lk_evidence["agent_joined_after_s"] = round(min(call.agents.values()) - call.joined, 2)
         lk_evidence["first_sound_after_s"] = None if sound is None else round(sound, 2)
-        lk_evidence["dropped_inbound_packets"] = worker.sidecar.dropped_inbound()
+        lk_evidence["dropped_inbound_packets"] = worker.dropped_inbound()
         assert sound is not None or baseline.sound_s is None, (
             "with inbound connections dropped the agent joins but is not heard"
         )
@@ -86,7 +86,7 @@ def test_listens_only_for_health(lk_stage: Stage, lk_evidence: Evidence) -> None
     known = {health.port if health else None, lk_stage.settings.metrics_port}
 
     def extra() -> list[str]:
-        return [str(found) for found in worker.sidecar.listeners() if not found.loopback and found.port not in known]
+        return [str(found) for found in worker.listeners() if not found.loopback and found.port not in known]
 
     # Media sockets belong to jobs: those of a call that has just ended may take a moment to close.
     lk_stage.wait_idle(worker)
@@ -113,10 +113,10 @@ def test_waits_for_server(lk_stage: Stage, lk_evidence: Evidence) -> None:
     # Two refused tries show that it keeps trying; the longest first pause of an SDK is 2 s, start-up a few more.
     try:
         with worker.ledger.waiting(worker.name):
-            poll(lambda: worker.sidecar.attempts() >= 2 or not worker.is_running, what="tries", seconds=15, every=0.3)
+            poll(lambda: worker.attempts() >= 2 or not worker.is_running, what="tries", seconds=15, every=0.3)
     except DeadlineMissed:
         lk_stage.raise_if_too_busy()
-    lk_evidence["refused_attempts"] = worker.sidecar.attempts()
+    lk_evidence["refused_attempts"] = worker.attempts()
     if not worker.is_running:
         lk_stage.worker("shared")  # a worker that exits with a server too is not to blame here
         raise AssertionError(worker.last_words(f"exited with code {worker.exit_code} while the server was down"))
@@ -148,12 +148,11 @@ def test_reconnects(lk_stage: Stage, lk_evidence: Evidence) -> None:
     worker = lk_stage.worker("reconnecting")
     log = worker.wire.transcript
     before, ever = len(log.live()), len(log.registrations())
-    address, _, port = worker.server_peer.partition(":")
-    worker.sidecar.count_attempts(address, int(port))
+    worker.count_attempts()
     worker.stop_server()
     try:
         with worker.ledger.waiting(worker.name):
-            poll(lambda: worker.sidecar.attempts() or not worker.is_running, what="tries", seconds=5, every=0.2)
+            poll(lambda: worker.attempts() or not worker.is_running, what="tries", seconds=5, every=0.2)
     except DeadlineMissed:
         pass  # a longer pause before its first try is its right
     worker.start_server()
@@ -246,7 +245,7 @@ def test_survives_dns_loss(lk_stage: Stage, lk_evidence: Evidence) -> None:
         # What it cannot do with names either is for other checks: a WorkerFault here is a skip.
         lk_stage.served_call(caller).leave()
         faults.cut_and_return(worker)
-        with worker.sidecar.without_names() as refused:
+        with worker.without_names() as refused:
             try:
                 lk_evidence["agent_joined_after_s"] = faults.agent_comes(lk_stage, caller, "only names cannot be looked up")
                 lk_evidence["registered_after_cut_s"] = faults.cut_and_return(worker)

@@ -10,7 +10,7 @@ from pytest_lkagents.callers.continuity import SILENCE_SECONDS
 from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, NotJudgeable, StageError, check
 from pytest_lkagents.settings import LONGEST_HOLD
 from pytest_lkagents.stage import ANSWER_SECONDS, Stage
-from pytest_lkagents.worker.image import Worker
+from pytest_lkagents.worker.base import Worker
 
 from .drains import DRAIN_SECONDS, STOPS_SECONDS, Drain, Drainage, Kept
 from .observations import Stop, stop_signal
@@ -233,6 +233,7 @@ def test_idle_exit(lk_stage: Stage, lk_evidence: Evidence, stop: Callable[[], St
 )
 def test_sigterm_while_starting(lk_stage: Stage, lk_evidence: Evidence) -> None:
     """A stop signal half a second after its start ends it."""
+    lk_stage.needs_image("signals reach the first process of a container in another way than a process here")
     worker = lk_stage.worker("starting")
     name, limit = stop_signal(lk_stage), lk_stage.settings.exit_timeout
     while (left := worker.started + EARLY_SECONDS - time.monotonic()) > 0:
@@ -285,6 +286,7 @@ def test_second_signal(lk_stage: Stage, lk_evidence: Evidence) -> None:
 )
 def test_engine_stop(lk_stage: Stage, lk_evidence: Evidence) -> None:
     """``docker stop`` with time enough: the call goes on, and the worker ends by itself when it is over."""
+    lk_stage.needs_image("an engine stops containers")
     worker = lk_stage.worker("engine-stopped")
     limit = DRAIN_SECONDS + lk_stage.settings.exit_timeout + 20
     own = lk_stage.image_attrs["Config"].get("StopTimeout")
