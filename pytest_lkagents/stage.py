@@ -37,7 +37,8 @@ from pytest_lkagents.wire.tap import Tap
 from pytest_lkagents.worker.base import Worker
 from pytest_lkagents.worker.command import CommandWorker
 from pytest_lkagents.worker.image import ImageWorker
-from pytest_lkagents.worker.layers import ImageScan, scan
+from pytest_lkagents.worker.layers import ImageScan
+from pytest_lkagents.worker.scanner import Scanner
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -90,7 +91,8 @@ class Stage:
         self._turn = FileLock(str(engine.cache_dir() / "command.lock"))
         self._lock = threading.RLock()
         self._starters = ThreadPoolExecutor(STARTERS, thread_name_prefix="lk-start")
-        self._scanner = ThreadPoolExecutor(1, thread_name_prefix="lk-scan")
+        self._scanner = Scanner()
+        self._scan_thread = ThreadPoolExecutor(1, thread_name_prefix="lk-scan")
         self._observers = ThreadPoolExecutor(OBSERVERS, thread_name_prefix="lk-observe")
         self._observed: list[Future[Any]] = []
         self._closing = False
@@ -144,7 +146,8 @@ class Stage:
         for server in list(self._servers):
             server.stop()
         self._starters.shutdown(wait=True, cancel_futures=True)
-        self._scanner.shutdown(wait=True, cancel_futures=True)
+        self._scanner.close()
+        self._scan_thread.shutdown(wait=True, cancel_futures=True)
         self._observers.shutdown(wait=True, cancel_futures=True)
         for server in list(self._servers):
             server.stop()
@@ -247,12 +250,19 @@ class Stage:
         if worker.is_running:
             self._wait_unpromised(worker)
             return worker
+        return self.renewed("shared")
+
+    def renewed(self, role: str) -> Worker:
+        """A worker of this role that still runs: a new one if the last one was ended."""
+        worker = self.worker(role)
+        if worker.is_running:
+            return worker
         if self._turns is not None:
-            return self._turns.renew("shared")
+            return self._turns.renew(role)
         with self._lock:
-            name = f"shared-{len(self._workers)}"
-            self._futures["shared"] = self._starters.submit(self._prepare, "shared", name)
-        return self.worker("shared")
+            name = f"{role}-{len(self._workers)}"
+            self._futures[role] = self._starters.submit(self._prepare, role, name)
+        return self.worker(role)
 
     @staticmethod
     def _wait_unpromised(worker: Worker) -> None:
@@ -458,7 +468,7 @@ class Stage:
         with self._lock:
             if self._scan is None:
                 planted = [value for name, value in self.settings.env.items() if looks_secret(name)]
-                self._scan = self._scanner.submit(scan, self._image, planted)
+                self._scan = self._scan_thread.submit(self._scanner.scan, str(self._image.id), planted)
             return self._scan
 
     def image_scan(self) -> ImageScan:

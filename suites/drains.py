@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from pytest_lkagents.busyness import Reading, too_busy
 from pytest_lkagents.callers.caller import Call, Caller
-from pytest_lkagents.callers.continuity import FOR_GOOD_SECONDS, STEADY_SECONDS, Continuity
+from pytest_lkagents.callers.continuity import FOR_GOOD_SECONDS, SILENCE_SECONDS, STEADY_SECONDS, Continuity
 from pytest_lkagents.checks import WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import AGENT_SECONDS, ANSWER_SECONDS, Stage
@@ -116,6 +116,16 @@ class Drain:
         first = min((kept.hung_up_s for kept in self.kept if kept.hung_up_s is not None), default=float("inf"))
         found = self.cut
         return found if found is not None and (found.trouble_s or 0.0) <= first else None
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether this machine was too busy for what was seen to mean something: worth another look in peace."""
+        cut = self.cut
+        certain = cut is not None and (self.exit_code is not None or not cut.continuity.agents_are_there)
+        late = self.stopped_s is None or self.stopped_s > STOPS_SECONDS
+        gap = max((kept.longest_gap for kept in self.kept), default=0.0) > SILENCE_SECONDS
+        lost = self.together is not None and self.together.trouble is not None
+        return self.busy is not None and not certain and (cut is not None or late or gap or lost)
 
     @property
     def drained(self) -> bool:
@@ -312,9 +322,9 @@ class Drainage:
 
 def by_stop_signal(stage: Stage, *, calls: int, together: bool, hold: float) -> Drain:
     """The image's own stop signal, which is what engines and orchestrators send."""
-    worker = stage.worker("draining")
+    worker = stage.renewed("draining")
     return Drainage(stage, worker, stop_signal(stage), calls=calls, hold=hold, together=together).observe()
 
 
 def by_interrupt(stage: Stage) -> Drain:
-    return Drainage(stage, stage.worker("interrupted"), "SIGINT").observe()
+    return Drainage(stage, stage.renewed("interrupted"), "SIGINT").observe()

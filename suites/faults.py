@@ -84,13 +84,13 @@ class Aftermath:
 
 def half_open(stage: Stage) -> Aftermath:
     """Nothing passes between the worker and its server, and no end of a connection either. Media goes on."""
-    worker = stage.worker("half-open")
+    worker = stage.renewed("half-open")
     return _observe(stage, worker, worker.wire.half_open())
 
 
 def partition(stage: Stage) -> Aftermath:
     """Nothing at all passes."""
-    worker = stage.worker("partitioned")
+    worker = stage.renewed("partitioned")
     return _observe(stage, worker, worker.partition())
 
 

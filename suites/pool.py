@@ -105,7 +105,7 @@ class Scene:
 
     def __init__(self, stage: Stage, role: str) -> None:
         self.stage = stage
-        self.worker = stage.worker(role)
+        self.worker = stage.renewed(role)
         self.caller = stage.caller(self.worker)
         self.began = 0.0
 

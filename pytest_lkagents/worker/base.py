@@ -159,9 +159,13 @@ class Worker(ABC):
                 if chance == "last":
                     raise StageError(f"this machine is too busy to judge: no registration in {2 * limit:g} s, {reason}")
         if isinstance(found, Registration):
+            self.is_up()
             return found
         self.explain_exit()
         raise WorkerFault(self.last_words(f"the worker exited with code {self.exit_code} before it registered"))
+
+    def is_up(self) -> None:  # noqa: B027 - most kinds of worker have nothing to do
+        """Called once it has registered: its start is over."""
 
     def explain_exit(self) -> None:  # noqa: B027 - most kinds of worker have nothing to add
         """Raises StageError if something on this machine, not the worker, may have ended it."""

@@ -25,6 +25,10 @@ from pytest_lkagents.worker.processes import SCRIPT, Snapshot, parse
 if TYPE_CHECKING:
     from docker.models.containers import Container
 
+# CPU shares (the engine's default is 1024): a worker that starts, with all its imports, must not take the CPU from those
+# that are being judged. It has the usual share once it has registered.
+STARTING_SHARES = 128
+USUAL_SHARES = 1024
 # Its own user may lower a process's limits, root without SYS_RESOURCE may not. The limit is the size that it has, so that
 # every further mapping fails with ENOMEM.
 LIMIT = """
@@ -72,6 +76,7 @@ class ImageWorker(Worker):
                 labels=self._session.labels,
                 network_mode=f"container:{self.sidecar.container.id}",
                 environment=self.environment,
+                cpu_shares=STARTING_SHARES,
                 **limits,
             )
             self.started = time.monotonic()
@@ -81,6 +86,12 @@ class ImageWorker(Worker):
             if self._container is not None or "No command specified" in reason:
                 raise WorkerFault(f"the image's command cannot be run: {reason[:200]}") from error
             raise StageError(f"the engine does not start the worker: {reason[:200]}") from error
+
+    def is_up(self) -> None:
+        from docker.errors import APIError
+
+        with contextlib.suppress(APIError):
+            self.container.update(cpu_shares=USUAL_SHARES)
 
     @property
     def container(self) -> Container:
