@@ -16,6 +16,8 @@ from pytest_lkagents.worker.base import Worker
 # A status at least every 10 s, and a load that is averaged over some seconds before.
 RISE_SECONDS = 20
 RECOVER_SECONDS = 30
+# Four of the SDKs' reports.
+NEXT_SECONDS = 10
 # Less than this is noise of an idle worker's CPU; a job or a burnt core adds more.
 NOTICEABLE = 0.02
 HALF_HEARTED = 0.3
@@ -93,6 +95,7 @@ class Loaded:
     moved_by: str | None = None
     full_after: float | None = None
     asked_when_full: Answer | None = None
+    certainly_full: bool = False
     cores_used: float | None = None
     cores_allowed: float = 1.0
     calls: int = 0
@@ -181,7 +184,7 @@ def _by_cpu(stage: Stage, worker: Worker, peer: Worker | None, caller: Caller, s
             if not moved:
                 return
             seen.moved_by = "cpu"
-            seen.asked_when_full = worker.wire.ask(ANSWER_SECONDS)
+            _ask_when_full(worker, seen, EXHAUSTED)
             if seen.over and peer is not None:
                 _real_calls(stage, worker, peer, caller, seen)
     except NotJudgeable as reason:
@@ -216,9 +219,22 @@ def _by_calls(stage: Stage, worker: Worker, peer: Worker | None, caller: Caller,
             _bring_back(peer)
     if seen.top - seen.idle > NOTICEABLE or seen.full_after is not None or (refused and seen.calls):
         seen.moved_by = "calls"
-        seen.asked_when_full = worker.wire.ask(ANSWER_SECONDS)
+        _ask_when_full(worker, seen, seen.steps[-1][1] if seen.steps else 0.0)
         if seen.over and peer is not None:
             _real_calls(stage, worker, peer, caller, seen)
+
+
+def _ask_when_full(worker: Worker, seen: Loaded, certain: float) -> None:
+    """Ask for a job. A load near the threshold may have fallen below it since the last status, and an accepted question is
+    itself a reason to be full: the worker was full for certain only with ``certain`` load before and after."""
+    before = latest(worker.wire.transcript)
+    seen.asked_when_full = worker.wire.ask(ANSWER_SECONDS)
+    answered = time.monotonic()
+    if not seen.asked_when_full.available:
+        return
+    after = next_status(worker, answered, NEXT_SECONDS)
+    loads = [status.load for status in (before, after) if status is not None and status.full]
+    seen.certainly_full = len(loads) == 2 and min(loads) >= certain
 
 
 def _bring_back(peer: Worker) -> None:

@@ -160,12 +160,14 @@ def test_refuses_while_full(
     if draining.asked is not None and draining.cut_while_held is None:
         asked["draining"] = draining.asked.available
     seen = load()
-    if seen.full_after is not None and seen.asked_when_full is not None:
-        asked["full"] = seen.asked_when_full.available
+    # A yes counts if it was full for certain; a no is a no.
+    answer = seen.asked_when_full
+    if seen.full_after is not None and answer is not None and (seen.certainly_full or not answer.available):
+        asked["full"] = answer.available
     lk_evidence["answers"] = {
-        state: "no answer" if answer is None else "available" if answer else "not available" for state, answer in asked.items()
+        state: "no answer" if said is None else "available" if said else "not available" for state, said in asked.items()
     }
-    wrong = [state for state, answer in asked.items() if answer]
+    wrong = [state for state, said in asked.items() if said]
     if wrong:
         lk_evidence["transcript"] = (draining.lines if "draining" in wrong else []) + (seen.lines if "full" in wrong else [])
     assert not wrong, f"accepts a job while {' and while '.join(wrong)}"
