@@ -4,16 +4,39 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 
-from pytest_lkagents import engine
+from pytest_lkagents import engine, machine
 from pytest_lkagents.callers.speech import speech_file
 from pytest_lkagents.checks import StageError
+from pytest_lkagents.command_line import CommandError, find_program
+from pytest_lkagents.server import choose
 from pytest_lkagents.server.binary import find_binary, version_of
 from pytest_lkagents.settings import Settings
+from pytest_lkagents.worker.base import DEFAULT_HEALTH_PORT
 
 Finding = tuple[bool | None, str]
+
+
+def _command_findings(settings: Settings) -> Iterator[Finding]:
+    """Whether the command can be run, and whether the port that it will want is free."""
+    folder = settings.command_dir or Path()
+    try:
+        program = find_program(settings.command, folder, {**os.environ, **settings.env})
+        yield True, f"command: {program}, in {folder}"
+    except CommandError as error:
+        yield False, f"command: {error}"
+    port = settings.health_port or DEFAULT_HEALTH_PORT
+    taker = machine.taker_of(port)
+    if taker is not None:
+        yield (
+            None,
+            f"port {port}: taken by {taker}; a worker with its health endpoint there cannot start",
+        )
+    else:
+        yield True, f"port {port}: free for the worker's health endpoint"
 
 
 def findings(settings: Settings) -> Iterator[Finding]:
@@ -33,10 +56,13 @@ def findings(settings: Settings) -> Iterator[Finding]:
         f"memory: {memory.available / 1024**3:.1f} GiB free"
         + ("" if roomy else "; a run starts about ten workers, 4 GiB are advisable"),
     )
+    if settings.command:
+        yield from _command_findings(settings)
+    needed = not settings.command or choose.needs_engine(settings)
     try:
         client = engine.connect()
     except StageError as error:
-        yield False, str(error)
+        yield (False, str(error)) if needed else (None, "engine: none answers; --lk-command does without, --lk-image needs one")
         client = None
     if client is not None:
         yield True, f"engine: {engine.describe(client)}"

@@ -17,6 +17,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from pytest_lkagents.checks import StageError
+from pytest_lkagents.machine import MARK, end, marked
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 LABEL = "pytest-lkagents"
 OWNER_LABEL = "pytest-lkagents.owner"
+LOOPBACK = "127.0.0.1"
 
 
 def cache_dir() -> Path:
@@ -79,10 +81,13 @@ def _processes_of(folder: Path) -> Iterator[psutil.Process]:
 
 
 class Session:
-    """Owner of all that a run starts: its label, its network, its temporary folder, and the lock that proves it alive."""
+    """Owner of all that a run starts: its label, its network, its temporary folder, and the lock that proves it alive.
 
-    def __init__(self, client: DockerClient) -> None:
-        self.client = client
+    Without a ``client`` there is no engine: everything is a process here, and loopback is the network.
+    """
+
+    def __init__(self, client: DockerClient | None) -> None:
+        self._client = client
         self.id = uuid.uuid4().hex[:12]
         self.labels = {LABEL: self.id, OWNER_LABEL: owner()}
         locks = cache_dir() / "sessions"
@@ -93,7 +98,21 @@ class Session:
         self._network: Network | None = None
 
     @property
+    def client(self) -> DockerClient:
+        assert self._client is not None, "this session has no engine"
+        return self._client
+
+    @property
+    def mark(self) -> dict[str, str]:
+        """The variable by which processes of this session are found again."""
+        return {MARK: self.id}
+
+    @property
     def bridge(self) -> str:
+        """The interface on which servers, taps and workers meet."""
+        if self._client is None:
+            found = (name for name, all_of in psutil.net_if_addrs().items() if any(a.address == LOOPBACK for a in all_of))
+            return next(found, "lo")
         return f"lka{self.id}"[:15]  # the kernel's limit for interface names
 
     def open_network(self) -> None:
@@ -118,7 +137,9 @@ class Session:
 
     @property
     def gateway(self) -> str:
-        """The host's address on the session's network, as containers see it."""
+        """The host's address on the session's network, as workers see it."""
+        if self._client is None:
+            return LOOPBACK
         config: dict[str, Any] = self.network.attrs["IPAM"]["Config"][0]
         return str(config.get("Gateway") or config["Subnet"].rpartition(".")[0] + ".1")
 
@@ -133,18 +154,12 @@ class Session:
 
     def close(self) -> None:
         """Remove everything that carries this session's label; never raises for what is already gone."""
-        remove_session(self.client, self.id)
-        for process in _processes_of(self.folder):
-            _end(process)
+        if self._client is not None:
+            remove_session(self._client, self.id)
+        end([*_processes_of(self.folder), *marked([self.id])])
         shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.release()
         Path(self._lock.lock_file).unlink(missing_ok=True)
-
-
-def _end(process: psutil.Process) -> None:
-    with contextlib.suppress(psutil.Error):
-        process.kill()
-        process.wait(5)
 
 
 def remove_session(client: DockerClient, session_id: str) -> None:
@@ -163,30 +178,33 @@ def remove_session(client: DockerClient, session_id: str) -> None:
             network.remove()
 
 
-def sweep(client: DockerClient) -> list[str]:
-    """Remove what dead sessions of this owner left behind; returns their ids."""
+def sweep(client: DockerClient | None) -> list[str]:
+    """Remove what dead sessions of this owner left behind; returns their ids. Without an engine the containers of such
+    sessions stay for a run that has one."""
     mine: dict[str, str | list[str] | bool] = {"label": f"{OWNER_LABEL}={owner()}"}
-    seen = {c.labels.get(LABEL, "") for c in client.containers.list(all=True, filters=mine, ignore_removed=True)}
-    seen |= {n.attrs["Labels"].get(LABEL, "") for n in client.networks.list(filters=mine)}
-    seen |= {lock.stem for lock in (cache_dir() / "sessions").glob("*.lock")}
-    swept = []
+    seen = {lock.stem for lock in (cache_dir() / "sessions").glob("*.lock")}
+    if client is not None:
+        seen |= {c.labels.get(LABEL, "") for c in client.containers.list(all=True, filters=mine, ignore_removed=True)}
+        seen |= {n.attrs["Labels"].get(LABEL, "") for n in client.networks.list(filters=mine)}
+    dead: dict[str, FileLock] = {}
     for session_id in sorted(seen - {""}):
         path = cache_dir() / "sessions" / f"{session_id}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(str(path))
-        try:
+        with contextlib.suppress(Timeout):  # alive
             lock.acquire(blocking=False)
-        except Timeout:
-            continue  # alive
-        remove_session(client, session_id)
+            dead[session_id] = lock
+    if dead:
+        end(marked(dead))
+    for session_id, lock in dead.items():
+        if client is not None:
+            remove_session(client, session_id)
         for folder in Path(tempfile.gettempdir()).glob(f"pytest-lkagents-{session_id}-*"):
-            for process in _processes_of(folder):
-                _end(process)
+            end(_processes_of(folder))
             shutil.rmtree(folder, ignore_errors=True)
         lock.release()
-        path.unlink(missing_ok=True)
-        swept.append(session_id)
-    return swept
+        Path(lock.lock_file).unlink(missing_ok=True)
+    return list(dead)
 
 
 def describe(client: DockerClient) -> str:

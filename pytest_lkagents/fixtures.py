@@ -1,7 +1,7 @@
 """The public fixtures.
 
 ``lk_server``, ``lk_worker``, ``lk_wire`` and ``lk_caller`` serve users' own tests; the packaged suites use them too. Without
-``--lk-image`` (or its ini twin) a test that asks for one of them is skipped.
+``--lk-image`` or ``--lk-command`` (or their ini twins) a test that asks for one of them is skipped.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pytest_lkagents.server.base import Server
     from pytest_lkagents.stage import Stage
     from pytest_lkagents.wire.tap import Tap
-    from pytest_lkagents.worker.image import Worker
+    from pytest_lkagents.worker.base import Worker
 
 SETTINGS = pytest.StashKey[Settings]()
 REDACTOR = pytest.StashKey[Redactor]()
@@ -76,7 +76,7 @@ def lk_settings(pytestconfig: pytest.Config) -> Settings:
 def lk_stage(pytestconfig: pytest.Config, lk_settings: Settings) -> Stage:
     """The stage itself: workers by role, the image's contents. For suites; users' tests rarely need it."""
     if not lk_settings.active:
-        pytest.skip("no worker to judge: give --lk-image (or lk_image in the ini file)")
+        pytest.skip("no worker to judge: give --lk-image or --lk-command (or its ini twin)")
     return pytestconfig.stash[STAGE].get()
 
 

@@ -6,6 +6,7 @@ Nothing that costs time is imported here: a run that does not use the plugin mus
 from __future__ import annotations
 
 import datetime as dt
+import os
 import time
 from collections.abc import Generator
 from dataclasses import asdict
@@ -31,12 +32,15 @@ from pytest_lkagents.fixtures import (
     lk_worker,
 )
 from pytest_lkagents.outcomes import GATE, judge, present, redacted, waived
-from pytest_lkagents.secrets import Redactor
+from pytest_lkagents.roles import ROLES
+from pytest_lkagents.secrets import Redactor, looks_secret
 from pytest_lkagents.settings import Settings, SettingsError
 from pytest_lkagents.verdict import ERROR, FAIL, CheckResult, Subject, Verdict
 
 __all__ = ["lk_caller", "lk_evidence", "lk_server", "lk_settings", "lk_stage", "lk_wire", "lk_worker"]
 
+# From this order on a check looks at what all others left.
+LAST = 9
 GATHERED = pytest.StashKey["Gathered"]()
 
 
@@ -91,17 +95,32 @@ def pytest_configure(config: pytest.Config) -> None:
     redactor = Redactor()
     for name, value in settings.env.items():
         redactor.add(name, value)
+    for name, value in _command_secrets(settings):
+        redactor.add(name, value)
     config.stash[SETTINGS] = settings
     config.stash[REDACTOR] = redactor
     config.stash[STAGE] = StageHolder(settings, redactor)
     config.stash[GATHERED] = Gathered()
     config.pluginmanager.register(config.stash[GATHERED], "lkagents-results")
     if settings.suites and not settings.active:
-        raise pytest.UsageError("--lk-suite: nothing to judge; give --lk-image too")
+        raise pytest.UsageError("--lk-suite: nothing to judge; give --lk-image or --lk-command too")
+    if settings.command and _uses_xdist(config):
+        raise pytest.UsageError(
+            "--lk-command: workers of several test processes would want the same ports; leave -n away (-n 0)"
+        )
     if settings.from_image is not None and settings.image is None:
         raise pytest.UsageError("--lk-from: nothing replaces it; give --lk-image too")
     if settings.active:
         _select_packaged(config, settings)
+
+
+def _command_secrets(settings: Settings) -> list[tuple[str, str]]:
+    """What the command's output could hold and nobody may read: secrets among its words and in the environment."""
+    if not settings.command:
+        return []
+    from pytest_lkagents.command_line import secrets_in
+
+    return [*secrets_in(settings.command), *((name, value) for name, value in os.environ.items() if looks_secret(name))]
 
 
 def packaged_suites() -> dict[str, Path]:
@@ -130,24 +149,37 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     settings = config.stash[SETTINGS]
     if not settings.active or _is_xdist_worker(config) or config.getoption("collectonly"):
         return
-    from pytest_lkagents import engine
-    from pytest_lkagents.server import choose
+    from pytest_lkagents.command_line import CommandError
 
     try:
-        assert settings.image is not None
-        choose.require(settings)
-        client = engine.connect()
-        try:
-            engine.find_image(client, settings.image)
-            if settings.from_image is not None:
-                engine.find_image(client, settings.from_image)
-        finally:
-            client.close()
-    except StageError as error:
+        _require(settings)
+    except (StageError, CommandError) as error:
         reason = config.stash[REDACTOR].text(str(error))
         config.stash[GATHERED].broken = reason
         _conclude(config)
         raise pytest.UsageError(reason) from None
+
+
+def _require(settings: Settings) -> None:
+    """Raises StageError or CommandError if what was asked for is not there."""
+    from pytest_lkagents import engine
+    from pytest_lkagents.command_line import find_program
+    from pytest_lkagents.server import choose
+
+    if settings.command:
+        assert settings.command_dir is not None
+        find_program(settings.command, settings.command_dir, {**os.environ, **settings.env})
+    choose.require(settings)
+    client = choose.connect(settings)
+    if client is None:
+        return
+    try:
+        if settings.image is not None:
+            engine.find_image(client, settings.image)
+        if settings.from_image is not None:
+            engine.find_image(client, settings.from_image)
+    finally:
+        client.close()
 
 
 @pytest.hookimpl(trylast=True)
@@ -160,7 +192,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     chosen = [item for item in items if item not in checks or _chosen(checks[item], settings)]
     if len(chosen) < len(items):
         config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
-    chosen.sort(key=lambda item: checks[item].order if item in checks else 0)
+    chosen.sort(key=lambda item: _rank(checks[item], settings) if item in checks else (0, 0))
     items[:] = chosen
     if config.getoption("collectonly") or _uses_xdist(config):
         # Under xdist every process collects all checks but runs some: it starts what it needs when it needs it.
@@ -172,6 +204,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         except StageError:
             return  # every check will say so
         stage.warm(roles)
+
+
+def _rank(check: Check, settings: Settings) -> tuple[int, int]:
+    """Checks of a lower rank run first. Where workers take turns, the checks of one worker follow each other."""
+    if settings.image is not None:
+        return (check.order, 0)
+    if check.order < 0 or check.order >= LAST:
+        return (check.order * len(ROLES), 0)
+    return (max((list(ROLES).index(role) for role in check.roles), default=0), check.order)
 
 
 def _chosen(check: Check, settings: Settings) -> bool:
@@ -298,8 +339,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def _conclude(config: pytest.Config) -> Verdict:
     settings, gathered = config.stash[SETTINGS], config.stash[GATHERED]
-    known = Subject("image", str(settings.image))
-    subject = Subject(**{**asdict(known), **gathered.facts.get("subject", {})})
+    redactor = config.stash[REDACTOR]
+    known = Subject("image", settings.image) if settings.image is not None else Subject("command", settings.command_text)
+    subject = Subject(**redactor.data({**asdict(known), **gathered.facts.get("subject", {})}))
     verdict = Verdict(
         settings.profile,
         subject,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pytest_lkagents.checks import PROFILES, Waiver, parse_waiver
+from pytest_lkagents.command_line import CommandError, parse
 
 if TYPE_CHECKING:
     import pytest
@@ -41,6 +42,7 @@ class Option:
 
 OPTIONS = (
     Option("lk_image", "image of the worker under test", metavar="IMAGE"),
+    Option("lk_command", "command that starts the worker under test as a process here, without a shell", metavar="COMMAND"),
     Option("lk_from", "image that is running now and would be replaced (default: the same image)", metavar="IMAGE"),
     Option("lk_profile", f"which checks run: {', '.join(PROFILES)} (default: core)", metavar="PROFILE"),
     Option("lk_suite", "packaged suites or single checks to run, separated by commas", metavar="NAMES"),
@@ -71,9 +73,15 @@ OPTIONS = (
 
 @dataclass(frozen=True)
 class Settings:
-    """Seconds, cores and bytes throughout. ``env`` holds the env file's and ``--lk-env``'s variables."""
+    """Seconds, cores and bytes throughout. ``env`` holds the env file's and ``--lk-env``'s variables.
+
+    There is an ``image`` or a ``command`` (its words, as typed, and where it runs), never both.
+    """
 
     image: str | None = None
+    command: tuple[str, ...] = ()
+    command_text: str = ""
+    command_dir: Path | None = None
     from_image: str | None = None
     profile: str = "core"
     suites: tuple[str, ...] = ()
@@ -101,7 +109,7 @@ class Settings:
     @property
     def active(self) -> bool:
         """Whether there is something to judge."""
-        return self.image is not None
+        return self.image is not None or bool(self.command)
 
 
 def declare(parser: pytest.Parser) -> None:
@@ -131,6 +139,8 @@ def read(config: pytest.Config) -> Settings:
             value, source = config.getini(option.name), option.name
         if value not in (None, "", []):
             given[option.name] = (value, source)
+
+    _settle_subject(given)
 
     def text(name: str) -> str | None:
         return str(given[name][0]).strip() if name in given else None
@@ -192,9 +202,15 @@ def read(config: pytest.Config) -> Settings:
     health_path = text("lk_health_path") or "/"
     if not health_path.startswith("/"):
         raise SettingsError(f"lk_health_path: {health_path!r} does not start with a slash")
+    command = None
+    if (command_text := text("lk_command")) is not None:
+        command = parse_command(command_text, origin("lk_command"), {name: source for name, (_, source) in given.items()})
     defaults = Settings()
     return Settings(
         image=text("lk_image"),
+        command=command or (),
+        command_text=command_text or "",
+        command_dir=_path(config, ".", origin("lk_command")) if command else None,
         from_image=text("lk_from"),
         profile=choice("lk_profile", PROFILES, defaults.profile),
         suites=tuple(name.strip() for name in (text("lk_suite") or "").split(",") if name.strip()),
@@ -255,6 +271,37 @@ def _path(config: pytest.Config, text: str, origin: str) -> Path:
         return path
     base = config.invocation_params.dir if origin.startswith("--") else (config.inipath or config.rootpath / "x").parent
     return Path(base) / path
+
+
+# What goes with an image, and with nothing else.
+OF_IMAGES = ("lk_image", "lk_from", "lk_cpus", "lk_memory")
+
+
+def _settle_subject(given: dict[str, tuple[Any, str]]) -> None:
+    """What is typed stands for the ini file's: a command for its image and all that goes with it, an image for its
+    command."""
+    typed = {name for name, (_, source) in given.items() if source.startswith("--")}
+    if "lk_command" in typed:
+        for name in OF_IMAGES:
+            if name not in typed:
+                given.pop(name, None)
+    elif "lk_image" in typed:
+        given.pop("lk_command", None)
+
+
+def parse_command(text: str, origin: str, others: dict[str, str]) -> tuple[str, ...]:
+    """The command's words. ``others`` are the options given, by name, as they were given."""
+    if "lk_from" in others:
+        raise SettingsError(f"{others['lk_from']}: a command replaces no image; give --lk-image instead of it")
+    if "lk_image" in others:
+        raise SettingsError(f"{origin} and {others['lk_image']}: give one of them, there is one worker to judge")
+    for option in ("lk_cpus", "lk_memory"):
+        if option in others:
+            raise SettingsError(f"{others[option]}: a process here cannot be limited; leave it away, or give --lk-image")
+    try:
+        return parse(text)
+    except CommandError as error:
+        raise SettingsError(f"{origin}: {error}") from None
 
 
 def _size(text: str | None, origin: str) -> int | None:

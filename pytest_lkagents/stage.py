@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -17,26 +16,29 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-import psutil
 from filelock import FileLock, Timeout
 
-from pytest_lkagents import engine
+from pytest_lkagents import describe, engine
 from pytest_lkagents.busyness import Reading, too_busy
 from pytest_lkagents.callers.caller import Call, Caller
-from pytest_lkagents.checks import StageError, WorkerFault
+from pytest_lkagents.checks import NotJudgeable, StageError, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, Ledger, poll
 from pytest_lkagents.loop import EventLoop
 from pytest_lkagents.probe.sidecar import Sidecar, ensure_image
-from pytest_lkagents.roles import ROLES
+from pytest_lkagents.roles import ROLES, Role
 from pytest_lkagents.secrets import Redactor, looks_secret
 from pytest_lkagents.server.base import Server
-from pytest_lkagents.server.choose import make_server
+from pytest_lkagents.server.choose import connect, make_server
 from pytest_lkagents.settings import Settings
+from pytest_lkagents.turns import Turns
 from pytest_lkagents.verdict import Subject
 from pytest_lkagents.wire.model import Question
 from pytest_lkagents.wire.tap import Tap
-from pytest_lkagents.worker.image import Worker
-from pytest_lkagents.worker.layers import ImageScan, scan
+from pytest_lkagents.worker.base import Worker
+from pytest_lkagents.worker.command import CommandWorker
+from pytest_lkagents.worker.image import ImageWorker
+from pytest_lkagents.worker.layers import ImageScan
+from pytest_lkagents.worker.scanner import Scanner
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -61,6 +63,8 @@ IDLE_SECONDS = 60
 PROMISE_SECONDS = 12
 # Every start has a deadline of its own; this is for one that began last.
 QUIET_SECONDS = 120
+# A smoke test of another session.
+TURN_SECONDS = 120
 
 
 class Stage:
@@ -81,9 +85,14 @@ class Stage:
         self._workers: list[Worker] = []
         self._servers: list[Server] = []
         self._taps: list[Tap] = []
+        self._by_role: dict[str, list[Worker]] = {}
+        self._sdk_seen: tuple[str | None, str | None] | None = None
+        self._turns = Turns(self._prepare, self._running, self._put_away) if settings.image is None else None
+        self._turn = FileLock(str(engine.cache_dir() / "command.lock"))
         self._lock = threading.RLock()
         self._starters = ThreadPoolExecutor(STARTERS, thread_name_prefix="lk-start")
-        self._scanner = ThreadPoolExecutor(1, thread_name_prefix="lk-scan")
+        self._scanner = Scanner()
+        self._scan_thread = ThreadPoolExecutor(1, thread_name_prefix="lk-scan")
         self._observers = ThreadPoolExecutor(OBSERVERS, thread_name_prefix="lk-observe")
         self._observed: list[Future[Any]] = []
         self._closing = False
@@ -92,10 +101,15 @@ class Stage:
 
     def open(self) -> None:
         """Sweep what dead sessions left, then make this session's network. Raises StageError."""
-        assert self.settings.image is not None
-        self._client = engine.connect()
+        self._client = connect(self.settings)
+        if self.settings.image is None:
+            self._take_turn()
         engine.sweep(self._client)
-        self._image = engine.find_image(self._client, self.settings.image)
+        if self._client is None:
+            self._session = engine.Session(None)
+            return
+        if self.settings.image is not None:
+            self._image = engine.find_image(self._client, self.settings.image)
         ensure_image(self._client, self.settings.probe_image)
         self._session = engine.Session(self._client)
         self._session.open_network()
@@ -104,6 +118,13 @@ class Stage:
                 "the container engine's networks are not on this machine, which the callers and the tap need: run pytest on "
                 "the engine's own host (DOCKER_HOST, Docker Desktop)"
             )
+
+    def _take_turn(self) -> None:
+        """Commands want the same ports in every session of this user. Raises StageError if the turn never comes."""
+        try:
+            self._turn.acquire(timeout=TURN_SECONDS)
+        except Timeout:
+            raise StageError("another pytest --lk-command runs on this machine, where both would use the same ports") from None
 
     @property
     def session(self) -> engine.Session:
@@ -116,19 +137,24 @@ class Stage:
         self.loop.close()
         for future in self._futures.values():
             future.cancel()
-        if self._session is not None:
+        for worker in list(self._workers):
+            if isinstance(worker, CommandWorker):
+                worker.remove()
+        if self._client is not None and self._session is not None:
             # Removing the containers also ends the waits of starters that are under way.
             engine.remove_session(self.session.client, self.session.id)
         for server in list(self._servers):
             server.stop()
         self._starters.shutdown(wait=True, cancel_futures=True)
-        self._scanner.shutdown(wait=True, cancel_futures=True)
+        self._scanner.close()
+        self._scan_thread.shutdown(wait=True, cancel_futures=True)
         self._observers.shutdown(wait=True, cancel_futures=True)
         for server in list(self._servers):
             server.stop()
         for tap in list(self._taps):
             tap.close()
-        self._keep_transcripts()
+        if self.settings.report_dir is not None:
+            describe.keep_transcripts(self._taps, self.settings.report_dir, self.redactor)
         self._wire_loop.close()
         if self._session is not None:
             self._session.close()
@@ -136,23 +162,13 @@ class Stage:
         if self._client is not None:
             self._client.close()
             self._client = None
-
-    def _keep_transcripts(self) -> None:
-        """``--lk-report``: a file per worker, a JSON line per message."""
-        folder = self.settings.report_dir
-        if folder is None or not self._taps:
-            return
-        folder.mkdir(exist_ok=True)
-        for tap in self._taps:
-            path = folder / f"wire-{tap.name}.jsonl"
-            tap.transcript.write(path)
-            path.write_text(self.redactor.text(path.read_text(encoding="utf-8")), encoding="utf-8")
+        self._turn.release()
 
     # -- workers
 
     def warm(self, roles: Iterable[str]) -> None:
-        """Start the workers of these roles in the background, in this order."""
-        for role in roles:
+        """Start the workers of these roles in the background, in this order; those that take turns start when needed."""
+        for role in () if self._turns is not None else roles:
             self._future(role)
 
     def _future(self, role: str) -> Future[Worker]:
@@ -199,8 +215,15 @@ class Stage:
             raise StageError("the stage is closing")
 
     def worker(self, role: str = "shared") -> Worker:
-        """The worker of a role (see ROLES), ready. Raises WorkerFault or StageError."""
-        return self._future(role).result()
+        """The worker of a role (see ROLES), ready. Raises WorkerFault, StageError or NotJudgeable."""
+        return self._turns.worker(role) if self._turns is not None else self._future(role).result()
+
+    def second(self, role: str) -> Worker | None:
+        """The worker of a role beside another one, or None where two cannot run side by side."""
+        try:
+            return self.worker(role)
+        except NotJudgeable:
+            return None
 
     def worker_as_is(self, role: str) -> Worker:
         """The worker of a role even if it did not get ready; raises WorkerFault only if there is none at all."""
@@ -208,7 +231,7 @@ class Stage:
             return self.worker(role)
         except WorkerFault:
             for worker in self._workers:
-                if worker.name == role:
+                if worker.name == role and worker.started:
                     return worker
             raise
 
@@ -227,10 +250,19 @@ class Stage:
         if worker.is_running:
             self._wait_unpromised(worker)
             return worker
+        return self.renewed("shared")
+
+    def renewed(self, role: str) -> Worker:
+        """A worker of this role that still runs: a new one if the last one was ended."""
+        worker = self.worker(role)
+        if worker.is_running:
+            return worker
+        if self._turns is not None:
+            return self._turns.renew(role)
         with self._lock:
-            name = f"shared-{len(self._workers)}"
-            self._futures["shared"] = self._starters.submit(self._prepare, "shared", name)
-        return self.worker("shared")
+            name = f"{role}-{len(self._workers)}"
+            self._futures[role] = self._starters.submit(self._prepare, role, name)
+        return self.worker(role)
 
     @staticmethod
     def _wait_unpromised(worker: Worker) -> None:
@@ -250,22 +282,18 @@ class Stage:
         tap = Tap(self._wire_loop, self.session.gateway, server.url, name)
         self._taps.append(tap)
         tap.start()
-        cpus = role.cpus if self.settings.cpus is None else self.settings.cpus
-        settings = self.settings
-        if role.old and settings.from_image is not None:
-            settings = dataclasses.replace(settings, image=settings.from_image)
-        worker = Worker(name, settings, self.session, server, tap, self.ledger, cpus)
+        worker = self._make_worker(name, role, server, tap)
         self._workers.append(worker)
+        self._by_role.setdefault(role_name, []).append(worker)
         if not role.server_up:
             worker.stop_server()
         if role.firewall == "drop-inbound":
-            worker.sidecar.drop_inbound()
+            worker.drop_inbound()
         elif role.firewall == "only-server":
             media = urlsplit(server.worker_url).hostname or ""
-            worker.sidecar.allow_only(*{worker.server_peer.partition(":")[0], media})
+            worker.allow_only(sorted({worker.server_peer.partition(":")[0], media}))
         if not role.server_up:
-            address, _, port = worker.server_peer.partition(":")
-            worker.sidecar.count_attempts(address, int(port))
+            worker.count_attempts()
         replace = role.replace() if role.replace else {}
         for variable, value in replace.items():
             if looks_secret(variable):
@@ -274,6 +302,26 @@ class Stage:
         if role.registered:
             self.wait_registered(worker)
         return worker
+
+    def _make_worker(self, name: str, role: Role, server: Server, tap: Tap) -> Worker:
+        if self.settings.image is None:
+            return CommandWorker(name, self.settings, self.session, server, tap, self.ledger)
+        cpus = role.cpus if self.settings.cpus is None else self.settings.cpus
+        settings = self.settings
+        if role.old and settings.from_image is not None:
+            settings = dataclasses.replace(settings, image=settings.from_image)
+        return ImageWorker(name, settings, self.session, server, tap, self.ledger, cpus)
+
+    def _running(self) -> list[Worker]:
+        return [worker for worker in self.workers() if worker.is_running]
+
+    def _put_away(self, worker: Worker) -> None:
+        """End a worker that gives way to another one, and its server."""
+        if worker in self._by_role.get("shared", ()):
+            self._sdk()  # as long as it can be asked
+        worker.kill()
+        if all(other is worker or other.server is not worker.server for other in self._running()):
+            worker.server.stop()
 
     def _start_server(self, chain: str) -> Server:
         server = make_server(self.settings, self.session)
@@ -293,13 +341,18 @@ class Stage:
             raise
 
     @property
+    def takes_turns(self) -> bool:
+        """Whether workers run one at a time, because they share this machine's ports."""
+        return self._turns is not None
+
+    @property
     def controllable(self) -> bool:
         """Whether the LiveKit server is ours, to be stopped and started."""
         return self.settings.server in ("auto", "binary", "container")
 
-    def workers(self) -> list[Worker]:
-        """Every worker that was started so far."""
-        return [worker for worker in list(self._workers) if worker.started]
+    def workers(self, role: str | None = None) -> list[Worker]:
+        """Every worker that was started so far, or those of one role."""
+        return [worker for worker in list(self._workers if role is None else self._by_role.get(role, ())) if worker.started]
 
     def everything_written(self) -> dict[str, str]:
         """Output of every worker so far, by worker; unredacted."""
@@ -385,11 +438,23 @@ class Stage:
                 self._neighbour = Sidecar(self.session, self.settings.probe_image, "neighbour")
             return self._neighbour
 
+    def get_from_another_host(self, worker: Worker, port: int, path: str) -> int | None:
+        """HTTP status of a GET as another host sees it; None when nothing answers there. Raises NotJudgeable."""
+        if isinstance(worker, CommandWorker):
+            return worker.get_as_others(path, port)
+        return self.neighbour().get(f"http://{worker.address}:{port}{path}")[0]
+
     # -- the image itself
+
+    def needs_image(self, why: str) -> None:
+        """Raises NotJudgeable where there is none."""
+        if self.settings.image is None:
+            raise NotJudgeable(f"{why}: give --lk-image")
 
     @property
     def image_attrs(self) -> dict[str, Any]:
-        """What the engine says about the image (``docker image inspect``)."""
+        """What the engine says about the image (``docker image inspect``). Raises NotJudgeable where there is none."""
+        self.needs_image("there is no image to judge")
         attrs: dict[str, Any] = self._image.attrs
         return attrs
 
@@ -399,10 +464,11 @@ class Stage:
 
     def start_scan(self) -> Future[ImageScan]:
         """Read the image's layers in the background; the same reading serves every check."""
+        self.needs_image("there is no image to judge")
         with self._lock:
             if self._scan is None:
                 planted = [value for name, value in self.settings.env.items() if looks_secret(name)]
-                self._scan = self._scanner.submit(scan, self._image, planted)
+                self._scan = self._scan_thread.submit(self._scanner.scan, str(self._image.id), planted)
             return self._scan
 
     def image_scan(self) -> ImageScan:
@@ -420,48 +486,27 @@ class Stage:
             raise StageError(f"this machine is too busy to judge: {reason}")
 
     def subject(self) -> Subject:
-        attrs = self.image_attrs
-        digests = attrs.get("RepoDigests") or []
-        sdk, version = self._sdk()
-        return Subject(
-            "image",
-            str(self.settings.image),
-            str(digests[0]).partition("@")[2] if digests else str(attrs.get("Id")),
-            int(attrs["Size"]),
-            sdk,
-            version,
-        )
+        sdk = self._sdk()
+        if self.settings.image is None:
+            return Subject("command", self.settings.command_text, None, None, *sdk)
+        return describe.image(str(self.settings.image), self.image_attrs, *sdk)
 
     def _sdk(self) -> tuple[str | None, str | None]:
         """As far as the shared worker tells: its ``/worker`` page, and the interpreter that holds its registration."""
+        if self._sdk_seen is None:
+            worker = self._ready_shared()
+            if worker is None:
+                return None, None
+            self._sdk_seen = describe.sdk(worker)
+        return self._sdk_seen
+
+    def _ready_shared(self) -> Worker | None:
+        if self._turns is not None:
+            return self._turns.of("shared")
         future = self._futures.get("shared")
-        if future is None or not future.done() or future.cancelled() or future.exception():
-            return None, None
-        worker = future.result()
-        version: str | None = None
-        for known in worker.wire.transcript.registrations():
-            version = known.sdk_version or version
-        sdk = None
-        try:
-            if version is None and (found := worker.health()):
-                version = worker.worker_info(found).get("sdk_version")
-            snapshot = worker.snapshot()
-            holders = snapshot.holders_of(worker.server_peer)
-            args = next((process.args for process in snapshot.processes if process.pid in holders), "")
-            program = os.path.basename(args.split(" ")[0])
-            sdk = "python" if program.startswith("python") else "node" if program.startswith("node") else None
-        except (StageError, WorkerFault):
-            pass
-        return sdk, version
+        done = future is not None and future.done() and not future.cancelled() and not future.exception()
+        return future.result() if future is not None and done else None
 
     def facts(self) -> dict[str, Any]:
-        """The verdict's ``stage``: cpus and memory are the worker's limits, or this machine's."""
-        server = self._servers[0] if self._servers else None
-        kind = type(server).__name__.removesuffix("Server").lower() if server else self.settings.server
-        return {
-            "server": kind,
-            "server_version": server.version if server else None,
-            "engine": engine.describe(self.session.client),
-            "cpus": self.settings.cpus or os.cpu_count(),
-            "memory_bytes": self.settings.memory_bytes or psutil.virtual_memory().total,
-        }
+        """The verdict's ``stage``."""
+        return describe.stage(self.settings, self._servers[0] if self._servers else None, self._client)

@@ -9,10 +9,10 @@ from typing import Generic, TypeVar
 
 import pytest
 
-from pytest_lkagents.checks import check_of
+from pytest_lkagents.checks import StageError, check_of
 from pytest_lkagents.stage import Stage
 
-from . import drains, observations, pool
+from . import drains, faults, observations, pool
 from . import load as loads
 
 T = TypeVar("T")
@@ -37,11 +37,13 @@ def _once(observe: Callable[[Stage], T], stage: Stage) -> Callable[[], T]:
 
 
 class Ahead(Generic[T]):
-    """The same for an observation that mostly waits: ``begin`` starts it beside the checks."""
+    """The same for an observation that mostly waits: ``begin`` starts it beside the checks. What this machine was too busy
+    for is observed once more when nothing else of ours is under way."""
 
     def __init__(self, stage: Stage, observe: Callable[[Stage], T]) -> None:
         self._stage, self._observe = stage, observe
         self._future: Future[T] | None = None
+        self._final = _once(self._in_doubt_again, stage)
 
     def begin(self) -> Future[T]:
         if self._future is None:
@@ -49,7 +51,17 @@ class Ahead(Generic[T]):
         return self._future
 
     def __call__(self) -> T:
-        return self.begin().result()
+        return self._final()
+
+    def _in_doubt_again(self, stage: Stage) -> T:
+        try:
+            seen = self.begin().result()
+            if not getattr(seen, "doubtful", False):
+                return seen
+        except StageError:
+            stage.raise_if_closing()
+        with stage.alone_on_the_machine():
+            return self._observe(stage)
 
 
 @pytest.fixture(scope="session")
@@ -70,13 +82,25 @@ def drain(lk_stage: Stage, selected: set[str]) -> Callable[[], drains.Drain]:
     together = "rollout.sigterm-stops-new-jobs" in selected
     limited = drains.LIMIT_SECONDS if "rollout.sigterm-drains" in selected else drains.DRAIN_SECONDS
     hold = lk_stage.settings.drain_hold or limited
-    return Ahead(lk_stage, lambda stage: drains.by_stop_signal(stage, calls=3 if whole else 1, together=together, hold=hold))
+    return Ahead(lk_stage, lambda stage: drains.by_stop_signal(stage, calls=4 if whole else 1, together=together, hold=hold))
 
 
 @pytest.fixture(scope="session")
 def interrupt(lk_stage: Stage) -> Callable[[], drains.Drain]:
     """SIGINT, with a call."""
     return Ahead(lk_stage, drains.by_interrupt)
+
+
+@pytest.fixture(scope="session")
+def half_open(lk_stage: Stage) -> Callable[[], faults.Aftermath]:
+    """Silent connections, with a call."""
+    return Ahead(lk_stage, faults.half_open)
+
+
+@pytest.fixture(scope="session")
+def partition(lk_stage: Stage) -> Callable[[], faults.Aftermath]:
+    """No network at all, with a call."""
+    return Ahead(lk_stage, faults.partition)
 
 
 @pytest.fixture(scope="session")
@@ -93,11 +117,12 @@ def crash(lk_stage: Stage) -> Callable[[], pool.Harm]:
 
 @pytest.fixture(scope="session", autouse=True)
 def started_ahead(request: pytest.FixtureRequest, lk_stage: Stage, selected: set[str]) -> None:
-    """What mostly waits begins with the run. Under xdist a process does not know which checks it will run."""
-    if hasattr(request.config, "workerinput"):
+    """What mostly waits begins with the run. Under xdist a process does not know which checks it will run; where workers
+    take turns, each observation waits for its own."""
+    if hasattr(request.config, "workerinput") or lk_stage.takes_turns:
         return
     needed = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
-    for name in ("drain", "interrupt", "crash"):
+    for name in ("drain", "interrupt", "crash", "half_open", "partition"):
         if name in needed:
             request.getfixturevalue(name).begin()
 

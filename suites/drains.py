@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 
 from pytest_lkagents.busyness import Reading, too_busy
 from pytest_lkagents.callers.caller import Call, Caller
-from pytest_lkagents.callers.continuity import FOR_GOOD_SECONDS, STEADY_SECONDS, Continuity
+from pytest_lkagents.callers.continuity import FOR_GOOD_SECONDS, SILENCE_SECONDS, STEADY_SECONDS, Continuity
 from pytest_lkagents.checks import WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import AGENT_SECONDS, ANSWER_SECONDS, Stage
 from pytest_lkagents.wire.model import Answer
-from pytest_lkagents.worker.image import Health, Worker
+from pytest_lkagents.worker.base import Health, Worker
 
 from .observations import stop_signal
 
@@ -116,6 +116,16 @@ class Drain:
         first = min((kept.hung_up_s for kept in self.kept if kept.hung_up_s is not None), default=float("inf"))
         found = self.cut
         return found if found is not None and (found.trouble_s or 0.0) <= first else None
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether this machine was too busy for what was seen to mean something: worth another look in peace."""
+        cut = self.cut
+        certain = cut is not None and (self.exit_code is not None or not cut.continuity.agents_are_there)
+        late = self.stopped_s is None or self.stopped_s > STOPS_SECONDS
+        gap = max((kept.longest_gap for kept in self.kept), default=0.0) > SILENCE_SECONDS
+        lost = self.together is not None and self.together.trouble is not None
+        return self.busy is not None and not certain and (cut is not None or late or gap or lost)
 
     @property
     def drained(self) -> bool:
@@ -226,10 +236,12 @@ class Drainage:
             kept.look(passed)
         if seen.ended_early_s is None and any(kept.hung_up_s is None for kept in seen.kept) and not self.worker.is_running:
             seen.ended_early_s = round(passed, 1)
-        if seen.stopped_s is None and (
-            not self.transcript.live() or any(status.full for status in self.transcript.statuses(self.sent))
-        ):
-            seen.stopped_s = round(passed, 1)
+        if seen.stopped_s is None:
+            ended = [known.closed for known in self.transcript.registrations() if known.closed and known.closed >= self.sent]
+            full = [status.at for status in self.transcript.statuses(self.sent) if status.full]
+            gone = ended if not self.transcript.live() else []
+            if full or gone:
+                seen.stopped_s = round(min([*full, *gone]) - self.sent, 1)
         if seen.asked is None and (seen.stopped_s is not None or passed > STOPS_SECONDS) and self.transcript.live():
             seen.asked_s, seen.asked = round(passed, 1), self.worker.wire.ask(ANSWER_SECONDS)
         if self.health is not None and time.monotonic() - self._probed >= PROBE_EVERY:
@@ -272,10 +284,11 @@ class Drainage:
         call.leave()
 
     def _hang_up_one_by_one(self) -> None:
-        """The oldest call first, then the newest: a drain that waits for the first only is caught so, and one that runs
-        over a list which gets shorter meanwhile, from whichever end (livekit-agents 1.3.8)."""
+        """The oldest call first: a drain that waits for one only is caught so. Then the one after the next, so that a
+        drain which runs over a list that gets shorter meanwhile misses a call, whichever way it is overtaken by its own
+        list (livekit-agents 1.3.8)."""
         going = [kept for kept in self.seen.kept if kept.trouble is None]
-        going[1:] = going[:0:-1]
+        going[1:3] = going[2:0:-1]
         for number, kept in enumerate(going):
             if kept.trouble is not None:
                 continue
@@ -309,9 +322,9 @@ class Drainage:
 
 def by_stop_signal(stage: Stage, *, calls: int, together: bool, hold: float) -> Drain:
     """The image's own stop signal, which is what engines and orchestrators send."""
-    worker = stage.worker("draining")
+    worker = stage.renewed("draining")
     return Drainage(stage, worker, stop_signal(stage), calls=calls, hold=hold, together=together).observe()
 
 
 def by_interrupt(stage: Stage) -> Drain:
-    return Drainage(stage, stage.worker("interrupted"), "SIGINT").observe()
+    return Drainage(stage, stage.renewed("interrupted"), "SIGINT").observe()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from pytest_lkagents.checks import StageError, WorkerFault
 from pytest_lkagents.stage import Stage
-from pytest_lkagents.worker.image import Worker
+from pytest_lkagents.worker.base import Worker
 from pytest_lkagents.worker.processes import Process
 
 from .pool import jobs_of, settle

@@ -11,7 +11,7 @@ from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import ANSWER_SECONDS, Stage
 from pytest_lkagents.wire.model import Answer, Question, Status
 from pytest_lkagents.wire.transcript import Transcript
-from pytest_lkagents.worker.image import Worker
+from pytest_lkagents.worker.base import Worker
 
 # A status at least every 10 s, and a load that is averaged over some seconds before.
 RISE_SECONDS = 20
@@ -118,12 +118,13 @@ class Loaded:
 
 def observe(stage: Stage) -> Loaded:
     """Raise the load of one of two workers, by CPU or else by calls; see what it refuses and who takes it; let it fall."""
-    worker, peer = stage.worker("loaded"), stage.worker("peer")
+    worker = stage.worker("loaded")
+    peer = stage.second("peer")
     with stage.alone_on_the_machine():
         return _observe(stage, worker, peer)
 
 
-def _observe(stage: Stage, worker: Worker, peer: Worker) -> Loaded:
+def _observe(stage: Stage, worker: Worker, peer: Worker | None) -> Loaded:
     transcript = worker.wire.transcript
     caller = stage.caller(worker)
     began = time.monotonic()
@@ -170,7 +171,7 @@ def _rise(worker: Worker, seen: Loaded, since: float) -> bool:
     return found is not None or seen.top - seen.idle > NOTICEABLE
 
 
-def _by_cpu(stage: Stage, worker: Worker, peer: Worker, caller: Caller, seen: Loaded) -> None:
+def _by_cpu(stage: Stage, worker: Worker, peer: Worker | None, caller: Caller, seen: Loaded) -> None:
     seen.cores_allowed = worker.cpus or 1.0
     try:
         with worker.burn():
@@ -181,17 +182,18 @@ def _by_cpu(stage: Stage, worker: Worker, peer: Worker, caller: Caller, seen: Lo
                 return
             seen.moved_by = "cpu"
             seen.asked_when_full = worker.wire.ask(ANSWER_SECONDS)
-            if seen.over:
+            if seen.over and peer is not None:
                 _real_calls(stage, worker, peer, caller, seen)
     except NotJudgeable as reason:
         seen.not_burnt = str(reason)
 
 
-def _by_calls(stage: Stage, worker: Worker, peer: Worker, caller: Caller, seen: Loaded) -> None:
+def _by_calls(stage: Stage, worker: Worker, peer: Worker | None, caller: Caller, seen: Loaded) -> None:
     refused = False
     # The other worker is away meanwhile, so that every call comes here.
-    peer.wire.refuse()
-    peer.wire.cut()
+    if peer is not None:
+        peer.wire.refuse()
+        peer.wire.cut()
     try:
         for number in range(1, stage.settings.sessions + 1):
             placed = place(stage, caller)
@@ -210,17 +212,22 @@ def _by_calls(stage: Stage, worker: Worker, peer: Worker, caller: Caller, seen: 
                 seen.full_after = time.monotonic() - since
                 break
     finally:
-        before = len(peer.wire.transcript.registrations())
-        peer.wire.accept()
+        if peer is not None:
+            _bring_back(peer)
+    if seen.top - seen.idle > NOTICEABLE or seen.full_after is not None or (refused and seen.calls):
+        seen.moved_by = "calls"
+        seen.asked_when_full = worker.wire.ask(ANSWER_SECONDS)
+        if seen.over and peer is not None:
+            _real_calls(stage, worker, peer, caller, seen)
+
+
+def _bring_back(peer: Worker) -> None:
+    before = len(peer.wire.transcript.registrations())
+    peer.wire.accept()
     try:
         peer.wait_registered(45, more_than=before)
     except WorkerFault as fault:
         raise StageError(f"the second worker did not come back: {fault}") from None
-    if seen.top - seen.idle > NOTICEABLE or seen.full_after is not None or (refused and seen.calls):
-        seen.moved_by = "calls"
-        seen.asked_when_full = worker.wire.ask(ANSWER_SECONDS)
-        if seen.over:
-            _real_calls(stage, worker, peer, caller, seen)
 
 
 def _real_calls(stage: Stage, worker: Worker, peer: Worker, caller: Caller, seen: Loaded) -> None:

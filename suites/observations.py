@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
-from pytest_lkagents.worker.image import Worker
+from pytest_lkagents.worker.base import Worker
 
 # A reaction to a signal (deregistration, exit) takes well under a second where the signal arrives.
 REACTION_SECONDS = 10
@@ -33,7 +33,9 @@ class Stop:
 
 
 def stop_signal(stage: Stage) -> str:
-    """The signal that engines and orchestrators send to this image."""
+    """The signal that engines and orchestrators send to this image; to a process, SIGTERM."""
+    if stage.settings.image is None:
+        return "SIGTERM"
     named = str(stage.image_attrs["Config"].get("StopSignal") or "SIGTERM")
     return named if named.startswith("SIG") or named.isdigit() else f"SIG{named}"
 
@@ -67,10 +69,10 @@ def stop(stage: Stage) -> Stop:
         else:
             stage.raise_if_too_busy(worker, before)
             main = min(holders, default=None)
-            if main is not None and main != 1:
+            if main is not None and main != worker.first_pid:
                 worker.signal_process(main, "SIGTERM")
                 seen.direct_signal_worked = _reacts(worker, REACTION_SECONDS)
-            elif main == 1:
+            elif main == worker.first_pid:
                 seen.direct_signal_worked = False
     seen.exit_code = worker.exit_code if seen.exited_s is not None else None
     worker.kill()

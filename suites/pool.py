@@ -18,7 +18,7 @@ from pytest_lkagents.callers.continuity import STEADY_SECONDS, Continuity
 from pytest_lkagents.checks import NotJudgeable, StageError, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
-from pytest_lkagents.worker.image import Worker
+from pytest_lkagents.worker.base import Worker
 from pytest_lkagents.worker.processes import Process, Snapshot
 
 from .drains import Kept
@@ -105,7 +105,7 @@ class Scene:
 
     def __init__(self, stage: Stage, role: str) -> None:
         self.stage = stage
-        self.worker = stage.worker(role)
+        self.worker = stage.renewed(role)
         self.caller = stage.caller(self.worker)
         self.began = 0.0
 
@@ -295,16 +295,6 @@ def freeze(stage: Stage) -> Harm:
     return Scene(stage, "frozen").observe(act, undo)
 
 
-# Its own user may lower a process's limits, root without SYS_RESOURCE may not. The limit is the size that it has, so that
-# every further mapping fails with ENOMEM.
-LIMIT = """
-status=/proc/$1/status
-uid=$(awk '/^Uid:/ {print $2}' $status) gid=$(awk '/^Gid:/ {print $2}' $status)
-size=$(awk '/^VmSize:/ {print $2 * 1024}' $status)
-setpriv --reuid "$uid" --regid "$gid" --clear-groups prlimit --pid "$1" --as="$size" && echo "$size"
-"""
-
-
 def starve(stage: Stage) -> Harm:
     """The address space of one job's process is limited to what it has; if that does not end it, SIGKILL does, as the
     kernel's OOM killer would."""
@@ -312,10 +302,10 @@ def starve(stage: Stage) -> Harm:
     def act(scene: Scene) -> None:
         evidence = scene.harm.evidence
         scene.act_now()
-        size = scene.worker.beside("sh", "-c", LIMIT, "sh", str(scene.pid)).strip()
-        if not size.isdigit():
+        size = scene.worker.limit_memory(scene.pid)
+        if size is None:
             raise NotJudgeable("the engine does not let the memory of a job's process be limited")
-        evidence["address_space_limit_bytes"] = int(size)
+        evidence["address_space_limit_bytes"] = size
 
         def ended() -> bool:
             try:

@@ -12,7 +12,7 @@ from pytest_lkagents.callers.caller import Caller
 from pytest_lkagents.checks import NotJudgeable, StageError
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import REFUSAL_PAUSE, Stage
-from pytest_lkagents.worker.image import Worker
+from pytest_lkagents.worker.base import Worker
 
 from .drains import Drain, Drainage
 from .load import Placed, place, wait_free

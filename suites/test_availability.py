@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, NotJudgeable, StageError, check
 from pytest_lkagents.stage import ANSWER_SECONDS, Stage
 from pytest_lkagents.wire.model import Answer, Question
-from pytest_lkagents.worker.image import Worker
+from pytest_lkagents.worker.base import Worker
 
 from .drains import Drain
 from .load import EXHAUSTED, RECOVER_SECONDS, RISE_SECONDS, Loaded, next_status, wait_free
@@ -55,7 +55,10 @@ def test_reports_load(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[],
         load()  # so that the busy worker's loads are judged too
     except (StageError, NotJudgeable):
         pass
-    loads = [status.load for status in [*statuses, *lk_stage.worker("loaded").wire.transcript.statuses()]]
+    loads = [
+        status.load
+        for status in [*statuses, *(status for one in lk_stage.workers("loaded") for status in one.wire.transcript.statuses())]
+    ]
     lk_evidence["statuses"], lk_evidence["longest_pause_s"] = len(loads), round(max(pauses), 2)
     lk_evidence["lowest_load"] = round(min(loads, default=0.0), 4)
     lk_evidence["highest_load"] = round(max(loads, default=0.0), 4)
@@ -214,7 +217,8 @@ def test_answers_in_time(lk_stage: Stage, lk_evidence: Evidence, load: Callable[
     except (StageError, NotJudgeable):
         pass
     judged: list[tuple[Worker, Question]] = []
-    for worker in (lk_stage.worker("shared"), lk_stage.worker("loaded")):
+    lk_stage.worker("shared")
+    for worker in (*lk_stage.workers("shared"), *lk_stage.workers("loaded")):
         if not any(asked.probe for asked in worker.wire.transcript.questions()) and worker.wire.transcript.live():
             worker.wire.ask(ANSWER_SECONDS)
         closed = [found.closed or float("inf") for found in worker.wire.transcript.registrations()]

@@ -10,7 +10,7 @@ from pytest_lkagents.callers.caller import Caller
 from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, NotJudgeable, StageError, check
 from pytest_lkagents.clock import holds
 from pytest_lkagents.stage import Stage
-from pytest_lkagents.worker.image import Worker
+from pytest_lkagents.worker.base import Worker
 
 from .load import TRIES, Loaded, Placed, place, wait_free
 from .observations import FirstCall
@@ -108,6 +108,7 @@ def test_redispatch_on_refusal(lk_stage: Stage, lk_evidence: Evidence, load: Cal
     """A call that a full worker does not take is served by the other one."""
     seen = load()
     worker = lk_stage.worker("loaded")
+    lk_stage.worker("peer")  # raises where two cannot run side by side
     if not seen.over:
         raise NotJudgeable("the worker was never over its threshold")
     lk_evidence["calls_placed"] = seen.calls_tried
@@ -283,7 +284,7 @@ def test_frozen_worker(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[]
     server = other.wire.transcript.registrations()[-1].server_version
     for worker in (frozen, other):
         wait_free(worker)
-    frozen.container.pause()
+    frozen.pause()
     try:
         for number in range(1, TRIES + 1):
             lk_evidence["calls_placed"] = number
@@ -294,7 +295,7 @@ def test_frozen_worker(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[]
         else:
             raise NotJudgeable(f"of {TRIES} calls the server offered none to the frozen worker")
     finally:
-        frozen.container.unpause()
+        frozen.unpause()
         caller.close()
     lk_evidence["server_version"] = server
     lk_evidence["still_registered"] = bool(frozen.wire.transcript.live())

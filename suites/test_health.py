@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, check
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
-from pytest_lkagents.worker.image import Health, Worker
+from pytest_lkagents.worker.base import Health, Worker
 
 from .drains import Drain
 from .test_registration import GIVE_UP_SECONDS, until_not_ready
@@ -69,12 +69,14 @@ def test_reachable(lk_stage: Stage, lk_evidence: Evidence) -> None:
     worker = lk_stage.worker("shared")
     health = _health(lk_stage, worker)
     path = lk_stage.settings.health_path
-    inside, _ = worker.sidecar.get(f"http://127.0.0.1:{health.port}{path}")
-    outside, _ = lk_stage.neighbour().get(f"http://{worker.address}:{health.port}{path}")
+    inside, _ = worker.get_inside(path, health.port)
+    outside = lk_stage.get_from_another_host(worker, health.port, path)
     lk_evidence["port"] = health.port
     lk_evidence["status_from_inside"], lk_evidence["status_from_another_host"] = inside, outside
     assert outside is not None, f"port {health.port} answers {inside or 'nothing'} inside, nothing from another host"
-    lk_evidence.summary = f"another host gets {outside} on port {health.port}"
+    who = "another host" if lk_stage.settings.image is not None else "who asks at this machine's own address"
+    lk_evidence["asked_by"] = who
+    lk_evidence.summary = f"{who} gets {outside} on port {health.port}"
 
 
 @check(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, WorkerFault, check
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
-from pytest_lkagents.worker.image import Worker
+from pytest_lkagents.worker.base import Worker
 
 from . import leftovers, pool
 from .observations import FirstCall
@@ -174,7 +174,7 @@ def test_dead_idle_process(lk_stage: Stage, lk_evidence: Evidence) -> None:
     caller = lk_stage.caller(worker)
     try:
         killed = time.monotonic()
-        worker.beside("kill", "-9", *map(str, idle.pids))
+        worker.signal_processes(idle.pids, "SIGKILL")
         try:
             call = lk_stage.served_call(caller, tries=1)
         except WorkerFault:

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pytest_lkagents.callers.continuity import SILENCE_SECONDS
 from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, NotJudgeable, StageError, check
 from pytest_lkagents.settings import LONGEST_HOLD
-from pytest_lkagents.stage import Stage
-from pytest_lkagents.worker.image import Worker
+from pytest_lkagents.stage import ANSWER_SECONDS, Stage
+from pytest_lkagents.worker.base import Worker
 
 from .drains import DRAIN_SECONDS, STOPS_SECONDS, Drain, Drainage, Kept
 from .observations import Stop, stop_signal
@@ -98,10 +98,14 @@ def test_sigterm_stops_new_jobs(lk_stage: Stage, lk_evidence: Evidence, drain: C
             "assigned": late.assigned,
             "agent_joined_after_s": late.agent_s,
         }
-    if seen.stopped_s is None and seen.ended_early_s is None and not (seen.asked is not None and answer is False):
+    refuses = seen.asked is not None and answer is False and (seen.asked_s or 0) <= STOPS_SECONDS + ANSWER_SECONDS
+    in_time = seen.stopped_s is not None and seen.stopped_s <= STOPS_SECONDS
+    if not in_time and not refuses and (seen.ended_early_s is None or seen.ended_early_s > STOPS_SECONDS):
         lk_evidence["transcript"] = seen.lines[-8:]
         if seen.busy:
             raise StageError(f"this machine is too busy to judge: {seen.busy}")
+        if seen.stopped_s is not None:
+            raise AssertionError(f"only {seen.stopped_s} s after {seen.signal} it says that it takes no more jobs")
         said = "accepts a job" if answer else "does not answer"
         raise AssertionError(f"{seen.asked_s or STOPS_SECONDS} s after {seen.signal} it is still registered as free and {said}")
     if late is not None and late.trouble is not None and seen.cut_while_held is None:
@@ -229,6 +233,7 @@ def test_idle_exit(lk_stage: Stage, lk_evidence: Evidence, stop: Callable[[], St
 )
 def test_sigterm_while_starting(lk_stage: Stage, lk_evidence: Evidence) -> None:
     """A stop signal half a second after its start ends it."""
+    lk_stage.needs_image("signals reach the first process of a container in another way than a process here")
     worker = lk_stage.worker("starting")
     name, limit = stop_signal(lk_stage), lk_stage.settings.exit_timeout
     while (left := worker.started + EARLY_SECONDS - time.monotonic()) > 0:
@@ -281,6 +286,7 @@ def test_second_signal(lk_stage: Stage, lk_evidence: Evidence) -> None:
 )
 def test_engine_stop(lk_stage: Stage, lk_evidence: Evidence) -> None:
     """``docker stop`` with time enough: the call goes on, and the worker ends by itself when it is over."""
+    lk_stage.needs_image("an engine stops containers")
     worker = lk_stage.worker("engine-stopped")
     limit = DRAIN_SECONDS + lk_stage.settings.exit_timeout + 20
     own = lk_stage.image_attrs["Config"].get("StopTimeout")

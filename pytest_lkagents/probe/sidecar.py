@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_lkagents.checks import StageError
+from pytest_lkagents.checks import NotJudgeable, StageError
 from pytest_lkagents.engine import Session
 
 if TYPE_CHECKING:
@@ -44,6 +46,38 @@ flush chain inet lkagents input
 add rule inet lkagents input iifname "lo" accept
 add rule inet lkagents input ct state established,related accept
 add rule inet lkagents input counter name inbound drop
+"""
+
+
+# Disturbances have tables of their own, so that taking one away restores what was there before, exactly.
+#
+# Packets are lost at the device, as on a cable that was cut: dropped any earlier, the kernel would tell the program
+# that sends them (EPERM). The engine's name server seems to be behind loopback, but asks others on the worker's behalf.
+# ARP passes, since a partition between two routers does not keep a host from seeing its own.
+PARTITION = "lkagents_partition"
+PARTITION_RULES = """
+add table inet {table}
+add chain inet {table} names {{ type filter hook output priority -300; }}
+add rule inet {table} names ip daddr 127.0.0.11 drop
+add table netdev {table}
+add counter netdev {table} lost
+"""
+PARTITION_DEVICE = """
+add chain netdev {table} in_{device} {{ type filter hook ingress device "{device}" priority -300; }}
+add chain netdev {table} out_{device} {{ type filter hook egress device "{device}" priority -300; }}
+add rule netdev {table} in_{device} meta protocol != arp counter name lost drop
+add rule netdev {table} out_{device} meta protocol != arp counter name lost drop
+"""
+
+# Refused, not lost: a lookup fails at once. Before the engine's own rules (-100), which give its name server's port
+# another number. 853 is the port of lookups over TLS.
+NAMELESS = "lkagents_nameless"
+NAMELESS_RULES = """
+add table inet {table}
+add counter inet {table} lost
+add chain inet {table} names {{ type filter hook output priority -300; }}
+add rule inet {table} names ip daddr 127.0.0.11 counter name lost reject
+add rule inet {table} names meta l4proto {{ tcp, udp }} th dport {{ 53, 853 }} counter name lost reject
 """
 
 
@@ -124,9 +158,14 @@ class Sidecar:
         return int(code or 0), output.decode("utf-8", "replace")
 
     def _nft(self, rules: str) -> None:
+        problem = self._refused(rules)
+        if problem is not None:
+            raise StageError(f"the firewall of the side container cannot be set: {problem}")
+
+    def _refused(self, rules: str) -> str | None:
+        """Set all of these rules, or none and say why."""
         code, output = self.run("sh", "-c", f"printf %s '{rules}' | nft -f -")
-        if code:
-            raise StageError(f"the firewall of the side container cannot be set: {_short(Exception(output))}")
+        return _short(Exception(output)) if code else None
 
     def drop_inbound(self) -> None:
         """From now on every connection from outside is dropped; answers to the worker's own ones pass."""
@@ -162,6 +201,47 @@ class Sidecar:
     def attempts(self) -> int:
         """Connection attempts since ``count_attempts``."""
         _, output = self.run("nft", "-j", "list", "counter", "inet", "lkagents", "attempts")
+        with contextlib.suppress(ValueError):
+            for entry in json.loads(output).get("nftables", []):
+                if "counter" in entry:
+                    return int(entry["counter"]["packets"])
+        return 0
+
+    @contextmanager
+    def partition(self) -> Iterator[Callable[[], int]]:
+        """While inside, every packet from and to the worker is lost without a word, loopback excepted.
+
+        Yields a function that counts the packets lost so far. Raises NotJudgeable where the kernel cannot do it.
+        """
+        _, listed = self.run("ls", "/sys/class/net")
+        rules = PARTITION_RULES.format(table=PARTITION)
+        for device in sorted(set(listed.split()) - {"lo"}):
+            rules += PARTITION_DEVICE.format(table=PARTITION, device=device)
+        with self._disturbed(PARTITION, rules, ("inet", "netdev"), "lose packets as a cut cable does (Linux 5.16)") as lost:
+            yield lost
+
+    @contextmanager
+    def without_names(self) -> Iterator[Callable[[], int]]:
+        """While inside, every lookup of a host name by the worker is refused.
+
+        Yields a function that counts the packets refused so far. Raises NotJudgeable where the kernel cannot do it.
+        """
+        rules = NAMELESS_RULES.format(table=NAMELESS)
+        with self._disturbed(NAMELESS, rules, ("inet",), "refuse lookups") as refused:
+            yield refused
+
+    @contextmanager
+    def _disturbed(self, table: str, rules: str, families: tuple[str, ...], what: str) -> Iterator[Callable[[], int]]:
+        problem = self._refused(rules)
+        if problem is not None:
+            raise NotJudgeable(f"this machine's kernel cannot {what}: {problem}")
+        try:
+            yield lambda: self._count(families[-1], table, "lost")
+        finally:
+            self._nft("".join(f"delete table {family} {table}\n" for family in families))
+
+    def _count(self, family: str, table: str, counter: str) -> int:
+        _, output = self.run("nft", "-j", "list", "counter", family, table, counter)
         with contextlib.suppress(ValueError):
             for entry in json.loads(output).get("nftables", []):
                 if "counter" in entry:

@@ -69,6 +69,8 @@ def configuration(server: Server, *, port: int, udp_port: int, node_ip: str, bin
     }
     if interface is not None:
         rtc["interfaces"] = {"includes": [interface]}
+    if node_ip.startswith("127."):
+        rtc["enable_loopback_candidate"] = True
     return json.dumps(
         {
             "port": port,

@@ -89,7 +89,7 @@ class BinaryServer(Server):
             port=self._port,
             udp_port=self._udp_port,
             node_ip=self._session.gateway,
-            bind=["127.0.0.1", self._session.gateway],
+            bind=sorted({"127.0.0.1", self._session.gateway}),
             interface=self._session.bridge,
         )
         # By file, not by variable or argument: both are readable in the process table.

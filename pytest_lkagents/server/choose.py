@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from pytest_lkagents import engine
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.engine import Session
 from pytest_lkagents.server.base import Server
@@ -9,6 +12,9 @@ from pytest_lkagents.server.binary import BinaryServer, find_binary
 from pytest_lkagents.server.container import ContainerServer
 from pytest_lkagents.server.external import ExternalServer
 from pytest_lkagents.settings import Settings
+
+if TYPE_CHECKING:
+    from docker import DockerClient
 
 
 def require(settings: Settings) -> None:
@@ -18,6 +24,27 @@ def require(settings: Settings) -> None:
             "--lk-server binary: no livekit-server on PATH; install it (https://docs.livekit.io/home/self-hosting/local/) "
             "or use --lk-server container"
         )
+
+
+def needs_engine(settings: Settings) -> bool:
+    """Whether a run needs a container engine: for the worker's image, or for the server's."""
+    return settings.image is not None or settings.server == "container" or (settings.server == "auto" and not find_binary())
+
+
+def connect(settings: Settings) -> DockerClient | None:
+    """A client for the engine, or None if this run needs none. Raises StageError with the remedy."""
+    if not needs_engine(settings):
+        return None
+    try:
+        return engine.connect()
+    except StageError as error:
+        if settings.image is not None:
+            raise
+        raise StageError(
+            f"no livekit-server on PATH (https://docs.livekit.io/home/self-hosting/local/ says how to get it), and {error}"
+            if settings.server == "auto"
+            else f"--lk-server container: {error}"
+        ) from error
 
 
 def make_server(settings: Settings, session: Session) -> Server:

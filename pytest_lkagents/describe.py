@@ -1,0 +1,69 @@
+"""What a verdict says about its subject and its stage, and what is kept of the wire."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from pytest_lkagents import engine
+from pytest_lkagents.checks import StageError, WorkerFault
+from pytest_lkagents.secrets import Redactor
+from pytest_lkagents.server.base import Server
+from pytest_lkagents.settings import Settings
+from pytest_lkagents.verdict import Subject
+from pytest_lkagents.wire.tap import Tap
+from pytest_lkagents.worker.base import Worker
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+
+def image(name: str, attrs: dict[str, Any], sdk: str | None, version: str | None) -> Subject:
+    """From what the engine says about the image."""
+    digests = attrs.get("RepoDigests") or []
+    digest = str(digests[0]).partition("@")[2] if digests else str(attrs.get("Id"))
+    return Subject("image", name, digest, int(attrs["Size"]), sdk, version)
+
+
+def sdk(worker: Worker) -> tuple[str | None, str | None]:
+    """SDK and version, from its registration, its ``/worker`` page, and the interpreter that holds its registration."""
+    version: str | None = None
+    for known in worker.wire.transcript.registrations():
+        version = known.sdk_version or version
+    sdk = None
+    try:
+        if version is None and (found := worker.health()):
+            version = worker.worker_info(found).get("sdk_version")
+        snapshot = worker.snapshot()
+        holders = snapshot.holders_of(worker.server_peer)
+        args = next((process.args for process in snapshot.processes if process.pid in holders), "")
+        program = os.path.basename(args.split(" ")[0])
+        sdk = "python" if program.startswith("python") else "node" if program.startswith("node") else None
+    except (StageError, WorkerFault):
+        pass
+    return sdk, version
+
+
+def stage(settings: Settings, server: Server | None, client: DockerClient | None) -> dict[str, Any]:
+    """The verdict's ``stage``: cpus and memory are the worker's limits, or this machine's."""
+    kind = type(server).__name__.removesuffix("Server").lower() if server else settings.server
+    return {
+        "server": kind,
+        "server_version": server.version if server else None,
+        "engine": engine.describe(client) if client is not None else None,
+        "cpus": settings.cpus or os.cpu_count(),
+        "memory_bytes": settings.memory_bytes or psutil.virtual_memory().total,
+    }
+
+
+def keep_transcripts(taps: Iterable[Tap], folder: Path, redactor: Redactor) -> None:
+    """``--lk-report``: a file per worker, a JSON line per message."""
+    for tap in taps:
+        folder.mkdir(exist_ok=True)
+        path = folder / f"wire-{tap.name}.jsonl"
+        tap.transcript.write(path)
+        path.write_text(redactor.text(path.read_text(encoding="utf-8")), encoding="utf-8")

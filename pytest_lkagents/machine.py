@@ -1,0 +1,102 @@
+"""This machine: processes that a session started, found again whatever they did to their parents, and its ports."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterable
+
+import psutil
+
+# In the environment of what a session starts as a user's command; children inherit it, also those whose parent is gone.
+MARK = "LKAGENTS_SESSION"
+END_SECONDS = 5
+
+
+def tree_of(leader: int, known: Iterable[psutil.Process] = ()) -> list[psutil.Process]:
+    """The living processes that descend from ``leader``, itself first: its children's children, its POSIX session, and
+    those of ``known`` that still are who they were."""
+    found: dict[int, psutil.Process] = {}
+    with contextlib.suppress(psutil.Error):
+        first = psutil.Process(leader)
+        found[leader] = first
+        for child in first.children(recursive=True):
+            found.setdefault(child.pid, child)
+    for pid in psutil.pids():
+        # A process keeps its session when its parent dies; only a daemon gives itself another one.
+        with contextlib.suppress(OSError, psutil.Error):
+            if pid not in found and os.getsid(pid) == leader:
+                found[pid] = psutil.Process(pid)
+    for process in known:
+        if process.pid not in found and process.is_running():
+            found[process.pid] = process
+    return [process for process in found.values() if _lives(process)]
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
+
+
+def marked(sessions: Iterable[str]) -> list[psutil.Process]:
+    """The processes of this user that carry the mark of one of these sessions."""
+    wanted = set(sessions)
+    found = []
+    for process in psutil.process_iter():
+        # Other users' environments cannot be read, and are none of our business.
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.environ().get(MARK) in wanted:
+                found.append(process)
+    return found
+
+
+def end(processes: Iterable[psutil.Process]) -> None:
+    """Kill them and wait until they are gone; one that is gone already is no error."""
+    ending = list(processes)
+    for process in ending:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(ending, timeout=END_SECONDS)
+
+
+def port_is_taken(port: int) -> bool:
+    """Whether a program on this machine listens on this TCP port for everybody."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as attempt:
+        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            attempt.bind(("0.0.0.0", port))  # noqa: S104 - where workers listen too; nothing is served
+        except PermissionError:
+            return False
+        except OSError:
+            return True
+    return False
+
+
+def holder_of(port: int) -> psutil.Process | None:
+    """Who listens on a TCP port; None if this user may not know."""
+    with contextlib.suppress(psutil.Error):
+        for found in psutil.net_connections(kind="tcp"):
+            if found.status == psutil.CONN_LISTEN and found.laddr and found.laddr[1] == port and found.pid:
+                return psutil.Process(found.pid)
+    return None
+
+
+def in_words(process: psutil.Process | None) -> str:
+    with contextlib.suppress(psutil.Error):
+        if process is not None:
+            return f"{process.name()} (pid {process.pid})"
+    return "another program"
+
+
+def taker_of(port: int, session: str = "") -> str | None:
+    """Which program has taken a TCP port, in words; None: it is free, or this session's own worker has it."""
+    if not port_is_taken(port):
+        return None
+    holder = holder_of(port)
+    with contextlib.suppress(psutil.Error):
+        if holder is not None and session and holder.environ().get(MARK) == session:
+            return None
+    return in_words(holder)

@@ -1,0 +1,362 @@
+"""What every worker under test offers to the stage, the suites and users' tests, whatever it runs in."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from pytest_lkagents.busyness import Reading, too_busy
+from pytest_lkagents.checks import StageError, WorkerFault
+from pytest_lkagents.clock import DeadlineMissed, Ledger, poll
+from pytest_lkagents.probe.sidecar import Listener
+from pytest_lkagents.server.base import Server
+from pytest_lkagents.settings import Settings
+from pytest_lkagents.wire.model import Registration
+from pytest_lkagents.wire.tap import Tap
+from pytest_lkagents.worker.processes import Snapshot
+
+DEFAULT_HEALTH_PORT = 8081
+LOG_LINES = 25
+PROBE_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Health:
+    """The health endpoint as found; ``loopback`` when nothing outside the worker's namespace can reach it."""
+
+    port: int
+    loopback: bool
+
+
+class Worker(ABC):
+    """One worker. Made by the stage (fixture ``lk_worker``), which also removes it.
+
+    Times are seconds; signals are names such as ``SIGTERM``. What a kind of worker cannot do raises NotJudgeable.
+    """
+
+    # The pid, as ``snapshot`` shows it, of the process that signals go to.
+    first_pid = 1
+
+    def __init__(
+        self, name: str, settings: Settings, server: Server, wire: Tap, ledger: Ledger, cpus: float | None = None
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self.server = server
+        self.wire = wire
+        self.cpus = cpus if cpus is not None else settings.cpus
+        self.ledger = ledger
+        self.environment: dict[str, str] = {}
+        self.started = 0.0
+        self._probed = 0.0
+
+    # -- life
+
+    @abstractmethod
+    def start(self, *, without: tuple[str, ...] = (), replace: dict[str, str] | None = None) -> None:
+        """Start it with the LiveKit variables of its server, except those named in ``without``; its URL is the tap's.
+
+        ``replace`` sets or changes variables. Raises StageError if it cannot be tried; a command that cannot be run is
+        the worker's fault (WorkerFault).
+        """
+
+    def variables(self, without: tuple[str, ...], replace: dict[str, str] | None) -> dict[str, str]:
+        """What ``start`` sets in the worker's environment."""
+        environment = {
+            **self.settings.env,
+            "LIVEKIT_URL": self.wire.url,
+            "LIVEKIT_API_KEY": self.server.api_key,
+            "LIVEKIT_API_SECRET": self.server.api_secret,
+            **(replace or {}),
+        }
+        return {name: value for name, value in environment.items() if name not in without}
+
+    @property
+    @abstractmethod
+    def exit_code(self) -> int | None:
+        """None while it runs. A process that was ended by a signal has 128 + signal."""
+
+    @property
+    def is_running(self) -> bool:
+        return self.exit_code is None
+
+    @abstractmethod
+    def signal(self, name: str) -> None:
+        """Send a signal to the first process, as an orchestrator does. A worker that is gone is no error."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """End it and all its processes at once."""
+
+    @abstractmethod
+    def stop(self, seconds: float) -> None:
+        """Let the engine stop it: the image's stop signal, and SIGKILL after ``seconds``. Does not wait."""
+
+    @abstractmethod
+    def pause(self) -> None:
+        """Freeze all its processes, until ``unpause``."""
+
+    @abstractmethod
+    def unpause(self) -> None: ...
+
+    @abstractmethod
+    def remove(self) -> None:
+        """End it and let go of everything that belongs to it."""
+
+    def wait_exit(self, seconds: float, *, probed: bool = False) -> int | None:
+        """The exit code, or None if it still runs after ``seconds``; ``probed``: with health probes meanwhile."""
+
+        def ended() -> bool:
+            if probed:
+                self._probe()
+            return not self.is_running
+
+        with self.ledger.waiting(self.name), contextlib.suppress(DeadlineMissed):
+            poll(ended, what="exit", seconds=seconds)
+        return self.exit_code
+
+    def _probe(self) -> None:
+        """Platforms probe a starting container once a second or so; a worker may notice, so it must happen here too."""
+        if time.monotonic() - self._probed > 1:
+            self.get(self.settings.health_path, self.settings.health_port or DEFAULT_HEALTH_PORT, PROBE_SECONDS)
+            self._probed = time.monotonic()
+
+    # -- registration
+
+    def wait_registered(self, seconds: float | None = None, *, more_than: int = 0) -> Registration:
+        """The newest live registration once there have been more than ``more_than``.
+
+        Raises WorkerFault with the worker's last lines if it exits or does not come within ``seconds``
+        (default: ``lk_start_timeout``). Where others kept this machine busy it has the same time once more; if that does
+        not do either, StageError says so.
+        """
+        limit = self.settings.start_timeout if seconds is None else seconds
+
+        def registered() -> Registration | bool | None:
+            self._probe()
+            live = self.wire.transcript.live()
+            if live and len(self.wire.transcript.registrations()) > more_than:
+                return live[-1]
+            return True if not self.is_running else None
+
+        before = self.reading()
+        with self.ledger.waiting(self.name):
+            for chance in ("first", "last"):
+                with contextlib.suppress(DeadlineMissed):
+                    found = poll(registered, what="registration", seconds=limit)
+                    break
+                reason = too_busy(before, self.reading())
+                if reason is None:
+                    raise WorkerFault(self.last_words(f"the worker did not register within {limit:g} s"))
+                if chance == "last":
+                    raise StageError(f"this machine is too busy to judge: no registration in {2 * limit:g} s, {reason}")
+        if isinstance(found, Registration):
+            self.is_up()
+            return found
+        self.explain_exit()
+        raise WorkerFault(self.last_words(f"the worker exited with code {self.exit_code} before it registered"))
+
+    def is_up(self) -> None:  # noqa: B027 - most kinds of worker have nothing to do
+        """Called once it has registered: its start is over."""
+
+    def explain_exit(self) -> None:  # noqa: B027 - most kinds of worker have nothing to add
+        """Raises StageError if something on this machine, not the worker, may have ended it."""
+
+    def last_words(self, problem: str) -> str:
+        """The problem, followed by the worker's last log lines."""
+        lines = [line for line in self.logs().splitlines() if line.strip()][-LOG_LINES:]
+        return problem + "; its last lines:\n" + "\n".join(f"  {line[:300]}" for line in lines or ["(no output)"])
+
+    @abstractmethod
+    def logs(self) -> str:
+        """All output so far, both streams, as it is: redact before showing it."""
+
+    # -- seen from outside
+
+    @property
+    @abstractmethod
+    def address(self) -> str:
+        """Its address, as this machine reaches it."""
+
+    @abstractmethod
+    def snapshot(self) -> Snapshot:
+        """Processes, connections and listening sockets of one moment. Raises StageError, or WorkerFault if it is gone."""
+
+    @abstractmethod
+    def signal_processes(self, pids: Sequence[int], name: str) -> None:
+        """Send a signal to some of its processes at once, by their pids as ``snapshot`` shows them."""
+
+    def signal_process(self, pid: int, name: str) -> None:
+        self.signal_processes([pid], name)
+
+    @abstractmethod
+    def limit_memory(self, pid: int) -> int | None:
+        """Limit the address space of one of its processes to what it has now, in bytes; None if that is not allowed."""
+
+    @abstractmethod
+    def beside(self, *command: str) -> str:
+        """Output of a command that sees the worker's processes; empty if it fails or they are gone."""
+
+    @abstractmethod
+    def written(self) -> tuple[list[str], int]:
+        """Files and folders that were added to what the worker was started with, and how many bytes they hold."""
+
+    @abstractmethod
+    def listeners(self) -> list[Listener]:
+        """Its sockets that others could talk to."""
+
+    @abstractmethod
+    def listeners_with_owner(self) -> list[str]:
+        """Listening sockets with the processes that hold them, for evidence."""
+
+    @abstractmethod
+    def get_inside(self, path: str, port: int, seconds: float = 5) -> tuple[int | None, str]:
+        """HTTP status and body of a GET from where the worker itself runs; status None when nothing answers."""
+
+    # -- what passes between it and the network
+
+    @abstractmethod
+    def drop_inbound(self) -> None:
+        """From now on every connection from outside is dropped; answers to the worker's own ones pass."""
+
+    @abstractmethod
+    def dropped_inbound(self) -> int:
+        """Packets that ``drop_inbound`` dropped so far."""
+
+    @abstractmethod
+    def allow_only(self, addresses: Sequence[str]) -> None:
+        """From now on the worker reaches these addresses and nothing else; name lookups fail too."""
+
+    @abstractmethod
+    def partition(self) -> AbstractContextManager[Callable[[], int]]:
+        """While inside, every packet from and to the worker is lost without a word, loopback excepted. Yields a function
+        that counts the packets lost so far."""
+
+    @abstractmethod
+    def without_names(self) -> AbstractContextManager[Callable[[], int]]:
+        """While inside, every lookup of a host name by the worker is refused. Yields a function that counts the packets
+        refused so far."""
+
+    @abstractmethod
+    def contacted(self) -> list[str]:
+        """Outbound destinations so far, as ``address:port/protocol``."""
+
+    @abstractmethod
+    def count_attempts(self) -> None:
+        """Count the worker's attempts to connect to its server from now on."""
+
+    @abstractmethod
+    def attempts(self) -> int:
+        """Attempts since ``count_attempts``, those while the server was stopped at least."""
+
+    # -- load
+
+    @abstractmethod
+    def burn(self, share: float = 1.0) -> AbstractContextManager[object]:
+        """A context in which all the cores that the worker may use are burnt, each for ``share`` of the time. Raises
+        NotJudgeable if nothing can burn."""
+
+    @abstractmethod
+    def cores_used(self, seconds: float = 1.0) -> float:
+        """Cores that it and its burners use on average over the next ``seconds``."""
+
+    @abstractmethod
+    def reading(self) -> Reading:
+        """How busy the machine and this worker have been so far."""
+
+    # -- its server, seen from this worker
+
+    def stop_server(self) -> None:
+        """Stop the LiveKit server for real; the worker's address of it refuses connections, as that of a host whose
+        server is down."""
+        self.wire.refuse()
+        self.server.stop()
+        self.wire.cut()
+
+    def start_server(self) -> None:
+        self.server.start()
+        self.wire.accept()
+
+    def get(self, path: str, port: int, seconds: float = 5) -> tuple[int | None, str]:
+        """HTTP status and body of a GET from this machine; status None when nothing answers."""
+        return http_get(self.address, port, path, seconds)
+
+    def health(self) -> Health | None:
+        """The health endpoint, or None if there is none: the declared port, else 8081, else the only port that speaks
+        HTTP (first of those that others can reach)."""
+        if self.settings.health == "off":
+            return None
+        listening = [found for found in self.listeners() if found.protocol == "tcp"]
+        by_port: dict[int, bool] = {}
+        for found in listening:
+            by_port[found.port] = by_port.get(found.port, True) and found.loopback
+        wanted = self.settings.health_port
+        if wanted is not None:
+            return Health(wanted, by_port[wanted]) if wanted in by_port else None
+        if DEFAULT_HEALTH_PORT in by_port:
+            return Health(DEFAULT_HEALTH_PORT, by_port[DEFAULT_HEALTH_PORT])
+        candidates = [port for port in by_port if port != self.settings.metrics_port]
+        speaking = {port: self._answer(port) for port in candidates}
+        # A /worker page is the surest sign, then a 200, then any answer at all; reachable ones first.
+        ranked = sorted(
+            (worker_page != 200, status != 200, by_port[port], port)
+            for port, (status, worker_page) in speaking.items()
+            if status is not None
+        )
+        return Health(ranked[0][3], ranked[0][2]) if ranked else None
+
+    def _answer(self, port: int) -> tuple[int | None, int | None]:
+        status, _ = self.get_inside(self.settings.health_path, port, 2)
+        return status, self.get_inside("/worker", port, 2)[0] if status else None
+
+    def wait_health(self, seconds: float = 5) -> Health | None:
+        """The health endpoint; waits a moment, since it may open after the registration."""
+        try:
+            return poll(self.health, what="health endpoint", seconds=seconds if self.settings.health != "off" else 0)
+        except DeadlineMissed:
+            return None
+
+    def health_status(self, found: Health) -> int | None:
+        """Status of the health path, from this machine, or from inside when only loopback is served."""
+        if found.loopback:
+            return self.get_inside(self.settings.health_path, found.port)[0]
+        return self.get(self.settings.health_path, found.port)[0]
+
+    def worker_info(self, found: Health) -> dict[str, Any]:
+        """What ``/worker`` offers (agent_name, active_jobs, sdk_version, ...); empty if it offers nothing."""
+        if found.loopback:
+            status, body = self.get_inside("/worker", found.port)
+        else:
+            status, body = self.get("/worker", found.port)
+        with contextlib.suppress(ValueError):
+            data = json.loads(body)
+            if status == 200 and isinstance(data, dict):
+                return data
+        return {}
+
+    @property
+    def server_peer(self) -> str:
+        """The server as the worker's sockets show it, which is the tap: ``address:port``."""
+        parts = urlsplit(self.wire.url)
+        return f"{parts.hostname}:{parts.port}"
+
+
+def http_get(host: str, port: int, path: str, seconds: float) -> tuple[int | None, str]:
+    """HTTP status and body of a GET from this machine, without a proxy; status None when nothing answers."""
+    connection = http.client.HTTPConnection(host, port, timeout=seconds)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read(65536).decode("utf-8", "replace")
+    except (OSError, http.client.HTTPException):
+        return None, ""
+    finally:
+        connection.close()
