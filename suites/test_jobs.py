@@ -177,7 +177,7 @@ def test_dead_idle_process(lk_stage: Stage, lk_evidence: Evidence) -> None:
         worker.signal_processes(idle.pids, "SIGKILL")
         try:
             call = lk_stage.served_call(caller, tries=1)
-        except WorkerFault as fault:
+        except WorkerFault:
             asked = [question for question in worker.wire.transcript.questions(killed) if not question.probe]
             lk_evidence["answers"] = [question.available for question in asked]
             if any(question.available is False for question in asked) or (not asked and worker.is_running):
@@ -185,7 +185,8 @@ def test_dead_idle_process(lk_stage: Stage, lk_evidence: Evidence) -> None:
                     "with its idle processes dead the worker refuses the call, so that another can take it"
                 ) from None
             lk_evidence["a_later_call"] = _later(lk_stage, worker)
-            raise AssertionError(f"{len(idle.pids)} idle job processes killed, then a call: {fault}") from None
+            said = "the worker accepted it and" if any(lk_evidence["answers"]) else "the worker did not answer and"
+            raise AssertionError(f"{len(idle.pids)} idle job processes killed, then a call: {said} no agent came") from None
         joined = round(min(call.agents.values()) - call.joined, 2)
         lk_evidence["call_placed_after_s"] = round(call.joined - killed, 2)
         lk_evidence["agent_joined_after_s"] = joined

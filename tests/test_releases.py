@@ -13,6 +13,8 @@ from .conftest import ROOT
 
 # check, flawed release, mended release, options
 PAIRS = [
+    # A job that is given to a dead idle process is lost.
+    ("jobs.dead-idle-process", "1.4.1", "1.4.2", []),
     ("availability.burst", "1.4.4", "1.4.5", ["--lk-env", "RELEASE_LOAD=jobs1"]),
     ("availability.refuses-while-full", "1.4.1", "1.4.2", []),
     ("environment.agent-name", "1.5.6", "1.5.7", []),
