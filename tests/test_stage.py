@@ -20,7 +20,7 @@ from pytest_lkagents.engine import cache_dir
 from .conftest import ROOT
 
 # redispatch-on-refusal depends on whom the server asks first, which is chance.
-CORE_CHECKS = 30
+CORE_CHECKS = 37
 MAY_BE_SKIPPED = {"balancing.redispatch-on-refusal"}
 SCHEMA = json.loads((ROOT / "tests/verdict.schema.json").read_text())
 
