@@ -38,6 +38,9 @@ LOG_BYTES = 8 * 1024**2
 BURNER_NICENESS = 19
 END_SECONDS = 10
 
+# As ps writes them; of the others it does not matter in which one a process is.
+STATES = {psutil.STATUS_ZOMBIE: "Z", psutil.STATUS_STOPPED: "T", psutil.STATUS_RUNNING: "R"}
+
 
 def needs_container(what: str) -> NotJudgeable:
     return NotJudgeable(f"{what} needs a container: give --lk-image")
@@ -237,9 +240,10 @@ class CommandWorker(Worker):
         processes = []
         for process in self._tree():
             with contextlib.suppress(psutil.Error), process.oneshot():
-                uid, arguments = process.uids().real, " ".join(process.cmdline())
-                processes.append(Process(process.pid, process.ppid(), uid, arguments))
-        if not processes:
+                state = STATES.get(process.status(), "S")
+                arguments = "" if state == "Z" else " ".join(process.cmdline())
+                processes.append(Process(process.pid, process.ppid(), process.uids().real, arguments, state))
+        if all(process.zombie for process in processes):
             raise WorkerFault(f"the worker exited with code {self.exit_code}")
         holders: dict[tuple[object, object], set[int]] = {}
         for process, used in self._sockets():
