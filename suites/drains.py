@@ -30,6 +30,9 @@ STOPS_SECONDS = 5
 # the end of its process take some more.
 AFTER_END_SECONDS = 3.0
 GOODBYE_SECONDS = 8.0
+# By then a worker takes no new job, and all but one of its calls may end.
+FIRST_END_SECONDS = 5.0
+TALK_SECONDS = 5.0
 LOOK_SECONDS = 0.25
 PROBE_EVERY = 0.5
 
@@ -97,6 +100,8 @@ class Drain:
     # What it says when it is asked for one more job while it drains; None: it could not be asked any more.
     asked: Answer | None = None
     asked_s: float | None = None
+    # From a call's end until what it may have brought about is seen.
+    ends: list[tuple[float, float]] = field(default_factory=list)
     ended_early_s: float | None = None
     exited_s: float | None = None
     exit_code: int | None = None
@@ -112,10 +117,11 @@ class Drain:
 
     @property
     def cut_while_held(self) -> Kept | None:
-        """The same, of those that were cut before any call had ended."""
-        first = min((kept.hung_up_s for kept in self.kept if kept.hung_up_s is not None), default=float("inf"))
+        """The same, unless it was cut because another call had ended just before."""
         found = self.cut
-        return found if found is not None and (found.trouble_s or 0.0) <= first else None
+        if found is None or any(begin <= (found.trouble_s or 0.0) <= end for begin, end in self.ends):
+            return None
+        return found
 
     @property
     def doubtful(self) -> bool:
@@ -174,7 +180,6 @@ class Drainage:
             before = Reading.now()
             self._stop()
             self._hold()
-            self._hang_up_one_by_one()
             seen.busy = too_busy(before, Reading.now())
             self._wait_exit()
             seen.lines = self.transcript.lines(self.sent - 1, kinds=("status", "question", "answer", "assignment", "closed"))
@@ -194,8 +199,8 @@ class Drainage:
                 calls.append(self.stage.served_call(self.caller))
             except WorkerFault:
                 break  # it takes no more than these
-        for call in calls:
-            call.wait_until_agent_talks(5)
+        with contextlib.suppress(DeadlineMissed):
+            poll(lambda: all(call.heard.first is not None for call in calls), what="voices", seconds=TALK_SECONDS)
         heard = [call.heard.first for call in calls if call.heard.first is not None]
         # Heard for a while, an agent is known to talk on, or to make pauses.
         with contextlib.suppress(DeadlineMissed):
@@ -262,10 +267,16 @@ class Drainage:
     def _hold(self) -> None:
         if self.disturb is not None and self._watch(2.0):
             self.disturb(self.worker)
-        self._watch(max(self.hold - self.passed, 0.0))
-        self.seen.held_s = round(self.passed, 1)
+        several = len(self.seen.kept) > 1
+        going = self._watch(max((FIRST_END_SECONDS if several else self.hold) - self.passed, 0.0))
         if self._late is not None:
             self._judge_late(self._late)
+        if several and going and self._end_all_but_one():
+            self._watch(max(self.hold - self.passed, 0.0))
+        self.seen.held_s = round(self.passed, 1)
+        for kept in self.seen.kept:
+            if kept.trouble is None and kept.hung_up_s is None:
+                kept.hang_up(self.passed)
 
     def _judge_late(self, call: Call) -> None:
         late = self.seen.together
@@ -283,21 +294,25 @@ class Drainage:
             late.trouble = "no agent came to it"
         call.leave()
 
-    def _hang_up_one_by_one(self) -> None:
-        """The oldest call first: a drain that waits for one only is caught so. Then the one after the next, so that a
-        drain which runs over a list that gets shorter meanwhile misses a call, whichever way it is overtaken by its own
-        list (livekit-agents 1.3.8)."""
-        going = [kept for kept in self.seen.kept if kept.trouble is None]
-        going[1:3] = going[2:0:-1]
-        for number, kept in enumerate(going):
-            if kept.trouble is not None:
+    def _end_all_but_one(self) -> bool:
+        """The oldest call and the one after the next first: a drain that waits for one only is caught so, and one that
+        runs over a list which gets shorter meanwhile and misses a call (livekit-agents 1.3.8). The newest stays."""
+        calls = self.seen.kept
+        for ending in (calls[:1] + calls[2:-1], calls[1:2] if len(calls) > 2 else []):
+            if not ending:
                 continue
             before = self.worker.wire.connections
-            kept.hang_up(self.passed)
-            if number + 1 < len(going):
-                self._until_gone(before)
-                if not self._watch(AFTER_END_SECONDS):
-                    break
+            for kept in ending:
+                kept.hang_up(self.passed)
+            began = self.passed
+            # Known before it is seen: a cut call is noticed after the end that cut it.
+            self.seen.ends.append((began, float("inf")))
+            self._until_gone(before)
+            going = self._watch(AFTER_END_SECONDS)
+            self.seen.ends[-1] = (began, self.passed)
+            if not going:
+                return False
+        return True
 
     def _until_gone(self, before: int) -> None:
         """Until the job of a call that was hung up has left the server, and no longer than jobs take for it."""
