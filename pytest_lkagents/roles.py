@@ -38,6 +38,7 @@ ROLES = {
     "early": Role(registered=False, server_up=False),
     "stopped": Role(),
     "draining": Role(),
+    "emptying": Role(),
     "interrupted": Role(),
     "insisted": Role(),
     "unconnected": Role(),

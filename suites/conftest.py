@@ -77,12 +77,17 @@ def first_call(lk_stage: Stage) -> Callable[[], observations.FirstCall]:
 
 @pytest.fixture(scope="session")
 def drain(lk_stage: Stage, selected: set[str]) -> Callable[[], drains.Drain]:
-    """The worker's own stop signal, with calls."""
-    whole = "rollout.drains-every-call" in selected
+    """The worker's own stop signal, with a call."""
     together = "rollout.sigterm-stops-new-jobs" in selected
     limited = drains.LIMIT_SECONDS if "rollout.sigterm-drains" in selected else drains.DRAIN_SECONDS
     hold = lk_stage.settings.drain_hold or limited
-    return Ahead(lk_stage, lambda stage: drains.by_stop_signal(stage, calls=4 if whole else 1, together=together, hold=hold))
+    return Ahead(lk_stage, lambda stage: drains.by_stop_signal(stage, together=together, hold=hold))
+
+
+@pytest.fixture(scope="session")
+def emptying(lk_stage: Stage) -> Callable[[], drains.Drain]:
+    """The same signal, with several calls that end one after the other."""
+    return Ahead(lk_stage, drains.one_by_one)
 
 
 @pytest.fixture(scope="session")
@@ -122,7 +127,7 @@ def started_ahead(request: pytest.FixtureRequest, lk_stage: Stage, selected: set
     if hasattr(request.config, "workerinput") or lk_stage.takes_turns:
         return
     needed = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
-    for name in ("drain", "interrupt", "crash", "half_open", "partition"):
+    for name in ("emptying", "drain", "interrupt", "crash", "half_open", "partition"):
         if name in needed:
             request.getfixturevalue(name).begin()
 

@@ -26,10 +26,14 @@ DRAIN_SECONDS = 8.0
 LIMIT_SECONDS = 20.0
 # The guide's figure: a worker that was asked to stop takes no new job after this time.
 STOPS_SECONDS = 5
-# A call whose neighbour has ended is cut within a second where it is cut (livekit-agents 1.3.6); a job's goodbye and
-# the end of its process take some more.
-AFTER_END_SECONDS = 3.0
+# The first calls end when the drain has begun, a further one when the jobs of these have said goodbye.
+FIRST_END_SECONDS = 3.0
+BETWEEN_ENDS_SECONDS = 2.0
+CALLS = 4
 GOODBYE_SECONDS = 8.0
+# A drain that is over too early cuts the other calls up to 15 s later (the same patience).
+AFTER_ENDS_SECONDS = 17.0
+TALK_SECONDS = 5.0
 LOOK_SECONDS = 0.25
 PROBE_EVERY = 0.5
 
@@ -112,7 +116,7 @@ class Drain:
 
     @property
     def cut_while_held(self) -> Kept | None:
-        """The same, of those that were cut before any call had ended."""
+        """The same, if it was cut before any other call had ended."""
         first = min((kept.hung_up_s for kept in self.kept if kept.hung_up_s is not None), default=float("inf"))
         found = self.cut
         return found if found is not None and (found.trouble_s or 0.0) <= first else None
@@ -134,7 +138,8 @@ class Drain:
 
 
 class Drainage:
-    """One observation. ``calls`` are placed before the signal, as many as the worker takes; ``together``: another one
+    """One observation. ``calls`` are placed before the signal, as many as the worker takes, and kept for ``hold`` seconds;
+    with ``one_by_one`` all but the newest end earlier; ``together``: another one
     comes in the same instant; ``disturb`` is called once, 2 s after the signal; ``send`` stops the worker in another way
     than by the signal; ``placed`` is called when the calls are there."""
 
@@ -147,12 +152,13 @@ class Drainage:
         calls: int = 1,
         hold: float = DRAIN_SECONDS,
         together: bool = False,
+        one_by_one: bool = False,
         disturb: Callable[[Worker], None] | None = None,
         send: Callable[[Worker], None] | None = None,
         placed: Callable[[], None] | None = None,
     ) -> None:
         self.stage, self.worker, self.calls, self.hold = stage, worker, calls, hold
-        self.with_call, self.disturb, self.placed = together, disturb, placed
+        self.with_call, self.one_by_one, self.disturb, self.placed = together, one_by_one, disturb, placed
         self.send = send or (lambda stopped: stopped.signal(signal))
         self.transcript = worker.wire.transcript
         self.caller: Caller = stage.caller(worker)
@@ -174,7 +180,6 @@ class Drainage:
             before = Reading.now()
             self._stop()
             self._hold()
-            self._hang_up_one_by_one()
             seen.busy = too_busy(before, Reading.now())
             self._wait_exit()
             seen.lines = self.transcript.lines(self.sent - 1, kinds=("status", "question", "answer", "assignment", "closed"))
@@ -194,8 +199,8 @@ class Drainage:
                 calls.append(self.stage.served_call(self.caller))
             except WorkerFault:
                 break  # it takes no more than these
-        for call in calls:
-            call.wait_until_agent_talks(5)
+        with contextlib.suppress(DeadlineMissed):
+            poll(lambda: all(call.heard.first is not None for call in calls), what="voices", seconds=TALK_SECONDS)
         heard = [call.heard.first for call in calls if call.heard.first is not None]
         # Heard for a while, an agent is known to talk on, or to make pauses.
         with contextlib.suppress(DeadlineMissed):
@@ -262,10 +267,17 @@ class Drainage:
     def _hold(self) -> None:
         if self.disturb is not None and self._watch(2.0):
             self.disturb(self.worker)
-        self._watch(max(self.hold - self.passed, 0.0))
+        if self.one_by_one:
+            self._watch(max(FIRST_END_SECONDS - self.passed, 0.0))
+            self._end_all_but_one()
+        else:
+            self._watch(max(self.hold - self.passed, 0.0))
         self.seen.held_s = round(self.passed, 1)
         if self._late is not None:
             self._judge_late(self._late)
+        for kept in self.seen.kept:
+            if kept.trouble is None and kept.hung_up_s is None:
+                kept.hang_up(self.passed)
 
     def _judge_late(self, call: Call) -> None:
         late = self.seen.together
@@ -283,21 +295,21 @@ class Drainage:
             late.trouble = "no agent came to it"
         call.leave()
 
-    def _hang_up_one_by_one(self) -> None:
-        """The oldest call first: a drain that waits for one only is caught so. Then the one after the next, so that a
-        drain which runs over a list that gets shorter meanwhile misses a call, whichever way it is overtaken by its own
-        list (livekit-agents 1.3.8)."""
-        going = [kept for kept in self.seen.kept if kept.trouble is None]
-        going[1:3] = going[2:0:-1]
-        for number, kept in enumerate(going):
-            if kept.trouble is not None:
+    def _end_all_but_one(self) -> None:
+        """The oldest call and the one after the next first: a drain that waits for one only is caught so, and one that
+        runs over a list which gets shorter meanwhile and misses a call (livekit-agents 1.3.8). The newest stays."""
+        calls = self.seen.kept
+        for ending in (calls[:1] + calls[2:-1], calls[1:2] if len(calls) > 2 else []):
+            if not ending:
                 continue
             before = self.worker.wire.connections
-            kept.hang_up(self.passed)
-            if number + 1 < len(going):
-                self._until_gone(before)
-                if not self._watch(AFTER_END_SECONDS):
-                    break
+            for kept in ending:
+                if kept.trouble is None:
+                    kept.hang_up(self.passed)
+            self._until_gone(before)
+            if not self._watch(BETWEEN_ENDS_SECONDS):
+                return
+        self._watch(AFTER_ENDS_SECONDS - BETWEEN_ENDS_SECONDS)
 
     def _until_gone(self, before: int) -> None:
         """Until the job of a call that was hung up has left the server, and no longer than jobs take for it."""
@@ -320,10 +332,14 @@ class Drainage:
             seen.busy = seen.busy or too_busy(before, self.worker.reading())
 
 
-def by_stop_signal(stage: Stage, *, calls: int, together: bool, hold: float) -> Drain:
+def by_stop_signal(stage: Stage, *, together: bool, hold: float) -> Drain:
     """The image's own stop signal, which is what engines and orchestrators send."""
-    worker = stage.renewed("draining")
-    return Drainage(stage, worker, stop_signal(stage), calls=calls, hold=hold, together=together).observe()
+    return Drainage(stage, stage.renewed("draining"), stop_signal(stage), hold=hold, together=together).observe()
+
+
+def one_by_one(stage: Stage) -> Drain:
+    """The same with several calls that end at different times."""
+    return Drainage(stage, stage.renewed("emptying"), stop_signal(stage), calls=CALLS, one_by_one=True).observe()
 
 
 def by_interrupt(stage: Stage) -> Drain:

@@ -145,7 +145,7 @@ def test_kill_9_is_swept_by_the_next_run_and_a_living_session_is_not(lk, example
     dead.kill()
     dead.communicate(timeout=60)
     assert corner.containers()
-    living = corner.start(example, "--lk-suite", "registration,health,jobs")
+    living = corner.start(example, "--lk-suite", "registration,health")
     beside = lk("--lk-image", example, "--lk-profile", "smoke", env=corner.env)
     output, _ = living.communicate(timeout=300)
     assert living.returncode == 0, output

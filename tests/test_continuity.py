@@ -1,0 +1,93 @@
+"""What a caller notices of its agent, from presence, packets and sound."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from pytest_lkagents.busyness import Reading, too_busy
+from pytest_lkagents.callers.caller import Call, Heard
+from pytest_lkagents.callers.continuity import Continuity, Received, Sample
+from pytest_lkagents.checks import StageError
+
+LOUD = 1000.0
+
+
+def call_with_agent(*, talked: float, packets_until: float = 0.0, heard_until: float = 0.0) -> Call:
+    """A call whose agent has talked for ``talked`` seconds; its last packet and sound came so many seconds ago."""
+    now = time.monotonic()
+    call = Call("room", None, None, None, now - talked - 1)  # type: ignore[arg-type]
+    call.agents["agent"] = now - talked
+    steps = int(talked * 10)
+    for step in range(steps):
+        at = now - talked + step / 10
+        if at <= now - packets_until:
+            call.received.add(Sample(at, step, 0, step * 100, step * 25, 0.0, 0.0))
+        if at <= now - heard_until:
+            call.heard.add(LOUD, at)
+    return call
+
+
+def test_an_agent_that_vanished_is_noticed_although_it_never_left() -> None:
+    call = call_with_agent(talked=5)
+    watch = Continuity(call)
+    assert watch.steady
+    assert watch.trouble() is None
+    call.received.last_packet = time.monotonic() - 1.6
+    assert "no packet" in str(watch.trouble())
+
+
+def test_an_agent_that_fell_silent_counts_only_if_it_talked_on_before() -> None:
+    call = call_with_agent(talked=5)
+    watch = Continuity(call)
+    call.received.last_packet = time.monotonic()
+    call.heard.last = time.monotonic() - 3
+    assert "silent" in str(watch.trouble())
+    listening = call_with_agent(talked=5)
+    listening.heard.longest_gap = 2.0
+    watch = Continuity(listening)
+    listening.received.last_packet = time.monotonic()
+    listening.heard.last = time.monotonic() - 60
+    assert watch.trouble() is None
+
+
+def test_an_agent_that_left_and_one_that_took_over() -> None:
+    call = call_with_agent(talked=5)
+    watch = Continuity(call)
+    call.left["agent"] = time.monotonic()
+    call.agents["another"] = time.monotonic()
+    assert watch.trouble() == "the agent left the call"
+
+
+def test_the_callers_own_trouble_is_not_the_agents() -> None:
+    call = call_with_agent(talked=5)
+    watch = Continuity(call)
+    call.interruptions.append(time.monotonic())
+    with pytest.raises(StageError, match="the caller's own connection"):
+        watch.trouble()
+
+
+def test_the_longest_silence_and_the_concealed_share_since_a_moment() -> None:
+    heard = Heard()
+    for at in (0.0, 0.1, 5.1, 5.2):
+        heard.add(LOUD, at + 100)
+    assert heard.longest_gap == pytest.approx(5.0)
+    assert heard.longest_since(103.0) >= 2.1
+    received = Received()
+    for at, samples, concealed in ((1, 100, 0), (2, 200, 50), (3, 300, 50)):
+        received.add(Sample(at, at, 0, samples, concealed, 0.0, 0.0))
+    assert received.concealed_share() == pytest.approx(0.25)
+    assert received.concealed_share(2) == 0
+    assert received.concealed_share(9) is None
+
+
+def test_a_machine_is_too_busy_when_others_use_it_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("os.getloadavg", lambda: (1.0, 1.0, 1.0))
+    before = Reading(0.0, 0.0, 0.0)
+    assert "others than the worker used 1.9 of 2 cores" in str(too_busy(before, Reading(10.0, 19.5, 0.5)))
+    assert too_busy(before, Reading(10.0, 19.5, 15.0)) is None, "it used the cores itself"
+    assert too_busy(before, Reading(10.0, 12.0, 0.5)) is None, "there was a core for it"
+    monkeypatch.setattr("os.getloadavg", lambda: (9.0, 1.0, 1.0))
+    assert "load 9.0 on 2 cores" in str(too_busy())
