@@ -219,7 +219,7 @@ class CommandWorker(Worker):
         return None
 
     def _tree(self) -> list[psutil.Process]:
-        """Its living processes. The watcher has ended all of them once it is over."""
+        """Its processes, zombies too. The watcher has ended all of them once it is over."""
         if self._process is None or self._over.is_set():
             return []
         found = machine.tree_of(self._process.pid, list(self._known.values()))
@@ -236,10 +236,11 @@ class CommandWorker(Worker):
     def snapshot(self) -> Snapshot:
         processes = []
         for process in self._tree():
-            with contextlib.suppress(psutil.Error), process.oneshot():
-                uid, arguments = process.uids().real, " ".join(process.cmdline())
-                processes.append(Process(process.pid, process.ppid(), uid, arguments))
-        if not processes:
+            with contextlib.suppress(psutil.Error):
+                zombie = machine.is_zombie(process)
+                arguments = "" if zombie else " ".join(process.cmdline())
+                processes.append(Process(process.pid, process.ppid(), process.uids().real, arguments, "Z" if zombie else "S"))
+        if all(process.zombie for process in processes):
             raise WorkerFault(f"the worker exited with code {self.exit_code}")
         holders: dict[tuple[object, object], set[int]] = {}
         for process, used in self._sockets():
