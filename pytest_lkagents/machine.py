@@ -15,8 +15,8 @@ END_SECONDS = 5
 
 
 def tree_of(leader: int, known: Iterable[psutil.Process] = ()) -> list[psutil.Process]:
-    """The living processes that descend from ``leader``, itself first: its children's children, its POSIX session, and
-    those of ``known`` that still are who they were."""
+    """The processes that descend from ``leader``, itself first: its children's children, its POSIX session, and those of
+    ``known`` that still are who they were. Zombies (see ``is_zombie``) are among them."""
     found: dict[int, psutil.Process] = {}
     with contextlib.suppress(psutil.Error):
         first = psutil.Process(leader)
@@ -31,14 +31,12 @@ def tree_of(leader: int, known: Iterable[psutil.Process] = ()) -> list[psutil.Pr
     for process in known:
         if process.pid not in found and process.is_running():
             found[process.pid] = process
-    return [process for process in found.values() if _lives(process)]
+    return list(found.values())
 
 
-def _lives(process: psutil.Process) -> bool:
-    try:
-        return bool(process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.Error:
-        return False
+def is_zombie(process: psutil.Process) -> bool:
+    """Whether it has ended and nobody asked for its exit code. Raises psutil.NoSuchProcess."""
+    return bool(process.status() == psutil.STATUS_ZOMBIE)
 
 
 def marked(sessions: Iterable[str]) -> list[psutil.Process]:

@@ -18,6 +18,7 @@ import jsonschema
 import psutil
 import pytest
 
+from pytest_lkagents import machine
 from pytest_lkagents.checks import NotJudgeable, WorkerFault
 from pytest_lkagents.command_line import CommandError, parse, secrets_in
 from pytest_lkagents.engine import cache_dir
@@ -303,6 +304,30 @@ def test_doctor(lk, tmp_path: Path) -> None:
     lacking = lk("--lk-doctor", "--lk-command", "no-such-program", env=NO_ENGINE)
     assert lacking.code == 4
     assert "MISSING command: no program 'no-such-program' on PATH" in lacking.output
+
+
+def test_a_tree_has_orphans_and_zombies() -> None:
+    # A child that nobody waits for, and a grandchild whose parent is gone.
+    text = (
+        "import os, subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'pass'])\n"
+        "subprocess.run(['sh', '-c', 'sleep 600 >/dev/null & echo $!'])\n"
+        "os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)\n"
+        "print(child.pid, flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    leader = subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    found: dict[int, psutil.Process] = {}
+    try:
+        assert leader.stdout is not None
+        orphan, zombie = int(leader.stdout.readline()), int(leader.stdout.readline())
+        found = {process.pid: process for process in machine.tree_of(leader.pid)}
+        assert set(found) == {leader.pid, orphan, zombie}
+        assert [pid for pid, process in found.items() if machine.is_zombie(process)] == [zombie]
+    finally:
+        leader.kill()
+        leader.communicate()
+        machine.end(found.values())
 
 
 class Fake:

@@ -222,7 +222,7 @@ class CommandWorker(Worker):
         return None
 
     def _tree(self) -> list[psutil.Process]:
-        """Its living processes. The watcher has ended all of them once it is over."""
+        """Its processes, zombies too. The watcher has ended all of them once it is over."""
         if self._process is None or self._over.is_set():
             return []
         found = machine.tree_of(self._process.pid, list(self._known.values()))
