@@ -25,6 +25,7 @@ from pytest_lkagents.worker.processes import Snapshot
 
 DEFAULT_HEALTH_PORT = 8081
 LOG_LINES = 25
+LINE_LENGTH = 400
 PROBE_SECONDS = 0.5
 
 
@@ -173,7 +174,7 @@ class Worker(ABC):
     def last_words(self, problem: str) -> str:
         """The problem, followed by the worker's last log lines."""
         lines = [line for line in self.logs().splitlines() if line.strip()][-LOG_LINES:]
-        return problem + "; its last lines:\n" + "\n".join(f"  {line[:300]}" for line in lines or ["(no output)"])
+        return problem + "; its last lines:\n" + "\n".join(f"  {shortened(line)}" for line in lines or ["(no output)"])
 
     @abstractmethod
     def logs(self) -> str:
@@ -347,6 +348,11 @@ class Worker(ABC):
         """The server as the worker's sockets show it, which is the tap: ``address:port``."""
         parts = urlsplit(self.wire.url)
         return f"{parts.hostname}:{parts.port}"
+
+
+def shortened(line: str) -> str:
+    """A log line of bearable length; a traceback in one line says most at its end."""
+    return line if len(line) <= LINE_LENGTH else f"{line[: LINE_LENGTH // 2]} ... {line[-LINE_LENGTH // 2 :]}"
 
 
 def http_get(host: str, port: int, path: str, seconds: float) -> tuple[int | None, str]:
