@@ -25,6 +25,7 @@ DEVELOPMENT = {"dev", "console", "connect"}
     why="Development mode takes calls without bound and cuts them when it is stopped.",
     remedy='end the Dockerfile in the production command, such as CMD ["python", "agent.py", "start"]',
     roles=("shared", "draining"),
+    order=1,
 )
 def test_production_mode(lk_stage: Stage, lk_evidence: Evidence, drain: Callable[[], Drain]) -> None:
     """It runs in production mode: its call outlives the stop signal, its health port is the same at every start."""

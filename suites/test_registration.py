@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable
 
-from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, WorkerFault, check
+from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, StageError, WorkerFault, check
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
@@ -17,6 +17,8 @@ from .observations import FirstCall
 
 # The Python SDK tries 16 times in about 130 s before it gives up, Node 10 times in about 80 s.
 GIVE_UP_SECONDS = 180
+# Whoever has tried for a minute may give up.
+PATIENCE_SECONDS = 60
 
 
 @check(
@@ -28,7 +30,7 @@ GIVE_UP_SECONDS = 180
     remedy="read the worker's last lines; it must reach LIVEKIT_URL with the key and secret it is given",
     roles=("shared",),
     seconds=300,
-    order=-1,
+    order=-2,
 )
 def test_registers(lk_stage: Stage, lk_evidence: Evidence) -> None:
     """The worker registers within the start timeout."""
@@ -105,6 +107,7 @@ def test_listens_only_for_health(lk_stage: Stage, lk_evidence: Evidence) -> None
     why="Workers and server are rolled out in any order; a worker that gives up at once needs a human.",
     remedy="retry the first connection as the SDK does; do not exit or stop trying when it is refused",
     roles=("shared", "early"),
+    order=-1,
 )
 def test_waits_for_server(lk_stage: Stage, lk_evidence: Evidence) -> None:
     """Started before the server is up, it registers when the server comes."""
@@ -117,6 +120,9 @@ def test_waits_for_server(lk_stage: Stage, lk_evidence: Evidence) -> None:
     except DeadlineMissed:
         lk_stage.raise_if_too_busy()
     lk_evidence["refused_attempts"] = worker.attempts()
+    waited = time.monotonic() - worker.started
+    if not worker.is_running and waited > PATIENCE_SECONDS:
+        raise StageError(f"this machine is too busy to judge: the worker had waited for {waited:.0f} s when its turn came")
     if not worker.is_running:
         lk_stage.worker("shared")  # a worker that exits with a server too is not to blame here
         raise AssertionError(worker.last_words(f"exited with code {worker.exit_code} while the server was down"))

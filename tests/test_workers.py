@@ -144,8 +144,7 @@ def test_good_worker_is_left_alone(name: str, lk, pytestconfig: pytest.Config) -
     selection = ["--lk-suite", described.get("suites", "registration,rollout,jobs.own-process,image")]
     if pytestconfig.getoption("whole"):
         selection = ["--lk-profile", "full" if described.get("full") else "core"]
-    loading = pytestconfig.getoption("whole") or "availability" in selection[1]
-    run = lk("--lk-image", tag, *selection, *described["options"], alone=loading, seconds=900)
+    run = lk("--lk-image", tag, *selection, *described["options"], alone=True, seconds=900)
     assert run.checks("fail") <= set(described.get("should", [])), run.output
     assert not run.checks("error"), run.output
     assert run.code == 0, run.output
