@@ -10,7 +10,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +44,8 @@ class Corner:
         cache.mkdir(parents=True)
         (cache / "livekit-server").symlink_to(cache_dir() / "livekit-server")
         self.home = str(cache.parent)
-        self.temporary = folder / "temporary"
-        self.temporary.mkdir()
+        # Not below the test's own folder: the socket of Python's fork server would have too long a path (107 bytes).
+        self.temporary = Path(tempfile.mkdtemp(prefix="lk-"))
         self.sessions = cache / "sessions"
         self.env = {"XDG_CACHE_HOME": self.home, "TMPDIR": str(self.temporary), **NO_ENGINE}
 
@@ -82,8 +84,10 @@ class Corner:
 
 
 @pytest.fixture
-def corner(tmp_path: Path) -> Corner:
-    return Corner(tmp_path)
+def corner(tmp_path: Path) -> Iterator[Corner]:
+    made = Corner(tmp_path)
+    yield made
+    shutil.rmtree(made.temporary, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
