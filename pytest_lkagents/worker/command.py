@@ -37,6 +37,8 @@ LOG_BYTES = 8 * 1024**2
 # The burners take what nobody else wants: a loaded machine must not make the tap or the caller late.
 BURNER_NICENESS = 19
 END_SECONDS = 10
+# A socket's path has 107 bytes at most; Python's fork server adds 33 to its temporary folder.
+LONGEST_TEMPORARY = 70
 
 # As ps writes them; of the others it does not matter in which one a process is.
 STATES = {psutil.STATUS_ZOMBIE: "Z", psutil.STATUS_STOPPED: "T", psutil.STATUS_RUNNING: "R"}
@@ -94,7 +96,7 @@ class CommandWorker(Worker):
             self._process = subprocess.Popen(
                 self.settings.command,
                 cwd=self.settings.command_dir,
-                env={**inherited(), **self.environment, **self._session.mark},
+                env={**inherited(), **self._temporary(), **self.environment, **self._session.mark},
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=subprocess.STDOUT,
@@ -107,6 +109,14 @@ class CommandWorker(Worker):
             self._session.record_process(self._process.pid)
         self._watcher = threading.Thread(target=self._watch, args=(self._process,), daemon=True)
         self._watcher.start()
+
+    def _temporary(self) -> dict[str, str]:
+        """A folder for what a killed worker leaves behind, which goes with the session."""
+        folder = self._session.folder / "tmp"
+        if len(str(folder)) > LONGEST_TEMPORARY:
+            return {}
+        folder.mkdir(exist_ok=True)
+        return {"TMPDIR": str(folder)}
 
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
         process.wait()
