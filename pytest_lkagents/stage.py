@@ -145,7 +145,14 @@ class Stage:
             engine.remove_session(self.session.client, self.session.id)
         for server in list(self._servers):
             server.stop()
-        self._starters.shutdown(wait=True, cancel_futures=True)
+        self._starters.shutdown(wait=False, cancel_futures=True)
+        self._observers.shutdown(wait=False, cancel_futures=True)
+        # A starter that was just about to create its container would wait for it in vain: remove that one too.
+        while under_way := [future for future in (*self._futures.values(), *self._observed) if not future.done()]:
+            wait(under_way, timeout=1)
+            if self._session is not None and self._session.client is not None:
+                engine.remove_session(self._session.client, self._session.id)
+        self._starters.shutdown(wait=True)
         self._scanner.close()
         self._scan_thread.shutdown(wait=True, cancel_futures=True)
         self._observers.shutdown(wait=True, cancel_futures=True)
