@@ -140,9 +140,8 @@ class Stage:
         for worker in list(self._workers):
             if isinstance(worker, CommandWorker):
                 worker.remove()
-        if self._client is not None and self._session is not None:
-            # Removing the containers also ends the waits of starters that are under way.
-            engine.remove_session(self.session.client, self.session.id)
+        # Removing the containers also ends the waits of starters that are under way.
+        self._remove_containers()
         for server in list(self._servers):
             server.stop()
         self._starters.shutdown(wait=False, cancel_futures=True)
@@ -150,12 +149,9 @@ class Stage:
         # A starter that was just about to create its container would wait for it in vain: remove that one too.
         while under_way := [future for future in (*self._futures.values(), *self._observed) if not future.done()]:
             wait(under_way, timeout=1)
-            if self._session is not None and self._session.client is not None:
-                engine.remove_session(self._session.client, self._session.id)
-        self._starters.shutdown(wait=True)
+            self._remove_containers()
         self._scanner.close()
         self._scan_thread.shutdown(wait=True, cancel_futures=True)
-        self._observers.shutdown(wait=True, cancel_futures=True)
         for server in list(self._servers):
             server.stop()
         for tap in list(self._taps):
@@ -170,6 +166,10 @@ class Stage:
             self._client.close()
             self._client = None
         self._turn.release()
+
+    def _remove_containers(self) -> None:
+        if self._client is not None and self._session is not None:
+            engine.remove_session(self._client, self._session.id)
 
     # -- workers
 
