@@ -53,10 +53,7 @@ class Turns:
         first = self.worker(beside) if beside is not None else None
         if first is not None and self._alone_only is not None:
             raise NotJudgeable(self._alone_only)
-        for running in self._running():
-            if running is not first:
-                self._leave(running)
-                self._left.add(running)
+        self._make_way(first)
         self._counts[role] = number = self._counts.get(role, 0) + 1
         outcome: Worker | Exception
         try:
@@ -66,13 +63,17 @@ class Turns:
         if first is not None:
             self._alone_only = self._collision(first, outcome)
             if self._alone_only is not None:
-                for running in self._running():
-                    if running is not first:
-                        self._leave(running)
-                        self._left.add(running)
+                self._make_way(first)
                 outcome = NotJudgeable(self._alone_only)
         self._outcomes[role] = outcome
         return outcome
+
+    def _make_way(self, first: Worker | None) -> None:
+        """Let everything but ``first`` give way."""
+        for running in self._running():
+            if running is not first:
+                self._leave(running)
+                self._left.add(running)
 
     def _collision(self, first: Worker, second: Worker | Exception) -> str | None:
         """Why two cannot run side by side: the second exits, or does without a port, while the first one runs. That it

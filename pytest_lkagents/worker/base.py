@@ -266,12 +266,18 @@ class Worker(ABC):
         NotJudgeable if nothing can burn."""
 
     @abstractmethod
+    def cpu_seconds(self) -> float:
+        """Core-seconds that it and its burners have used so far."""
+
     def cores_used(self, seconds: float = 1.0) -> float:
         """Cores that it and its burners use on average over the next ``seconds``."""
+        began, first = time.monotonic(), self.cpu_seconds()
+        time.sleep(seconds)
+        return (self.cpu_seconds() - first) / (time.monotonic() - began)
 
-    @abstractmethod
     def reading(self) -> Reading:
         """How busy the machine and this worker have been so far."""
+        return Reading.now(self.cpu_seconds())
 
     # -- its server, seen from this worker
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import posixpath
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -93,11 +92,3 @@ def cpu_seconds(container: Container) -> float:
     except APIError:
         return 0.0
     return float(stats["cpu_stats"]["cpu_usage"]["total_usage"]) / 1e9
-
-
-def cores_used(container: Container, seconds: float) -> float:
-    """Cores that the container used on average over ``seconds``."""
-    began, first = time.monotonic(), cpu_seconds(container)
-    time.sleep(seconds)
-    last = cpu_seconds(container)
-    return (last - first) / (time.monotonic() - began)

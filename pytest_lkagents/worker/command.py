@@ -19,7 +19,6 @@ from typing import IO, Any
 import psutil
 
 from pytest_lkagents import machine
-from pytest_lkagents.busyness import Reading
 from pytest_lkagents.checks import NotJudgeable, StageError, WorkerFault
 from pytest_lkagents.clock import Ledger
 from pytest_lkagents.engine import LOOPBACK, Session
@@ -358,20 +357,12 @@ class CommandWorker(Worker):
         self._burners = list(burners)
 
     def cpu_seconds(self) -> float:
-        """Core-seconds that it and its burners have used so far, as far as they were seen alive."""
+        # As far as they were seen alive: what a process used is gone with it.
         for process in [*self._tree(), *self._burners]:
             with contextlib.suppress(psutil.Error):
                 times = process.cpu_times()
                 self._seconds[process.pid] = max(self._seconds.get(process.pid, 0.0), times.user + times.system)
         return sum(self._seconds.values())
-
-    def cores_used(self, seconds: float = 1.0) -> float:
-        began, first = time.monotonic(), self.cpu_seconds()
-        time.sleep(seconds)
-        return (self.cpu_seconds() - first) / (time.monotonic() - began)
-
-    def reading(self) -> Reading:
-        return Reading.now(self.cpu_seconds())
 
 
 class Burners:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from pytest_lkagents.busyness import Reading
 from pytest_lkagents.checks import StageError, WorkerFault
 from pytest_lkagents.clock import Ledger
 from pytest_lkagents.engine import Session
@@ -19,7 +18,7 @@ from pytest_lkagents.server.base import Server
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.wire.tap import Tap
 from pytest_lkagents.worker.base import Worker
-from pytest_lkagents.worker.burner import Burner, cores_used, cpu_seconds
+from pytest_lkagents.worker.burner import Burner, cpu_seconds
 from pytest_lkagents.worker.processes import SCRIPT, Snapshot, parse
 
 if TYPE_CHECKING:
@@ -212,11 +211,8 @@ class ImageWorker(Worker):
         cores = self.cpus if self.cpus is not None else float(os.cpu_count() or 1)
         return Burner(self.container, self.program(), self.beside, cores=cores, share=share)
 
-    def cores_used(self, seconds: float = 1.0) -> float:
-        return cores_used(self.container, seconds)
-
-    def reading(self) -> Reading:
-        return Reading.now(cpu_seconds(self.container))
+    def cpu_seconds(self) -> float:
+        return cpu_seconds(self.container)
 
     def listeners_with_owner(self) -> list[str]:
         return [str(found) for found in parse_listeners(self.snapshot().listening)]
