@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -10,9 +9,8 @@ from dataclasses import dataclass, field
 
 from pytest_lkagents.busyness import Reading, too_busy
 from pytest_lkagents.callers.caller import Call, Caller
-from pytest_lkagents.callers.continuity import FOR_GOOD_SECONDS, SILENCE_SECONDS, STEADY_SECONDS, Continuity
-from pytest_lkagents.checks import WorkerFault
-from pytest_lkagents.clock import DeadlineMissed, poll
+from pytest_lkagents.callers.continuity import AGENT_LEFT, FOR_GOOD_SECONDS, SILENCE_SECONDS, Continuity, wait_heard
+from pytest_lkagents.checks import StageError, WorkerFault
 from pytest_lkagents.stage import AGENT_SECONDS, ANSWER_SECONDS, Stage
 from pytest_lkagents.wire.model import Answer
 from pytest_lkagents.worker.base import Health, Worker
@@ -33,7 +31,8 @@ CALLS = 4
 GOODBYE_SECONDS = 8.0
 # A drain that is over too early cuts the other calls up to 15 s later (the same patience).
 AFTER_ENDS_SECONDS = 17.0
-TALK_SECONDS = 5.0
+# After the signal, so that the drain has begun: an impatient operator's second Ctrl-C, a server that goes away.
+DISTURB_SECONDS = 2.0
 LOOK_SECONDS = 0.25
 PROBE_EVERY = 0.5
 
@@ -62,7 +61,7 @@ class Kept:
             return
         if self._since is None:
             self._since = passed
-        if found.endswith("left the call") or passed - self._since >= FOR_GOOD_SECONDS:
+        if found == AGENT_LEFT or passed - self._since >= FOR_GOOD_SECONDS:
             self.trouble, self.trouble_s = found, round(self._since, 1)
 
     @property
@@ -122,14 +121,23 @@ class Drain:
         return found if found is not None and (found.trouble_s or 0.0) <= first else None
 
     @property
+    def cut_for_certain(self) -> bool:
+        """A silence on a busy machine may be the machine's; an agent that left, or a worker that ended, is certain."""
+        cut = self.cut
+        return cut is not None and (self.exit_code is not None or not cut.continuity.agents_are_there)
+
+    def raise_if_busy(self, what: str = "") -> None:
+        """Raises StageError if this machine was too busy for what was seen, in words, to mean something."""
+        if self.busy is not None:
+            raise StageError(f"this machine is too busy to judge: {what + ', ' if what else ''}{self.busy}")
+
+    @property
     def doubtful(self) -> bool:
         """Whether this machine was too busy for what was seen to mean something: worth another look in peace."""
-        cut = self.cut
-        certain = cut is not None and (self.exit_code is not None or not cut.continuity.agents_are_there)
         late = self.stopped_s is None or self.stopped_s > STOPS_SECONDS
         gap = max((kept.longest_gap for kept in self.kept), default=0.0) > SILENCE_SECONDS
         lost = self.together is not None and self.together.trouble is not None
-        return self.busy is not None and not certain and (cut is not None or late or gap or lost)
+        return self.busy is not None and not self.cut_for_certain and (self.cut is not None or late or gap or lost)
 
     @property
     def drained(self) -> bool:
@@ -139,9 +147,9 @@ class Drain:
 
 class Drainage:
     """One observation. ``calls`` are placed before the signal, as many as the worker takes, and kept for ``hold`` seconds;
-    with ``one_by_one`` all but the newest end earlier; ``together``: another one
-    comes in the same instant; ``disturb`` is called once, 2 s after the signal; ``send`` stops the worker in another way
-    than by the signal; ``placed`` is called when the calls are there."""
+    with ``one_by_one`` all but the newest end earlier; ``together``: another one comes in the same instant; ``disturb``
+    is called once, 2 s after the signal; ``send`` stops the worker in another way than by the signal; ``placed`` is called
+    when the calls are there."""
 
     def __init__(
         self,
@@ -199,13 +207,7 @@ class Drainage:
                 calls.append(self.stage.served_call(self.caller))
             except WorkerFault:
                 break  # it takes no more than these
-        with contextlib.suppress(DeadlineMissed):
-            poll(lambda: all(call.heard.first is not None for call in calls), what="voices", seconds=TALK_SECONDS)
-        heard = [call.heard.first for call in calls if call.heard.first is not None]
-        # Heard for a while, an agent is known to talk on, or to make pauses.
-        with contextlib.suppress(DeadlineMissed):
-            settled = max(heard, default=0.0) + STEADY_SECONDS
-            poll(lambda: time.monotonic() > settled, what="baseline", seconds=STEADY_SECONDS + 1, every=LOOK_SECONDS)
+        wait_heard(calls)
         return calls
 
     def _stop(self) -> None:
@@ -214,7 +216,6 @@ class Drainage:
             self.send(self.worker)
             return
         # The signal goes out as soon as the worker is asked, so that answer, assignment and drain meet.
-        signalled = threading.Event()
         began = time.monotonic()
         known = {call.call.room_name for call in self.seen.kept}
 
@@ -224,7 +225,6 @@ class Drainage:
             )
             self.sent = time.monotonic()
             self.send(self.worker)
-            signalled.set()
 
         sender = threading.Thread(target=when_asked, name="lk-signal")
         sender.start()
@@ -265,7 +265,7 @@ class Drainage:
         return True
 
     def _hold(self) -> None:
-        if self.disturb is not None and self._watch(2.0):
+        if self.disturb is not None and self._watch(DISTURB_SECONDS):
             self.disturb(self.worker)
         if self.one_by_one:
             self._watch(max(FIRST_END_SECONDS - self.passed, 0.0))

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from pytest_lkagents.callers.caller import Caller
-from pytest_lkagents.callers.continuity import STEADY_SECONDS, Continuity
+from pytest_lkagents.callers.continuity import AGENT_LEFT, Continuity, wait_heard
 from pytest_lkagents.checks import StageError, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, holds, poll
 from pytest_lkagents.stage import Stage
@@ -24,7 +24,6 @@ RECONNECT_SECONDS = 45
 SILENT_SECONDS = 20
 # A second registration, if there is one, comes right behind the first.
 SINGLE_SECONDS = 3
-TALK_SECONDS = 5
 # Calls that a job which is still at its end may cost, each followed by 3 s of patience.
 CALL_TRIES = 5
 # ICE is tried anew every few seconds, a full reconnection takes some more.
@@ -133,9 +132,7 @@ def _alive(stage: Stage, worker: Worker) -> bool:
 def _call_in_progress(stage: Stage, caller: Caller) -> Continuity:
     """A call whose agent has talked for long enough that its silence would mean something, if it talks at all."""
     call = stage.served_call(caller)
-    if call.wait_until_agent_talks(TALK_SECONDS) is not None:
-        with contextlib.suppress(DeadlineMissed):
-            poll(lambda: Continuity(call).steady, what="steady voice", seconds=2 * STEADY_SECONDS)
+    wait_heard([call])
     return Continuity(call)
 
 
@@ -144,7 +141,7 @@ def _trouble(before: Continuity) -> str | None:
     try:
         return before.trouble()
     except StageError as error:
-        return f"{UNKNOWN}: {error}" if before.agents_are_there else "the agent left the call"
+        return f"{UNKNOWN}: {error}" if before.agents_are_there else AGENT_LEFT
 
 
 def _watch_return(stage: Stage, worker: Worker, seen: Aftermath, ever: int, before: Continuity) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from pytest_lkagents.busyness import Reading
 from pytest_lkagents.callers.caller import Call
-from pytest_lkagents.callers.continuity import STEADY_SECONDS, Continuity
+from pytest_lkagents.callers.continuity import AGENT_LEFT, STEADY_SECONDS, Continuity, wait_heard
 from pytest_lkagents.checks import NotJudgeable, StageError, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
@@ -141,11 +141,7 @@ class Scene:
         self.pid = victims[0]
         self.other_pid = first[0]
         self.process = now.living()[self.pid]
-        if bystander.wait_until_agent_talks(5) is not None:
-            heard = bystander.heard.first or 0.0
-            # Heard for a while, an agent is known to talk on, or to make pauses.
-            with contextlib.suppress(DeadlineMissed):
-                poll(lambda: time.monotonic() - heard > STEADY_SECONDS, what="baseline", seconds=STEADY_SECONDS + 1)
+        wait_heard([bystander])
         self.kept = Kept(bystander, Continuity(bystander))
         self.harm = Harm(self.pid, evidence={"harmed_pid": self.pid, "harmed_process": self.process.args[:120]})
         self.began = time.monotonic()
@@ -217,7 +213,7 @@ class Scene:
             self._call_anew()
             harm.evidence["new_call_served_after_s"] = harm.served_s
         harm.evidence["registered"] = bool(worker.wire.transcript.live())
-        certain = kept.trouble == OTHER_ENDED or (kept.trouble or "").endswith("left the call") or not worker.is_running
+        certain = kept.trouble in (OTHER_ENDED, AGENT_LEFT) or not worker.is_running
         if harm.verdict is not None and not certain:
             self.stage.raise_if_too_busy(worker, before)
         return harm

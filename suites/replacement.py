@@ -29,14 +29,16 @@ LAST_SECONDS = 40
 
 @dataclass
 class Arrival:
-    """A call that arrived during the replacement. Seconds after the old worker's stop signal (negative: before it)."""
+    """A call that arrived during the replacement, at ``at`` (monotonic seconds); ``at_s`` is how many seconds after the old
+    worker's stop signal that was (negative: before it), once the signal was sent."""
 
-    at_s: float
+    at: float
     served_by: str | None
     agents: int
     tries: int
     # Whose fault it is that nobody came; None: the call was served, or nobody was asked who was free.
     fault: str | None = None
+    at_s: float = 0.0
 
 
 @dataclass
@@ -62,7 +64,7 @@ class Arrivals:
         self._stop = threading.Event()
         self._started = False
         self._broken: list[Exception] = []
-        self.seen: list[tuple[float, Arrival]] = []
+        self.seen: list[Arrival] = []
         self._lines = [threading.Thread(target=self._run, args=(number,), name="lk-arrivals") for number in range(LINES)]
 
     def start(self) -> None:
@@ -92,7 +94,7 @@ class Arrivals:
         finally:
             caller.close()
 
-    def _one(self, caller: Caller) -> tuple[float, Arrival]:
+    def _one(self, caller: Caller) -> Arrival:
         began = time.monotonic()
         tries = 0
         while True:
@@ -108,7 +110,7 @@ class Arrivals:
             time.sleep(STAY_SECONDS)
         arrival = Arrival(began, placed.served_by, len(placed.call.agents), tries, fault)
         placed.call.leave()
-        return began, arrival
+        return arrival
 
 
 def _fault(placed: Placed) -> str | None:
@@ -150,9 +152,9 @@ def replace(stage: Stage) -> Replacement:
         ended = time.monotonic()
         arrivals.stop()
     seen = Replacement(drain, both_s=round(ended - both, 1), busy=too_busy(reading, Reading.now()))
-    for began, arrival in sorted(arrivals.seen, key=lambda pair: pair[0]):
-        arrival.at_s = round(began - drainage.sent, 1)
-        seen.arrivals.append(arrival)
+    seen.arrivals = sorted(arrivals.seen, key=lambda arrival: arrival.at)
+    for arrival in seen.arrivals:
+        arrival.at_s = round(arrival.at - drainage.sent, 1)
     if not seen.arrivals:
         raise StageError("no call arrived during the replacement")
     seen.lines = old.wire.transcript.lines(drainage.sent, kinds=("status", "question", "answer", "closed"), last=12)

@@ -12,17 +12,15 @@ from pytest_lkagents.settings import LONGEST_HOLD
 from pytest_lkagents.stage import ANSWER_SECONDS, Stage
 from pytest_lkagents.worker.base import Worker
 
-from .drains import DRAIN_SECONDS, STOPS_SECONDS, Drain, Drainage, Kept
+from .drains import DISTURB_SECONDS, DRAIN_SECONDS, STOPS_SECONDS, Drain, Drainage, Kept
 from .observations import Stop, stop_signal
 from .replacement import replace
 
 DRAIN = "handle the stop signal, stop taking jobs, and end only when the last job has ended (the SDK's own handling does)"
 # The guide's "10 minutes or more".
 GRACE_SECONDS = 600
-# 2 s with the server, as long without it as other drains are watched.
-WITHOUT_SERVER_SECONDS = 2 + DRAIN_SECONDS
-# Between two signals: an impatient operator's second Ctrl-C.
-INSIST_SECONDS = 2
+# First with the server, then as long without it as other drains are watched.
+WITHOUT_SERVER_SECONDS = DISTURB_SECONDS + DRAIN_SECONDS
 # The caller was held up itself: what it then missed says nothing about the worker.
 STALL_SECONDS = 0.5
 # An interpreter is up by then, what it imports is not.
@@ -35,10 +33,8 @@ def exit_codes(name: str) -> set[int]:
 
 
 def raise_if_uncertain(seen: Drain, cut: Kept) -> None:
-    """A silence on a busy machine may be the machine's; an agent that left, or a worker that ended, is certain."""
-    certain = seen.exit_code is not None or not cut.continuity.agents_are_there
-    if seen.busy and not certain:
-        raise StageError(f"this machine is too busy to judge: {cut.trouble}, {seen.busy}")
+    if not seen.cut_for_certain:
+        seen.raise_if_busy(str(cut.trouble))
 
 
 def judge_kept_calls(seen: Drain, evidence: Evidence) -> None:
@@ -55,8 +51,9 @@ def judge_kept_calls(seen: Drain, evidence: Evidence) -> None:
     gap = max(kept.longest_gap for kept in seen.kept)
     if gap > SILENCE_SECONDS:
         stalled = max(kept.continuity.stalled for kept in seen.kept)
-        if seen.busy or stalled > STALL_SECONDS:
-            raise StageError(f"this machine is too busy to judge: a gap of {gap:.1f} s, {seen.busy or 'the caller stalled'}")
+        seen.raise_if_busy(f"a gap of {gap:.1f} s")
+        if stalled > STALL_SECONDS:
+            raise StageError(f"this machine is too busy to judge: a gap of {gap:.1f} s, the caller stalled")
         raise AssertionError(f"after {seen.signal} the call had a gap of {gap:.1f} s")
 
 
@@ -67,8 +64,7 @@ def judge_exit(seen: Drain, limit: float, evidence: Evidence) -> None:
         cut = seen.cut
         raise NotJudgeable(f"its calls were cut: {cut.trouble if cut else 'it ended before them'}")
     if seen.exit_code is None:
-        if seen.busy:
-            raise StageError(f"this machine is too busy to judge: {seen.busy}")
+        seen.raise_if_busy()
         raise AssertionError(f"still running {limit:g} s after {seen.signal} and the end of its last call")
     allowed = exit_codes(seen.signal)
     assert seen.exit_code in allowed, (
@@ -103,16 +99,14 @@ def test_sigterm_stops_new_jobs(lk_stage: Stage, lk_evidence: Evidence, drain: C
     in_time = seen.stopped_s is not None and seen.stopped_s <= STOPS_SECONDS
     if not in_time and not refuses and (seen.ended_early_s is None or seen.ended_early_s > STOPS_SECONDS):
         lk_evidence["transcript"] = seen.lines[-8:]
-        if seen.busy:
-            raise StageError(f"this machine is too busy to judge: {seen.busy}")
+        seen.raise_if_busy()
         if seen.stopped_s is not None:
             raise AssertionError(f"only {seen.stopped_s} s after {seen.signal} it says that it takes no more jobs")
         said = "accepts a job" if answer else "does not answer"
         raise AssertionError(f"{seen.asked_s or STOPS_SECONDS} s after {seen.signal} it is still registered as free and {said}")
     if late is not None and late.trouble is not None and seen.cut_while_held is None:
         lk_evidence["transcript"] = seen.lines[:8]
-        if seen.busy:
-            raise StageError(f"this machine is too busy to judge: {seen.busy}")
+        seen.raise_if_busy()
         raise AssertionError(f"a job that it took in the same instant as {seen.signal} was lost: {late.trouble}")
     how = f"takes nothing new {seen.stopped_s} s after {seen.signal}" if seen.stopped_s is not None else "refuses"
     together = {None: "", True: "; a job in the same instant was served", False: "; a job in the same instant was refused"}
@@ -189,8 +183,8 @@ def test_sigint_drains(lk_stage: Stage, lk_evidence: Evidence, interrupt: Callab
     lk_evidence["stopped_after_s"] = seen.stopped_s
     answer = seen.asked.available if seen.asked is not None else None
     ignored = seen.stopped_s is None and answer is not False and seen.ended_early_s is None
-    if ignored and seen.busy:
-        raise StageError(f"this machine is too busy to judge: {seen.busy}")
+    if ignored:
+        seen.raise_if_busy()
     assert not ignored, f"SIGINT changes nothing: still registered as free {STOPS_SECONDS} s after it"
     lk_evidence.summary = f"its call went on for {seen.held_s:.0f} s after SIGINT"
 
@@ -276,7 +270,7 @@ def test_second_signal(lk_stage: Stage, lk_evidence: Evidence) -> None:
     worker = lk_stage.worker("insisted")
     seen = Drainage(lk_stage, worker, name, disturb=lambda again: again.signal(name)).observe()
     cut = seen.cut_while_held
-    lk_evidence["signal"], lk_evidence["second_after_s"] = name, INSIST_SECONDS
+    lk_evidence["signal"], lk_evidence["second_after_s"] = name, DISTURB_SECONDS
     lk_evidence["call_cut_after_s"], lk_evidence["exit_code"] = cut.trouble_s if cut else None, seen.exit_code
     lk_evidence.summary = (
         f"a second {name} ends the worker at once, with its calls"

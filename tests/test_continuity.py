@@ -23,7 +23,7 @@ def call_with_agent(*, talked: float, packets_until: float = 0.0, heard_until: f
     for step in range(steps):
         at = now - talked + step / 10
         if at <= now - packets_until:
-            call.received.add(Sample(at, step, 0, step * 100, step * 25, 0.0, 0.0))
+            call.received.add(Sample(at, step, step * 100, step * 25, 0.0))
         if at <= now - heard_until:
             call.heard.add(LOUD, at)
     return call
@@ -76,7 +76,7 @@ def test_the_longest_silence_and_the_concealed_share_since_a_moment() -> None:
     assert heard.longest_since(103.0) >= 2.1
     received = Received()
     for at, samples, concealed in ((1, 100, 0), (2, 200, 50), (3, 300, 50)):
-        received.add(Sample(at, at, 0, samples, concealed, 0.0, 0.0))
+        received.add(Sample(at, at, samples, concealed, 0.0))
     assert received.concealed_share() == pytest.approx(0.25)
     assert received.concealed_share(2) == 0
     assert received.concealed_share(9) is None

@@ -260,10 +260,8 @@ def _sample(rtp: Any, base: int, late: float) -> Sample:
     return Sample(
         time.monotonic(),
         base + received.packets_received,
-        received.packets_lost,
         inbound.total_samples_received,
         inbound.concealed_samples,
-        received.jitter,
         late,
     )
 

@@ -6,12 +6,14 @@ packets that arrived and sound that is loud enough do.
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pytest_lkagents.checks import StageError
-from pytest_lkagents.clock import holds
+from pytest_lkagents.clock import DeadlineMissed, poll
 
 if TYPE_CHECKING:
     from pytest_lkagents.callers.caller import Call
@@ -26,6 +28,9 @@ FOR_GOOD_SECONDS = 8.0
 # An agent that was heard at least this long without such a pause is one that talks on and on.
 STEADY_SECONDS = 3.0
 STEADY_PAUSE = 1.0
+# An agent that talks at all says something within this time.
+TALK_SECONDS = 5.0
+AGENT_LEFT = "the agent left the call"
 
 
 @dataclass(frozen=True)
@@ -35,10 +40,8 @@ class Sample:
 
     at: float
     packets: int
-    lost: int
     samples: int
     concealed: int
-    jitter: float
     late: float
 
 
@@ -48,13 +51,10 @@ class Received:
 
     samples: list[Sample] = field(default_factory=list)
     last_packet: float | None = None
-    longest_gap: float = 0.0
 
     def add(self, sample: Sample) -> None:
         before = self.samples[-1].packets if self.samples else 0
         if sample.packets > before:
-            if self.last_packet is not None:
-                self.longest_gap = max(self.longest_gap, sample.at - self.last_packet)
             self.last_packet = sample.at
         self.samples.append(sample)
 
@@ -66,6 +66,16 @@ class Received:
         found = self.since(since)
         total = found[-1].samples - found[0].samples if len(found) > 1 else 0
         return (found[-1].concealed - found[0].concealed) / total if total > 0 else None
+
+
+def wait_heard(calls: Sequence[Call]) -> None:
+    """Until every agent has been heard for a while, so that it is known to talk on, or to make pauses; no longer than it
+    takes those that talk at all."""
+    with contextlib.suppress(DeadlineMissed):
+        poll(lambda: all(call.heard.first is not None for call in calls), what="voices", seconds=TALK_SECONDS)
+    heard = [call.heard.first for call in calls if call.heard.first is not None]
+    if heard:
+        time.sleep(max(max(heard) + STEADY_SECONDS - time.monotonic(), 0.0))
 
 
 class Continuity:
@@ -104,19 +114,12 @@ class Continuity:
         if any(at >= self.began for at in call.interruptions):
             raise StageError("the caller's own connection to the server was interrupted: this machine may be too busy to judge")
         if not self.agents_are_there:
-            return "the agent left the call"
+            return AGENT_LEFT
         if self.sending and call.packet_gap > NO_PACKETS_SECONDS:
             return f"no packet came from the agent for {call.packet_gap:.1f} s"
         if self.steady and call.silence > SILENCE_SECONDS:
             return f"the agent fell silent for {call.silence:.1f} s"
         return None
-
-    def lasting_trouble(self) -> str | None:
-        """The same, but what may come from a machine that stalls counts only if it stays for 8 s."""
-        found = self.trouble()
-        if found is None or found.endswith("left the call"):
-            return found
-        return found if holds(lambda: self.trouble() is not None, seconds=FOR_GOOD_SECONDS) else None
 
     def gap(self) -> float:
         """The longest silence (of a steady agent) or pause between packets since the beginning, in seconds; 0.0 if it
