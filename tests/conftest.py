@@ -65,6 +65,22 @@ def build(tag: str, dockerfile: Path, context: Path) -> str:
     return tag
 
 
+def start_pytest(*arguments: str, cwd: Path, env: dict[str, str]) -> subprocess.Popen[str]:
+    """A pytest of its own in a process group of its own, which Ctrl-C reaches as from a terminal."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments],
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        # A shell that started the tests in the background has them, and what they start, ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        env={**os.environ, "COLUMNS": "200", **env},
+    )
+
+
 @pytest.fixture(scope="session")
 def example() -> str:
     """The example agent's image."""

@@ -27,7 +27,7 @@ from pytest_lkagents.engine import cache_dir
 from pytest_lkagents.probe.sidecar import Listener
 from pytest_lkagents.turns import Turns
 
-from .conftest import ROOT
+from .conftest import ROOT, start_pytest
 
 SCHEMA = json.loads((ROOT / "tests/verdict.schema.json").read_text())
 WORKERS = ROOT / "fixtures/workers"
@@ -64,17 +64,7 @@ class Corner:
         return [*self.processes(), *map(str, files)]
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments],
-            cwd=self.temporary,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-            env={**os.environ, "COLUMNS": "200", **self.env},
-        )
+        return start_pytest(*arguments, cwd=self.temporary, env=self.env)
 
     def wait_for(self, words: str) -> None:
         deadline = time.monotonic() + 60

@@ -17,7 +17,7 @@ import pytest
 
 from pytest_lkagents.engine import cache_dir
 
-from .conftest import ROOT
+from .conftest import ROOT, start_pytest
 
 # redispatch-on-refusal depends on whom the server asks first, which is chance.
 CORE_CHECKS = 37
@@ -41,18 +41,7 @@ class Corner:
         self.sessions = cache / "sessions"
 
     def start(self, example: str, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--lk-image", example, *arguments],
-            cwd=self.work,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-            # A shell that started the tests in the background has them, and what they start, ignore it.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-            env={**os.environ, "COLUMNS": "200", **self.env},
-        )
+        return start_pytest("--lk-image", example, *arguments, cwd=self.work, env=self.env)
 
     def containers(self) -> list[str]:
         return self._listed("ps", "-aq")
