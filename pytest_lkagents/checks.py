@@ -61,7 +61,7 @@ class Evidence(dict[str, Any]):
 class Check:
     """``profile`` is the smallest profile that includes the check; ``roles`` are the workers that it needs
     (see roles.py), which are started ahead of time; ``seconds`` is its own time limit; checks with a higher
-    ``order`` run later."""
+    ``order`` run later; ``setting`` names one that asks for the check whatever the profile."""
 
     id: str
     severity: str
@@ -73,6 +73,7 @@ class Check:
     roles: tuple[str, ...]
     seconds: float
     order: int
+    setting: str
 
     @property
     def suite(self) -> str:
@@ -97,6 +98,7 @@ def check(
     roles: tuple[str, ...] = (),
     seconds: float = 180,
     order: int = 0,
+    setting: str = "",
 ) -> Callable[[Function], Function]:
     """Make a test function the check ``id``; its docstring's first line is the promise in words.
 
@@ -112,7 +114,7 @@ def check(
 
     def decorate(function: Function) -> Function:
         title = (function.__doc__ or id).strip().splitlines()[0]
-        made = Check(id, severity, profile, title, section, why, remedy, roles, seconds, order)
+        made = Check(id, severity, profile, title, section, why, remedy, roles, seconds, order, setting)
         marked: Function = pytest.mark.timeout(seconds)(function)
         marked.__lk_check__ = made  # type: ignore[attr-defined]
         return marked

@@ -220,7 +220,9 @@ def _chosen(check: Check, settings: Settings) -> bool:
         return True  # asked for by name, whatever the profile
     if settings.suites and check.suite not in settings.suites and check.id != GATE:
         return False
-    return check.included_in(settings.profile)
+    # An option that only one check looks at is a wish for that check.
+    asked_for = bool(check.setting) and getattr(settings, check.setting) is not None
+    return asked_for or check.included_in(settings.profile)
 
 
 def _reject_unknown(settings: Settings, collected: set[str], config: pytest.Config) -> None:

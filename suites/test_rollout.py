@@ -357,6 +357,7 @@ def test_grace_period(lk_stage: Stage, lk_evidence: Evidence) -> None:
     roles=("shared", "old"),
     seconds=300,
     order=1,
+    setting="from_image",
 )
 def test_replaces_without_loss(lk_stage: Stage, lk_evidence: Evidence) -> None:
     """Old worker replaced by a new one: calls in progress go on, every call that arrives is served, once."""

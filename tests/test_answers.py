@@ -141,3 +141,10 @@ def test_the_list_of_checks_is_current() -> None:
     listed = subprocess.run([sys.executable, ROOT / "scripts/list-checks"], capture_output=True, text=True, timeout=60)
     assert listed.returncode == 0, listed.stderr
     assert (ROOT / "docs/checks.md").read_text() == listed.stdout, "run scripts/list-checks > docs/checks.md"
+
+
+def test_from_asks_for_the_replacement_whatever_the_profile(lk, example: str) -> None:
+    collect = ("--lk-image", example, "--collect-only", "-q")
+    assert "test_replaces_without_loss" not in lk(*collect).output
+    assert "test_replaces_without_loss" in lk(*collect, "--lk-from", example).output
+    assert "test_replaces_without_loss" not in lk(*collect, "--lk-from", example, "--lk-suite", "image").output
