@@ -35,7 +35,7 @@ from pytest_lkagents.outcomes import GATE, judge, present, redacted, waived
 from pytest_lkagents.roles import ROLES
 from pytest_lkagents.secrets import Redactor, looks_secret
 from pytest_lkagents.settings import Settings, SettingsError
-from pytest_lkagents.verdict import ERROR, FAIL, CheckResult, Subject, Verdict
+from pytest_lkagents.verdict import ERROR, FAIL, PASS, CheckResult, Subject, Verdict
 
 __all__ = ["lk_caller", "lk_evidence", "lk_server", "lk_settings", "lk_stage", "lk_wire", "lk_worker"]
 
@@ -256,6 +256,21 @@ def _similar(name: str, known: set[str]) -> str:
 
     close = difflib.get_close_matches(name, sorted(known), 1)
     return f"did you mean {close[0]!r}?" if close else f"ids are such as {sorted(known)[0]!r}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
+    done = yield
+    check, stage = check_of(item), item.config.stash[STAGE].opened
+    if check is None or stage is None or _uses_xdist(item.config):
+        return done
+    remaining = item.session.items[item.session.items.index(item) + 1 :]
+    needed = {role for other in remaining if (found := check_of(other)) is not None for role in found.roles}
+    results = item.config.stash[GATHERED].results
+    for role in set(check.roles) - needed:
+        users = [made.id for other in item.session.items if (made := check_of(other)) is not None and role in made.roles]
+        stage.release(role, in_order=all(name in results and results[name].status == PASS for name in users))
+    return done
 
 
 @pytest.hookimpl(wrapper=True)

@@ -12,7 +12,8 @@ from pytest_lkagents.secrets import new_api_secret
 class Role:
     """How a worker is put on the stage. ``registered``: ready for use only once it has registered; ``beside``: the role
     on whose server it is; ``cpus``: its limit in cores where the user sets none; ``old``: of the image that is replaced
-    (--lk-from) where one is given."""
+    (--lk-from) where one is given; ``after``: the role whose worker it takes over, instead of one of its own, once the
+    checks of that role have passed."""
 
     registered: bool = True
     server_up: bool = True
@@ -22,6 +23,7 @@ class Role:
     beside: str | None = None
     cpus: float | None = None
     old: bool = False
+    after: str | None = None
 
 
 def _renamed() -> dict[str, str]:
@@ -32,31 +34,22 @@ def _wrong_secret() -> dict[str, str]:
     return {"LIVEKIT_API_SECRET": new_api_secret()}
 
 
+# In the order in which they are started: what takes longest begins first.
 ROLES = {
     "shared": Role(),
+    "draining": Role(),
     "firewalled": Role(firewall="drop-inbound"),
     "early": Role(registered=False, server_up=False),
-    "stopped": Role(),
-    "draining": Role(),
-    "emptying": Role(),
-    "interrupted": Role(),
-    "insisted": Role(),
-    "unconnected": Role(),
-    "engine-stopped": Role(),
-    "patient": Role(),
-    "starting": Role(registered=False),
-    "old": Role(old=True),
-    "new": Role(beside="old"),
-    # For the suite jobs: their job processes are killed, stopped, limited, counted.
     "crashing": Role(),
-    "frozen": Role(),
-    "limited": Role(),
-    "culled": Role(),
-    "tidy": Role(),
-    "reconnecting": Role(),
     "half-open": Role(),
     "partitioned": Role(),
-    "nameless": Role(),
+    # What these are to show does not depend on the calls, or the lack of inbound connections, that came before.
+    "stopped": Role(after="early"),
+    "interrupted": Role(after="firewalled"),
+    "reconnecting": Role(after="crashing"),
+    # Two workers of one server. One core each, so that a burner fills a worker and leaves the machine another core.
+    "loaded": Role(cpus=1),
+    "peer": Role(cpus=1, beside="loaded"),
     "without-url": Role(registered=False, without=("LIVEKIT_URL",)),
     "without-key": Role(registered=False, without=("LIVEKIT_API_KEY",)),
     "without-secret": Role(registered=False, without=("LIVEKIT_API_SECRET",)),
@@ -64,9 +57,19 @@ ROLES = {
     "wrong-secret": Role(registered=False, replace=_wrong_secret),
     "lost": Role(),
     "sealed": Role(registered=False, firewall="only-server"),
-    # Two workers of one server. One core each, so that a burner fills a worker and leaves the machine another core.
-    "loaded": Role(cpus=1),
-    "peer": Role(cpus=1, beside="loaded"),
+    # For the suite jobs: their job processes are stopped, limited, killed, counted.
+    "frozen": Role(),
+    "limited": Role(),
+    "culled": Role(),
+    "tidy": Role(),
+    "nameless": Role(),
+    "insisted": Role(),
+    "unconnected": Role(),
+    "engine-stopped": Role(),
+    "starting": Role(registered=False),
+    "old": Role(old=True),
+    "new": Role(beside="old"),
     "victim": Role(),
     "heir": Role(beside="victim"),
+    "patient": Role(),
 }

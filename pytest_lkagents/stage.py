@@ -80,6 +80,8 @@ class Stage:
         self._client: DockerClient | None = None
         self._session: engine.Session | None = None
         self._futures: dict[str, Future[Worker]] = {}
+        # Roles that wait for another role's worker, and what is to begin when they have it.
+        self._waiting: dict[str, list[Callable[[], object]]] = {}
         self._scan: Future[ImageScan] | None = None
         self._neighbour: Sidecar | None = None
         self._workers: list[Worker] = []
@@ -174,9 +176,39 @@ class Stage:
     # -- workers
 
     def warm(self, roles: Iterable[str]) -> None:
-        """Start the workers of these roles in the background, in this order; those that take turns start when needed."""
-        for role in () if self._turns is not None else roles:
-            self._future(role)
+        """Start the workers of these roles in the background; those that take turns start when needed, those that take
+        another role's worker over have to wait for it."""
+        if self._turns is not None:
+            return
+        wanted = set(roles)
+        for role in (name for name in ROLES if name in wanted):
+            if ROLES[role].after in wanted:
+                self._waiting[role] = []
+            else:
+                self._future(role)
+
+    def release(self, role: str, *, in_order: bool) -> None:
+        """No check needs this role's worker any more. ``in_order``: all that used it passed, so that others may use it."""
+        heir = next((name for name in self._waiting if ROLES[name].after == role), None)
+        if heir is None:
+            return
+        future = self._futures.get(role)
+        begin = self._waiting.pop(heir)
+        if in_order and future is not None and future.done() and future.exception() is None:
+            worker = future.result()
+            if worker.is_running and worker.wire.transcript.live():
+                with self._lock:
+                    self._futures.setdefault(heir, future)
+                self._by_role.setdefault(heir, []).append(worker)
+        for callback in begin:
+            callback()
+
+    def when_ready(self, role: str, begin: Callable[[], object]) -> None:
+        """Call ``begin`` now, or as soon as the role whose worker this one takes over is released."""
+        if role in self._waiting:
+            self._waiting[role].append(begin)
+        else:
+            begin()
 
     def _future(self, role: str) -> Future[Worker]:
         with self._lock:

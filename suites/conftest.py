@@ -17,6 +17,15 @@ from . import load as loads
 
 T = TypeVar("T")
 
+# Observations that begin with the run, and the role whose worker each is made on.
+AHEAD = {
+    "emptying": "draining",
+    "crash": "crashing",
+    "interrupt": "interrupted",
+    "half_open": "half-open",
+    "partition": "partitioned",
+}
+
 
 def _once(observe: Callable[[Stage], T], stage: Stage) -> Callable[[], T]:
     """Observe at the first call; every later one gets the same result or the same exception."""
@@ -76,18 +85,32 @@ def first_call(lk_stage: Stage) -> Callable[[], observations.FirstCall]:
 
 
 @pytest.fixture(scope="session")
-def drain(lk_stage: Stage, selected: set[str]) -> Callable[[], drains.Drain]:
-    """The worker's own stop signal, with a call."""
+def emptying(lk_stage: Stage, selected: set[str]) -> Callable[[], drains.Drain]:
+    """The worker's own stop signal, with calls of which the newest is kept; no more of them than the checks need."""
     together = "rollout.sigterm-stops-new-jobs" in selected
-    limited = drains.LIMIT_SECONDS if "rollout.sigterm-drains" in selected else drains.DRAIN_SECONDS
-    hold = lk_stage.settings.drain_hold or limited
-    return Ahead(lk_stage, lambda stage: drains.by_stop_signal(stage, together=together, hold=hold))
+    calls = drains.CALLS if "rollout.drains-every-call" in selected else 1
+    hold = _hold(lk_stage, selected)
+    return Ahead(lk_stage, lambda stage: drains.by_stop_signal(stage, together=together, calls=calls, hold=hold))
 
 
 @pytest.fixture(scope="session")
-def emptying(lk_stage: Stage) -> Callable[[], drains.Drain]:
-    """The same signal, with several calls that end one after the other."""
-    return Ahead(lk_stage, drains.one_by_one)
+def drain(lk_stage: Stage, selected: set[str], emptying: Callable[[], drains.Drain]) -> Callable[[], drains.Drain]:
+    """What a single call notices of the stop signal. Where a call was cut after others had ended, nobody knows for which
+    of the two reasons: then it is observed once more, with one call."""
+
+    def observe(stage: Stage) -> drains.Drain:
+        seen = emptying()
+        if seen.cut is None or seen.cut_while_held is not None:
+            return seen
+        hold = _hold(stage, selected)
+        return Ahead(stage, lambda stage: drains.by_stop_signal(stage, together=False, calls=1, hold=hold))()
+
+    return _once(observe, lk_stage)
+
+
+def _hold(stage: Stage, selected: set[str]) -> float:
+    limited = drains.LIMIT_SECONDS if "rollout.sigterm-drains" in selected else drains.DRAIN_SECONDS
+    return stage.settings.drain_hold or limited
 
 
 @pytest.fixture(scope="session")
@@ -127,9 +150,9 @@ def started_ahead(request: pytest.FixtureRequest, lk_stage: Stage, selected: set
     if hasattr(request.config, "workerinput") or lk_stage.takes_turns:
         return
     needed = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
-    for name in ("emptying", "drain", "interrupt", "crash", "half_open", "partition"):
+    for name, role in AHEAD.items():
         if name in needed:
-            request.getfixturevalue(name).begin()
+            lk_stage.when_ready(role, request.getfixturevalue(name).begin)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from pytest_lkagents.stage import AGENT_SECONDS, ANSWER_SECONDS, Stage
 from pytest_lkagents.wire.model import Answer
 from pytest_lkagents.worker.base import Health, Worker
 
+from .load import wait_free
 from .observations import stop_signal
 
 # What a call shows while its worker drains is decided in the first seconds: a worker that does not drain cuts it at once
@@ -28,6 +30,7 @@ STOPS_SECONDS = 5
 FIRST_END_SECONDS = 3.0
 BETWEEN_ENDS_SECONDS = 2.0
 CALLS = 4
+PAUSE_SECONDS = 6.0
 GOODBYE_SECONDS = 8.0
 # A drain that is over too early cuts the other calls up to 15 s later (the same patience).
 AFTER_ENDS_SECONDS = 17.0
@@ -146,10 +149,10 @@ class Drain:
 
 
 class Drainage:
-    """One observation. ``calls`` are placed before the signal, as many as the worker takes, and kept for ``hold`` seconds;
-    with ``one_by_one`` all but the newest end earlier; ``together``: another one comes in the same instant; ``disturb``
-    is called once, 2 s after the signal; ``send`` stops the worker in another way than by the signal; ``placed`` is called
-    when the calls are there."""
+    """One observation. ``calls`` are placed before the signal, as many as the worker takes, and kept for ``hold``
+    seconds; with ``one_by_one`` all but the newest end earlier; ``together``: another one comes in the same instant;
+    ``disturb`` is called once, 2 s after the signal; ``send`` stops the worker in another way than by the signal;
+    ``placed`` is called when the calls are there."""
 
     def __init__(
         self,
@@ -215,6 +218,9 @@ class Drainage:
             self.sent = time.monotonic()
             self.send(self.worker)
             return
+        # A worker that is over its threshold for a moment, as each new job starts a process, would only refuse.
+        with contextlib.suppress(StageError):
+            wait_free(self.worker, PAUSE_SECONDS)
         # The signal goes out as soon as the worker is asked, so that answer, assignment and drain meet.
         began = time.monotonic()
         known = {call.call.room_name for call in self.seen.kept}
@@ -253,10 +259,11 @@ class Drainage:
             self._probed = time.monotonic()
             seen.health.append(self.worker.health_status(self.health))
 
-    def _watch(self, seconds: float) -> bool:
-        """Look on for ``seconds``, and longer while something is suspected. False as soon as nothing is left to see."""
+    def _watch(self, seconds: float, enough: Callable[[], bool] = lambda: False) -> bool:
+        """Look on for ``seconds`` or until it is ``enough``, and longer while something is suspected. False as soon as
+        nothing is left to see."""
         until = time.monotonic() + seconds
-        while time.monotonic() < until or any(kept.suspected for kept in self.seen.kept):
+        while (time.monotonic() < until and not enough()) or any(kept.suspected for kept in self.seen.kept):
             self.stage.raise_if_closing()
             self._look()
             if all(kept.trouble is not None or kept.hung_up_s is not None for kept in self.seen.kept):
@@ -267,26 +274,28 @@ class Drainage:
     def _hold(self) -> None:
         if self.disturb is not None and self._watch(DISTURB_SECONDS):
             self.disturb(self.worker)
-        if self.one_by_one:
-            self._watch(max(FIRST_END_SECONDS - self.passed, 0.0))
+        if self.one_by_one and len(self.seen.kept) > 1 and self._watch(max(FIRST_END_SECONDS - self.passed, 0.0)):
+            before = self.worker.wire.connections
+            if self._finish_late():
+                self._until_gone(before)
             self._end_all_but_one()
-        else:
-            self._watch(max(self.hold - self.passed, 0.0))
+        self._watch(max(self.hold - self.passed, 0.0))
         self.seen.held_s = round(self.passed, 1)
-        if self._late is not None:
-            self._judge_late(self._late)
+        self._finish_late()
         for kept in self.seen.kept:
             if kept.trouble is None and kept.hung_up_s is None:
                 kept.hang_up(self.passed)
 
-    def _judge_late(self, call: Call) -> None:
-        late = self.seen.together
-        assert late is not None
+    def _finish_late(self) -> bool:
+        """Say what became of the call that came in the same instant, and end it; whether a job of it has to end."""
+        call, late, self._late = self._late, self.seen.together, None
+        if call is None or late is None:
+            return False
         asked = self.stage.questions(call, self.worker.server).get(self.worker.name)
         late.answer = asked.available if asked is not None else None
         late.assigned = asked is not None and asked.assigned is not None
         if late.assigned and not call.agents:
-            call.wait_for_agent(max(AGENT_SECONDS - self.passed, 1))
+            self._watch(max(AGENT_SECONDS - self.passed, 1), lambda: bool(call.agents))
         if call.agents:
             late.agent_s = round(min(call.agents.values()) - self.sent, 1)
             if not call.agents_present:
@@ -294,6 +303,7 @@ class Drainage:
         elif late.assigned:
             late.trouble = "no agent came to it"
         call.leave()
+        return bool(call.agents)
 
     def _end_all_but_one(self) -> None:
         """The oldest call and the one after the next first: a drain that waits for one only is caught so, and one that
@@ -313,9 +323,7 @@ class Drainage:
 
     def _until_gone(self, before: int) -> None:
         """Until the job of a call that was hung up has left the server, and no longer than jobs take for it."""
-        until = time.monotonic() + GOODBYE_SECONDS
-        while self.worker.wire.connections >= before and time.monotonic() < until and self._watch(LOOK_SECONDS):
-            pass
+        self._watch(GOODBYE_SECONDS, lambda: self.worker.wire.connections < before)
 
     def _wait_exit(self) -> None:
         seen = self.seen
@@ -332,14 +340,10 @@ class Drainage:
             seen.busy = seen.busy or too_busy(before, self.worker.reading())
 
 
-def by_stop_signal(stage: Stage, *, together: bool, hold: float) -> Drain:
+def by_stop_signal(stage: Stage, *, together: bool, calls: int, hold: float) -> Drain:
     """The image's own stop signal, which is what engines and orchestrators send."""
-    return Drainage(stage, stage.renewed("draining"), stop_signal(stage), hold=hold, together=together).observe()
-
-
-def one_by_one(stage: Stage) -> Drain:
-    """The same with several calls that end at different times."""
-    return Drainage(stage, stage.renewed("emptying"), stop_signal(stage), calls=CALLS, one_by_one=True).observe()
+    worker = stage.renewed("draining")
+    return Drainage(stage, worker, stop_signal(stage), hold=hold, together=together, calls=calls, one_by_one=True).observe()
 
 
 def by_interrupt(stage: Stage) -> Drain:

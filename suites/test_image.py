@@ -57,6 +57,7 @@ def test_production_mode(lk_stage: Stage, lk_evidence: Evidence, drain: Callable
     why="Whoever can pull the image can read every layer and all of its history.",
     remedy="pass secrets at run time, or as build secrets; rotate what has been in a layer",
     seconds=300,
+    order=1,
 )
 def test_no_secrets(lk_stage: Stage, lk_evidence: Evidence) -> None:
     """No secret is in the image's variables, labels, history or layers."""
@@ -93,6 +94,7 @@ def test_no_secrets(lk_stage: Stage, lk_evidence: Evidence) -> None:
     why="Without a CA bundle the worker cannot connect to any wss:// URL.",
     remedy="install the distribution's ca-certificates package",
     seconds=300,
+    order=1,
 )
 def test_ca_certificates(lk_stage: Stage, lk_evidence: Evidence) -> None:
     """A CA bundle is in the image."""

@@ -50,6 +50,7 @@ def test_registers(lk_stage: Stage, lk_evidence: Evidence) -> None:
     why="Platforms run workers behind NAT and firewalls; nobody can connect to them.",
     remedy="let nothing at start wait for an inbound connection (a probe, a webhook, a callback)",
     roles=("shared", "firewalled"),
+    order=-1,
 )
 def test_outbound_only(lk_stage: Stage, lk_evidence: Evidence, first_call: Callable[[], FirstCall]) -> None:
     """It registers, takes a job and talks with every inbound connection dropped."""
@@ -147,6 +148,7 @@ def test_waits_for_server(lk_stage: Stage, lk_evidence: Evidence) -> None:
     why="Servers are updated too; a worker that does not come back is lost until somebody restarts it.",
     remedy="keep retrying after the connection is lost, as the SDK does",
     roles=("reconnecting",),
+    order=1,
 )
 def test_reconnects(lk_stage: Stage, lk_evidence: Evidence) -> None:
     """After a restart of the server, and after its connection was cut, it registers again, once, and takes calls."""

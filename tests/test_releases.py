@@ -20,8 +20,8 @@ PAIRS = [
     ("environment.agent-name", "1.5.6", "1.5.7", []),
     # The drain ends with the first call.
     ("rollout.drains-every-call", "1.3.8", "1.3.9", []),
-    # A signal that comes while the request function blocks, which it does with three calls in progress.
-    ("rollout.sigterm-stops-new-jobs", "1.7.1", "1.8.0", ["--lk-env", "RELEASE_REQUEST=blocks3"]),
+    # A signal that comes while the request function blocks, which it does with a call in progress.
+    ("rollout.sigterm-stops-new-jobs", "1.7.1", "1.8.0", ["--lk-env", "RELEASE_REQUEST=blocks1"]),
     # Job processes that never get ready: the flawed one waits for them for ever before it registers.
     ("registration.registers", "1.4.1", "1.4.2", ["--lk-env", "RELEASE_PREWARM=30"]),
     # Drains for 60 s; the check holds the call for longer.

@@ -55,6 +55,9 @@ class ImageWorker(Worker):
         self._session = session
         self.sidecar = Sidecar(session, settings.probe_image, name)
         self._container: Container | None = None
+        # A container in the worker's process namespace, made when it is first needed: it ends with the worker.
+        self._observer: Container | None = None
+        self._observing = threading.Lock()
 
     # -- life
 
@@ -131,9 +134,10 @@ class ImageWorker(Worker):
     def remove(self) -> None:
         from docker.errors import APIError
 
-        if self._container is not None:
-            with contextlib.suppress(APIError):
-                self._container.remove(force=True, v=True)
+        for container in (self._observer, self._container):
+            if container is not None:
+                with contextlib.suppress(APIError):
+                    container.remove(force=True, v=True)
         self.sidecar.remove()
 
     def logs(self) -> str:
@@ -146,40 +150,44 @@ class ImageWorker(Worker):
         return self.sidecar.address
 
     def snapshot(self) -> Snapshot:
-        from docker.errors import APIError, ContainerError
-
         try:
-            output = self._session.client.containers.run(
-                self.settings.probe_image,
-                ["sh", "-c", SCRIPT],
-                labels=self._session.labels,
-                pid_mode=f"container:{self.container.id}",
-                network_mode=f"container:{self.sidecar.container.id}",
-                cap_add=["SYS_PTRACE"],
-                remove=True,
-            )
-            return parse(bytes(output).decode("utf-8", "replace"))
-        except (APIError, ContainerError, ValueError) as error:
+            return parse(self._look("sh", "-c", SCRIPT)[1])
+        except ValueError as error:
             if not self.is_running:
                 raise WorkerFault(f"the worker exited with code {self.exit_code}") from error
             raise StageError(f"the worker's processes cannot be read: {' '.join(str(error).split())[:200]}") from error
 
     def beside(self, *command: str) -> str:
         """Output of a command in a container that sees the worker's processes; empty if it fails or they are gone."""
-        from docker.errors import APIError, ContainerError
+        try:
+            code, output = self._look(*command)
+        except ValueError:
+            return ""
+        return "" if code else output
+
+    def _look(self, *command: str) -> tuple[int, str]:
+        """Exit code and output of a command in the observer. Raises ValueError with the engine's words if it cannot run."""
+        from docker.errors import APIError
 
         try:
-            output = self._session.client.containers.run(
-                self.settings.probe_image,
-                list(command),
-                labels=self._session.labels,
-                pid_mode=f"container:{self.container.id}",
-                cap_add=["KILL", "SYS_PTRACE"],
-                remove=True,
-            )
-        except (APIError, ContainerError):
-            return ""
-        return bytes(output).decode("utf-8", "replace")
+            with self._observing:
+                if self._observer is None:
+                    self._observer = self._session.client.containers.run(
+                        self.settings.probe_image,
+                        ["sleep", "infinity"],
+                        name=f"pytest-lkagents-{self._session.id}-{self.name}-pid",
+                        labels=self._session.labels,
+                        pid_mode=f"container:{self.container.id}",
+                        network_mode=f"container:{self.sidecar.container.id}",
+                        cap_add=["KILL", "SYS_PTRACE"],
+                        detach=True,
+                    )
+            # Two streams: what goes wrong in a command must not be read as its answer.
+            code, streams = self._observer.exec_run(list(command), demux=True)
+        except APIError as error:
+            raise ValueError(str(error)) from error
+        assert isinstance(streams, tuple)
+        return int(code or 0), (streams[0] or b"").decode("utf-8", "replace")
 
     def signal_processes(self, pids: Sequence[int], name: str) -> None:
         self.beside("sh", "-c", f"kill -{name.removeprefix('SIG')} {' '.join(map(str, pids))}")

@@ -7,9 +7,14 @@ from dataclasses import dataclass
 
 SEPARATOR = "--lkagents--"
 
-# $$ is the observer's own shell: it and its children are left out. Everything in one call, so that it is one moment.
+# What runs in the observer's own container (by its mount namespace) is left out. $$ is its shell: the commands of this
+# very script began after that list was made. Everything in one call, so that it is one moment.
 SCRIPT = f"""
-ps -eo pid=,ppid=,uid=,stat=,args= | awk -v me=$$ '$1 != me && $2 != me'
+own=$(stat -L -c %i /proc/self/ns/mnt)
+ours=$(stat -L -c '%i %n' /proc/[0-9]*/ns/mnt 2>/dev/null |
+  awk -v own="$own" '$1 == own {{split($2, path, "/"); print path[3]}}')
+ps -eo pid=,ppid=,uid=,stat=,args= |
+  awk -v me=$$ -v ours="$ours" 'BEGIN {{split(ours, list); for (i in list) out[list[i]]}} !($1 in out) && $2 != me'
 echo {SEPARATOR}
 ss -Htnp state established
 echo {SEPARATOR}
