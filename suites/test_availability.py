@@ -171,6 +171,8 @@ def test_refuses_while_full(
     if wrong:
         lk_evidence["transcript"] = (draining.lines if "draining" in wrong else []) + (seen.lines if "full" in wrong else [])
     assert not wrong, f"accepts a job while {' and while '.join(wrong)}"
+    if answer is not None and answer.available and "full" not in asked:
+        raise NotJudgeable("it accepted a job while it was full or nearly so: its load fell too soon to tell")
     if not asked:
         raise NotJudgeable("it was neither full nor draining when it could be asked")
     lk_evidence.summary = f"does not accept while {' nor while '.join(asked)}"
