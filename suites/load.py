@@ -227,6 +227,10 @@ def _by_calls(stage: Stage, worker: Worker, peer: Worker | None, caller: Caller,
 def _ask_when_full(worker: Worker, seen: Loaded, certain: float) -> None:
     """Ask for a job. A load near the threshold may have fallen below it since the last status, and an accepted question is
     itself a reason to be full: the worker was full for certain only with ``certain`` load before and after."""
+    # The load is averaged: the first report of "full" comes long before it is up.
+    worker.wire.transcript.wait(
+        lambda transcript: (last := latest(transcript)) is not None and last.load >= certain, NEXT_SECONDS
+    )
     before = latest(worker.wire.transcript)
     seen.asked_when_full = worker.wire.ask(ANSWER_SECONDS)
     answered = time.monotonic()
