@@ -192,14 +192,13 @@ class Stage:
         heir = next((name for name in self._waiting if ROLES[name].after == role), None)
         if heir is None:
             return
-        future = self._futures.get(role)
         begin = self._waiting.pop(heir)
-        if in_order and future is not None and future.done() and future.exception() is None:
-            worker = future.result()
-            if worker.is_running and worker.wire.transcript.live():
-                with self._lock:
-                    self._futures.setdefault(heir, future)
-                self._by_role.setdefault(heir, []).append(worker)
+        worker = self._ready(role) if in_order else None
+        if worker is not None and worker.is_running and worker.wire.transcript.live():
+            with self._lock:
+                if heir not in self._futures:
+                    self._futures[heir] = self._futures[role]
+                    self._by_role.setdefault(heir, []).append(worker)
         for callback in begin:
             callback()
 
@@ -542,7 +541,11 @@ class Stage:
     def _ready_shared(self) -> Worker | None:
         if self._turns is not None:
             return self._turns.of("shared")
-        future = self._futures.get("shared")
+        return self._ready("shared")
+
+    def _ready(self, role: str) -> Worker | None:
+        """The role's worker if it was started here and got ready."""
+        future = self._futures.get(role)
         done = future is not None and future.done() and not future.cancelled() and not future.exception()
         return future.result() if future is not None and done else None
 

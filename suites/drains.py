@@ -30,6 +30,7 @@ STOPS_SECONDS = 5
 FIRST_END_SECONDS = 3.0
 BETWEEN_ENDS_SECONDS = 2.0
 CALLS = 4
+# Two of the SDKs' status reports (2.5 s apart): the next one still counts the start of the last job.
 PAUSE_SECONDS = 6.0
 GOODBYE_SECONDS = 8.0
 # A drain that is over too early cuts the other calls up to 15 s later (the same patience).
