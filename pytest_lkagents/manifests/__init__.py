@@ -1,0 +1,1 @@
+"""Deployment files: read into one small model of "a deployment of a worker", and judged by rules. Knows no engine, no stage."""

@@ -1,0 +1,172 @@
+"""Misspelt fields: what a platform refuses, or silently takes for nothing.
+
+Each format's own names, at the places that the rules read. A name that is neither one of them nor close to one is none of our
+business: formats grow.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+
+from pytest_lkagents.manifests.model import Problem
+from pytest_lkagents.manifests.tree import Node
+
+# So alike are a name and its misspelling (difflib's ratio); names that both exist differ more.
+ALIKE = 0.85
+EACH = "*"
+
+Fields = Sequence[tuple[tuple[str, ...], frozenset[str]]]
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+POD = _names("""activeDeadlineSeconds affinity automountServiceAccountToken containers dnsConfig dnsPolicy enableServiceLinks
+    ephemeralContainers hostAliases hostIPC hostNetwork hostPID hostUsers hostname hostnameOverride imagePullSecrets
+    initContainers nodeName nodeSelector os overhead preemptionPolicy priority priorityClassName readinessGates
+    resourceClaims resources restartPolicy runtimeClassName schedulerName schedulingGates securityContext serviceAccount
+    serviceAccountName setHostnameAsFQDN shareProcessNamespace subdomain terminationGracePeriodSeconds tolerations
+    topologySpreadConstraints volumes""")
+CONTAINER = _names("""args command env envFrom image imagePullPolicy lifecycle livenessProbe name ports readinessProbe
+    resizePolicy resources restartPolicy restartPolicyRules securityContext startupProbe stdin stdinOnce
+    terminationMessagePath terminationMessagePolicy tty volumeDevices volumeMounts workingDir""")
+PROBE = _names("""exec failureThreshold grpc httpGet initialDelaySeconds periodSeconds successThreshold tcpSocket
+    terminationGracePeriodSeconds timeoutSeconds""")
+WORKLOAD = _names("""minReadySeconds ordinals paused persistentVolumeClaimRetentionPolicy podManagementPolicy
+    progressDeadlineSeconds replicas revisionHistoryLimit selector serviceName strategy template updateStrategy
+    volumeClaimTemplates""")
+RULES = _names("policies selectPolicy stabilizationWindowSeconds tolerance")
+
+_POD, _CONTAINER = ("spec", "template", "spec"), ("spec", "template", "spec", "containers", EACH)
+_WORKLOAD: Fields = (
+    (("spec",), WORKLOAD),
+    (("spec", "strategy"), _names("rollingUpdate type")),
+    (("spec", "strategy", "rollingUpdate"), _names("maxSurge maxUnavailable")),
+    (_POD, POD),
+    (_CONTAINER, CONTAINER),
+    *(((*_CONTAINER, f"{kind}Probe"), PROBE) for kind in ("liveness", "readiness", "startup")),
+    (
+        (*_CONTAINER, "livenessProbe", "httpGet"),
+        _names("host httpHeaders path port scheme"),
+    ),
+    ((*_CONTAINER, "resources"), _names("claims limits requests")),
+)
+
+
+def _behavior(*path: str) -> Fields:
+    return (
+        (path, _names("scaleDown scaleUp")),
+        ((*path, EACH), RULES),
+        ((*path, EACH, "policies", EACH), _names("periodSeconds type value")),
+    )
+
+
+KUBERNETES: dict[str, Fields] = {
+    **dict.fromkeys(("Deployment", "StatefulSet", "ReplicaSet", "DaemonSet"), _WORKLOAD),
+    "HorizontalPodAutoscaler": (
+        (("spec",), _names("behavior maxReplicas metrics minReplicas scaleTargetRef targetCPUUtilizationPercentage")),
+        *_behavior("spec", "behavior"),
+    ),
+    "ScaledObject": (
+        (
+            ("spec",),
+            _names("""advanced cooldownPeriod fallback idleReplicaCount initialCooldownPeriod maxReplicaCount
+                minReplicaCount pollingInterval scaleTargetRef triggers"""),
+        ),
+        *_behavior("spec", "advanced", "horizontalPodAutoscalerConfig", "behavior"),
+    ),
+}
+COMPOSE: Fields = (
+    (
+        ("services", EACH),
+        _names("""annotations attach blkio_config build cap_add cap_drop cgroup cgroup_parent command configs container_name
+            cpu_count cpu_percent cpu_period cpu_quota cpu_rt_period cpu_rt_runtime cpu_shares cpus cpuset credential_spec
+            depends_on deploy develop device_cgroup_rules devices dns dns_opt dns_search domainname driver_opts entrypoint
+            env_file environment expose extends external_links extra_hosts gpus group_add healthcheck hostname image init
+            ipc isolation label_file labels links logging mac_address mem_limit mem_reservation mem_swappiness memswap_limit
+            models network_mode networks oom_kill_disable oom_score_adj pid pids_limit platform ports post_start pre_stop
+            privileged profiles provider pull_policy read_only restart runtime scale secrets security_opt shm_size
+            stdin_open stop_grace_period stop_signal storage_opt sysctls tmpfs tty ulimits use_api_socket user userns_mode
+            uts volumes volumes_from working_dir"""),
+    ),
+    (
+        ("services", EACH, "deploy"),
+        _names("endpoint_mode labels mode placement replicas resources restart_policy rollback_config update_config"),
+    ),
+    (
+        ("services", EACH, "deploy", "update_config"),
+        _names("delay failure_action max_failure_ratio monitor order parallelism"),
+    ),
+)
+RENDER: Fields = (
+    (
+        ("services", EACH),
+        _names("""autoDeploy autoDeployTrigger branch buildCommand buildFilter disk dockerCommand dockerContext
+            dockerfilePath domain domains env envVars headers healthCheckPath image initialDeployHook ipAllowList
+            maintenanceMode maxShutdownDelaySeconds name numInstances plan preDeployCommand previewPlan previews
+            pullRequestPreviewsEnabled region registryCredential renderSubdomainPolicy repo rootDir routes runtime scaling
+            schedule startCommand staticPublishPath type"""),
+    ),
+    (("services", EACH, "scaling"), _names("maxInstances minInstances targetCPUPercent targetMemoryPercent")),
+)
+FLY: Fields = (
+    (
+        (),
+        _names("""app build checks console_command deploy env experimental files host_dedication_id http_service
+            kill_signal kill_timeout machine_checks metrics mounts primary_region processes restart services statics
+            swap_size_mb vm"""),
+    ),
+    (
+        ("http_service",),
+        _names("""auto_start_machines auto_stop_machines checks concurrency force_https http_options internal_port
+            machine_checks min_machines_running processes tls_options"""),
+    ),
+)
+ECS: Fields = (
+    (
+        ("containerDefinitions", EACH),
+        _names("""command cpu credentialSpecs dependsOn disableNetworking dnsSearchDomains dnsServers dockerLabels
+            dockerSecurityOptions entryPoint environment environmentFiles essential extraHosts firelensConfiguration
+            healthCheck hostname image interactive links linuxParameters logConfiguration memory memoryReservation
+            mountPoints name portMappings privileged pseudoTerminal readonlyRootFilesystem repositoryCredentials
+            resourceRequirements restartPolicy secrets startTimeout stopTimeout systemControls ulimits user
+            versionConsistency volumesFrom workingDirectory"""),
+    ),
+)
+
+
+def misspelt(document: Node, fields: Fields) -> Iterator[Problem]:
+    """A problem for each name that is not one of its place's, and nearly is."""
+    for path, names in fields:
+        for node in _at(document, path):
+            for name, below in node.entries():
+                meant = _meant(name, names)
+                if meant is not None and node.get(meant) is None:
+                    yield Problem(below.place, f"there is no field {name!r}; {meant!r} is meant")
+
+
+def _meant(name: str, names: frozenset[str]) -> str | None:
+    if name in names or name.startswith("x-"):
+        return None
+
+    def plain(text: str) -> str:
+        return text.replace("_", "").replace("-", "").lower()
+
+    alike = [known for known in names if plain(known) == plain(name)]
+    return next(iter(alike or difflib.get_close_matches(name, sorted(names), 1, ALIKE)), None)
+
+
+def _at(node: Node, path: tuple[str, ...]) -> list[Node]:
+    """Everything at a path in which EACH stands for every entry of a list or mapping."""
+    found = [node]
+    for step in path:
+        below: list[Node] = []
+        for one in found:
+            if step == EACH:
+                below += [entry for _, entry in one.entries()] + one.items()
+            elif (entry := one.get(step)) is not None:
+                below.append(entry)
+        found = below
+    return found

@@ -1,0 +1,120 @@
+"""From paths to the model: which format a file has is told by its name and by what is in it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pytest_lkagents.manifests.model import DOCKERFILE, Deployment, Files, Problem
+from pytest_lkagents.manifests.readers import compose, dockerfile, kubernetes, others
+from pytest_lkagents.manifests.readers.common import is_server, is_worker, mentions_livekit
+from pytest_lkagents.manifests.tree import Node, Place, Unreadable, read_toml, read_yaml
+
+STANDARD_INPUT = "-"
+SUFFIXES = (".yaml", ".yml", ".json", ".toml")
+# Folders of tools, not of deployments.
+SKIPPED = {".git", "node_modules", ".venv", "venv", "__pycache__", ".tox", "site-packages"}
+LARGEST_BYTES = 2_000_000
+
+
+def is_dockerfile(name: str) -> bool:
+    return name == "Dockerfile" or name.startswith("Dockerfile.") or name.endswith(".Dockerfile")
+
+
+def find(path: Path) -> list[Path]:
+    """The files at a path that may describe a deployment, in order."""
+    if path.is_file():
+        return [path]
+    return [
+        file
+        for file in sorted(path.rglob("*"))
+        if file.is_file()
+        and not SKIPPED & set(file.relative_to(path).parts)
+        and (file.suffix in SUFFIXES or is_dockerfile(file.name))
+    ]
+
+
+def load(paths: Sequence[str]) -> Files:
+    """Never raises for what is in a file: that is a Problem with its place. In a folder a file that describes no deployment
+    is passed over; one that is named itself is said to be strange. Raises OSError for what cannot be opened."""
+    files = Files()
+    known: list[Node] = []
+    for given in paths:
+        if given == STANDARD_INPUT:
+            _read("standard input", sys.stdin.read(), files, known, named=True)
+            continue
+        path = Path(given)
+        for file in find(path):
+            shown = str(file.relative_to(path)) if path.is_dir() else str(file)
+            data = file.read_bytes()
+            if len(data) > LARGEST_BYTES:
+                if path.is_file():
+                    files.problems.append(Problem(Place(shown, 1, ""), "larger than any deployment file"))
+                continue
+            try:
+                text = data.decode("utf-8-sig")
+            except UnicodeDecodeError:
+                files.problems.append(Problem(Place(shown, 1, ""), "not UTF-8 text"))
+                continue
+            _read(shown, text, files, known, named=path.is_file())
+    kubernetes.read(known, files)
+    files.deployments = _workers(files)
+    return files
+
+
+def _workers(files: Files) -> list[Deployment]:
+    """Beside a worker there may be others (a database, a web site), which are not judged by a worker's rules: those that look
+    like one, or else what works with LiveKit, or else all. The others are named."""
+    images = [deployment for deployment in files.deployments if deployment.platform is DOCKERFILE]
+    deployed = [one for one in files.deployments if one.platform is not DOCKERFILE and not is_server(one)]
+    # Which of the deployments is the worker's, no image says.
+    workers = [one for one in deployed if is_worker(one)] or [one for one in deployed if mentions_livekit(one)]
+    workers = workers + [image for image in images if is_worker(image)] or deployed + images
+    kept = {id(deployment) for deployment in workers}
+    files.passed_over += [
+        f"{deployment.place.file}: {deployment.name} looks like no worker"
+        for deployment in files.deployments
+        if id(deployment) not in kept
+    ]
+    return workers
+
+
+def _read(file: str, text: str, files: Files, known: list[Node], *, named: bool) -> None:
+    name = file.rsplit("/", 1)[-1]
+    if is_dockerfile(name):
+        files.read.append(file)
+        dockerfile.read(file, text, files)
+        return
+    try:
+        documents = [read_toml(file, text)] if name.endswith(".toml") else list(read_yaml(file, text))
+    except Unreadable as problem:
+        files.problems.append(Problem(Place(file, problem.line, ""), problem.reason))
+        return
+    used = [document for document in documents if _take(document, file, files, known)]
+    if used:
+        files.read.append(file)
+    elif named:
+        files.strange.append(file)
+
+
+def _take(document: Node, file: str, files: Files, known: list[Node]) -> bool:
+    """Whether somebody reads this document."""
+    if not isinstance(document.value, dict):
+        return False
+    if kubernetes.reads(document):
+        known.append(document)
+        return True
+    for reads, read in (
+        (others.is_cloud_run, others.read_cloud_run),
+        (others.is_render, others.read_render),
+        (others.is_ecs, others.read_ecs),
+        (compose.reads, compose.read),
+    ):
+        if reads(document):
+            read(document, files)
+            return True
+    if others.is_fly(document, file):
+        others.read_fly(document, files)
+        return True
+    return others.is_livekit(document, file)

@@ -1,0 +1,223 @@
+"""A deployment of a worker, in the words that all platforms share. What a file does not say is None."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from pytest_lkagents.manifests.tree import Place
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Given(Generic[T]):
+    """A value and where it stands; ``default``: the platform fills it in, and it would stand there."""
+
+    value: T
+    place: Place
+    default: bool = False
+
+
+@dataclass(frozen=True)
+class Platform:
+    """What the platform does where the file says nothing. Seconds; None: unknown, or without a limit. ``most_perhaps``: the
+    file does not say whether that limit holds."""
+
+    name: str
+    grace_default_s: float | None = None
+    grace_most_s: float | None = None
+    grace_field: str = ""
+    source: str = ""
+    most_perhaps: bool = False
+
+
+KUBERNETES = Platform(
+    "Kubernetes",
+    30,
+    None,
+    "terminationGracePeriodSeconds",
+    "https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-termination",
+)
+COMPOSE = Platform(
+    "Docker Compose",
+    10,
+    None,
+    "stop_grace_period",
+    "https://docs.docker.com/reference/compose-file/services/#stop_grace_period",
+)
+RENDER = Platform(
+    "Render", 30, 300, "maxShutdownDelaySeconds", "https://render.com/docs/blueprint-spec#maxshutdowndelayseconds"
+)
+FLY = Platform("Fly.io", 5, 300, "kill_timeout", "https://fly.io/docs/reference/configuration/#kill_timeout")
+# On Fargate there is a default and a limit. On own instances there is no limit, and the default is what the instance's agent is
+# set to (ECS_CONTAINER_STOP_TIMEOUT), which no task definition tells.
+ECS_SOURCE = "https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ContainerDefinition.html"
+FARGATE = Platform("ECS on Fargate", 30, 120, "stopTimeout", ECS_SOURCE)
+ECS_INSTANCES = Platform("ECS on own instances", None, None, "stopTimeout", ECS_SOURCE)
+ECS = Platform("ECS", None, 120, "stopTimeout", ECS_SOURCE, most_perhaps=True)
+CLOUD_RUN = Platform("Cloud Run", 10, 10, "", "https://cloud.google.com/run/docs/container-contract#instance-shutdown")
+DOCKERFILE = Platform("Dockerfile")
+LIVEKIT_CLOUD = Platform("LiveKit Cloud")
+
+
+@dataclass(frozen=True)
+class Variable:
+    """``literal`` is its value in the file; None where it comes from a store, from outside, or is not set here. ``source``
+    names the store's entry, as the file writes it."""
+
+    name: str
+    place: Place
+    literal: str | None = None
+    source: str | None = None
+
+
+@dataclass(frozen=True)
+class Probe:
+    """``kind`` is liveness, readiness, startup or health; a port by name is resolved. Probes by command have neither port nor
+    path. ``ends``: the platform ends or replaces the worker when it has failed ``failures`` times."""
+
+    kind: str
+    place: Place
+    port: int | None = None
+    path: str | None = None
+    failures: int | None = None
+    ends: bool = False
+
+
+@dataclass(frozen=True)
+class Target:
+    """What an autoscaler keeps at: ``share`` (0 to 1) of what is requested or there, where it is such a figure. ``alone``: of
+    the worker's container, not of all containers beside it too."""
+
+    metric: str
+    place: Place
+    share: float | None = None
+    alone: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """At most ``value`` workers (kind Pods), or per cent of those there are (Percent), in ``period_s`` seconds."""
+
+    kind: str
+    value: int
+    period_s: float
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast the number of workers may change; no steps: as fast as the platform does by default. ``select`` is Max, Min or
+    Disabled; ``tolerance`` the share by which the metric may be off its target."""
+
+    steps: tuple[Step, ...] = ()
+    select: str = "Max"
+    tolerance: float | None = None
+
+
+@dataclass(frozen=True)
+class Autoscaler:
+    """Windows in seconds, as in effect (the platform's default where the file says nothing). ``kubernetes``: it works as a
+    HorizontalPodAutoscaler does. ``wakes``: it raises a deployment of 0 workers; a HorizontalPodAutoscaler does not."""
+
+    place: Place
+    targets: tuple[Target, ...] = ()
+    minimum: Given[int] | None = None
+    maximum: Given[int] | None = None
+    up_window: Given[float] | None = None
+    down_window: Given[float] | None = None
+    up: Pace = Pace()
+    down: Pace = Pace()
+    kubernetes: bool = False
+    wakes: bool = False
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a rollout stops before new workers are there: ``amount`` workers, or per cent of those there are; ``least`` in any
+    case."""
+
+    amount: int
+    percent: bool = False
+    least: int = 0
+
+    def of(self, workers: int) -> int:
+        return min(max(self.amount * workers // 100 if self.percent else self.amount, self.least), workers)
+
+    @property
+    def everything(self) -> bool:
+        return self.percent and self.amount >= 100
+
+
+EVERYTHING = Loss(100, percent=True)
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Cores and bytes."""
+
+    cpu_request: Given[float] | None = None
+    cpu_limit: Given[float] | None = None
+    memory_request: Given[int] | None = None
+    memory_limit: Given[int] | None = None
+
+
+@dataclass
+class Deployment:
+    """``lost_at_rollout``: what a rollout may take away before new workers are there. ``exposures`` and ``sleeps`` (what makes
+    the platform stop or starve an idle worker) are None where files of this kind say nothing of it."""
+
+    platform: Platform
+    name: str
+    place: Place
+    environment: str = ""
+    image: Given[str] | None = None
+    command: Given[list[str]] | None = None
+    variables: list[Variable] = field(default_factory=list)
+    grace_s: Given[float] | None = None
+    # The drain gets what is left of the grace period after this.
+    pre_stop_s: float = 0.0
+    probes: list[Probe] = field(default_factory=list)
+    exposures: list[Given[str]] | None = None
+    resources: Resources | None = None
+    replicas: Given[int] | None = None
+    autoscaler: Autoscaler | None = None
+    lost_at_rollout: Given[Loss] | None = None
+    sleeps: list[Given[str]] | None = None
+    # One worker on each node; how many nodes there are no file says.
+    per_node: bool = False
+    # The containers that run beside the worker's, and the variables of all others.
+    beside: list[Resources] = field(default_factory=list)
+    other_variables: list[Variable] = field(default_factory=list)
+    # A field of this class -> why it cannot be judged, though the file says something of it.
+    unclear: dict[str, Given[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StoredSecret:
+    """A secret's value that stands in a file; the value itself is not kept."""
+
+    name: str
+    place: Place
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A file, or a part of it, that cannot be read."""
+
+    place: Place
+    reason: str
+
+
+@dataclass
+class Files:
+    """All that was read."""
+
+    deployments: list[Deployment] = field(default_factory=list)
+    secrets: list[StoredSecret] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    read: list[str] = field(default_factory=list)
+    # Named by the user, and of no format that is known here.
+    strange: list[str] = field(default_factory=list)
+    # What stands beside the workers and is not judged, each in a few words.
+    passed_over: list[str] = field(default_factory=list)

@@ -1,0 +1,119 @@
+"""What several formats share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from pytest_lkagents.manifests.model import Deployment, Given, Variable
+from pytest_lkagents.manifests.tree import Node
+
+STAGES = {
+    "staging": re.compile(r"(^|[^a-z])(stag(e|ing)|test|dev|development|qa|preview)([^a-z]|$)"),
+    "production": re.compile(r"(^|[^a-z])(prod|production|live)([^a-z]|$)"),
+}
+# Of a file's path so many parts: what is above them is where somebody keeps the project.
+PATH_PARTS = 3
+# A value that the deployment's tooling fills in.
+VARIABLE = re.compile(r"\$\{?[A-Za-z_]|\$\(|\{\{")
+
+
+def given(node: Node, *path: str | int) -> Given[str] | None:
+    text = node.text(*path)
+    return Given(text, node.at(*path)) if text is not None else None
+
+
+def whole(node: Node, *path: str | int) -> Given[int] | None:
+    number = node.number(*path)
+    return Given(int(number), node.at(*path)) if number is not None else None
+
+
+def doubt(made: Deployment, field: str, value: object, node: Node, *path: str | int) -> None:
+    """Where something stands that is no such value, nothing is known of the field, not even that a default holds."""
+    if value is None and node.get(*path) is not None:
+        made.unclear.setdefault(field, Given("its value is not in the file", node.at(*path)))
+
+
+def environment_of(*names: str | None) -> str:
+    """ "staging" or "production", as the first says that says one of the two, else nothing."""
+    for name in names:
+        text = "/".join((name or "").lower().split("/")[-PATH_PARTS:])
+        said = [stage for stage, pattern in STAGES.items() if pattern.search(text)]
+        if len(said) == 1:
+            return said[0]
+    return ""
+
+
+def variables_of(node: Node, *path: str | int) -> list[Variable]:
+    """A mapping NAME: value, or a list of NAME=value; a NAME alone takes its value from outside."""
+    found = [
+        Variable(name, value.place, None if from_outside(value.text()) else value.text()) for name, value in node.entries(*path)
+    ]
+    for entry in node.items(*path):
+        name, equals, value = (entry.text() or "").partition("=")
+        if name:
+            found.append(Variable(name, entry.place, value if equals and not from_outside(value) else None))
+    return found
+
+
+def from_outside(value: str | None) -> bool:
+    return value is None or bool(VARIABLE.search(value))
+
+
+# -- Which of several is the worker
+
+# What agents' command lines know besides their script.
+COMMANDS = {"start", "dev", "console", "connect"}
+# What starts web sites by the same words.
+SITES = {"npm", "yarn", "pnpm", "bun", "next"}
+SCRIPT = re.compile(r"\.(py|js|mjs|ts)$")
+# LiveKit's own servers, which have variables of the same names.
+SERVER = re.compile(r"(^|/)livekit/(livekit-server|livekit-cli|ingress|egress|sip)(?![\w-])")
+AGENT = re.compile(r"(^|[^a-z])agents?([^a-z]|$)")
+WORKER = re.compile(r"(^|[^a-z])workers?([^a-z]|$)")
+# Agents of other kinds, as their makers name them.
+OTHER_AGENT = re.compile(
+    r"(datadog|dd|grafana|newrelic|vault|elastic|buildkite|jenkins|azure|otel|fluent|zabbix|puppet|teamcity|gitlab)"
+    r"[-_/]([a-z]+[-_])?agent"
+)
+
+
+def is_server(deployment: Deployment) -> bool:
+    return bool(deployment.image and SERVER.search(deployment.image.value))
+
+
+def has_livekit(variables: Sequence[Variable]) -> bool:
+    """Whether these are variables of something that works with LiveKit."""
+    return any(variable.name.startswith("LIVEKIT_") or "livekit" in (variable.source or "").lower() for variable in variables)
+
+
+def runs_agent(words: Sequence[str]) -> bool:
+    """Whether a command is one of an agent's: ``python agent.py``, ``node main.js start``."""
+    parts = [part for word in words for part in word.split()]
+    return any("agent.py" in part for part in parts) or (
+        bool(COMMANDS & set(parts)) and any(SCRIPT.search(part) for part in parts)
+    )
+
+
+def _words(deployment: Deployment) -> str:
+    return " ".join([deployment.name, deployment.image.value if deployment.image else ""]).lower()
+
+
+def mentions_livekit(deployment: Deployment) -> bool:
+    """Whether it works with LiveKit: an agent does, and so does a web site beside it."""
+    return not is_server(deployment) and (has_livekit(deployment.variables) or "livekit" in _words(deployment))
+
+
+def is_worker(deployment: Deployment) -> bool:
+    """Whether a file says that this is a LiveKit worker: by its name, its image or its command."""
+    if is_server(deployment):
+        return False
+    words = _words(deployment)
+    command = deployment.command.value if deployment.command else []
+    if runs_agent(command):
+        return True
+    if mentions_livekit(deployment):
+        started = COMMANDS & set(command) and not SITES & set(command)
+        return bool(WORKER.search(words) or AGENT.search(words) or started)
+    # What runs on each node usually watches it.
+    return bool(AGENT.search(words)) and not OTHER_AGENT.search(words) and not deployment.per_node

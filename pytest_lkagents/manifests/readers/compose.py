@@ -1,0 +1,198 @@
+"""Docker Compose, and Swarm where a service has a ``deploy`` section with what only Swarm reads."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import PurePath
+
+from pytest_lkagents.manifests import amounts, fields
+from pytest_lkagents.manifests.model import COMPOSE, EVERYTHING, Deployment, Files, Given, Loss, Probe, Resources
+from pytest_lkagents.manifests.readers.common import doubt, environment_of, given, variables_of, whole
+from pytest_lkagents.manifests.tree import Node
+
+# Compose itself passes these over: https://docs.docker.com/reference/compose-file/deploy/
+SWARM_ONLY = ("endpoint_mode", "mode", "placement", "rollback_config", "update_config")
+# Compose merges such a file into the one beside it: alone it describes nothing.
+OVERRIDE = re.compile(r"(docker-)?compose\.override\.ya?ml")
+
+
+def reads(document: Node) -> bool:
+    return bool(document.entries("services")) and document.get("apiVersion") is None
+
+
+def read(document: Node, files: Files) -> None:
+    files.problems += fields.misspelt(document, fields.COMPOSE)
+    if OVERRIDE.fullmatch(PurePath(document.place.file).name):
+        files.passed_over.append(f"{document.place.file}: Compose merges it into the file beside it")
+        return
+    services = dict(document.entries("services"))
+    for name, service in services.items():
+        if not isinstance(service.value, dict):
+            continue
+        whole_service = _extended(name, services, ())
+        if whole_service is None:
+            files.passed_over.append(f"{document.place.file}: {name} extends what is not in this file")
+        else:
+            files.deployments.append(_service(name, whole_service))
+
+
+def _extended(name: str, services: dict[str, Node], above: tuple[str, ...]) -> Node | None:
+    """The service with what it extends; None where that stands in another file, or nowhere."""
+    service = services.get(name)
+    if service is None or name in above:
+        return None
+    extends = service.get("extends")
+    if extends is None:
+        return service
+    base = extends.text() or extends.text("service")
+    if base is None or extends.get("file") is not None:
+        return None
+    below = _extended(base, services, (*above, name))
+    return None if below is None else _merged(below, service)
+
+
+def _merged(below: Node, above: Node) -> Node:
+    """As Compose merges: mappings by name, lists one after the other, and of anything else the one above."""
+    if isinstance(below.value, dict) and isinstance(above.value, dict):
+        both = {name: _merged(below.value[name], node) for name, node in above.value.items() if name in below.value}
+        return Node(above.place, {**below.value, **above.value, **both})
+    name = above.place.field.rpartition(".")[2]
+    if isinstance(below.value, list) and isinstance(above.value, list) and name not in ("command", "entrypoint", "test"):
+        return Node(above.place, [*below.value, *above.value])
+    return above
+
+
+def _service(name: str, service: Node) -> Deployment:
+    grace = amounts.seconds(service.text("stop_grace_period"))
+    words = [*_words(service, "entrypoint"), *_words(service, "command")]
+    swarm, each = _is_swarm(service), service.text("deploy", "mode") == "global"
+    made = Deployment(
+        COMPOSE,
+        name,
+        service.place,
+        environment_of(name, service.place.file),
+        given(service, "image"),
+        Given(words, service.at("command" if service.get("command") else "entrypoint")) if words else None,
+        variables_of(service, "environment"),
+        Given(grace, service.at("stop_grace_period")) if grace is not None else None,
+        probes=_probes(service, swarm),
+        resources=_resources(service),
+        sleeps=[],
+        per_node=each,
+    )
+    doubt(made, "grace_s", grace, service, "stop_grace_period")
+    _count(made, service, swarm and not each)
+    _expose(made, service)
+    _doubt_resources(made, service)
+    made.lost_at_rollout = _loss(service, made.replicas, swarm)
+    return made
+
+
+def _words(service: Node, key: str) -> list[str]:
+    node = service.get(key)
+    if node is not None and isinstance(node.value, str):
+        try:
+            return shlex.split(node.value)
+        except ValueError:
+            return node.value.split()
+    return service.words(key) or []
+
+
+def _is_swarm(service: Node) -> bool:
+    return any(service.get("deploy", key) is not None for key in SWARM_ONLY)
+
+
+def _count(made: Deployment, service: Node, one_by_default: bool) -> None:
+    made.replicas = whole(service, "deploy", "replicas") or whole(service, "scale")
+    doubt(made, "replicas", whole(service, "deploy", "replicas"), service, "deploy", "replicas")
+    doubt(made, "replicas", whole(service, "scale"), service, "scale")
+    if made.replicas is None and one_by_default and "replicas" not in made.unclear:
+        made.replicas = Given(1, service.at("deploy"), default=True)
+    if made.replicas is not None and made.replicas.value == 0 and made.sleeps is not None:
+        made.sleeps.append(Given("is deployed with 0 workers", made.replicas.place))
+
+
+def _expose(made: Deployment, service: Node) -> None:
+    made.exposures = []
+    if service.text("network_mode") == "host":
+        reason = "on its host's network, and which ports it opens the file does not say"
+        made.unclear["exposures"] = Given(reason, service.at("network_mode"))
+        return  # the engine takes no notice of ports then
+    for port in service.items("ports"):
+        text = _published(port)
+        if text is None:
+            made.unclear["exposures"] = Given("which address it is bound to is not in the file", port.place)
+        elif text:
+            made.exposures.append(Given(f"port {text}", port.place))
+
+
+def _published(port: Node) -> str | None:
+    """The port as the file writes it; empty where it is bound to loopback, for who works on the machine; None where the
+    address comes from outside."""
+    if isinstance(port.value, dict):
+        address = port.text("host_ip") or ""
+        # Without a number the engine takes a free one.
+        text = port.text("published") or f"{port.text('target') or ''} (on any port of its host)"
+        return None if "$" in address else "" if _is_loopback(address) else text
+    text = port.text() or ""
+    plain = re.sub(r"\$\{[^}]*\}|\$\w+", "$", text)
+    if _is_loopback(plain):
+        return ""
+    # A variable stands for an address, or for all of it.
+    return None if plain == "$" or (plain.startswith("$") and plain.count(":") > 1) else text
+
+
+def _is_loopback(text: str) -> bool:
+    return text.startswith(("127.", "[::1]", "::1", "localhost"))
+
+
+def _probes(service: Node, swarm: bool) -> list[Probe]:
+    test = service.words("healthcheck", "test")
+    if not test or test == ["NONE"] or service.text("healthcheck", "disable") == "true":
+        return []
+    failures = service.number("healthcheck", "retries")
+    place = service.at("healthcheck", "retries")
+    # Swarm replaces what is unhealthy; Compose alone only shows it.
+    return [Probe("health", place, failures=int(failures) if failures is not None else None, ends=swarm)]
+
+
+LIMITS, RESERVED = ("deploy", "resources", "limits"), ("deploy", "resources", "reservations")
+
+
+def _resources(service: Node) -> Resources:
+    def cores(*path: str) -> Given[float] | None:
+        amount = amounts.cores(service.text(*path))
+        return Given(amount, service.at(*path)) if amount is not None else None
+
+    def size(*path: str) -> Given[int] | None:
+        amount = amounts.size(service.text(*path), binary=True)
+        return Given(amount, service.at(*path)) if amount is not None else None
+
+    cpu, memory = cores(*LIMITS, "cpus") or cores("cpus"), size(*LIMITS, "memory") or size("mem_limit")
+    return Resources(
+        cores(*RESERVED, "cpus") or cpu, cpu, size(*RESERVED, "memory") or size("mem_reservation") or memory, memory
+    )
+
+
+def _doubt_resources(made: Deployment, service: Node) -> None:
+    for path in ((*LIMITS, "cpus"), (*RESERVED, "cpus"), ("cpus",)):
+        doubt(made, "resources", amounts.cores(service.text(*path)), service, *path)
+    for path in ((*LIMITS, "memory"), (*RESERVED, "memory"), ("mem_limit",), ("mem_reservation",)):
+        doubt(made, "resources", amounts.size(service.text(*path)), service, *path)
+
+
+def _loss(service: Node, replicas: Given[int] | None, swarm: bool) -> Given[Loss] | None:
+    """Swarm stops the old one first unless told otherwise, as many at once as ``parallelism`` says. Compose stops the old one
+    first too; how many of several at once is not documented."""
+    place = service.at("deploy", "update_config", "order")
+    if not swarm:
+        return Given(EVERYTHING, place) if replicas is not None and replicas.value == 1 else None
+    update = service.get("deploy", "update_config") or Node(place, {})
+    order, parallel = update.text("order"), update.number("parallelism")
+    if order == "start-first":
+        return Given(Loss(0), place)
+    if order not in (None, "stop-first") or (parallel is None and update.get("parallelism") is not None):
+        return None
+    together = 1 if parallel is None else int(parallel)
+    return Given(Loss(together) if together else EVERYTHING, place)

@@ -1,0 +1,171 @@
+"""Dockerfiles: what the last stage sets."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from dataclasses import dataclass, field
+
+from pytest_lkagents.manifests.model import DOCKERFILE, Deployment, Files, Given, Problem, Variable
+from pytest_lkagents.manifests.readers.common import environment_of
+from pytest_lkagents.manifests.tree import Place
+
+INSTRUCTION = re.compile(r"^\s*([A-Za-z]+)\s+(.*)$", re.DOTALL)
+KNOWN = [
+    "ADD",
+    "ARG",
+    "CMD",
+    "COPY",
+    "ENTRYPOINT",
+    "ENV",
+    "EXPOSE",
+    "FROM",
+    "HEALTHCHECK",
+    "LABEL",
+    "MAINTAINER",
+    "ONBUILD",
+    "RUN",
+    "SHELL",
+    "STOPSIGNAL",
+    "USER",
+    "VOLUME",
+    "WORKDIR",
+]
+HEREDOC = re.compile(r"<<-?\s*[\"']?([A-Za-z_][A-Za-z0-9_]*)[\"']?")
+
+
+@dataclass(frozen=True)
+class Instruction:
+    name: str
+    rest: str
+    line: int
+
+
+def instructions(file: str, text: str, problems: list[Problem]) -> list[Instruction]:
+    """Continued lines joined, comments and here-documents left out."""
+    found = []
+    lines = text.splitlines()
+    number = 0
+    while number < len(lines):
+        first = number
+        line = lines[number]
+        number += 1
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        parts = [line]
+        while parts[-1].rstrip().endswith("\\") and number < len(lines):
+            parts[-1] = parts[-1].rstrip()[:-1]
+            follows = lines[number]
+            number += 1
+            if follows.lstrip().startswith("#") or not follows.strip():
+                parts.append("\\")
+                continue
+            parts.append(follows)
+        joined = " ".join(part.strip() for part in parts if part != "\\")
+        matched = INSTRUCTION.match(joined)
+        name = matched[1].upper() if matched else ""
+        if matched is None or name not in KNOWN:
+            word = joined.split()[0][:30] if joined.split() else ""
+            problems.append(Problem(Place(file, first + 1, ""), f"no Dockerfile instruction: {word!r}"))
+            continue
+        if name in ("RUN", "COPY", "ADD"):
+            for end in HEREDOC.findall(matched[2]):
+                while number < len(lines) and lines[number].strip() != end:
+                    number += 1
+                number += 1
+        found.append(Instruction(name, matched[2].strip(), first + 1))
+    return found
+
+
+@dataclass
+class Stage:
+    """What an image of this stage has, also by the stage that it is made from."""
+
+    image: Given[str] | None = None
+    entry: Given[list[str]] | None = None
+    command: Given[list[str]] | None = None
+    variables: list[Variable] = field(default_factory=list)
+
+
+def read(file: str, text: str, files: Files) -> None:
+    problems: list[Problem] = []
+    found = instructions(file, text, problems)
+    files.problems += problems
+    if not any(instruction.name == "FROM" for instruction in found):
+        if not problems:
+            files.problems.append(Problem(Place(file, 1, ""), "a Dockerfile without FROM"))
+        return
+    # What stands before the first FROM belongs to no stage.
+    first = last = Stage()
+    stages: dict[str, Stage] = {}
+    for instruction in found:
+        place = Place(file, instruction.line, instruction.name)
+        if instruction.name == "FROM":
+            last = _from(instruction.rest, place, stages)
+        else:
+            _apply(instruction, place, last)
+    # Values of all stages stand in the file, whatever the last one takes of them.
+    every = dict.fromkeys(variable for stage in (first, *stages.values()) for variable in stage.variables)
+    others = [variable for variable in every if variable not in last.variables]
+    made = Deployment(DOCKERFILE, file, Place(file, 1, ""), environment_of(file), last.image, other_variables=others)
+    made.variables = last.variables
+    if last.entry is not None or last.command is not None:
+        words = [*(last.entry.value if last.entry else []), *(last.command.value if last.command else [])]
+        told = last.command or last.entry
+        assert told is not None
+        made.command = Given(words, told.place)
+    files.deployments.append(made)
+
+
+def _from(rest: str, place: Place, stages: dict[str, Stage]) -> Stage:
+    """A stage of this file goes on as that one ended; a name from outside is no image that could be pinned here."""
+    words = [word for word in rest.split() if not word.startswith("--")]
+    base = words[0] if words else ""
+    before = stages.get(base.lower())
+    if before is not None:
+        made = Stage(before.image, before.entry, before.command, list(before.variables))
+    else:
+        made = Stage(None if "$" in base or base == "scratch" else Given(base, place))
+    named = len(words) >= 3 and words[1].lower() == "as"
+    # One without a name can only be the last, or copied from by its number.
+    stages[words[2].lower() if named else str(len(stages))] = made
+    return made
+
+
+def _apply(instruction: Instruction, place: Place, stage: Stage) -> None:
+    if instruction.name == "ENV":
+        stage.variables += [Variable(name, place, value) for name, value in _pairs(instruction.rest)]
+    elif instruction.name == "ARG":
+        name, equals, value = instruction.rest.partition("=")
+        stage.variables.append(Variable(name.strip(), place, value.strip("\"' ") if equals else None, "build"))
+    elif instruction.name == "ENTRYPOINT":
+        stage.entry = Given(_words(instruction.rest), place)
+    elif instruction.name == "CMD":
+        stage.command = Given(_words(instruction.rest), place)
+
+
+def _words(text: str) -> list[str]:
+    if text.startswith("["):
+        try:
+            found = json.loads(text)
+            if isinstance(found, list):
+                return [str(word) for word in found]
+        except ValueError:
+            pass
+    try:
+        return shlex.split(text)
+    except ValueError:
+        return text.split()
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    if "=" not in text.split(None, 1)[0]:
+        name, _, value = text.partition(" ")
+        return [(name, value.strip())]
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        words = text.split()
+    pairs = [word.partition("=") for word in words]
+    return [(name, value) for name, equals, value in pairs if equals]

@@ -1,0 +1,390 @@
+"""Deployment files: the corpus in fixtures/manifests, mutated files, and pytest run on them as a user does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pytest_lkagents.manifests import amounts, rules
+from pytest_lkagents.manifests.findings import Judgement, Needs
+from pytest_lkagents.manifests.load import is_dockerfile, load
+from pytest_lkagents.manifests.model import Files, Problem
+from pytest_lkagents.manifests.readers import dockerfile
+from pytest_lkagents.manifests.readers.common import environment_of
+from pytest_lkagents.manifests.tree import Unreadable, read_toml, read_yaml
+
+from .conftest import ROOT
+
+CORPUS = ROOT / "fixtures/manifests"
+RULES = {
+    rule.__name__.replace("_", "-"): rule
+    for rule in (
+        rules.readable,
+        rules.grace_period,
+        rules.scale_up_below_threshold,
+        rules.stabilization,
+        rules.scaling_metric,
+        rules.health_probe,
+        rules.no_inbound,
+        rules.secrets,
+        rules.separate_environments,
+        rules.resources,
+        rules.rolling_update,
+        rules.replicas,
+        rules.production_command,
+        rules.image_pinned,
+        rules.always_on,
+    )
+}
+SECRET = "c2hvcnQtbGl2ZWQ5MXF6"
+
+
+def cases(kind: str) -> list[Path]:
+    """Files, and folders that are judged together."""
+    depth = 2 if kind == "broken" else 1
+    return sorted((CORPUS / kind).glob("/".join(["*"] * depth)))
+
+
+def failed(path: Path, needs: Needs = Needs()) -> set[str]:  # noqa: B008 - it is frozen
+    files = load([str(path)])
+    return {name for name, rule in RULES.items() if rule(files, needs).findings}
+
+
+@pytest.mark.parametrize("path", cases("good"), ids=lambda path: path.name)
+def test_good_files_are_left_alone(path: Path) -> None:
+    assert failed(path) == set()
+
+
+@pytest.mark.parametrize("path", cases("broken"), ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_a_broken_file_fails_its_rule_alone(path: Path) -> None:
+    assert failed(path) == {path.parent.name}
+
+
+def test_every_rule_has_a_broken_file() -> None:
+    assert {path.parent.name for path in cases("broken")} == set(RULES)
+
+
+@pytest.mark.parametrize("example", ["kubernetes", "render", "compose"])
+def test_the_examples_pass(example: str) -> None:
+    files = load([str(ROOT / "examples" / example)])
+    assert files.deployments
+    assert not [finding for rule in RULES.values() for finding in rule(files, Needs()).findings]
+
+
+def test_a_finding_names_file_line_and_field() -> None:
+    path = CORPUS / "broken/grace-period/short.yaml"
+    (finding,) = rules.grace_period(load([str(path)]), Needs()).findings
+    line = next(number for number, text in enumerate(path.read_text().splitlines(), 1) if "terminationGrace" in text)
+    assert (finding.place.line, finding.place.field) == (line, "spec.template.spec.terminationGracePeriodSeconds")
+    assert finding.found == "60 s, of which the preStop hook takes 5 s"
+
+
+def test_toml_lines_are_those_of_the_keys() -> None:
+    path = CORPUS / "broken/health-probe/fly.toml"
+    (finding,) = rules.health_probe(load([str(path)]), Needs()).findings
+    assert path.read_text().splitlines()[finding.place.line - 1] == "port = 8080"
+
+
+def test_what_a_platform_cannot_do_is_said() -> None:
+    render = load([str(CORPUS / "good/render.yaml")])
+    assert "Render cuts calls after 300 s" in rules.grace_period(render, Needs()).notes[0]
+    (finding,) = rules.grace_period(render, Needs(drain_s=900)).findings
+    assert "at most 300 s" in finding.why
+
+
+def test_a_declared_drain_is_the_need() -> None:
+    files = load([str(CORPUS / "broken/grace-period/short.yaml")])
+    assert not rules.grace_period(files, Needs(drain_s=50)).findings
+
+
+def judged(rule: str, tmp_path: Path, file: str, *changes: tuple[str, str], needs: Needs = Needs()) -> Judgement:  # noqa: B008
+    """A file of the corpus with changes, judged by one rule."""
+    text = (CORPUS / file).read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    path = tmp_path / Path(file).name
+    path.write_text(text)
+    return RULES[rule](load([str(path)]), needs)
+
+
+FARGATE = "good/task-definition.json"
+ANYWHERE = "good/task-definition-anywhere.json"
+INSTANCES = "good/task-definition-instances.json"
+AUTOSCALED = "good/kubernetes-hpa.yaml"
+CLOUD_RUN = "broken/grace-period/cloud-run.yaml"
+INTERNAL = "run.googleapis.com/ingress: internal"
+
+
+@pytest.mark.parametrize("file", [ANYWHERE, INSTANCES, "good/task-definition-either.json"])
+def test_a_limit_of_fargate_holds_on_fargate_only(file: str, tmp_path: Path) -> None:
+    judgement = judged("grace-period", tmp_path, file, needs=Needs(drain_s=600))
+    assert (judgement.looked_at, judgement.findings, judgement.notes) == (1, [], [])
+
+
+def test_a_limit_of_fargate_holds_whatever_the_file_says(tmp_path: Path) -> None:
+    more = ('"stopTimeout": 120', '"stopTimeout": 600')
+    assert judged("grace-period", tmp_path, FARGATE, more, needs=Needs(drain_s=600)).findings
+    assert "cuts calls after 120 s" in judged("grace-period", tmp_path, FARGATE, more).notes[0]
+
+
+NOT_JUDGED = [
+    ("grace-period", ANYWHERE, [("600", "120")], "enough on Fargate"),
+    ("grace-period", ANYWHERE, [('"stopTimeout": 600,', "")], "no stopTimeout"),
+    ("grace-period", INSTANCES, [('"stopTimeout": 600,', "")], "no stopTimeout"),
+    ("grace-period", "good/compose-variables.yaml", [], "stop_grace_period: its value is not in the file"),
+    ("no-inbound", "good/task-definition-awsvpc.json", [], "security groups"),
+    ("no-inbound", INSTANCES, [("awsvpc", "host")], "its host's network"),
+    ("no-inbound", "good/compose.yaml", [("    deploy:", "    network_mode: host\n    deploy:")], "its host's network"),
+    ("no-inbound", CLOUD_RUN, [(INTERNAL, f"{INTERNAL}-and-cloud-load-balancing")], "load balancer"),
+    (
+        "no-inbound",
+        "broken/no-inbound/ingress-by-service.yaml",
+        [("name: status", "name: voice-agent"), ("Service", "Other")],
+        "in no file",
+    ),
+    ("always-on", FARGATE, [], ""),
+    ("always-on", CLOUD_RUN, [('"2"', '"${LEAST}"')], "minScale: its value"),
+    ("health-probe", "good/compose-one-failure.yaml", [], ""),
+    ("health-probe", "broken/health-probe/swarm.yaml", [('["CMD", "curl", "-f", "http://localhost:8081/"]', '["NONE"]')], ""),
+    ("replicas", "good/daemon-set.yaml", [], ""),
+    ("replicas", "good/variables.yaml", [], "minReplicas: its value"),
+    ("rolling-update", "good/daemon-set.yaml", [], ""),
+    (
+        "rolling-update",
+        AUTOSCALED,
+        [("maxUnavailable: 0", "maxUnavailable: 1"), ("minReplicas: 2", "minReplicas: 1")],
+        "not of 2",
+    ),
+    ("scale-up-below-threshold", AUTOSCALED, [("tion: 50", "tion: 70"), ('limits: {cpu: "4", ', "limits: {")], "its node"),
+    ("resources", "good/pod-resources.yaml", [], "share what the pod has"),
+    (
+        "scale-up-below-threshold",
+        "good/container-metric.yaml",
+        [("containerR", "r"), ("ContainerR", "R"), ("tion: 50", "tion: 55")],
+        "beside",
+    ),
+    (
+        "scale-up-below-threshold",
+        "good/container-metric.yaml",
+        [("container: agent", "container: proxy"), ("tion: 50", "tion: 90")],
+        "",
+    ),
+    ("resources", "good/fly.small.toml", [], ""),
+    (
+        "no-inbound",
+        "broken/no-inbound/task-definition-default.json",
+        [('"cpu"', '"requiresCompatibilities": ["MANAGED_INSTANCES"], "cpu"')],
+        "security",
+    ),
+    ("scale-up-below-threshold", "good/cpu-beside-own-metric.yaml", [], "another metric"),
+    ("stabilization", AUTOSCALED, [("Seconds: 600", "Seconds: ${DOWN}")], "stabilizationWindowSeconds: its value"),
+    (
+        "rolling-update",
+        "good/kubernetes.yaml",
+        [("replicas: 2", "replicas: .inf"), ("able: 0", "able: 1")],
+        "replicas: its value",
+    ),
+]
+
+
+@pytest.mark.parametrize(("rule", "file", "changes", "note"), NOT_JUDGED)
+def test_what_a_file_does_not_say_is_not_judged(
+    rule: str, file: str, changes: list[tuple[str, str]], note: str, tmp_path: Path
+) -> None:
+    judgement = judged(rule, tmp_path, file, *changes)
+    assert (judgement.looked_at, judgement.findings) == (0, [])
+    assert note in "; ".join(judgement.notes)
+
+
+# What cannot stand in the corpus, as another rule finds something too.
+FOUND = [
+    ("no-inbound", CLOUD_RUN, [(INTERNAL, "run.googleapis.com/ingress: all")]),
+    ("no-inbound", CLOUD_RUN, [(f"  annotations: {{{INTERNAL}}}\n", "")]),
+    ("always-on", CLOUD_RUN, [('"2"', '"0"')]),
+    ("rolling-update", "good/stateful-set.yaml", [("replicas: 2", "replicas: 1")]),
+    (
+        "rolling-update",
+        "good/kubernetes.yaml",
+        [("replicas: 2", "replicas: 1"), ("able: 0", "able: 25%"), ("maxSurge: 1", "maxSurge: 0")],
+    ),
+    (
+        "rolling-update",
+        "good/compose-list.yaml",
+        [("replicas: 2", "replicas: 1"), ("update_config:\n        order: start-first", "labels: {}")],
+    ),
+    ("replicas", "good/compose-list.yaml", [("      replicas: 2\n", "")]),
+    (
+        "scale-up-below-threshold",
+        "good/container-metric.yaml",
+        [("containerR", "r"), ("ContainerR", "R"), ("tion: 50", "tion: 90")],
+    ),
+    ("grace-period", "good/kubernetes.yaml", [('"sleep", "5"', '"sleep 2m"')]),
+]
+
+
+@pytest.mark.parametrize(("rule", "file", "changes"), FOUND)
+def test_found_beside_something_else(rule: str, file: str, changes: list[tuple[str, str]], tmp_path: Path) -> None:
+    assert judged(rule, tmp_path, file, *changes).findings
+
+
+@pytest.mark.parametrize(
+    "annotations",
+    [
+        'run.googleapis.com/minScale: "2"',
+        'run.googleapis.com/scalingMode: manual, run.googleapis.com/manualInstanceCount: "2"',
+    ],
+)
+def test_instances_of_a_cloud_run_service(annotations: str, tmp_path: Path) -> None:
+    changes = [(INTERNAL, annotations), ('        autoscaling.knative.dev/minScale: "2"\n', "")]
+    for rule in ("always-on", "replicas"):
+        judgement = judged(rule, tmp_path, CLOUD_RUN, *changes)
+        assert (judgement.looked_at, judgement.findings) == (1, [])
+
+
+def test_two_autoscalers_of_one_workload_are_said(tmp_path: Path) -> None:
+    second = (CORPUS / AUTOSCALED).read_text().split("---\n")[1].replace("minReplicas: 2", "minReplicas: 1")
+    judgement = judged(
+        "replicas", tmp_path, AUTOSCALED, ("stabilizationWindowSeconds: 600\n", f"selectPolicy: Max\n---\n{second}")
+    )
+    assert judgement.looked_at == 0
+    assert "beside the autoscaler" in judgement.notes[0]
+
+
+def test_an_image_does_not_say_which_deployment_is_the_worker(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text((CORPUS / "good/Dockerfile").read_text())
+    text = (
+        (CORPUS / "good/kubernetes.yaml")
+        .read_text()
+        .replace("voice-agent", "reception")
+        .replace('args: ["start"]', "tty: false")
+    )
+    (tmp_path / "worker.yaml").write_text(text)
+    assert len(load([str(tmp_path)]).deployments) == 2
+
+
+def test_what_is_no_worker_is_named() -> None:
+    files = load([str(CORPUS / "good/compose-beside-server.yaml")])
+    assert [deployment.name for deployment in files.deployments] == ["agent"]
+    (note,) = rules.readable(files, Needs()).notes
+    assert "compose-beside-server.yaml: livekit looks like no worker; " in note
+    assert "compose-beside-server.yaml: web looks like no worker" in note
+
+
+def test_a_file_that_overrides_another_is_not_judged_alone(tmp_path: Path) -> None:
+    (tmp_path / "compose.override.yaml").write_text("services:\n  agent:\n    ports: ['8081:8081']\n")
+    files = load([str(tmp_path)])
+    assert not files.deployments
+    assert "merges it" in rules.readable(files, Needs()).notes[0]
+
+
+@pytest.mark.parametrize(
+    ("path", "stage"),
+    [
+        ("/home/test/dev/project/deploy/worker.yaml", ""),
+        ("overlays/staging/worker.yaml", "staging"),
+        ("deploy/prod-test.yaml", ""),
+    ],
+)
+def test_a_stage_is_told_by_the_last_parts_of_a_path(path: str, stage: str) -> None:
+    assert environment_of(path) == stage
+    assert environment_of("production", path) == "production"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1m30s", 90), ("10m", 600), ("300", 300), ("1h", 3600), ("500ms", 0.5), ("soon", None), ("", None)]
+)
+def test_durations(text: str, value: float | None) -> None:
+    assert amounts.seconds(text) == value
+
+
+@pytest.mark.parametrize(("text", "value"), [("8Gi", 8 * 1024**3), ("8G", 8 * 10**9), ("512Mi", 512 * 1024**2), ("many", None)])
+def test_sizes(text: str, value: int | None) -> None:
+    assert amounts.size(text) == value
+
+
+FILES = [path for path in CORPUS.rglob("*") if path.is_file()]
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_mutated_files_never_crash_a_reader(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = data.draw(st.sampled_from(FILES))
+    text = path.read_text()
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(text)))
+        piece = data.draw(
+            st.text(st.characters(blacklist_categories=["Cs"]), max_size=6) | st.sampled_from("{}[]:-&*!|>\"'\t\n=#%@")
+        )
+        text = text[:at] + piece + text[at + data.draw(st.integers(0, 12)) :]
+    if is_dockerfile(path.name):
+        files = Files()
+        dockerfile.read(path.name, text, files)
+        problems: list[Problem] = files.problems
+    else:
+        mutated = tmp_path_factory.mktemp("mutated") / path.name
+        mutated.write_bytes(text.encode())
+        files = load([str(mutated)])
+        problems = files.problems
+    for rule in RULES.values():
+        rule(files, Needs())
+    assert all(problem.place.line >= 1 and problem.reason for problem in problems)
+
+
+@pytest.mark.parametrize("text", ["a: &x [*x]", "a: b: c", "\t- x", "? [a]\n: b", "x: \x07"])
+def test_odd_yaml_is_unreadable_and_no_crash(text: str) -> None:
+    with pytest.raises(Unreadable):
+        list(read_yaml("odd.yaml", text))
+
+
+def test_odd_toml_names_the_line() -> None:
+    with pytest.raises(Unreadable) as caught:
+        read_toml("fly.toml", 'app = "a"\nb = \n')
+    assert caught.value.line == 2
+
+
+# As a user does
+
+
+def test_without_a_worker_only_the_files_are_judged(lk) -> None:
+    file = str(CORPUS / "good/kubernetes-hpa.yaml")
+    run = lk("--lk-manifests", file, "--lk-traces", "burst", "--lk-calls", "20", env={"DOCKER_HOST": "tcp://127.0.0.1:1"})
+    assert run.code == 0, run.output
+    assert run.verdict["verdict"] == "pass"
+    assert {check["id"].partition(".")[0] for check in run.verdict["checks"]} == {"manifests", "autoscaling"}
+    assert "manifests.grace-period" in run.checks("pass")
+    assert "manifests.separate-environments" in run.checks("skip")
+
+
+def test_a_format_that_is_not_known_is_not_judged(lk, tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text('[deployment]\nname = "agent"\n')
+    run = lk("--lk-manifests", "own.toml")
+    assert run.code == 4, run.output
+    assert not run.checks("fail") | run.checks("pass")
+    assert "own.toml: of no format that is known here" in run.output
+
+
+def test_a_must_that_is_not_met_fails_and_no_secret_is_shown(lk) -> None:
+    run = lk("--lk-manifests", str(CORPUS / "broken/secrets"))
+    assert run.code == 1, run.output
+    assert run.checks("fail", "MUST") == {"manifests.secrets"}
+    assert SECRET not in run.output + str(run.verdict)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--lk-manifests", "nowhere.yaml"], "there is no 'nowhere.yaml'"),
+        (["--lk-manifests", "."], "holds no deployment file"),
+        (["--lk-suite", "manifests"], "nothing to judge"),
+        (["--lk-manifests", str(CORPUS / "good"), "--lk-suite", "rollout"], "'rollout' judges a worker"),
+    ],
+)
+def test_bad_input_is_one_line(arguments: list[str], message: str, lk) -> None:
+    run = lk(*arguments)
+    assert run.code == 4
+    assert message in run.output
+    assert "Traceback" not in run.output
