@@ -23,6 +23,10 @@ NOTICEABLE = 0.02
 HALF_HEARTED = 0.3
 # A load above this is as good as 1, and no threshold in use is higher.
 EXHAUSTED = 0.95
+# How often a yes is asked for again that came with a load too low to tell: others may have taken the CPU from the burner.
+ASKS = 3
+# The highest load seen may have been a moment's.
+NEARLY = 0.97
 # How often a worker is picked by chance among two: that it never is in six calls has a chance of 1 in 64.
 TRIES = 6
 
@@ -217,7 +221,9 @@ def _by_calls(stage: Stage, worker: Worker, peer: Worker | None, caller: Caller,
     finally:
         if peer is not None:
             _bring_back(peer)
-    if seen.top - seen.idle > NOTICEABLE or seen.full_after is not None or (refused and seen.calls):
+    # The top may be the burner's, which moved it too little to say anything.
+    risen = max((load for _, load, _ in seen.steps), default=seen.idle) - seen.idle > NOTICEABLE
+    if risen or seen.full_after is not None or (refused and seen.calls):
         seen.moved_by = "calls"
         _ask_when_full(worker, seen, seen.steps[-1][1] if seen.steps else 0.0)
         if seen.over and peer is not None:
@@ -227,18 +233,27 @@ def _by_calls(stage: Stage, worker: Worker, peer: Worker | None, caller: Caller,
 def _ask_when_full(worker: Worker, seen: Loaded, certain: float) -> None:
     """Ask for a job. A load near the threshold may have fallen below it since the last status, and an accepted question is
     itself a reason to be full: the worker was full for certain only with ``certain`` load before and after."""
-    # The load is averaged: the first report of "full" comes long before it is up.
+    for _ in range(ASKS):
+        before = _wait_loaded(worker, certain)
+        seen.top = max(seen.top, before.load if before is not None else 0.0)
+        seen.asked_when_full = worker.wire.ask(ANSWER_SECONDS)
+        answered = time.monotonic()
+        if not seen.asked_when_full.available:
+            return
+        after = next_status(worker, answered, NEXT_SECONDS)
+        loads = [status.load for status in (before, after) if status is not None and status.full]
+        seen.certainly_full = len(loads) == 2 and min(loads) >= certain
+        if seen.certainly_full:
+            return
+
+
+def _wait_loaded(worker: Worker, certain: float) -> Status | None:
+    """Until its last status is full with so much load: that is averaged, and the first "full" comes long before it is up.
+    Returns the last status in any case."""
     worker.wire.transcript.wait(
-        lambda transcript: (last := latest(transcript)) is not None and last.load >= certain, NEXT_SECONDS
+        lambda transcript: (last := latest(transcript)) is not None and last.full and last.load >= certain, NEXT_SECONDS
     )
-    before = latest(worker.wire.transcript)
-    seen.asked_when_full = worker.wire.ask(ANSWER_SECONDS)
-    answered = time.monotonic()
-    if not seen.asked_when_full.available:
-        return
-    after = next_status(worker, answered, NEXT_SECONDS)
-    loads = [status.load for status in (before, after) if status is not None and status.full]
-    seen.certainly_full = len(loads) == 2 and min(loads) >= certain
+    return latest(worker.wire.transcript)
 
 
 def _bring_back(peer: Worker) -> None:
@@ -258,7 +273,7 @@ def _real_calls(stage: Stage, worker: Worker, peer: Worker, caller: Caller, seen
             wait_free(peer)
         except StageError:
             return
-        worker.wire.transcript.wait(lambda transcript: getattr(latest(transcript), "full", False), RISE_SECONDS)
+        _wait_loaded(worker, min(EXHAUSTED, NEARLY * seen.top))
         placed = place(stage, caller)
         seen.calls_tried += 1
         placed.call.leave()

@@ -10,7 +10,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pytest_lkagents.callers import speech
+from pytest_lkagents.callers import library, speech
 from pytest_lkagents.callers.continuity import SAMPLE_SECONDS, Received, Sample
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.clock import DeadlineMissed, Ledger, poll
@@ -24,6 +24,22 @@ CONNECT_SECONDS = 15
 # Shorter pauses are part of speech and not kept.
 PAUSE_SECONDS = 0.3
 LEAVE_SECONDS = 5
+
+
+def token(server: Server, room: str, agent_name: str = "") -> str:
+    """A new caller's token for this room, with explicit dispatch of ``agent_name`` if it is not empty."""
+    from livekit import api
+
+    made = (
+        api.AccessToken(server.api_key, server.api_secret)
+        .with_identity(f"caller-{uuid.uuid4().hex[:8]}")
+        .with_grants(api.VideoGrants(room_join=True, room=room))
+    )
+    if agent_name:
+        # It counts only in the token that creates the room, which this one does.
+        dispatch = api.RoomAgentDispatch(agent_name=agent_name)
+        made = made.with_room_config(api.RoomConfiguration(agents=[dispatch]))
+    return made.to_jwt()
 
 
 @dataclass
@@ -154,24 +170,11 @@ class Caller:
         self._calls.append(call)
         return call
 
-    def _token(self, room: str) -> str:
-        from livekit import api
-
-        token = (
-            api.AccessToken(self.server.api_key, self.server.api_secret)
-            .with_identity(f"caller-{uuid.uuid4().hex[:8]}")
-            .with_grants(api.VideoGrants(room_join=True, room=room))
-        )
-        if self.agent_name:
-            # It counts only in the token that creates the room, which this one does.
-            dispatch = api.RoomAgentDispatch(agent_name=self.agent_name)
-            token = token.with_room_config(api.RoomConfiguration(agents=[dispatch]))
-        return token.to_jwt()
-
     async def _join(self, name: str) -> Call:
         from livekit import rtc
         from livekit.rtc.participant import PublishTrackError
 
+        library.use()
         room = rtc.Room()
         call = Call(name, self._loop, room, self._ledger, time.monotonic())
 
@@ -223,7 +226,7 @@ class Caller:
         room.on("track_subscribed", subscribed)
         room.on("disconnected", gone)
         try:
-            await asyncio.wait_for(room.connect(self.server.url, self._token(name)), CONNECT_SECONDS)
+            await asyncio.wait_for(room.connect(self.server.url, token(self.server, name, self.agent_name)), CONNECT_SECONDS)
         except (rtc.ConnectError, asyncio.TimeoutError) as error:
             raise StageError(f"a caller cannot join the LiveKit server: {error or 'no answer'}") from error
         for participant in room.remote_participants.values():
@@ -263,6 +266,7 @@ def _sample(rtp: Any, base: int, late: float) -> Sample:
         inbound.total_samples_received,
         inbound.concealed_samples,
         late,
+        received.jitter,
     )
 
 

@@ -30,19 +30,21 @@ STEADY_SECONDS = 3.0
 STEADY_PAUSE = 1.0
 # An agent that talks at all says something within this time.
 TALK_SECONDS = 5.0
+FRESH_SECONDS = 3.0
 AGENT_LEFT = "the agent left the call"
 
 
 @dataclass(frozen=True)
 class Sample:
     """One look at the WebRTC statistics: monotonic seconds, sums since the call began; ``late`` is how many seconds
-    this look came too late, because the machine did not let the caller work."""
+    this look came too late, because the machine did not let the caller work; ``jitter`` in seconds, as RFC 3550 smooths it."""
 
     at: float
     packets: int
     samples: int
     concealed: int
     late: float
+    jitter: float = 0.0
 
 
 @dataclass
@@ -61,6 +63,11 @@ class Received:
     def since(self, at: float) -> list[Sample]:
         return [sample for sample in self.samples if sample.at >= at]
 
+    def jitter(self, since: float = 0.0) -> float | None:
+        """The mean since then in seconds; None when nothing was received."""
+        found = [sample.jitter for sample in self.since(since) if sample.packets]
+        return sum(found) / len(found) if found else None
+
     def concealed_share(self, since: float = 0.0) -> float | None:
         """Share of the sound since then that the media library had to invent, 0 to 1; None when nothing was received."""
         found = self.since(since)
@@ -76,6 +83,10 @@ def wait_heard(calls: Sequence[Call]) -> None:
     heard = [call.heard.first for call in calls if call.heard.first is not None]
     if heard:
         time.sleep(max(max(heard) + STEADY_SECONDS - time.monotonic(), 0.0))
+    # On a busy machine the last look at the packets may be old, and what is not seen now cannot be missed later.
+    fresh = [call for call in calls if call.received.last_packet is not None]
+    with contextlib.suppress(DeadlineMissed):
+        poll(lambda: all(call.packet_gap < NO_PACKETS_SECONDS for call in fresh), what="fresh packets", seconds=FRESH_SECONDS)
 
 
 class Continuity:
@@ -99,6 +110,11 @@ class Continuity:
         self.sending = call.received.last_packet is not None and call.packet_gap < NO_PACKETS_SECONDS
 
     @property
+    def lost_from_sight(self) -> bool:
+        """Whether packets had come before and none was seen since, so that only presence is judged."""
+        return not self.steady and not self.sending and self.call.received.last_packet is not None
+
+    @property
     def agents_are_there(self) -> bool:
         """Whether the agents that the call had are in it, as the server sees it."""
         return set(self.agents) <= set(self.call.agents_present)
@@ -115,11 +131,20 @@ class Continuity:
             raise StageError("the caller's own connection to the server was interrupted: this machine may be too busy to judge")
         if not self.agents_are_there:
             return AGENT_LEFT
+        # Not seen in time before, on a busy machine; what is seen now can be missed from now on.
+        self.sending = self.sending or call.packet_gap < NO_PACKETS_SECONDS
         if self.sending and call.packet_gap > NO_PACKETS_SECONDS:
             return f"no packet came from the agent for {call.packet_gap:.1f} s"
         if self.steady and call.silence > SILENCE_SECONDS:
             return f"the agent fell silent for {call.silence:.1f} s"
         return None
+
+    @property
+    def pause(self) -> float:
+        """Seconds since something was heard of it (of a steady agent), or since its last packet; 0.0 if it cannot be told."""
+        if self.steady:
+            return self.call.silence
+        return self.call.packet_gap if self.sending else 0.0
 
     def gap(self) -> float:
         """The longest silence (of a steady agent) or pause between packets since the beginning, in seconds; 0.0 if it

@@ -22,6 +22,7 @@ from pytest_lkagents.settings import Settings
 from pytest_lkagents.wire.model import Registration
 from pytest_lkagents.wire.tap import Tap
 from pytest_lkagents.worker.processes import Snapshot
+from pytest_lkagents.worker.usage import Usage
 
 DEFAULT_HEALTH_PORT = 8081
 LOG_LINES = 25
@@ -268,6 +269,10 @@ class Worker(ABC):
     @abstractmethod
     def cpu_seconds(self) -> float:
         """Core-seconds that it and its burners have used so far."""
+
+    @abstractmethod
+    def usage(self) -> Usage:
+        """CPU and memory of this moment. Raises WorkerFault if it is gone."""
 
     def cores_used(self, seconds: float = 1.0) -> float:
         """Cores that it and its burners use on average over the next ``seconds``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import posixpath
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_lkagents.checks import NotJudgeable, StageError
 
@@ -47,15 +47,15 @@ def burning_command(program: str, share: float) -> list[str] | None:
 class Burner:
     """A context in which a container burns CPU: ``cores`` cores, each busy for ``share`` of the time.
 
-    ``program`` is the worker's interpreter; ``beside`` runs a command in a container that shares its process table.
+    ``program`` is the worker's interpreter; ``act`` runs a command in a container that shares its process table.
     Raises NotJudgeable if nothing in the image can burn, StageError if the engine does not let it.
     """
 
     def __init__(
-        self, container: Container, program: str, beside: Callable[..., str], *, cores: float, share: float = 1.0
+        self, container: Container, program: str, act: Callable[..., None], *, cores: float, share: float = 1.0
     ) -> None:
         self._container = container
-        self._beside = beside
+        self._act = act
         self._count = math.ceil(cores)
         command = burning_command(program, share)
         if command is None and share < 1.0:
@@ -80,15 +80,4 @@ class Burner:
 
     def __exit__(self, *_: object) -> None:
         # Ended from beside: the engine has no call that ends an exec, and its host may be another machine.
-        self._beside("pkill", "-9", "-f", MARK)
-
-
-def cpu_seconds(container: Container) -> float:
-    """Core-seconds that the container has used since its start, as the engine counts them; 0.0 once it is gone."""
-    from docker.errors import APIError
-
-    try:
-        stats: dict[str, Any] = container.client.api.stats(str(container.id), stream=False, one_shot=True)  # type: ignore[union-attr]
-    except APIError:
-        return 0.0
-    return float(stats["cpu_stats"]["cpu_usage"]["total_usage"]) / 1e9
+        self._act("pkill", "-9", "-f", MARK)

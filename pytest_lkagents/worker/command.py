@@ -30,6 +30,7 @@ from pytest_lkagents.worker.base import DEFAULT_HEALTH_PORT, Health, Worker, htt
 from pytest_lkagents.worker.burner import PYTHON
 from pytest_lkagents.worker.doorkeeper import Doorkeeper
 from pytest_lkagents.worker.processes import Connection, Process, Snapshot
+from pytest_lkagents.worker.usage import Usage
 
 # Bytes of output that are read at most, half from the beginning and half from the end.
 LOG_BYTES = 8 * 1024**2
@@ -251,7 +252,9 @@ class CommandWorker(Worker):
             with contextlib.suppress(psutil.Error), process.oneshot():
                 state = STATES.get(process.status(), "S")
                 arguments = "" if state == "Z" else " ".join(process.cmdline())
-                processes.append(Process(process.pid, process.ppid(), process.uids().real, arguments, state))
+                times = process.cpu_times()
+                resident, cpu = process.memory_info().rss, times.user + times.system
+                processes.append(Process(process.pid, process.ppid(), process.uids().real, arguments, state, resident, cpu))
         if all(process.zombie for process in processes):
             raise WorkerFault(f"the worker exited with code {self.exit_code}")
         holders: dict[tuple[object, object], set[int]] = {}
@@ -355,6 +358,16 @@ class CommandWorker(Worker):
     def burning(self, burners: Sequence[psutil.Process]) -> None:
         """What these processes use counts as the worker's own, not as other people's."""
         self._burners = list(burners)
+
+    def usage(self) -> Usage:
+        if not self.is_running:
+            raise WorkerFault(f"the worker exited with code {self.exit_code}")
+        own = 0
+        for process in self._tree():
+            # Half of what two share counts for each, as control groups count it once.
+            with contextlib.suppress(psutil.Error):
+                own += process.memory_full_info().pss
+        return Usage(time.monotonic(), self.cpu_seconds(), own)
 
     def cpu_seconds(self) -> float:
         # As far as they were seen alive: what a process used is gone with it.

@@ -11,15 +11,16 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from pytest_lkagents.checks import StageError, WorkerFault
-from pytest_lkagents.clock import Ledger
-from pytest_lkagents.engine import Session
+from pytest_lkagents.clock import DeadlineMissed, Ledger, poll
+from pytest_lkagents.engine import Session, read_in
 from pytest_lkagents.probe.sidecar import Listener, Sidecar, parse_listeners
 from pytest_lkagents.server.base import Server
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.wire.tap import Tap
 from pytest_lkagents.worker.base import Worker
-from pytest_lkagents.worker.burner import Burner, cpu_seconds
+from pytest_lkagents.worker.burner import Burner
 from pytest_lkagents.worker.processes import SCRIPT, Snapshot, parse
+from pytest_lkagents.worker.usage import Usage, container_usage
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 # that are being judged. It has the usual share once it has registered.
 STARTING_SHARES = 128
 USUAL_SHARES = 1024
+ENDED_SECONDS = 3
 # Its own user may lower a process's limits, root without SYS_RESOURCE may not. The limit is the size that it has, so that
 # every further mapping fails with ENOMEM.
 LIMIT = """
@@ -50,9 +52,12 @@ class ImageWorker(Worker):
         wire: Tap,
         ledger: Ledger,
         cpus: float | None = None,
+        *,
+        read_only: bool = False,
     ) -> None:
         super().__init__(name, settings, server, wire, ledger, cpus)
         self._session = session
+        self._read_only = read_only
         self.sidecar = Sidecar(session, settings.probe_image, name)
         self._container: Container | None = None
         # A container in the worker's process namespace, made when it is first needed: it ends with the worker.
@@ -68,6 +73,8 @@ class ImageWorker(Worker):
         limits: dict[str, Any] = {}
         if self.cpus is not None:
             limits["nano_cpus"] = int(self.cpus * 1e9)
+        if self._read_only:
+            limits.update(read_only=True, tmpfs={"/tmp": "mode=1777"})
         if self.settings.memory_bytes is not None:
             limits["mem_limit"] = self.settings.memory_bytes
         assert self.settings.image is not None
@@ -153,12 +160,16 @@ class ImageWorker(Worker):
         try:
             return parse(self._look("sh", "-c", SCRIPT)[1])
         except ValueError as error:
+            # A worker that ended takes the command with it, before the engine knows.
+            with contextlib.suppress(DeadlineMissed):
+                poll(lambda: not self.is_running, what="end", seconds=ENDED_SECONDS, every=0.2)
             if not self.is_running:
                 raise WorkerFault(f"the worker exited with code {self.exit_code}") from error
             raise StageError(f"the worker's processes cannot be read: {' '.join(str(error).split())[:200]}") from error
 
     def beside(self, *command: str) -> str:
-        """Output of a command in a container that sees the worker's processes; empty if it fails or they are gone."""
+        """Output of a command, which may be run twice, in a container that sees the worker's processes; empty if it fails or
+        they are gone."""
         try:
             code, output = self._look(*command)
         except ValueError:
@@ -170,27 +181,41 @@ class ImageWorker(Worker):
         from docker.errors import APIError
 
         try:
-            with self._observing:
-                if self._observer is None:
-                    self._observer = self._session.client.containers.run(
-                        self.settings.probe_image,
-                        ["sleep", "infinity"],
-                        name=f"pytest-lkagents-{self._session.id}-{self.name}-pid",
-                        labels=self._session.labels,
-                        pid_mode=f"container:{self.container.id}",
-                        network_mode=f"container:{self.sidecar.container.id}",
-                        cap_add=["KILL", "SYS_PTRACE"],
-                        detach=True,
-                    )
-            # Two streams: what goes wrong in a command must not be read as its answer.
-            code, streams = self._observer.exec_run(list(command), demux=True)
+            return read_in(self._observed(), *command)
         except APIError as error:
             raise ValueError(str(error)) from error
-        assert isinstance(streams, tuple)
-        return int(code or 0), (streams[0] or b"").decode("utf-8", "replace")
+        except StageError as error:
+            # What runs in the worker's process namespace ends with it, in the middle of a word.
+            if not self.is_running:
+                raise ValueError(str(error)) from error
+            raise
+
+    def _observed(self) -> Container:
+        """The container in the worker's process namespace. Raises APIError if the worker is gone."""
+        with self._observing:
+            if self._observer is None:
+                self._observer = self._session.client.containers.run(
+                    self.settings.probe_image,
+                    ["sleep", "infinity"],
+                    name=f"pytest-lkagents-{self._session.id}-{self.name}-pid",
+                    labels=self._session.labels,
+                    pid_mode=f"container:{self.container.id}",
+                    network_mode=f"container:{self.sidecar.container.id}",
+                    cap_add=["KILL", "SYS_PTRACE"],
+                    detach=True,
+                )
+            return self._observer
+
+    def _act(self, *command: str) -> None:
+        """Run a command in the observer, once and as it is: a second signal may mean something else, and a shell around it
+        could be what it looks for."""
+        from docker.errors import APIError
+
+        with contextlib.suppress(APIError):
+            self._observed().exec_run(list(command))
 
     def signal_processes(self, pids: Sequence[int], name: str) -> None:
-        self.beside("sh", "-c", f"kill -{name.removeprefix('SIG')} {' '.join(map(str, pids))}")
+        self._act("kill", f"-{name.removeprefix('SIG')}", *map(str, pids))
 
     def limit_memory(self, pid: int) -> int | None:
         size = self.beside("sh", "-c", LIMIT, "sh", str(pid)).strip()
@@ -217,10 +242,17 @@ class ImageWorker(Worker):
 
     def burn(self, share: float = 1.0) -> Burner:
         cores = self.cpus if self.cpus is not None else float(os.cpu_count() or 1)
-        return Burner(self.container, self.program(), self.beside, cores=cores, share=share)
+        return Burner(self.container, self.program(), self._act, cores=cores, share=share)
 
     def cpu_seconds(self) -> float:
-        return cpu_seconds(self.container)
+        seen = container_usage(self.container)
+        return seen.cpu_s if seen is not None else 0.0
+
+    def usage(self) -> Usage:
+        seen = container_usage(self.container)
+        if seen is None:
+            raise WorkerFault(f"the worker exited with code {self.exit_code}")
+        return seen
 
     def listeners_with_owner(self) -> list[str]:
         return [str(found) for found in parse_listeners(self.snapshot().listening)]

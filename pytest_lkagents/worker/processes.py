@@ -13,7 +13,7 @@ SCRIPT = f"""
 own=$(stat -L -c %i /proc/self/ns/mnt)
 ours=$(stat -L -c '%i %n' /proc/[0-9]*/ns/mnt 2>/dev/null |
   awk -v own="$own" '$1 == own {{split($2, path, "/"); print path[3]}}')
-ps -eo pid=,ppid=,uid=,stat=,args= |
+ps -eo pid=,ppid=,uid=,stat=,rss=,cputimes=,args= |
   awk -v me=$$ -v ours="$ours" 'BEGIN {{split(ours, list); for (i in list) out[list[i]]}} !($1 in out) && $2 != me'
 echo {SEPARATOR}
 ss -Htnp state established
@@ -24,13 +24,16 @@ ss -Hlntup
 
 @dataclass(frozen=True)
 class Process:
-    """``pid`` and ``uid`` as the worker's own container sees them; ``state`` as ps writes it, such as ``Sl``."""
+    """``pid`` and ``uid`` as the worker's own container sees them; ``state`` as ps writes it, such as ``Sl``;
+    ``resident_bytes`` what it holds in memory, shared pages included; ``cpu_s`` in whole seconds."""
 
     pid: int
     ppid: int
     uid: int
     args: str
     state: str = ""
+    resident_bytes: int = 0
+    cpu_s: float = 0.0
 
     @property
     def zombie(self) -> bool:
@@ -69,10 +72,11 @@ def parse(output: str) -> Snapshot:
     table, established, listening = output.split(f"{SEPARATOR}\n")
     processes = []
     for line in table.splitlines():
-        fields = line.split(None, 4)
-        if len(fields) >= 4:
+        fields = line.split(None, 6)
+        if len(fields) >= 6:
             pid, ppid, uid = map(int, fields[:3])
-            processes.append(Process(pid, ppid, uid, fields[4] if len(fields) > 4 else "", fields[3]))
+            args = fields[6] if len(fields) > 6 else ""
+            processes.append(Process(pid, ppid, uid, args, fields[3], int(fields[4]) * 1024, float(fields[5])))
     connections = []
     for line in established.splitlines():
         fields = line.split()

@@ -1,0 +1,34 @@
+"""Straight lines through measurements, with their error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Line:
+    """A least-squares line ``base + slope * x``; ``stderr`` is the slope's standard error, in the slope's unit."""
+
+    base: float
+    slope: float
+    stderr: float
+
+    def at(self, x: float) -> float:
+        return self.base + self.slope * x
+
+
+def line(xs: Sequence[float], ys: Sequence[float]) -> Line:
+    """Raises ValueError for less than three points, which have no standard error, or when all ``xs`` are the same."""
+    count = len(xs)
+    if count < 3 or count != len(ys):
+        raise ValueError("a line with an error needs three points")
+    middle, level = sum(xs) / count, sum(ys) / count
+    spread = sum((x - middle) ** 2 for x in xs)
+    if spread == 0:
+        raise ValueError("a line needs different points")
+    slope = sum((x - middle) * (y - level) for x, y in zip(xs, ys, strict=True)) / spread
+    base = level - slope * middle
+    rest = sum((y - base - slope * x) ** 2 for x, y in zip(xs, ys, strict=True))
+    return Line(base, slope, math.sqrt(rest / (count - 2) / spread))

@@ -1,0 +1,112 @@
+"""The Kubernetes HorizontalPodAutoscaler as a function of what it sees.
+
+Sources: kubernetes.io, "Horizontal Pod Autoscaling" (algorithm details, scaling policies, stabilization window), and for
+what the page leaves open the controller itself (kubernetes/kubernetes, pkg/controller/podautoscaler). Standard library only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+
+from pytest_lkagents.capacity.scaling import DISABLED, MIN, PERCENT, Rules, Scaling
+
+# Replicas are whole numbers: what floating point adds to a quotient must not cost one more.
+TINY = 1e-9
+
+
+@dataclass(frozen=True)
+class Seen:
+    """``measured`` replicas have ``mean_load`` on average; ``unready`` ones have no metric yet (they start, or have not been
+    ready for a whole period of the metric). Replicas that are being removed do not count."""
+
+    mean_load: float
+    measured: int
+    unready: int = 0
+
+
+def recommended(current: int, seen: Seen, target: float, tolerance_up: float = 0.1, tolerance_down: float = 0.1) -> int:
+    """Replicas that would bring the mean load to ``target``: ceil(measured * load / target), or ``current`` where the
+    ratio is near 1 or there is nothing to judge by. On the way up, unready replicas count as idle."""
+    if not seen.measured:
+        return current
+    ratio, counted = seen.mean_load / target, seen.measured
+    if seen.unready and ratio > 1:
+        counted += seen.unready
+        ratio *= seen.measured / counted
+        if ratio < 1:  # once those are ready there will be enough
+            return current
+    if -tolerance_down - TINY <= ratio - 1 <= tolerance_up + TINY:
+        return current
+    wanted = math.ceil(ratio * counted - TINY)
+    return max(wanted, current) if ratio > 1 else min(wanted, current)
+
+
+class Autoscaler:
+    """One HorizontalPodAutoscaler: remembers what it recommended and changed, no further back than its windows."""
+
+    def __init__(self, scaling: Scaling, replicas: int) -> None:
+        """``replicas``: how many there are when it begins to look. Raises ValueError without a target."""
+        if scaling.target is None:
+            raise ValueError("no autoscaler: there is no target")
+        self._scaling, self._target = scaling, scaling.target
+        # The number that it finds counts as its first recommendation, so that it does not begin by removing.
+        self._recommended = deque([(0.0, replicas)])
+        self._added: deque[tuple[float, int]] = deque()
+        self._removed: deque[tuple[float, int]] = deque()
+
+    def decide(self, now: float, current: int, seen: Seen) -> int:
+        """The number of replicas wanted at ``now`` (seconds, not before the last call's)."""
+        scaling = self._scaling
+        if not scaling.min_replicas <= current <= scaling.max_replicas:
+            return min(max(current, scaling.min_replicas), scaling.max_replicas)
+        desired = recommended(current, seen, self._target, scaling.up.tolerance, scaling.down.tolerance)
+        wanted = self._limited(now, current, self._stabilized(now, current, desired))
+        if wanted > current:
+            self._added.append((now, wanted - current))
+        elif wanted < current:
+            self._removed.append((now, current - wanted))
+        return wanted
+
+    def _stabilized(self, now: float, current: int, desired: int) -> int:
+        """On the way up the lowest, on the way down the highest recommendation of the window."""
+        up = desired >= current
+        window = self._scaling.up.stabilization_s if up else self._scaling.down.stabilization_s
+        recent = [count for when, count in self._recommended if when > now - window]
+        longest = max(self._scaling.up.stabilization_s, self._scaling.down.stabilization_s)
+        _forget(self._recommended, now - longest)
+        self._recommended.append((now, desired))
+        return min([desired, *recent]) if up else max([desired, *recent])
+
+    def _limited(self, now: float, current: int, wanted: int) -> int:
+        """No faster than the policies allow, and within minimum and maximum."""
+        scaling = self._scaling
+        if wanted > current:
+            limit = max(current, _limit(scaling.up, self._added, now, current, up=True))
+            return min(wanted, limit, scaling.max_replicas)
+        if wanted < current:
+            limit = min(current, _limit(scaling.down, self._removed, now, current, up=False))
+            return max(wanted, limit, scaling.min_replicas)
+        return current
+
+
+def _limit(rules: Rules, changes: deque[tuple[float, int]], now: float, current: int, *, up: bool) -> int:
+    """How far the policies let the number go. Each starts from the number at the beginning of its own period; a percentage
+    is rounded in favour of a change, as the page's example does (10 % of 72 are 8)."""
+    if rules.select == DISABLED:
+        return current
+    _forget(changes, now - max(policy.period_s for policy in rules.policies))
+    sign = 1 if up else -1
+    steps = []
+    for policy in rules.policies:
+        already = sum(count for when, count in changes if when > now - policy.period_s)
+        began = current - sign * already
+        step = math.ceil(began * policy.value / 100 - TINY) if policy.kind == PERCENT else policy.value
+        steps.append(step - already)
+    return current + sign * (min(steps) if rules.select == MIN else max(steps))
+
+
+def _forget(entries: deque[tuple[float, int]], before: float) -> None:
+    while entries and entries[0][0] <= before:
+        entries.popleft()

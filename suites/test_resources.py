@@ -1,0 +1,165 @@
+"""Section "Memory and CPU": what a call costs, and what its user hears while others are served."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, check
+from pytest_lkagents.stage import Stage
+
+from . import leftovers
+from .crowds import BOUNDS, LoadTest, bounds_broken
+
+# The guide's starting rule: 4 cores and 8 GB for every 25 concurrent sessions.
+RULE_CORES = 4 / 25
+RULE_BYTES = 8_000_000_000 // 25
+# The guide's load test: 30 agents, about 3.8 cores and 2.8 GB.
+GUIDE = {"agents": 30, "cores_per_agent": round(3.8 / 30, 3), "memory_per_agent_bytes": 2_800_000_000 // 30}
+IDLE_SECONDS = 3.0
+
+
+@check(
+    "resources.idle",
+    INFO,
+    section="Memory and CPU",
+    why="What a worker without a call uses is what every replica costs.",
+    roles=("shared",),
+    order=1,
+)
+def test_idle(lk_stage: Stage, lk_evidence: Evidence) -> None:
+    """What a worker without a call uses.
+
+    Once the last job has ended, the worker's CPU time and memory are read twice, 3 s apart. Memory is what nobody can
+    take back without ending a process: anonymous and shared memory as the engine counts it, no cached files (with
+    `--lk-command`: the processes' proportional set size). The values are recorded, nothing is judged; a worker that
+    does not come to rest within 60 s is an error.
+    """
+    worker = lk_stage.worker("shared")
+    lk_stage.wait_idle(worker)
+    first = worker.usage()
+    time.sleep(IDLE_SECONDS)
+    last = worker.usage()
+    cores = (last.cpu_s - first.cpu_s) / (last.at - first.at)
+    lk_evidence["cores"], lk_evidence["memory_bytes"] = round(cores, 4), last.memory_bytes
+    lk_evidence["processes"] = len(worker.snapshot().living())
+    lk_evidence.summary = f"{last.memory_bytes / 1e6:.0f} MB and {cores:.3f} cores in {lk_evidence['processes']} processes"
+
+
+@check(
+    "resources.within-ceilings",
+    MUST,
+    profile="full",
+    section="Memory and CPU",
+    why="A worker that needs more per call than planned for is killed for its memory, or starves all its calls.",
+    remedy="find what the job keeps (models per job instead of per process, recordings); or raise the ceiling and the limits",
+    roles=("crowded",),
+    seconds=400,
+    order=3,
+)
+def test_within_ceilings(lk_stage: Stage, lk_evidence: Evidence, loaded: Callable[[], LoadTest]) -> None:
+    """Each of several calls stays within the declared ceilings, or else within the guide's rule for memory (then a SHOULD).
+
+    A worker (1 core, or `--lk-cpus`) is measured at rest for 4 s, then with `--lk-sessions` (default 4) calls for 20 s,
+    beginning 4 s after the last one came; CPU and memory are read twice a second. The difference of the means, divided
+    by the calls that were served, may be at most `lk_max_cpu_per_session` (judged only if declared) and
+    `lk_max_memory_per_session`, or else 320 MB, the guide's rule of 8 GB for 25 sessions. What exceeds the rule
+    alone is a SHOULD. Skipped if no call is served; an error if this machine or the simulated users are short of CPU.
+    """
+    settings = lk_stage.settings
+    declared = settings.max_cpu_per_session is not None or settings.max_memory_per_session is not None
+    if not declared:
+        lk_evidence.severity = SHOULD
+    cores = settings.max_cpu_per_session or RULE_CORES
+    memory = settings.max_memory_per_session or RULE_BYTES
+    seen = loaded()
+    lk_evidence["ceilings"] = {"declared": declared, "cores_per_session": cores, "memory_per_session_bytes": memory}
+    lk_evidence["guide"] = GUIDE
+    lk_evidence.update(seen.evidence())
+    found = f"{seen.cores_per_session:.3f} cores and {seen.memory_per_session / 1e6:.0f} MB per call"
+    wrong = []
+    above = seen.cores_per_session > cores
+    # The rule's cores are those of whoever wrote it: where nobody declared what a call may use of *these*, it is only said.
+    if above and settings.max_cpu_per_session is not None:
+        wrong.append(f"{seen.cores_per_session:.3f} cores (at most {cores:.3g})")
+    if seen.memory_per_session > memory:
+        wrong.append(f"{seen.memory_per_session / 1e6:.0f} MB (at most {memory / 1e6:.0f})")
+    # What nobody declared is the guide's rule, which binds nobody.
+    over_declared = (above and settings.max_cpu_per_session is not None) or (
+        seen.memory_per_session > memory and settings.max_memory_per_session is not None
+    )
+    if wrong and not over_declared:
+        lk_evidence.severity = SHOULD
+    assert not wrong, f"a call uses {' and '.join(wrong)}, with {seen.loaded.sessions} calls"
+    rule = (
+        f" ({'more than' if above else 'within'} the guide's rule of 0.16 cores)"
+        if settings.max_cpu_per_session is None
+        else ""
+    )
+    lk_evidence.summary = f"{found} with {seen.loaded.sessions} calls{rule}"
+
+
+@check(
+    "resources.quality-of-service",
+    MUST,
+    profile="full",
+    section="Memory and CPU",
+    why="A worker can serve all its calls and yet none of them well.",
+    remedy="give the worker more CPU or fewer calls (a lower load threshold), keep blocking work out of the event loop",
+    roles=("crowded",),
+    seconds=400,
+    order=3,
+)
+def test_quality_of_service(lk_stage: Stage, lk_evidence: Evidence, loaded: Callable[[], LoadTest]) -> None:
+    """Beside other calls, a user's call starts soon and sounds whole.
+
+    In the load test of `resources.within-ceilings` the first caller also listens. Its agent must come within 10 s and
+    be heard within 15 s; during the 20 s that all calls last, an agent that talks without pauses may have no hole above
+    2 s, at most 5 % of the sound may be concealed, and the mean jitter may be 30 ms at most, the usual limit for voice.
+    No other user may wait more than 10 s for an agent. What a silent agent cannot show is not judged; skipped if no
+    call is served, and an error if this machine or the simulated users are short of CPU.
+    """
+    seen = loaded()
+    quality = seen.loaded.quality
+    assert quality is not None
+    lk_evidence["sessions"] = seen.loaded.sessions
+    lk_evidence.update(seen.loaded.evidence()["quality"])
+    lk_evidence["agents_came_after_s"] = seen.agents_after_s
+    lk_evidence["bounds"] = {name: bound for name, bound, _ in BOUNDS}
+    wrong = bounds_broken(quality)
+    late = max(seen.agents_after_s, default=0.0)
+    if late > BOUNDS[0][1]:
+        wrong.append(f"one of the other users waited {late:.1f} s for an agent")
+    assert not wrong, f"beside {seen.loaded.sessions - 1} other calls: {'; '.join(wrong)}"
+    heard = "packets only" if quality.longest_silence_s is None else f"longest silence {quality.longest_silence_s:.2f} s"
+    share = "" if quality.concealed_share is None else f", {quality.concealed_share:.1%} concealed"
+    lk_evidence.summary = f"beside {seen.loaded.sessions - 1} other calls: agent after {quality.agent_s:.1f} s, {heard}{share}"
+
+
+@check(
+    "resources.no-growth",
+    SHOULD,
+    profile="full",
+    section="Memory and CPU",
+    why="A worker that grows with every call is killed for its memory after some hundred of them, with the calls it has.",
+    remedy="keep nothing per call in the worker's own process; look for caches, handlers and tasks that stay",
+    roles=("tidy",),
+    seconds=600,
+)
+def test_no_growth(lk_evidence: Evidence, tidied: Callable[[], leftovers.Leftovers]) -> None:
+    """Over 30 short calls the worker's memory does not grow.
+
+    After a first pair of calls as warm-up, 15 pairs of short calls are placed, and after each pair the worker is given
+    up to 12 s to rest; then the anonymous, shared and swapped memory of those processes that live all the time is read.
+    A straight line is laid through the 16 readings: its slope less two standard errors may be at most 1 MB per call
+    (with 1000 calls between two rollouts that is a gigabyte). Skipped with `--lk-command` or if calls are not served.
+    """
+    seen = tidied()
+    found = seen.trends()["memory_bytes"]
+    calls = seen.rests[-1].calls - seen.rests[0].calls
+    lk_evidence["calls"], lk_evidence["memory_bytes"] = calls, found.evidence()
+    lk_evidence["confidence_95_bytes"] = [round(found.slope - 2 * found.stderr), round(found.slope + 2 * found.stderr)]
+    lk_evidence["limit_bytes_per_call"] = leftovers.MOST_BYTES
+    grows = f"{found.slope / 1e6:+.2f} MB per call over {calls} calls (standard error {found.stderr / 1e6:.2f})"
+    assert not found.exceeds(leftovers.MOST_BYTES), f"its memory grows by {grows}"
+    lk_evidence.summary = f"memory {grows}"

@@ -1,0 +1,55 @@
+"""The capacity card's arithmetic; that it is measured rightly is shown by tests/test_workers.py."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_lkagents.capacity import card
+from pytest_lkagents.capacity.card import Step
+from pytest_lkagents.capacity.fit import line
+
+MB = 1_000_000
+
+
+def levels(count: int) -> list[Step]:
+    return [Step(number, 0.02 + 0.1 * number, (200 + 90 * number) * MB) for number in range(count)]
+
+
+def make(steps: list[Step], gave_way: str = "threshold", threshold: float | None = 0.75) -> card.Card:
+    return card.make(steps, gave_way, "", limit_cores=1.0, limit_bytes=None, threshold=threshold)
+
+
+def test_a_line_and_its_error() -> None:
+    exact = line([0, 1, 2, 3], [1, 3, 5, 7])
+    assert (exact.base, exact.slope, exact.stderr) == (1, 2, 0)
+    # Residuals 0.5, -0.5, -0.5, 0.5 about the same line: sqrt(1 / 2 / 5).
+    assert line([0, 1, 2, 3], [1.5, 2.5, 4.5, 7.5]).stderr == pytest.approx(0.3162, abs=1e-4)
+
+
+@pytest.mark.parametrize("xs", [[1, 2], [2, 2, 2]])
+def test_a_line_needs_three_different_points(xs: list[float]) -> None:
+    with pytest.raises(ValueError, match="line"):
+        line(xs, xs)
+
+
+def test_the_card_of_a_worker_that_refuses_the_eighth_call() -> None:
+    made = make(levels(8))
+    assert made.sessions == 7
+    assert made.suggested_cores == 1.0  # 0.72 with a quarter on top
+    assert made.suggested_bytes == 1088 * MB  # 830 MB with a quarter on top, in steps of 64 MB
+    assert made.scale_up == 0.5
+    assert made.sessions_at_scale_up == 4
+    assert made.replicas(10) == 3
+    assert made.evidence()["replicas_for_calls"] == {"10": 3, "50": 13, "100": 25, "500": 125}
+
+
+def test_what_was_not_reached_is_said() -> None:
+    text = "\n".join(make(levels(4), "bound", None).lines())
+    assert "3 or more" in text
+    assert "threshold was not met" in text
+
+
+def test_a_worker_for_one_call_still_has_one() -> None:
+    made = make([*levels(2), Step(1, 0.13, 291 * MB)])
+    assert made.sessions_at_scale_up == 1
+    assert made.replicas(10) == 10
