@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,17 +52,20 @@ class WorkerFault(Exception):
 class Evidence(dict[str, Any]):
     """What a check measured: JSON data, units in the key names (``_s``, ``_bytes``, ``_cores``).
 
-    ``summary`` is the line of the verdict table when the check passes.
+    ``summary`` is the line of the verdict table when the check passes; ``severity`` is the check's own, unless what it
+    is judged against is not binding here.
     """
 
     summary: str | None = None
+    severity: str | None = None
 
 
 @dataclass(frozen=True)
 class Check:
     """``profile`` is the smallest profile that includes the check; ``roles`` are the workers that it needs
     (see roles.py), which are started ahead of time; ``seconds`` is its own time limit; checks with a higher
-    ``order`` run later; ``setting`` names one that asks for the check whatever the profile."""
+    ``order`` run later; ``setting`` names one that asks for the check whatever the profile; ``measured`` says, in
+    Markdown, how it comes to its result."""
 
     id: str
     severity: str
@@ -74,6 +78,7 @@ class Check:
     seconds: float
     order: int
     setting: str
+    measured: str = ""
 
     @property
     def suite(self) -> str:
@@ -100,7 +105,7 @@ def check(
     order: int = 0,
     setting: str = "",
 ) -> Callable[[Function], Function]:
-    """Make a test function the check ``id``; its docstring's first line is the promise in words.
+    """Make a test function the check ``id``; its docstring's first line is the promise in words, the rest how it is measured.
 
     ``section`` names the section of the guide "Deploying to production". Raises ValueError for an id that is not
     ``section.name``, an unknown severity or an unknown profile.
@@ -113,8 +118,8 @@ def check(
         raise ValueError(f"{id}: unknown profile {profile!r}")
 
     def decorate(function: Function) -> Function:
-        title = (function.__doc__ or id).strip().splitlines()[0]
-        made = Check(id, severity, profile, title, section, why, remedy, roles, seconds, order, setting)
+        title, _, measured = inspect.cleandoc(function.__doc__ or id).partition("\n")
+        made = Check(id, severity, profile, title, section, why, remedy, roles, seconds, order, setting, measured.strip())
         marked: Function = pytest.mark.timeout(seconds)(function)
         marked.__lk_check__ = made  # type: ignore[attr-defined]
         return marked

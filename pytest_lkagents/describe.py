@@ -14,9 +14,12 @@ from pytest_lkagents.checks import StageError, WorkerFault
 from pytest_lkagents.secrets import Redactor
 from pytest_lkagents.server.base import Server
 from pytest_lkagents.settings import Settings
-from pytest_lkagents.verdict import Subject
+from pytest_lkagents.verdict import Lane, Subject
 from pytest_lkagents.wire.tap import Tap
 from pytest_lkagents.worker.base import Worker
+
+# Job statuses after which there is no more call.
+OVER = ("success", "failed")
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -58,6 +61,42 @@ def stage(settings: Settings, server: Server | None, client: DockerClient | None
         "cpus": settings.cpus or os.cpu_count(),
         "memory_bytes": settings.memory_bytes or psutil.virtual_memory().total,
     }
+
+
+def lanes(taps: Iterable[Tap]) -> list[Lane]:
+    """The workers' lives, by name, as far as their connections tell; those that never connected have none."""
+    known = [tap for tap in taps if tap.transcript.entries()]
+    began = min((tap.transcript.started for tap in known), default=0.0)
+    return [_lane(tap, began) for tap in known]
+
+
+def _lane(tap: Tap, began: float) -> Lane:
+    transcript = tap.transcript
+    until = max(entry.at for entry in transcript.entries())
+
+    def span(start: float, end: float | None) -> tuple[float, float]:
+        return round(start - began, 2), round((until if end is None else end) - began, 2)
+
+    statuses = transcript.statuses()
+    full, since = [], None
+    for status in statuses:
+        if status.full and since is None:
+            since = status.at
+        elif not status.full and status.has_status and since is not None:
+            full.append(span(since, status.at))
+            since = None
+    if since is not None:
+        full.append(span(since, None))
+    ended = {entry.data.get("job_id"): entry.at for entry in transcript.entries("job") if entry.data.get("status") in OVER}
+    taken = [question for question in transcript.questions() if question.assigned is not None]
+    return Lane(
+        tap.name,
+        [span(known.registered, known.closed) for known in transcript.registrations()],
+        full,
+        [span(question.assigned or 0.0, ended.get(question.job_id)) for question in taken],
+        [(round(status.at - began, 2), round(status.load, 3)) for status in statuses],
+        [(round(entry.at - began, 2), str(entry.data.get("act"))) for entry in transcript.entries("act")],
+    )
 
 
 def keep_transcripts(taps: Iterable[Tap], folder: Path, redactor: Redactor) -> None:

@@ -6,18 +6,16 @@ import datetime as dt
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
 import pytest
 
 from pytest_lkagents.checks import Check, Evidence, NotJudgeable, StageError, Waiver, WorkerFault
+from pytest_lkagents.report import terminal
 from pytest_lkagents.secrets import Redactor
 from pytest_lkagents.verdict import ERROR, FAIL, MUST, PASS, SKIP, WAIVED, CheckResult
 
 # The check that answers for a worker which never gets as far as the others need it.
 GATE = "registration.registers"
-# What a failure shows of the wire; the verdict has more, and --lk-report all of it.
-TRANSCRIPT_LINES = 12
 
 
 def judge(check: Check, error: BaseException | None, evidence: Evidence, seconds: float) -> CheckResult:
@@ -25,13 +23,14 @@ def judge(check: Check, error: BaseException | None, evidence: Evidence, seconds
     status, summary = _status(check, error, evidence)
     return CheckResult(
         check.id,
-        check.severity,
+        evidence.severity or check.severity,
         status,
         summary,
         seconds,
         dict(evidence),
         check.remedy or None,
         check.doc,
+        check.why or None,
     )
 
 
@@ -74,9 +73,11 @@ def redacted(result: CheckResult, redactor: Redactor) -> CheckResult:
     return CheckResult(**json.loads(json.dumps(redactor.data(asdict(result)), default=str)))
 
 
-def present(report: pytest.TestReport, result: CheckResult, *, strict: bool, where: tuple[str, int | None, str]) -> None:
+def present(
+    report: pytest.TestReport, result: CheckResult, *, strict: bool, where: tuple[str, int | None, str], command: str
+) -> None:
     """Make pytest's report say the same: what is not binding is shown as an expected failure, what could not be
-    judged for lack of something as a skip."""
+    judged for lack of something as a skip. ``command``: what was typed, without what selects checks."""
     if result.status == PASS:
         return
     if result.status == SKIP:
@@ -88,23 +89,4 @@ def present(report: pytest.TestReport, result: CheckResult, *, strict: bool, whe
         report.wasxfail = f"{result.severity} {result.summary}"
     else:
         report.outcome = "failed"
-    report.longrepr = explain(result)
-
-
-def explain(result: CheckResult) -> str:
-    """A few lines instead of a traceback: what was promised and seen, and how to mend it."""
-    head = f"{result.id} ({result.severity}): " + ("could not be judged: " if result.status == ERROR else "")
-    lines = [head + result.summary]
-    details: Any = result.evidence.get("details")
-    if details:
-        lines += ["", str(details)]
-    for name, value in result.evidence.items():
-        if name == "transcript" and isinstance(value, list):
-            shown = value if len(value) <= TRANSCRIPT_LINES else [*value[:TRANSCRIPT_LINES], "..."]
-            lines += ["  transcript:", *(f"    {line}" for line in shown)]
-        elif name != "details":
-            lines.append(f"  {name}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"[:1000])
-    if result.status != ERROR:
-        lines += [f"remedy: {result.remedy}"] if result.remedy else []
-        lines += [f"see: {result.doc}"] if result.doc else []
-    return "\n".join(lines)
+    report.longrepr = "\n".join([*terminal.explain(result), f"again: {command} --lk-suite {result.id}"])

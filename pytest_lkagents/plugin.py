@@ -34,14 +34,15 @@ from pytest_lkagents.fixtures import (
 from pytest_lkagents.outcomes import GATE, judge, present, redacted, waived
 from pytest_lkagents.roles import ROLES
 from pytest_lkagents.secrets import Redactor, looks_secret
-from pytest_lkagents.settings import Settings, SettingsError
-from pytest_lkagents.verdict import ERROR, FAIL, PASS, CheckResult, Subject, Verdict
+from pytest_lkagents.settings import TRACES, Settings, SettingsError
+from pytest_lkagents.verdict import ERROR, FAIL, PASS, CheckResult, Lane, Subject, Verdict
 
 __all__ = ["lk_caller", "lk_evidence", "lk_server", "lk_settings", "lk_stage", "lk_wire", "lk_worker"]
 
 # From this order on a check looks at what all others left.
 LAST = 9
 GATHERED = pytest.StashKey["Gathered"]()
+COMMAND = pytest.StashKey[str]()
 
 
 class Gathered:
@@ -53,6 +54,8 @@ class Gathered:
         self.facts: dict[str, Any] = {}
         self.broken: str | None = None
         self.verdict: Verdict | None = None
+        # What got worse since --lk-baseline; None: there is none.
+        self.worse: list[str] | None = None
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         result: dict[str, Any] | None = getattr(report, "lkagents", None)
@@ -99,11 +102,16 @@ def pytest_configure(config: pytest.Config) -> None:
         redactor.add(name, value)
     config.stash[SETTINGS] = settings
     config.stash[REDACTOR] = redactor
+    config.stash[COMMAND] = redactor.text(options.retyped(config))
     config.stash[STAGE] = StageHolder(settings, redactor)
     config.stash[GATHERED] = Gathered()
     config.pluginmanager.register(config.stash[GATHERED], "lkagents-results")
     if settings.suites and not settings.active:
-        raise pytest.UsageError("--lk-suite: nothing to judge; give --lk-image or --lk-command too")
+        raise pytest.UsageError("--lk-suite: nothing to judge; give --lk-image, --lk-command or --lk-manifests too")
+    if settings.manifests:
+        _require_manifests(settings)
+    elif settings.traces or settings.calls is not None:
+        raise pytest.UsageError("--lk-traces, --lk-calls: nothing to simulate; give --lk-manifests too")
     if settings.command and _uses_xdist(config):
         raise pytest.UsageError(
             "--lk-command: workers of several test processes would want the same ports; leave -n away (-n 0)"
@@ -112,6 +120,49 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("--lk-from: nothing replaces it; give --lk-image too")
     if settings.active:
         _select_packaged(config, settings)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """From here on a line per check."""
+    config = session.config
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if not config.stash[SETTINGS].active or reporter is None or config.get_verbosity() or config.getoption("collectonly"):
+        return
+    if _uses_xdist(config):
+        return  # in several processes at once
+    from pytest_lkagents.progress import Progress
+
+    found = [check.id for item in session.items if (check := check_of(item)) is not None]
+    if found:
+        config.pluginmanager.register(Progress(reporter, found), "lkagents-progress")
+
+
+# What judges deployment files.
+FILES = {"manifests", "autoscaling"}
+
+
+def _require_manifests(settings: Settings) -> None:
+    """Raises UsageError where the files cannot be judged."""
+    import importlib.util
+
+    for package in ("yaml", "simpy"):
+        if importlib.util.find_spec(package) is None:
+            raise pytest.UsageError(f"--lk-manifests needs {package}: pip install 'pytest-lkagents[manifests]'")
+    from pytest_lkagents.capacity.csv_trace import read_rows
+    from pytest_lkagents.manifests.load import find
+
+    for path in settings.manifests:
+        if path != "-" and not find(Path(path)):
+            raise pytest.UsageError(
+                f"--lk-manifests: {path!r} holds no deployment file (*.yaml, *.json, *.toml, Dockerfile); name another folder"
+            )
+    for name in settings.traces:
+        if name not in TRACES:
+            try:
+                read_rows(Path(name))
+            except ValueError as error:
+                raise pytest.UsageError(f"--lk-traces: {error}") from None
 
 
 def _command_secrets(settings: Settings) -> list[tuple[str, str]]:
@@ -135,10 +186,18 @@ def _select_packaged(config: pytest.Config, settings: Settings) -> None:
     wanted = {name.partition(".")[0] for name in settings.suites}
     for name in sorted(wanted - set(suites)):
         raise pytest.UsageError(f"--lk-suite: no packaged suite {name!r}; there are {', '.join(suites)}")
+    for name in sorted(wanted & FILES if not settings.manifests else ()):
+        raise pytest.UsageError(f"--lk-suite: the suite {name} judges files; give --lk-manifests too")
+    if not settings.has_worker:
+        for name in sorted(wanted - FILES):
+            raise pytest.UsageError(f"--lk-suite: {name!r} judges a worker; give --lk-image or --lk-command too")
+        wanted = wanted or FILES
     own_paths = config.args_source == pytest.Config.ArgsSource.ARGS
     if own_paths and not wanted:
         return
-    wanted |= {GATE.partition(".")[0]} if wanted else set(suites)
+    if settings.has_worker:
+        wanted |= {GATE.partition(".")[0]} if wanted else set(suites)
+        wanted = wanted | FILES if settings.manifests else wanted - FILES
     # The files one by one: a folder would be subject to the user's norecursedirs and python_files.
     chosen = [str(path) for name, path in suites.items() if name in wanted]
     config.args[:] = [*config.args, *chosen] if own_paths else chosen
@@ -162,6 +221,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 def _require(settings: Settings) -> None:
     """Raises StageError or CommandError if what was asked for is not there."""
+    if not settings.has_worker:
+        return
     from pytest_lkagents import engine
     from pytest_lkagents.command_line import find_program
     from pytest_lkagents.server import choose
@@ -189,7 +250,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     checks = {item: found for item in items if (found := check_of(item)) is not None}
     _reject_unknown(settings, {found.id for found in checks.values()}, config)
-    chosen = [item for item in items if item not in checks or _chosen(checks[item], settings)]
+    small = {found.suite for found in checks.values() if found.included_in(settings.profile)}
+    chosen = [item for item in items if item not in checks or _chosen(checks[item], settings, small)]
     if len(chosen) < len(items):
         config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
     chosen.sort(key=lambda item: _rank(checks[item], settings) if item in checks else (0, 0))
@@ -215,9 +277,18 @@ def _rank(check: Check, settings: Settings) -> tuple[int, int]:
     return (max((list(ROLES).index(role) for role in check.roles), default=0), check.order)
 
 
-def _chosen(check: Check, settings: Settings) -> bool:
+def _chosen(check: Check, settings: Settings, small: set[str]) -> bool:
+    """``small`` are the suites with a check in the profile."""
     if check.id in settings.suites:
         return True  # asked for by name, whatever the profile
+    if check.suite in FILES:
+        # By their own option, with whatever else is judged; of those named, only what is named.
+        named = [name for name in settings.suites if name.partition(".")[0] in FILES]
+        return bool(settings.manifests) and (check.suite in named if named else check.included_in(settings.profile))
+    if check.suite in settings.suites and check.suite not in small:
+        return True  # so is a suite that is not in the profile at all, such as capacity
+    if check.suite not in packaged_suites():
+        return check.included_in(settings.profile)  # the user's own, whose file was named
     if settings.suites and check.suite not in settings.suites and check.id != GATE:
         return False
     # An option that only one check looks at is a wish for that check.
@@ -285,8 +356,10 @@ def pytest_runtest_makereport(
         evidence = item.stash.get(EVIDENCE, Evidence())
         result = judge(check, error, evidence, call.duration)
         result = redacted(waived(result, settings.waivers, dt.date.today()), redactor)
-        present(report, result, strict=settings.strict, where=item.location)
+        present(report, result, strict=settings.strict, where=item.location, command=item.config.stash[COMMAND])
         report.lkagents = asdict(result)  # type: ignore[attr-defined]
+        # For --junit-xml, which reads them from the report of the teardown.
+        item.user_properties += [(f"lk_{name}", getattr(result, name)) for name in ("id", "severity", "status", "summary")]
     _hide_secrets(report, redactor)
     return report
 
@@ -318,7 +391,8 @@ def _merge(gathered: Gathered, facts: dict[str, Any]) -> None:
         **gathered.facts.get("subject", {}),
         **{k: v for k, v in facts.get("subject", {}).items() if v is not None},
     }
-    gathered.facts = {**gathered.facts, **facts, "floor_s": floor, "subject": subject}
+    lanes = [*gathered.facts.get("lanes", ()), *facts.get("lanes", ())]
+    gathered.facts = {**gathered.facts, **facts, "floor_s": floor, "subject": subject, "lanes": lanes}
 
 
 def _facts(config: pytest.Config) -> dict[str, Any]:
@@ -326,7 +400,12 @@ def _facts(config: pytest.Config) -> dict[str, Any]:
     if stage is None:
         return {}
     try:
-        return {"subject": asdict(stage.subject()), "stage": stage.facts(), "floor_s": stage.ledger.floor()}
+        return {
+            "subject": asdict(stage.subject()),
+            "stage": stage.facts(),
+            "floor_s": stage.ledger.floor(),
+            "lanes": [asdict(lane) for lane in stage.lanes()] if config.stash[SETTINGS].report_dir is not None else [],
+        }
     except Exception as error:  # the engine may be gone by now; the results are not
         return {"stage": {"engine": f"gone: {type(error).__name__}"}}
 
@@ -357,7 +436,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def _conclude(config: pytest.Config) -> Verdict:
     settings, gathered = config.stash[SETTINGS], config.stash[GATHERED]
     redactor = config.stash[REDACTOR]
-    known = Subject("image", settings.image) if settings.image is not None else Subject("command", settings.command_text)
+    if settings.image is not None:
+        known = Subject("image", settings.image)
+    elif settings.command:
+        known = Subject("command", settings.command_text)
+    else:
+        known = Subject("pod", ", ".join(settings.manifests))  # what the files make
     subject = Subject(**redactor.data({**asdict(known), **gathered.facts.get("subject", {})}))
     verdict = Verdict(
         settings.profile,
@@ -368,16 +452,37 @@ def _conclude(config: pytest.Config) -> Verdict:
         tuple(gathered.results.values()),
         settings.strict,
         gathered.broken,
+        config.stash[COMMAND],
+        tuple(Lane(**lane) for lane in redactor.data(gathered.facts.get("lanes", []))),
     )
     gathered.verdict = verdict
+    if settings.baseline is not None:
+        from pytest_lkagents.report import baseline
+
+        gathered.worse = baseline.worse(settings.baseline, verdict)
+    try:
+        _write_reports(verdict, settings, gathered.worse)
+    except OSError as error:
+        gathered.broken = f"cannot write {error.filename}: {error.strerror}"
+    return verdict
+
+
+def _write_reports(verdict: Verdict, settings: Settings, worse: list[str] | None) -> None:
+    """Raises OSError."""
     if settings.json_path is not None:
         from pytest_lkagents.report import json_file
 
-        try:
-            json_file.write(verdict, settings.json_path)
-        except OSError as error:
-            gathered.broken = f"--lk-json: cannot write {settings.json_path}: {error.strerror}"
-    return verdict
+        json_file.write(verdict, settings.json_path)
+    if settings.report_dir is not None:
+        from pytest_lkagents.report import markdown, page
+
+        page.write(verdict, settings.report_dir, worse)
+        markdown.write(verdict, settings.report_dir / "summary.md")
+    # GitHub's own: what is written there is shown on the page of the run.
+    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        from pytest_lkagents.report import markdown
+
+        markdown.write(verdict, Path(summary), append=True)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -391,7 +496,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     def write_line(line: str, colour: str | None) -> None:
         terminalreporter.write_line(line, **({colour: True} if colour else {}))
 
-    terminal.show(gathered.verdict, write_line, terminalreporter._tw.fullwidth)
+    whole = not config.pluginmanager.has_plugin("lkagents-progress") and config.get_verbosity() >= 0
+    terminal.show(gathered.verdict, write_line, terminalreporter._tw.fullwidth, whole=whole)
+    if gathered.worse is not None:
+        terminalreporter.write_line(
+            f"since {config.stash[SETTINGS].baseline_path}:{'' if gathered.worse else ' nothing got worse'}"
+        )
+        for line in gathered.worse:
+            terminalreporter.write_line(f"  {line}", yellow=True)
     if gathered.broken:
         terminalreporter.write_line(f"not complete: {gathered.broken}", red=True)
 

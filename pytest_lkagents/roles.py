@@ -13,7 +13,7 @@ class Role:
     """How a worker is put on the stage. ``registered``: ready for use only once it has registered; ``beside``: the role
     on whose server it is; ``cpus``: its limit in cores where the user sets none; ``old``: of the image that is replaced
     (--lk-from) where one is given; ``after``: the role whose worker it takes over, instead of one of its own, once the
-    checks of that role have passed."""
+    checks of that role have passed; ``read_only``: nothing but /tmp can be written to."""
 
     registered: bool = True
     server_up: bool = True
@@ -24,6 +24,7 @@ class Role:
     cpus: float | None = None
     old: bool = False
     after: str | None = None
+    read_only: bool = False
 
 
 def _renamed() -> dict[str, str]:
@@ -62,6 +63,9 @@ ROLES = {
     "limited": Role(),
     "culled": Role(),
     "tidy": Role(),
+    "read-only": Role(read_only=True),
+    # One core, as above: the users and the server need another one.
+    "crowded": Role(cpus=1),
     "nameless": Role(),
     "insisted": Role(),
     "unconnected": Role(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 PROBE_IMAGE = "pytest-lkagents/probe:1"
 SERVER_IMAGE = "livekit/livekit-server:v1.13.5"
 LONGEST_HOLD = 3600.0
+TRACES = ("steady", "daily", "burst")
 LOCAL_HOSTS = {"localhost", "127.0.0.1", "::1", "host.docker.internal"}
 
 
@@ -44,6 +46,9 @@ OPTIONS = (
     Option("lk_image", "image of the worker under test", metavar="IMAGE"),
     Option("lk_command", "command that starts the worker under test as a process here, without a shell", metavar="COMMAND"),
     Option("lk_from", "image that is running now and would be replaced (default: the same image)", metavar="IMAGE"),
+    Option("lk_manifests", "deployment files to judge: a file, a folder, or - for standard input", "linelist", "PATH"),
+    Option("lk_traces", "calls to simulate on them: steady, daily, burst (default: all), or a CSV file", "linelist", "TRACE"),
+    Option("lk_calls", "calls at a time to simulate on them, at the peak (default: by the files)", metavar="CALLS"),
     Option("lk_profile", f"which checks run: {', '.join(PROFILES)} (default: core)", metavar="PROFILE"),
     Option("lk_suite", "packaged suites or single checks to run, separated by commas", metavar="NAMES"),
     Option("lk_agent_name", "name under which the worker's agent is dispatched (default: as registered)", metavar="NAME"),
@@ -57,7 +62,8 @@ OPTIONS = (
     Option("lk_drain_hold", "how long a call is kept after the stop signal, such as 90s or 10m", metavar="TIME"),
     Option("lk_strict", "a SHOULD that is not met fails too", "bool"),
     Option("lk_waive", "accept a failing check: CHECK=REASON [until YYYY-MM-DD]; may be repeated", "linelist", "WAIVER"),
-    Option("lk_report", "keep what worker and server told each other in this directory", metavar="DIR"),
+    Option("lk_report", "directory for report.html, summary.md and what worker and server told each other", metavar="DIR"),
+    Option("lk_baseline", "earlier verdict (--lk-json) to compare with: says what got worse", metavar="FILE"),
     Option("lk_json", "write the verdict to this file as JSON", metavar="FILE"),
     Option("lk_allow_remote", "host of a LiveKit server elsewhere that may be called", metavar="HOST"),
     Option("lk_health", "health endpoint: optional, required or off (default: optional)", command_line=False),
@@ -65,6 +71,8 @@ OPTIONS = (
     Option("lk_health_path", "path of the health endpoint (default: /)", command_line=False),
     Option("lk_metrics_port", "port on which the worker offers metrics by intention", command_line=False),
     Option("lk_load_threshold", "load above which jobs are meant to be refused (default: not judged)", command_line=False),
+    Option("lk_max_cpu_per_session", "cores that a call may add, such as 0.16 (default: the guide's rule)", command_line=False),
+    Option("lk_max_memory_per_session", "memory that a call may add, such as 320m (default: the rule)", command_line=False),
     Option("lk_exit_timeout", "seconds a drained worker has to exit (default: 30)", command_line=False),
     Option("lk_server_image", f"image for the container server (default: {SERVER_IMAGE})", command_line=False),
     Option("lk_probe_image", f"image of the side container (default: {PROBE_IMAGE}, built)", command_line=False),
@@ -83,6 +91,9 @@ class Settings:
     command_text: str = ""
     command_dir: Path | None = None
     from_image: str | None = None
+    manifests: tuple[str, ...] = ()
+    traces: tuple[str, ...] = ()
+    calls: int | None = None
     profile: str = "core"
     suites: tuple[str, ...] = ()
     agent_name: str | None = None
@@ -96,8 +107,12 @@ class Settings:
     waivers: tuple[Waiver, ...] = ()
     json_path: Path | None = None
     report_dir: Path | None = None
+    baseline_path: Path | None = None
+    baseline: dict[str, Any] | None = None
     sessions: int = 4
     load_threshold: float | None = None
+    max_cpu_per_session: float | None = None
+    max_memory_per_session: int | None = None
     health: str = "optional"
     health_port: int | None = None
     health_path: str = "/"
@@ -107,9 +122,13 @@ class Settings:
     probe_image: str = PROBE_IMAGE
 
     @property
+    def has_worker(self) -> bool:
+        return self.image is not None or bool(self.command)
+
+    @property
     def active(self) -> bool:
         """Whether there is something to judge."""
-        return self.image is not None or bool(self.command)
+        return self.has_worker or bool(self.manifests)
 
 
 def declare(parser: pytest.Parser) -> None:
@@ -127,6 +146,24 @@ def declare(parser: pytest.Parser) -> None:
                 option.flag, dest=option.name, action=action, default=None, metavar=option.metavar, help=option.help
             )
     group.addoption("--lk-doctor", action="store_true", help="list what this machine has and lacks, then exit")
+
+
+# What selects checks or says where results go is no part of what is typed to see one check again.
+NOT_AGAIN = ("lk_suite", "lk_json", "lk_report", "lk_baseline")
+
+
+def retyped(config: pytest.Config) -> str:
+    """The options of this run as one would type them again; a variable's value is named, not shown."""
+    words = ["pytest"]
+    for option in OPTIONS:
+        value = config.getoption(option.name, None) if option.command_line else None
+        if not value or option.name in NOT_AGAIN:
+            continue
+        for one in value if isinstance(value, list) else [value]:
+            name = str(one).partition("=")[0]
+            shown = f'{name}="${name}"' if option.name == "lk_env" else shlex.quote(str(one))
+            words += [option.flag] if option.kind == "bool" else [option.flag, shown]
+    return " ".join(words)
 
 
 def read(config: pytest.Config) -> Settings:
@@ -199,12 +236,22 @@ def read(config: pytest.Config) -> Settings:
         report_dir = _path(config, report_text, origin("lk_report"))
         if not report_dir.is_dir() and (report_dir.exists() or not report_dir.parent.is_dir()):
             raise SettingsError(f"{origin('lk_report')}: {report_text!r} is no directory and cannot be made one")
+    baseline_path, baseline = None, None
+    if (baseline_text := text("lk_baseline")) is not None:
+        baseline_path = _path(config, baseline_text, origin("lk_baseline"))
+        from pytest_lkagents.report.baseline import read as read_verdict
+
+        try:
+            baseline = read_verdict(baseline_path)
+        except ValueError as error:
+            raise SettingsError(f"{origin('lk_baseline')}: {error}") from None
     health_path = text("lk_health_path") or "/"
     if not health_path.startswith("/"):
         raise SettingsError(f"lk_health_path: {health_path!r} does not start with a slash")
     command = None
     if (command_text := text("lk_command")) is not None:
         command = parse_command(command_text, origin("lk_command"), {name: source for name, (_, source) in given.items()})
+    calls = number("lk_calls", 1, None)
     defaults = Settings()
     return Settings(
         image=text("lk_image"),
@@ -212,6 +259,9 @@ def read(config: pytest.Config) -> Settings:
         command_text=command_text or "",
         command_dir=_path(config, ".", origin("lk_command")) if command else None,
         from_image=text("lk_from"),
+        manifests=_manifests(config, *given.get("lk_manifests", ([], ""))),
+        traces=_traces(config, *given.get("lk_traces", ([], ""))),
+        calls=int(calls) if calls is not None else None,
         profile=choice("lk_profile", PROFILES, defaults.profile),
         suites=tuple(name.strip() for name in (text("lk_suite") or "").split(",") if name.strip()),
         agent_name=text("lk_agent_name"),
@@ -225,7 +275,11 @@ def read(config: pytest.Config) -> Settings:
         waivers=tuple(waivers),
         json_path=json_path,
         report_dir=report_dir,
+        baseline_path=baseline_path,
+        baseline=baseline,
         sessions=int(number("lk_sessions", 1, defaults.sessions) or defaults.sessions),
+        max_cpu_per_session=number("lk_max_cpu_per_session", 0.001, None),
+        max_memory_per_session=_size(text("lk_max_memory_per_session"), "lk_max_memory_per_session", least=1024**2),
         load_threshold=number("lk_load_threshold", 0.01, None),
         health=choice("lk_health", ("optional", "required", "off"), defaults.health),
         health_port=port("lk_health_port"),
@@ -262,6 +316,36 @@ def _variable(text: str, origin: str) -> tuple[str, str]:
     if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":
         value = value[1:-1]
     return name, value
+
+
+def _manifests(config: pytest.Config, entries: list[str], origin: str) -> tuple[str, ...]:
+    """Paths that are there; "-" is standard input."""
+    found = []
+    for entry in entries:
+        if entry == "-":
+            found.append(entry)
+            continue
+        path = _path(config, entry, origin)
+        if not path.exists():
+            raise SettingsError(f"{origin}: there is no {entry!r}; name a deployment file, a folder, or - for standard input")
+        if not os.access(path, os.R_OK):
+            raise SettingsError(f"{origin}: {entry!r} cannot be read")
+        found.append(str(path))
+    return tuple(found)
+
+
+def _traces(config: pytest.Config, entries: list[str], origin: str) -> tuple[str, ...]:
+    """Kinds of traces, and paths of CSV files, as the user names them."""
+    found = []
+    for entry in (part.strip() for given in entries for part in given.split(",")):
+        if entry in TRACES:
+            found.append(entry)
+            continue
+        path = _path(config, entry, origin)
+        if not path.is_file():
+            raise SettingsError(f"{origin}: {entry!r} is neither {', '.join(TRACES)} nor a CSV file of calls")
+        found.append(str(path))
+    return tuple(found)
 
 
 def _path(config: pytest.Config, text: str, origin: str) -> Path:
@@ -304,14 +388,17 @@ def parse_command(text: str, origin: str, others: dict[str, str]) -> tuple[str, 
         raise SettingsError(f"{origin}: {error}") from None
 
 
-def _size(text: str | None, origin: str) -> int | None:
+# The engine refuses limits below 6 MB.
+LEAST_MEMORY = 6 * 1024**2
+
+
+def _size(text: str | None, origin: str, least: int = LEAST_MEMORY) -> int | None:
     if text is None:
         return None
     matched = re.match(r"^(\d+(?:\.\d+)?)\s*([kmg]?)i?b?$", text, re.IGNORECASE)
-    # The engine refuses limits below 6 MB.
     size = int(float(matched[1]) * 1024 ** ("kmg".index(matched[2].lower()) + 1 if matched[2] else 0)) if matched else 0
-    if size < 6 * 1024**2:
-        raise SettingsError(f"{origin}: {text!r} is not a size of at least 6m, such as 512m or 2g")
+    if size < least:
+        raise SettingsError(f"{origin}: {text!r} is not a size of at least {least // 1024**2}m, such as 512m or 2g")
     return size
 
 

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from pytest_lkagents import describe, engine
 from pytest_lkagents.busyness import Reading, too_busy
+from pytest_lkagents.callers import library
 from pytest_lkagents.callers.caller import Call, Caller
 from pytest_lkagents.checks import NotJudgeable, StageError, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, Ledger, poll
@@ -31,7 +32,7 @@ from pytest_lkagents.server.base import Server
 from pytest_lkagents.server.choose import connect, make_server
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.turns import Turns
-from pytest_lkagents.verdict import Subject
+from pytest_lkagents.verdict import Lane, Subject
 from pytest_lkagents.wire.model import Question
 from pytest_lkagents.wire.tap import Tap
 from pytest_lkagents.worker.base import Worker
@@ -137,6 +138,8 @@ class Stage:
         """Remove everything; safe to call twice and half opened."""
         self._closing = True
         self.loop.close()
+        # First of all that is closed: what its threads still have to say finds the interpreter at work.
+        library.dispose()
         for future in self._futures.values():
             future.cancel()
         for worker in list(self._workers):
@@ -348,7 +351,7 @@ class Stage:
         settings = self.settings
         if role.old and settings.from_image is not None:
             settings = dataclasses.replace(settings, image=settings.from_image)
-        return ImageWorker(name, settings, self.session, server, tap, self.ledger, cpus)
+        return ImageWorker(name, settings, self.session, server, tap, self.ledger, cpus, read_only=role.read_only)
 
     def _running(self) -> list[Worker]:
         return [worker for worker in self.workers() if worker.is_running]
@@ -548,6 +551,10 @@ class Stage:
         future = self._futures.get(role)
         done = future is not None and future.done() and not future.cancelled() and not future.exception()
         return future.result() if future is not None and done else None
+
+    def lanes(self) -> list[Lane]:
+        """The workers' lives, for the report."""
+        return describe.lanes(self._taps)
 
     def facts(self) -> dict[str, Any]:
         """The verdict's ``stage``."""

@@ -32,6 +32,8 @@ class CheckResult:
     evidence: dict[str, Any] = field(default_factory=dict)
     remedy: str | None = None
     doc: str | None = None
+    # For people; not part of the JSON contract.
+    why: str | None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,24 @@ class Subject:
 
 
 @dataclass(frozen=True)
+class Lane:
+    """One worker's life, for people to look at; seconds after the run began. Spans are (from, to), ``marks`` what was done to
+    its connection, ``loads`` are (time, 0 to 1)."""
+
+    name: str
+    registered: list[tuple[float, float]]
+    full: list[tuple[float, float]]
+    calls: list[tuple[float, float]]
+    loads: list[tuple[float, float]]
+    marks: list[tuple[float, str]]
+
+    @property
+    def end(self) -> float:
+        spans = [*self.registered, *self.full, *self.calls]
+        return max([0.0, *(span[1] for span in spans), *(load[0] for load in self.loads), *(mark[0] for mark in self.marks)])
+
+
+@dataclass(frozen=True)
 class Verdict:
     profile: str
     subject: Subject
@@ -54,6 +74,9 @@ class Verdict:
     checks: tuple[CheckResult, ...]
     strict: bool = False
     broken: str | None = None
+    # Not part of the JSON contract, as what follows: how to type it again, without what selects checks.
+    command: str = "pytest"
+    lanes: tuple[Lane, ...] = ()
 
     @property
     def verdict(self) -> str:
@@ -80,8 +103,12 @@ class Verdict:
             "stage": self.stage if self.broken is None else {**self.stage, "error": self.broken},
             "duration_s": round(self.duration_s, 3),
             "floor_s": None if self.floor_s is None else round(self.floor_s, 3),
-            "checks": [{**asdict(check), "seconds": round(check.seconds, 3)} for check in in_order(self.checks)],
+            "checks": [_to_json(check) for check in in_order(self.checks)],
         }
+
+
+def _to_json(check: CheckResult) -> dict[str, Any]:
+    return {name: round(value, 3) if name == "seconds" else value for name, value in asdict(check).items() if name != "why"}
 
 
 def in_order(checks: Iterable[CheckResult]) -> list[CheckResult]:

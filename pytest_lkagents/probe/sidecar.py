@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_lkagents.checks import NotJudgeable, StageError
-from pytest_lkagents.engine import Session
+from pytest_lkagents.engine import Session, read_in
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -146,16 +146,14 @@ class Sidecar:
         self.address = str(networks[str(session.network.name)]["IPAddress"])
         self._nft(RECORDER)
 
-    def run(self, *command: str) -> tuple[int, str]:
-        """Exit code and output (both streams) of a command in the side container."""
+    def read(self, *command: str) -> str:
+        """Standard output of a command in the side container that changes nothing there."""
         from docker.errors import APIError
 
         try:
-            code, output = self.container.exec_run(list(command))
+            return read_in(self.container, *command)[1]
         except APIError as error:
             raise StageError(f"the side container does not answer: {_short(error)}") from error
-        assert isinstance(output, bytes)
-        return int(code or 0), output.decode("utf-8", "replace")
 
     def _nft(self, rules: str) -> None:
         problem = self._refused(rules)
@@ -164,8 +162,14 @@ class Sidecar:
 
     def _refused(self, rules: str) -> str | None:
         """Set all of these rules, or none and say why."""
-        code, output = self.run("sh", "-c", f"printf %s '{rules}' | nft -f -")
-        return _short(Exception(output)) if code else None
+        from docker.errors import APIError
+
+        try:
+            code, output = self.container.exec_run(["sh", "-c", f"printf %s '{rules}' | nft -f -"])
+        except APIError as error:
+            raise StageError(f"the side container does not answer: {_short(error)}") from error
+        assert isinstance(output, bytes)
+        return (" ".join(output.decode("utf-8", "replace").split())[:120] or f"exit code {code}") if code else None
 
     def drop_inbound(self) -> None:
         """From now on every connection from outside is dropped; answers to the worker's own ones pass."""
@@ -173,7 +177,7 @@ class Sidecar:
 
     def dropped_inbound(self) -> int:
         """Packets that ``drop_inbound`` dropped so far."""
-        _, output = self.run("nft", "-j", "list", "counter", "inet", "lkagents", "inbound")
+        output = self.read("nft", "-j", "list", "counter", "inet", "lkagents", "inbound")
         for entry in json.loads(output or "{}").get("nftables", []):
             if "counter" in entry:
                 return int(entry["counter"]["packets"])
@@ -200,7 +204,7 @@ class Sidecar:
 
     def attempts(self) -> int:
         """Connection attempts since ``count_attempts``."""
-        _, output = self.run("nft", "-j", "list", "counter", "inet", "lkagents", "attempts")
+        output = self.read("nft", "-j", "list", "counter", "inet", "lkagents", "attempts")
         with contextlib.suppress(ValueError):
             for entry in json.loads(output).get("nftables", []):
                 if "counter" in entry:
@@ -213,7 +217,7 @@ class Sidecar:
 
         Yields a function that counts the packets lost so far. Raises NotJudgeable where the kernel cannot do it.
         """
-        _, listed = self.run("ls", "/sys/class/net")
+        listed = self.read("ls", "/sys/class/net")
         rules = PARTITION_RULES.format(table=PARTITION)
         for device in sorted(set(listed.split()) - {"lo"}):
             rules += PARTITION_DEVICE.format(table=PARTITION, device=device)
@@ -241,7 +245,7 @@ class Sidecar:
             self._nft("".join(f"delete table {family} {table}\n" for family in families))
 
     def _count(self, family: str, table: str, counter: str) -> int:
-        _, output = self.run("nft", "-j", "list", "counter", family, table, counter)
+        output = self.read("nft", "-j", "list", "counter", family, table, counter)
         with contextlib.suppress(ValueError):
             for entry in json.loads(output).get("nftables", []):
                 if "counter" in entry:
@@ -250,7 +254,7 @@ class Sidecar:
 
     def contacted(self) -> list[str]:
         """Outbound destinations so far, as ``address:port/protocol``."""
-        _, output = self.run("nft", "-j", "list", "set", "inet", "lkagents", "contacted")
+        output = self.read("nft", "-j", "list", "set", "inet", "lkagents", "contacted")
         found = []
         for entry in json.loads(output or "{}").get("nftables", []):
             for element in entry.get("set", {}).get("elem", []):
@@ -261,12 +265,12 @@ class Sidecar:
 
     def listeners(self) -> list[Listener]:
         """Sockets in the namespace that others could talk to, without the engine's name server."""
-        _, output = self.run("ss", "-Hlntu")
+        output = self.read("ss", "-Hlntu")
         return [found for found in parse_listeners(output) if not found.address.startswith("127.0.0.11")]
 
     def get(self, url: str, seconds: float = 5) -> tuple[int | None, str]:
         """HTTP status and body as seen from inside the namespace; status None when nothing answers."""
-        _, output = self.run("curl", "-sS", "--noproxy", "*", "-m", f"{seconds:g}", "-w", "\n%{http_code}", url)
+        output = self.read("curl", "-sS", "--noproxy", "*", "-m", f"{seconds:g}", "-w", "\n%{http_code}", url)
         body, _, status = output.rpartition("\n")
         return (int(status) or None if status.isdigit() else None), body
 

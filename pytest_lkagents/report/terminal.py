@@ -1,48 +1,113 @@
-"""The verdict as a table on the terminal."""
+"""The verdict on the terminal: a line per check while they run, and at the end what to know and to do."""
 
 from __future__ import annotations
 
-from collections import Counter
+import json
+import textwrap
 from collections.abc import Callable
 
-from pytest_lkagents.verdict import ERROR, FAIL, MUST, PASS, SHOULD, SKIP, WAIVED, Verdict, in_order
+from pytest_lkagents.report import words
+from pytest_lkagents.verdict import ERROR, FAIL, MUST, PASS, SKIP, WAIVED, CheckResult, Verdict
+
+Line = tuple[str, str | None]
 
 MARKS = {PASS: "pass", FAIL: "FAIL", SKIP: "skip", WAIVED: "waived", ERROR: "ERROR"}
 COLOURS = {PASS: "green", FAIL: "red", SKIP: "yellow", WAIVED: "yellow", ERROR: "red"}
+MARK_COLUMNS = 7
+# What a failure shows of the wire, and of each other value; the verdict has more, and --lk-report all of it.
+TRANSCRIPT_LINES = 12
+VALUE_CHARACTERS = 400
 
 
-def lines(verdict: Verdict, width: int) -> list[tuple[str, str | None]]:
-    """The table as (line, colour) pairs; ``width`` is the terminal's, in columns."""
-    checks = in_order(verdict.checks)
-    column = max((len(check.id) for check in checks), default=0)
-    rows: list[tuple[str, str | None]] = []
-    for check in checks:
-        colour = "yellow" if check.status == FAIL and check.severity != MUST else COLOURS[check.status]
-        head = f"{MARKS[check.status]:6} {check.severity:6} {check.id:{column}} {check.seconds:6.1f} s  "
-        summary = check.summary.replace("\n", " ")
-        room = max(width - len(head), 40)
-        rows.append((head + (summary if len(summary) <= room else summary[: room - 1] + "…"), colour))
-        if check.status in (FAIL, ERROR):
-            if len(summary) > room:
-                rows.append((f"       {summary}", None))
-            if check.remedy and check.status == FAIL:
-                rows.append((f"       remedy: {check.remedy}", None))
+def progress(check: CheckResult, width: int, right: str) -> Line:
+    """One line of ``width`` columns: result and summary, as much as fits, and ``right`` at its end."""
+    left = f"{MARKS[check.status]:{MARK_COLUMNS}}{check.id}: {_flat(check.summary)}"
+    room = max(width - len(right) - 2, 20)
+    return f"{_cut(left, room):{room}} {right}".rstrip(), _colour(check)
+
+
+def explain(check: CheckResult) -> list[str]:
+    """What was promised and seen, why it matters and how to mend it, a few lines."""
+    head = f"{check.id} ({check.severity}): " + ("could not be judged: " if check.status == ERROR else "")
+    lines = [head + check.summary]
+    details = check.evidence.get("details")
+    if details:
+        lines += ["", str(details)]
+    for name, value in check.evidence.items():
+        if name == "transcript" and isinstance(value, list):
+            shown = value if len(value) <= TRANSCRIPT_LINES else [*value[:TRANSCRIPT_LINES], "..."]
+            lines += ["  transcript:", *(f"    {line}" for line in shown)]
+        elif name != "details" and not name.startswith(words.SERIES):
+            shown_value = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            lines.append(_cut(f"  {name}: {shown_value}", VALUE_CHARACTERS))
+    if check.status != ERROR:
+        lines += [f"why it matters: {check.why}"] if check.why else []
+        lines += [f"how to fix it: {check.remedy}"] if check.remedy else []
+        lines += [f"see: {check.doc}"] if check.doc else []
+    return lines
+
+
+def lines(verdict: Verdict, width: int, *, whole: bool) -> list[Line]:
+    """By the guide's sections. ``whole``: every check; otherwise, as they were shown before, those that did not pass."""
+    rows: list[Line] = []
+    for section, checks in words.by_section(verdict.checks).items():
+        rows.append((f"{section}: {words.counts_of(checks)}", None))
+        for check in checks:
+            if whole or check.status != PASS:
+                rows += _entry(verdict, check, width)
+            rows += [(f"       {text}", None) for text in check.evidence.get("card", ())]
+    return rows
+
+
+def _entry(verdict: Verdict, check: CheckResult, width: int) -> list[Line]:
+    head = f"{MARKS[check.status]:{MARK_COLUMNS}}{check.severity:7}{check.id}  {check.seconds:.1f} s  "
+    summary = _flat(check.summary)
+    if check.status == PASS:
+        return [(_cut(head + summary, width), _colour(check))]
+    rows: list[Line] = []
+    if len(head) + len(summary) <= width:
+        rows.append((head + summary, _colour(check)))
+    else:
+        rows.append((head.rstrip(), _colour(check)))
+        rows += [(line, None) for line in _indented(summary, width)]
+    if check.status == FAIL and check.severity != MUST:
+        # A MUST is explained among pytest's failures.
+        for name, text in (("why it matters", check.why), ("how to fix it", check.remedy)):
+            rows += [(line, None) for line in _indented(f"{name}: {text}", width) if text]
+    if check.status in (FAIL, ERROR):
+        # In one piece, however long, to be copied.
+        rows.append((f"{'':{MARK_COLUMNS}}again: {words.again(verdict, check)}", None))
     return rows
 
 
 def closing(verdict: Verdict) -> str:
     """One line: the verdict, the counts, and the wall time beside the floor."""
-    counts = Counter(check.status for check in verdict.checks)
-    named = ", ".join(f"{counts[status]} {status}" for status in (FAIL, ERROR, PASS, WAIVED, SKIP) if counts[status])
     time = f"{verdict.duration_s:.1f} s"
     if verdict.floor_s is not None:
         time += f" (floor {verdict.floor_s:.1f} s)"
-    soft = sum(1 for check in verdict.checks if check.status == FAIL and check.severity == SHOULD)
-    note = f"; {soft} SHOULD not met" if soft and verdict.verdict == PASS else ""
-    return f"verdict: {verdict.verdict} for {verdict.subject.name} ({named or 'nothing judged'}{note}) in {time}"
+    return f"verdict: {verdict.verdict} for {verdict.subject.name} ({words.counts(verdict)}) in {time}"
 
 
-def show(verdict: Verdict, write_line: Callable[[str, str | None], None], width: int) -> None:
-    for line, colour in lines(verdict, width):
+def show(verdict: Verdict, write_line: Callable[[str, str | None], None], width: int, *, whole: bool) -> None:
+    for line, colour in lines(verdict, width, whole=whole):
         write_line(line, colour)
-    write_line(closing(verdict), {PASS: "green", FAIL: "red", ERROR: "red"}[verdict.verdict])
+    colour = {PASS: "green", FAIL: "red", ERROR: "red"}[verdict.verdict]
+    write_line(closing(verdict), colour)
+    write_line(words.decision(verdict), colour)
+
+
+def _colour(check: CheckResult) -> str:
+    return "yellow" if check.status == FAIL and check.severity != MUST else COLOURS[check.status]
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _cut(text: str, columns: int) -> str:
+    return text if len(text) <= columns else text[: columns - 3] + "..."
+
+
+def _indented(text: str, width: int) -> list[str]:
+    indent = " " * MARK_COLUMNS
+    return textwrap.wrap(text, max(width, 40), initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)

@@ -1,0 +1,63 @@
+"""An earlier verdict beside this one: what got worse, beyond noise."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pytest_lkagents.verdict import ERROR, FAIL, PASS, SKIP, VERSION, WAIVED, Verdict, in_order
+
+# From best to worst. What was skipped is not known to be worse than what passes, but it is no longer shown.
+RANKS = {PASS: 0, WAIVED: 1, SKIP: 2, ERROR: 3, FAIL: 4}
+# How much larger a figure is before it counts: by factor, and by amount. Start and drain times vary by half on a shared
+# machine; memory and image sizes hardly vary; CPU is in between.
+NOISE = {"_s": (1.5, 2.0), "_bytes": (1.15, 10e6), "_cores": (1.3, 0.05)}
+# Figures that are not measured.
+GIVEN = ("limit", "timeout", "ceiling", "declared", "least", "allowed")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """An earlier ``--lk-json``. Raises ValueError with the remedy."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"cannot read {str(path)!r}: {error.strerror}") from None
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or found.get("version") != VERSION or not isinstance(found.get("checks"), list):
+        raise ValueError(f"{str(path)!r} is no verdict of version {VERSION}; write one with --lk-json")
+    return found
+
+
+def worse(before: dict[str, Any], verdict: Verdict) -> list[str]:
+    """A line for each check that got worse, and for each figure that is larger beyond noise."""
+    known = {check.get("id"): check for check in before["checks"] if isinstance(check, dict)}
+    found = []
+    for check in in_order(verdict.checks):
+        old = known.get(check.id)
+        if old is None:
+            continue
+        was = str(old.get("status"))
+        if RANKS[check.status] > RANKS.get(was, 0):
+            found.append(f"{check.id}: {check.status}, was {was}: {check.summary}")
+        elif check.status == PASS:
+            found += [f"{check.id}: {line}" for line in _grown(old.get("evidence") or {}, check.evidence)]
+    gone = sorted(str(name) for name in set(known) - {check.id for check in verdict.checks})
+    if gone:
+        found.append(f"not judged this time: {', '.join(gone)}")
+    return found
+
+
+def _grown(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    for name, value in now.items():
+        old = before.get(name)
+        unit = next((unit for unit in NOISE if name.endswith(unit)), None)
+        if unit is None or any(word in name for word in GIVEN):
+            continue
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not isinstance(old, (int, float)):
+            continue
+        factor, amount = NOISE[unit]
+        if value > old * factor and value - old > amount:
+            yield f"{name} {value:g}, was {old:g}"

@@ -1,0 +1,58 @@
+"""The verdict as Markdown, for the summary of a CI step (GITHUB_STEP_SUMMARY) and for a pull request's comment."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pytest_lkagents.report import words
+from pytest_lkagents.verdict import ERROR, FAIL, WAIVED, CheckResult, Verdict
+
+# GitHub refuses a summary above 1 MiB; a line of evidence that is longer is not read there.
+LONGEST = 300
+TRANSCRIPT_LINES = 6
+
+
+def render(verdict: Verdict) -> str:
+    lines = [f"## LiveKit agent: {verdict.verdict}", "", words.decision(verdict), ""]
+    lines += [f"{words.counts(verdict)}; profile {verdict.profile}, {verdict.duration_s:.0f} s", ""]
+    for check in verdict.checks:
+        if check.status in (FAIL, ERROR, WAIVED):
+            lines += _failed(verdict, check)
+    for section, checks in words.by_section(verdict.checks).items():
+        lines += [f"<details><summary>{section}: {len(checks)}</summary>", "", "| | | check | |", "|---|---|---|---|"]
+        lines += [f"| {check.status} | {check.severity} | `{check.id}` | {_cell(check.summary)} |" for check in checks]
+        lines += ["", "</details>"]
+    return "\n".join(lines) + "\n"
+
+
+def _failed(verdict: Verdict, check: CheckResult) -> list[str]:
+    lines = [f"### `{check.id}` ({check.severity}): {check.status}", "", _cell(check.summary), ""]
+    for name, value in check.evidence.items():
+        if name == "transcript" and isinstance(value, list):
+            lines += ["```", *(str(line) for line in value[:TRANSCRIPT_LINES]), "```"]
+        elif isinstance(value, (str, int, float, bool)):
+            lines.append(f"- {name}: {_cell(str(value))}")
+        elif value is not None and not name.startswith(words.SERIES):
+            lines.append(f"- {name}: `{json.dumps(value, ensure_ascii=False)[:LONGEST]}`")
+    if check.why and check.status != ERROR:
+        lines += ["", f"Why it matters: {check.why}"]
+    if check.remedy and check.status != ERROR:
+        lines += ["", f"How to fix it: {check.remedy}"]
+    if check.doc:
+        lines += ["", f"[The guide]({check.doc})"]
+    return [*lines, "", f"Again: `{words.again(verdict, check)}`", ""]
+
+
+def _cell(text: str) -> str:
+    """One line of a table, with nothing in it that ends the cell or begins a tag."""
+    flat = " ".join(text.split())
+    for sign in ("\\", "|", "`", "*", "_"):
+        flat = flat.replace(sign, f"\\{sign}")
+    return flat.replace("<", "&lt;")[:LONGEST]
+
+
+def write(verdict: Verdict, path: Path, *, append: bool = False) -> None:
+    """Raises OSError."""
+    with path.open("a" if append else "w", encoding="utf-8") as file:
+        file.write(render(verdict))

@@ -1,0 +1,62 @@
+"""What all forms of the report say alike: the decision, what to type to see one check again, the guide's sections."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from pytest_lkagents.verdict import ERROR, FAIL, MUST, PASS, SHOULD, SKIP, WAIVED, CheckResult, Verdict, in_order
+
+# Evidence of which the page draws curves: [seconds, value, ...] rows, with the values' names in the key.
+SERIES = "series_s_"
+ORDER = (FAIL, ERROR, PASS, WAIVED, SKIP)
+OTHER = "Other"
+
+
+def decision(verdict: Verdict) -> str:
+    """One sentence: may it be rolled out?"""
+    name = verdict.subject.name
+    musts = [check.id for check in verdict.checks if check.status == FAIL and check.severity == MUST]
+    soft = [check.id for check in verdict.checks if check.status == FAIL and check.severity != MUST]
+    if verdict.verdict == FAIL:
+        broken = musts or soft
+        return f"{name} must not be rolled out: {_some(broken)} failed."
+    if verdict.verdict == ERROR:
+        doubtful = [check.id for check in verdict.checks if check.status == ERROR]
+        why = f"{_some(doubtful)} could not be judged" if doubtful else verdict.broken or "nothing was judged"
+        return f"{name} is neither cleared nor rejected: {why}."
+    if soft:
+        return f"{name} may be rolled out; {_some(soft)} should be mended."
+    return f"{name} may be rolled out."
+
+
+def _some(ids: list[str]) -> str:
+    return ", ".join(ids[:3]) + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")
+
+
+def counts(verdict: Verdict) -> str:
+    """Such as "1 fail, 36 pass, 1 skip"."""
+    named = counts_of(verdict.checks)
+    soft = sum(1 for check in verdict.checks if check.status == FAIL and check.severity == SHOULD)
+    note = f"; {soft} SHOULD not met" if soft and verdict.verdict == PASS else ""
+    return f"{named or 'nothing judged'}{note}"
+
+
+def counts_of(checks: Iterable[CheckResult]) -> str:
+    """Such as "1 fail, 36 pass"."""
+    found = Counter(check.status for check in checks)
+    return ", ".join(f"{found[status]} {status}" for status in ORDER if found[status])
+
+
+def again(verdict: Verdict, check: CheckResult) -> str:
+    """The command that runs only this check."""
+    return f"{verdict.command} --lk-suite {check.id}"
+
+
+def by_section(checks: Iterable[CheckResult]) -> dict[str, list[CheckResult]]:
+    """By the guide's section, as the address of its documentation names it; both in order."""
+    found: dict[str, list[CheckResult]] = {}
+    for check in in_order(checks):
+        slug = (check.doc or "").partition("#")[2]
+        found.setdefault(slug.replace("-", " ").capitalize() or OTHER, []).append(check)
+    return dict(sorted(found.items(), key=lambda entry: (entry[0] == OTHER, entry[0])))

@@ -1,0 +1,201 @@
+"""The verdict's other forms: HTML, Markdown, JUnit, and the comparison with an earlier one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from pytest_lkagents.report import baseline, charts, markdown, page, terminal, words
+from pytest_lkagents.verdict import ERROR, FAIL, INFO, MUST, PASS, SHOULD, SKIP, CheckResult, Lane, Subject, Verdict
+
+from .conftest import ROOT
+
+BROKEN_FILES = ROOT / "fixtures/manifests/broken/grace-period/short.yaml"
+GUIDE = "https://docs.livekit.io/agents/ops/deployment/"
+NASTY = '<script>alert(1)</script> | `x` & "y"'
+
+
+def result(name: str, status: str = PASS, severity: str = MUST, **evidence: object) -> CheckResult:
+    return CheckResult(name, severity, status, f"what {name} saw", 1.5, dict(evidence), "mend it", f"{GUIDE}#rollout")
+
+
+def verdict(*checks: CheckResult, **more: object) -> Verdict:
+    known = Verdict("core", Subject("image", "my agent:1"), {"server_version": "1.13.5"}, 70.0, 30.0, checks)
+    return dataclasses.replace(known, **{"command": "pytest --lk-image 'my agent:1'", **more})
+
+
+class Balanced(HTMLParser):
+    """Fails on a tag that is not closed, and on anything that would be fetched or run."""
+
+    VOID = ("meta", "line", "br", "polyline")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.add(tag)
+        assert not {"src", "onclick", "onload"} & {name for name, _ in attrs}
+        if tag not in self.VOID or (tag == "line" and ("class", "mark") in attrs):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.add(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.mark.parametrize(
+    ("checks", "sentence"),
+    [
+        ([result("a.b")], "my agent:1 may be rolled out."),
+        ([result("a.b"), result("a.c", FAIL, SHOULD)], "my agent:1 may be rolled out; a.c should be mended."),
+        ([result("a.b", FAIL)], "my agent:1 must not be rolled out: a.b failed."),
+        ([result("a.b", ERROR)], "my agent:1 is neither cleared nor rejected: a.b could not be judged."),
+        ([result("a.b", SKIP)], "my agent:1 is neither cleared nor rejected: nothing was judged."),
+    ],
+)
+def test_the_decision_is_one_sentence(checks: list[CheckResult], sentence: str) -> None:
+    assert words.decision(verdict(*checks)) == sentence
+
+
+def test_the_page_is_whole_and_escapes_what_it_shows() -> None:
+    lane = Lane("shared <1>", [(0, 60)], [(50, 60)], [(5, 20)], [(1, 0.1), (3, 0.9)], [(30, "cut")])
+    shown = verdict(
+        result("a.bad", FAIL, transcript=[NASTY], seen=NASTY, series_s_cores_bytes=[[0, 0.1, 5], [1, 0.3, 9e6]]),
+        result("a.good", INFO, INFO, figure=3),
+        lanes=(lane,),
+    )
+    text = page.render(shown, ["a.good got worse <b>"])
+    parser = Balanced()
+    parser.feed(text)
+    assert not parser.open
+    assert "script" not in parser.seen
+    assert {"svg", "details", "style"} <= parser.seen
+    assert "&lt;script&gt;" in text
+    assert "pytest --lk-image 'my agent:1' --lk-suite a.bad".replace("'", "&#x27;") in text
+    assert text.count("<figure>") == 4  # two curves, once among the failures and once in their section
+    assert "shared &lt;1&gt;" in text
+
+
+def test_the_terminal_is_readable_in_80_columns() -> None:
+    long = dataclasses.replace(
+        result("registration.refuses-incomplete-configuration", FAIL, SHOULD), summary="word " * 40, why="it matters"
+    )
+    text = [line for line, _ in terminal.lines(verdict(result("a.b"), long, result("a.c", ERROR)), 80, whole=False)]
+    assert max(len(line) for line in text if "again:" not in line) <= 80
+    assert text[0] == "Rollout: 1 fail, 1 error, 1 pass"
+    assert not any("a.b" in line for line in text)  # it was shown when it passed
+    assert any(line.strip() == "why it matters: it matters" for line in text)
+    assert "again: pytest --lk-image 'my agent:1' --lk-suite a.c" in "".join(text)
+    assert any("a.b" in line for line, _ in terminal.lines(verdict(result("a.b")), 80, whole=True))
+
+
+def test_a_check_is_one_line_while_it_runs() -> None:
+    line, colour = terminal.progress(dataclasses.replace(result("a.b", FAIL), summary="x\n" * 100), 80, "3/38, 40 s left")
+    assert len(line) == 79  # the last column makes some terminals break the line
+    assert line.startswith("FAIL   a.b: x x")
+    assert line.endswith("... 3/38, 40 s left")
+    assert colour == "red"
+
+
+def test_a_failure_says_what_to_know_and_to_do() -> None:
+    bad = dataclasses.replace(result("a.b", FAIL, transcript=["x"] * 40, found="y" * 5000), why="calls are cut")
+    text = terminal.explain(bad)
+    assert text[0] == "a.b (MUST): what a.b saw"
+    assert text[-3:] == ["why it matters: calls are cut", "how to fix it: mend it", f"see: {GUIDE}#rollout"]
+    assert len(text) < 20
+    assert max(map(len, text)) <= 400
+
+
+def test_typed_again_without_values(pytester: pytest.Pytester) -> None:
+    files = ["--lk-manifests", str(BROKEN_FILES), "--lk-env", "KEY=sdf98s7df", "--lk-strict", "--lk-json", "v.json"]
+    shown = pytester.runpytest_subprocess(*files).stdout
+    shown.fnmatch_lines(
+        [f'*again: pytest --lk-manifests {BROKEN_FILES} --lk-env KEY="$KEY" --lk-strict --lk-suite manifests.grace-period']
+    )
+    shown.no_fnmatch_line("*sdf98s7df*")
+
+
+def test_markdown_keeps_its_tables() -> None:
+    bad = dataclasses.replace(result("a.bad", FAIL, limit_s=3, transcript=["line"]), summary=NASTY)
+    text = markdown.render(verdict(bad, result("a.good")))
+    assert "### `a.bad` (MUST): fail" in text
+    assert "How to fix it: mend it" in text
+    assert "<script" not in text
+    row = next(line for line in text.splitlines() if line.startswith("| fail"))
+    assert row.replace("\\|", "").count("|") == 5
+
+
+@pytest.mark.parametrize(("longest", "last"), [(0, 0), (7, 6), (61.5, 60), (3600, 3000), (0.004, 0.004)])
+def test_ticks_are_round_and_within(longest: float, last: float) -> None:
+    found = charts.ticks(longest)
+    assert found[-1] == pytest.approx(last)
+    assert len(found) <= 8
+
+
+def test_what_got_worse() -> None:
+    before = verdict(result("a.b", start_s=4.0, limit_s=1, size_bytes=700e6), result("a.c"), result("a.gone")).to_json()
+    now = verdict(result("a.b", start_s=9.0, limit_s=9, size_bytes=705e6), result("a.c", FAIL), result("a.new", FAIL))
+    assert baseline.worse(before, now) == [
+        "a.b: start_s 9, was 4",
+        "a.c: fail, was pass: what a.c saw",
+        "not judged this time: a.gone",
+    ]
+    assert not baseline.worse(before, verdict(result("a.b", start_s=4.5), result("a.c"), result("a.gone")))
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"version": 99, "checks": []}'])
+def test_what_is_no_verdict_is_said(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "old.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="no verdict of version 1"):
+        baseline.read(path)
+
+
+# As a user does
+
+
+def test_all_forms_of_a_run(lk, tmp_path: Path) -> None:
+    earlier = lk("--lk-manifests", str(ROOT / "examples/kubernetes"), "--lk-suite", "manifests")
+    old = tmp_path / "old.json"
+    old.write_text(json.dumps(earlier.verdict))
+    summary = tmp_path / "step.md"
+    summary.write_text("before\n")
+    run = lk(
+        "--lk-manifests",
+        str(BROKEN_FILES),
+        "--lk-suite",
+        "manifests",
+        "--lk-report",
+        "report",
+        "--lk-baseline",
+        str(old),
+        "--junit-xml=junit.xml",
+        env={"GITHUB_STEP_SUMMARY": str(summary)},
+    )
+    assert run.code == 1, run.output
+    assert "must not be rolled out: manifests.grace-period failed." in run.output
+    assert f"again: pytest --lk-manifests {BROKEN_FILES} --lk-suite manifests.grace-period" in run.output
+    assert "  manifests.grace-period: fail, was pass" in run.output
+    assert "manifests.grace-period" in (tmp_path / "report/report.html").read_text()
+    assert summary.read_text().startswith("before\n## LiveKit agent: fail")
+    properties = {
+        (entry.get("name"), entry.get("value")) for entry in ElementTree.parse(tmp_path / "junit.xml").iter("property")
+    }
+    assert ("lk_id", "manifests.grace-period") in properties
+    assert ("lk_status", "fail") in properties
+
+
+def test_a_baseline_that_is_none_is_one_line(lk) -> None:
+    run = lk("--lk-manifests", str(BROKEN_FILES), "--lk-baseline", "nowhere.json")
+    assert run.code == 4
+    assert "--lk-baseline: cannot read" in run.output
+    assert "Traceback" not in run.output
