@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import pytest
 
 from pytest_lkagents.checks import StageError, check_of
+from pytest_lkagents.manifests.findings import Needs
+from pytest_lkagents.manifests.load import load as load_manifests
+from pytest_lkagents.manifests.model import Files
+from pytest_lkagents.plugin import GATHERED
+from pytest_lkagents.settings import Settings
 from pytest_lkagents.stage import Stage
 
-from . import drains, faults, observations, pool
+from . import crowds, drains, faults, leftovers, measured, observations, pool
 from . import load as loads
+
+if TYPE_CHECKING:
+    from . import autoscaling
 
 T = TypeVar("T")
 
@@ -144,10 +153,13 @@ def crash(lk_stage: Stage) -> Callable[[], pool.Harm]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def started_ahead(request: pytest.FixtureRequest, lk_stage: Stage, selected: set[str]) -> None:
+def started_ahead(request: pytest.FixtureRequest, lk_settings: Settings, selected: set[str]) -> None:
     """What mostly waits begins with the run. Under xdist a process does not know which checks it will run; where workers
     take turns, each observation waits for its own."""
-    if hasattr(request.config, "workerinput") or lk_stage.takes_turns:
+    if hasattr(request.config, "workerinput") or not lk_settings.has_worker:
+        return
+    lk_stage: Stage = request.getfixturevalue("lk_stage")
+    if lk_stage.takes_turns:
         return
     needed = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
     for name, role in AHEAD.items():
@@ -161,5 +173,56 @@ def load(lk_stage: Stage) -> Callable[[], loads.Loaded]:
 
 
 @pytest.fixture(scope="session")
+def progress(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """One line on the terminal, while a long check runs; nothing with -q."""
+    config = request.config
+    reporter = config.pluginmanager.getplugin("terminalreporter")
+    capture = config.pluginmanager.getplugin("capturemanager")
+
+    def say(text: str) -> None:
+        if reporter is None or config.get_verbosity() < 0:
+            return
+        with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
+            reporter.ensure_newline()
+            reporter.write_line(f"  {text}")
+
+    return say
+
+
+@pytest.fixture(scope="session")
+def tidied(lk_stage: Stage, selected: set[str], progress: Callable[[str], None]) -> Callable[[], leftovers.Leftovers]:
+    """Pairs of calls and what they leave behind; many where a trend is asked for."""
+    many = selected & {"resources.no-growth", "storage.ephemeral"}
+    pairs = leftovers.MANY_PAIRS if many else leftovers.PAIRS
+    return _once(lambda stage: leftovers.observe(stage, pairs, progress), lk_stage)
+
+
+@pytest.fixture(scope="session")
+def loaded(lk_stage: Stage, progress: Callable[[str], None]) -> Callable[[], crowds.LoadTest]:
+    """The guide's load test, scaled."""
+    return _once(lambda stage: crowds.load_test(stage, progress), lk_stage)
+
+
+@pytest.fixture(scope="session")
 def stop(lk_stage: Stage) -> Callable[[], observations.Stop]:
     return _once(observations.stop, lk_stage)
+
+
+@pytest.fixture(scope="session")
+def manifests(request: pytest.FixtureRequest, lk_settings: Settings) -> tuple[Files, Needs]:
+    """The deployment files, and what the worker needs: as declared, or as the checks before these measured it."""
+    try:
+        files = load_manifests(lk_settings.manifests)
+    except OSError as error:
+        raise StageError(f"{error.filename}: {error.strerror}") from None
+    return files, measured.needs(request.config.stash[GATHERED].results, lk_settings)
+
+
+@pytest.fixture(scope="session")
+def played(
+    lk_settings: Settings, manifests: tuple[Files, Needs], progress: Callable[[str], None]
+) -> Callable[[], list[autoscaling.Played]]:
+    """The files' autoscalers under call traces."""
+    from . import autoscaling
+
+    return functools.cache(lambda: autoscaling.play_all(*manifests, lk_settings, progress))

@@ -12,6 +12,7 @@ from pytest_lkagents.busyness import Reading, too_busy
 from pytest_lkagents.callers.caller import Call, Caller
 from pytest_lkagents.callers.continuity import AGENT_LEFT, FOR_GOOD_SECONDS, SILENCE_SECONDS, Continuity, wait_heard
 from pytest_lkagents.checks import StageError, WorkerFault
+from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import AGENT_SECONDS, ANSWER_SECONDS, Stage
 from pytest_lkagents.wire.model import Answer
 from pytest_lkagents.worker.base import Health, Worker
@@ -99,15 +100,21 @@ class Drain:
     kept: list[Kept] = field(default_factory=list)
     together: Together | None = None
     health: list[int | None] = field(default_factory=list)
-    # Full or unregistered: from then on the server offers it nothing.
+    # Full or unregistered, and not free again: from then on the server offers it nothing.
     stopped_s: float | None = None
     # What it says when it is asked for one more job while it drains; None: it could not be asked any more.
     asked: Answer | None = None
     asked_s: float | None = None
+    # The same at the end, if it had refused and yet reports that it is free.
+    asked_last: Answer | None = None
     ended_early_s: float | None = None
     exited_s: float | None = None
     exit_code: int | None = None
     held_s: float = 0.0
+    # A signal that changed nothing was sent once more: whether that one did. None: there was no need to.
+    heeds_second: bool | None = None
+    # [seconds after the signal, calls that go on, the longest pause of an agent's sound in them at this moment]
+    series: list[list[float]] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     busy: str | None = None
 
@@ -120,9 +127,20 @@ class Drain:
     @property
     def cut_while_held(self) -> Kept | None:
         """The same, if it was cut before any other call had ended."""
-        first = min((kept.hung_up_s for kept in self.kept if kept.hung_up_s is not None), default=float("inf"))
         found = self.cut
-        return found if found is not None and (found.trouble_s or 0.0) <= first else None
+        return found if found is not None and (found.trouble_s or 0.0) <= self.first_hung_up_s else None
+
+    @property
+    def first_hung_up_s(self) -> float:
+        """When the first of the calls was hung up; infinite if none was."""
+        return min((kept.hung_up_s for kept in self.kept if kept.hung_up_s is not None), default=float("inf"))
+
+    @property
+    def ended_while_held(self) -> float | None:
+        """When the worker itself ended with all calls in progress. Nobody serves them any more, also where the caller has
+        not noticed yet: the server believes for some seconds that a killed agent is there."""
+        ended = self.ended_early_s
+        return ended if ended is not None and ended <= self.first_hung_up_s else None
 
     @property
     def cut_for_certain(self) -> bool:
@@ -138,10 +156,17 @@ class Drain:
     @property
     def doubtful(self) -> bool:
         """Whether this machine was too busy for what was seen to mean something: worth another look in peace."""
+        if self.heeds_second and self.together is None:
+            return True  # lost by chance: with a job in the same instant that would be what is looked for
         late = self.stopped_s is None or self.stopped_s > STOPS_SECONDS
         gap = max((kept.longest_gap for kept in self.kept), default=0.0) > SILENCE_SECONDS
         lost = self.together is not None and self.together.trouble is not None
         return self.busy is not None and not self.cut_for_certain and (self.cut is not None or late or gap or lost)
+
+    @property
+    def lost_signal(self) -> str:
+        """What to add to a complaint, in words; empty if there is nothing."""
+        return ", but heeds a second one: the first was lost" if self.heeds_second else ""
 
     @property
     def drained(self) -> bool:
@@ -246,19 +271,28 @@ class Drainage:
         seen, passed = self.seen, self.passed
         for kept in seen.kept:
             kept.look(passed)
+        going = [kept for kept in seen.kept if kept.hung_up_s is None and kept.trouble is None]
+        seen.series.append(
+            [round(passed, 2), len(going), round(max((kept.continuity.pause for kept in going), default=0.0), 2)]
+        )
         if seen.ended_early_s is None and any(kept.hung_up_s is None for kept in seen.kept) and not self.worker.is_running:
             seen.ended_early_s = round(passed, 1)
-        if seen.stopped_s is None:
-            ended = [known.closed for known in self.transcript.registrations() if known.closed and known.closed >= self.sent]
-            full = [status.at for status in self.transcript.statuses(self.sent) if status.full]
-            gone = ended if not self.transcript.live() else []
-            if full or gone:
-                seen.stopped_s = round(min([*full, *gone]) - self.sent, 1)
+        seen.stopped_s = self._stopped()
         if seen.asked is None and (seen.stopped_s is not None or passed > STOPS_SECONDS) and self.transcript.live():
             seen.asked_s, seen.asked = round(passed, 1), self.worker.wire.ask(ANSWER_SECONDS)
         if self.health is not None and time.monotonic() - self._probed >= PROBE_EVERY:
             self._probed = time.monotonic()
             seen.health.append(self.worker.health_status(self.health))
+
+    def _stopped(self) -> float | None:
+        """Since when the server offers it nothing, and did not since: a worker that is full for a moment, because it is
+        busy, is free again soon, and so is one that forgets that it drains."""
+        statuses = self.transcript.statuses(self.sent)
+        free = max((status.at for status in statuses if not status.full), default=self.sent)
+        full = [status.at for status in statuses if status.full and status.at > free]
+        ended = [known.closed for known in self.transcript.registrations() if known.closed and known.closed >= self.sent]
+        gone = ended if not self.transcript.live() else []
+        return round(min([*full, *gone]) - self.sent, 1) if full or gone else None
 
     def _watch(self, seconds: float, enough: Callable[[], bool] = lambda: False) -> bool:
         """Look on for ``seconds`` or until it is ``enough``, and longer while something is suspected. False as soon as
@@ -281,6 +315,10 @@ class Drainage:
                 self._until_gone(before)
             self._end_all_but_one()
         self._watch(max(self.hold - self.passed, 0.0))
+        asked = self.seen.asked
+        if self.seen.stopped_s is None and asked is not None and asked.available is False and self.transcript.live():
+            # It says that it is free: was it the drain that refused, or a moment of load?
+            self.seen.asked_last = self.worker.wire.ask(ANSWER_SECONDS)
         self.seen.held_s = round(self.passed, 1)
         self._finish_late()
         for kept in self.seen.kept:
@@ -339,6 +377,21 @@ class Drainage:
             seen.exited_s = round(time.monotonic() - over, 1)
         else:
             seen.busy = seen.busy or too_busy(before, self.worker.reading())
+            if seen.stopped_s is None:
+                seen.heeds_second = self._signal_again()
+
+    def _signal_again(self) -> bool:
+        """A signal can be lost, as SIGINT is while livekit-agents 1.8.9 starts a process: does it heed another one?"""
+        again = time.monotonic()
+        self.send(self.worker)
+
+        def heeded() -> bool:
+            full = any(status.full for status in self.transcript.statuses(again))
+            return full or not self.transcript.live() or not self.worker.is_running
+
+        with contextlib.suppress(DeadlineMissed):
+            return poll(heeded, what="another signal's effect", seconds=STOPS_SECONDS)
+        return False
 
 
 def by_stop_signal(stage: Stage, *, together: bool, calls: int, hold: float) -> Drain:

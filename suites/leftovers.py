@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from pytest_lkagents.capacity import fit
 from pytest_lkagents.checks import StageError, WorkerFault
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
@@ -13,8 +13,10 @@ from pytest_lkagents.worker.processes import Process
 
 from .pool import jobs_of, settle
 
-# Pairs of calls: the first one warms up (imports, caches, idle processes), the others are measured.
+# Pairs of calls, after a first one that warms up (imports, caches, idle processes). The many make a trend that can be told
+# from noise: 30 calls.
 PAIRS = 4
+MANY_PAIRS = 15
 TALK_SECONDS = 2.0
 # Between pairs; a job that does not end by then is seen in the number of processes.
 REST_SECONDS = 12.0
@@ -76,14 +78,8 @@ class Trend:
 
 def trend(calls: Sequence[int], values: Sequence[float]) -> Trend:
     """Raises ValueError for less than three points, which have no standard error."""
-    count = len(calls)
-    if count < 3 or count != len(values):
-        raise ValueError("a trend needs three points")
-    middle, level = sum(calls) / count, sum(values) / count
-    spread = sum((x - middle) ** 2 for x in calls)
-    slope = sum((x - middle) * (y - level) for x, y in zip(calls, values, strict=True)) / spread
-    rest = sum((y - level - slope * (x - middle)) ** 2 for x, y in zip(calls, values, strict=True))
-    return Trend(tuple(values), slope, math.sqrt(rest / (count - 2) / spread))
+    fitted = fit.line(calls, values)
+    return Trend(tuple(values), fitted.slope, fitted.stderr)
 
 
 @dataclass
@@ -91,6 +87,8 @@ class Leftovers:
     """``rests`` are the baseline and a moment after each further pair of calls."""
 
     rests: list[Rest] = field(default_factory=list)
+    # Bytes in files while calls were in progress, at most.
+    busy_bytes: int = 0
 
     def survivors(self) -> dict[int, Process]:
         """The processes that were there all the time."""
@@ -116,21 +114,23 @@ class Leftovers:
         return [f"{pid} {process.state} {process.args[:100]}" for pid, process in last.items() if pid not in first]
 
 
-def observe(stage: Stage) -> Leftovers:
+def observe(stage: Stage, pairs: int, say: Callable[[str], None]) -> Leftovers:
     """Raises WorkerFault when calls are not served."""
     worker = stage.worker("tidy")
     stage.wait_idle(worker)
     own = worker.snapshot().holders_of(worker.server_peer)
     seen = Leftovers()
     calls = 0
-    for _ in range(PAIRS + 1):
-        placed, jobs = _two_calls(stage, worker, own)
+    for number in range(pairs + 1):
+        if number % 4 == 1:
+            say(f"leftovers: {calls} of {2 * pairs + 2} short calls placed")
+        placed, jobs = _two_calls(stage, worker, own, seen)
         calls += placed
         seen.rests.append(measure(stage, worker, calls, jobs - set(own)))
     return seen
 
 
-def _two_calls(stage: Stage, worker: Worker, own: list[int]) -> tuple[int, set[int]]:
+def _two_calls(stage: Stage, worker: Worker, own: list[int], seen: Leftovers) -> tuple[int, set[int]]:
     """Two calls side by side, one if the worker takes no more: how many, and who served them."""
     caller = stage.caller(worker)
     try:
@@ -143,6 +143,8 @@ def _two_calls(stage: Stage, worker: Worker, own: list[int]) -> tuple[int, set[i
             pass
         jobs = set(jobs_of(worker, own, worker.snapshot()))
         call.wait_until_agent_talks(TALK_SECONDS)
+        files, layer_bytes = _files(_read(worker, []), worker)
+        seen.busy_bytes = max(seen.busy_bytes, sum(files.values()) + layer_bytes)
         return placed, jobs
     finally:
         caller.close()
@@ -151,19 +153,29 @@ def _two_calls(stage: Stage, worker: Worker, own: list[int]) -> tuple[int, set[i
 def measure(stage: Stage, worker: Worker, calls: int, jobs: set[int]) -> Rest:
     """Wait until the jobs have ended and the worker rests, then count. Raises StageError if it cannot be read."""
     now = settle(stage, worker, jobs, REST_SECONDS)
-    output = worker.beside("sh", "-c", SCRIPT, "sh", *(str(process.pid) for process in now.processes))
-    table, separator, listed = output.partition(f"{SEPARATOR}\n")
-    if not separator:
-        raise StageError("the worker's processes and files cannot be read")
+    output = _read(worker, [process.pid for process in now.processes])
     descriptors, memory = {}, {}
-    for line in table.splitlines():
+    for line in output.partition(f"{SEPARATOR}\n")[0].splitlines():
         pid, count, kib = map(int, line.split())
         descriptors[pid], memory[pid] = count, kib * 1024
+    files, layer_bytes = _files(output, worker)
+    processes = {process.pid: process for process in now.processes}
+    return Rest(calls, processes, descriptors, memory, files, layer_bytes)
+
+
+def _read(worker: Worker, pids: Sequence[int]) -> str:
+    output = worker.beside("sh", "-c", SCRIPT, "sh", *map(str, pids))
+    if SEPARATOR not in output:
+        raise StageError("the worker's processes and files cannot be read")
+    return output
+
+
+def _files(output: str, worker: Worker) -> tuple[dict[str, int], int]:
+    """Files with their bytes, those of the writable layer with none, and that layer's bytes."""
     files = {}
-    for line in listed.splitlines():
+    for line in output.partition(f"{SEPARATOR}\n")[2].splitlines():
         size, _, path = line.partition(" ")
         files[path.removeprefix("/proc/1/root")] = int(size) if size.isdigit() else 0
     added, layer_bytes = worker.written()
     files.update(dict.fromkeys(added, 0))
-    processes = {process.pid: process for process in now.processes}
-    return Rest(calls, processes, descriptors, memory, files, layer_bytes)
+    return files, layer_bytes

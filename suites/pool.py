@@ -136,7 +136,8 @@ class Scene:
         jobs = jobs_of(worker, own, now)
         require_own_processes(own, jobs)
         victims = [pid for pid in jobs if pid not in first]
-        if not victims or not first:
+        # More than one: the job of a call that was given up, whose agent came too late, and whose end is no harm.
+        if len(set(victims)) != 1 or len(set(first)) != 1:
             raise StageError("it cannot be told which process serves which call")
         self.pid = victims[0]
         self.other_pid = first[0]

@@ -38,7 +38,14 @@ def _cannot_move(seen: Loaded) -> NotJudgeable:
     order=3,
 )
 def test_reports_load(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
-    """It reports its load at least every 10 s, as a value from 0 to 1."""
+    """It reports its load at least every 10 s, as a value from 0 to 1.
+
+    The worker's status messages are read on the wire from its registration on, at least until the third one or for 12
+    s. The pauses between registration, statuses and now may be 10 s at most: the SDKs report every 2.5 s, and an older
+    load misleads the dispatch. Every load must be from 0 to 1, also those that a second worker reports while its CPU is
+    burnt or calls are placed on it (see `availability.load-follows-work`). A longer pause on an overloaded machine is
+    an error.
+    """
     worker = lk_stage.worker("shared")
     transcript = worker.wire.transcript
     registered = transcript.live()[-1].registered
@@ -85,7 +92,15 @@ def test_reports_load(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[],
     order=2,
 )
 def test_load_follows_work(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
-    """Its load rises with CPU use or with the number of calls."""
+    """Its load rises with CPU use or with the number of calls.
+
+    One of two workers on a server (1 core, or `--lk-cpus`) comes to rest; then all cores that it may use are burnt
+    inside its container for up to 20 s, until its status is "full" (with `--lk-command`: all cores of this machine, at
+    the lowest priority). If that does not fill it and raises its load by less than 0.3, up to four calls
+    (`--lk-sessions`) are placed on it, one after the other. The reported load must rise by more than 0.02 (less is an
+    idle worker's noise), or the status must become "full". Skipped if it never reports a load, or if nothing can burn
+    CPU and no call is served; an overloaded machine is an error.
+    """
     seen = load()
     lk_evidence["moved_by"] = seen.moved_by
     lk_evidence["idle_load"], lk_evidence["highest_load"] = round(seen.idle, 3), round(seen.top, 3)
@@ -111,12 +126,20 @@ def test_load_follows_work(lk_stage: Stage, lk_evidence: Evidence, load: Callabl
     MUST,
     section="Worker availability",
     why="A worker that takes calls without bound spoils those that it already has.",
-    remedy="set a finite load_threshold (production mode has one by default)",
+    remedy="set a finite load_threshold (Python has one by default in production mode, Node has none: loadThreshold)",
     roles=("loaded", "peer"),
     order=2,
 )
 def test_rejects_over_threshold(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
-    """Over its threshold it says so, and a call goes to a free worker."""
+    """Over its threshold it says so, and a call goes to a free worker.
+
+    The load is raised as in `availability.load-follows-work`, while the statuses are kept from the server, so that it
+    goes on asking. The worker passes if its status becomes "full", or if it refuses a job that does not exist, which
+    the proxy on the wire offers to it. If it does neither, that is an error where the burner got less than 85 % of the
+    allowed cores, a skip where the load stays below 0.95 (or below `lk_load_threshold`, if that is higher), else a
+    failure. Up to six real calls are placed meanwhile beside a second, free worker; who serves them is recorded here
+    and judged by `balancing.redispatch-on-refusal`. Skipped if its load cannot be moved.
+    """
     seen = load()
     lk_evidence["moved_by"], lk_evidence["highest_load"] = seen.moved_by, round(seen.top, 3)
     lk_evidence["full_after_s"] = None if seen.full_after is None else round(seen.full_after, 2)
@@ -147,14 +170,22 @@ def test_rejects_over_threshold(lk_stage: Stage, lk_evidence: Evidence, load: Ca
     MUST,
     section="Worker availability",
     why="A question may cross the status on the wire; who says yes then takes a job over its threshold, or one it will drop.",
-    remedy="update the SDK (Python 1.4.2, Node 1.2.3 or later refuse by themselves)",
+    remedy="update the SDK (Python 1.4.2 or later refuses by itself), or reject in the request function while full (Node)",
     roles=("loaded", "peer", "draining"),
     order=2,
 )
 def test_refuses_while_full(
     lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded], drain: Callable[[], Drain]
 ) -> None:
-    """Asked for a job while it is full, and while it drains, it does not accept."""
+    """Asked for a job while it is full, and while it drains, it does not accept.
+
+    The proxy on the wire offers the worker a job that does not exist, with 3 s to answer: once while it is full (see
+    `availability.load-follows-work`), once while it drains with a call that is not cut (as soon as it says that it is
+    full or closes its registration, else 5 s after the stop signal, as long as it is registered). A yes while draining
+    is a failure; a yes while full is one only if the statuses before and after it are "full" with a load of 0.95 or
+    more (asked up to three times), or with the load that its last call led to where calls fill it. No answer counts as
+    not accepted here. Skipped if it could be asked in neither state, or if its load fell too soon to tell.
+    """
     draining = drain()
     asked: dict[str, bool | None] = {}
     if draining.asked is not None and draining.cut_while_held is None:
@@ -188,7 +219,13 @@ def test_refuses_while_full(
     order=2,
 )
 def test_recovers(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
-    """When its load falls, it takes jobs again."""
+    """When its load falls, it takes jobs again.
+
+    After the burner of `availability.load-follows-work` is stopped and its calls are hung up, a status that is not
+    "full" must come within 30 s. Then the proxy on the wire offers a job that does not exist once a second, for up to
+    30 s more, until the worker accepts. Skipped if the worker was never over its threshold, or does not answer the
+    question within 3 s; a miss on an overloaded machine is an error.
+    """
     seen = load()
     if seen.moved_by is None:
         raise _cannot_move(seen)
@@ -201,7 +238,7 @@ def test_recovers(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loa
     if seen.recovered_after is None:
         lk_evidence["transcript"] = seen.lines
         lk_stage.raise_if_too_busy()
-        raise AssertionError(f"takes no job within {RECOVER_SECONDS} s after its load was taken away")
+        raise AssertionError(f"takes no job within {RECOVER_SECONDS} s of its load's end, or of its saying that it is free")
     lk_evidence.summary = f"accepts {seen.recovered_after:.1f} s after the load was taken away"
 
 
@@ -215,7 +252,14 @@ def test_recovers(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loa
     order=3,
 )
 def test_answers_in_time(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
-    """It answers every question before the server gives up (3 s)."""
+    """It answers every question before the server gives up (3 s).
+
+    All questions about jobs so far, real ones and those of the proxy on the wire, to the shared worker and to the one
+    under load are taken from the transcript; a worker that was not asked by the proxy yet is asked once. Each must be
+    answered, yes or no, within 3 s, after which the server drops the job. Questions on a connection that ended within
+    these 3 s do not count. Skipped if nothing was answered and nothing is late; a late answer on an overloaded machine
+    is an error.
+    """
     try:
         load()
     except (StageError, NotJudgeable):
@@ -264,7 +308,15 @@ def test_answers_in_time(lk_stage: Stage, lk_evidence: Evidence, load: Callable[
     order=4,
 )
 def test_threshold(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
-    """The threshold seen agrees with the one declared (lk_load_threshold)."""
+    """The threshold seen agrees with the one declared (lk_load_threshold).
+
+    Where CPU moves the load, it is burnt in six steps that halve the interval from 30 % to 100 % of the worker's cores;
+    each starts from rest (available, load below 0.6), and the first status after 6 s counts. Where calls move it, the
+    status after each call counts. The declared `lk_load_threshold` must lie between the highest load that is still
+    available and the lowest that is "full", give or take half their distance, at least 0.05; if none is declared, the
+    range is recorded only. Skipped if the load cannot be moved, if nothing in the image can burn a share of a core, or
+    if no single threshold is seen.
+    """
     seen = load()
     if seen.moved_by is None:
         raise _cannot_move(seen)
@@ -325,7 +377,14 @@ def _by_halves(worker: Worker) -> list[tuple[float, bool]]:
     order=4,
 )
 def test_burst(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
-    """Asked for several jobs at once, it accepts no more than its threshold allows."""
+    """Asked for several jobs at once, it accepts no more than its threshold allows.
+
+    While the worker is free (available, load below 0.6), the proxy on the wire offers it five jobs that do not exist in
+    one write, with 3 s for all answers; three times over, because a worker that samples its load answers one burst in
+    four as if it had counted. Only where its load follows calls and a number of calls made it "full" is there a bound:
+    then that number plus five are offered, and no more than that number may be accepted in any burst. Otherwise the
+    highest number accepted is recorded only. Skipped if the load could not be observed.
+    """
     seen = load()
     worker = lk_stage.worker("loaded")
     capacity = seen.calls if seen.moved_by == "calls" and seen.full_after is not None else None

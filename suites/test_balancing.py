@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pytest_lkagents.callers.caller import Caller
 from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, NotJudgeable, StageError, check
 from pytest_lkagents.clock import holds
-from pytest_lkagents.stage import Stage
+from pytest_lkagents.stage import ANSWER_SECONDS, Stage
 from pytest_lkagents.worker.base import Worker
 
 from .load import TRIES, Loaded, Placed, place, wait_free
@@ -34,7 +34,13 @@ UNASKED_SECONDS = 3
     order=1,
 )
 def test_single_assignment(lk_stage: Stage, lk_evidence: Evidence) -> None:
-    """Each of several calls on two workers gets exactly one agent."""
+    """Each of several calls on two workers gets exactly one agent.
+
+    Calls are placed one after the other on two workers of one server and kept, until four are served or six got no
+    agent. For 3 s after the last one each room must have had exactly one agent, since a second one comes with the
+    first; and on the wire no question about a job may have more than one answer. Skipped if two workers cannot run side
+    by side, one is no longer registered, or no call gets an agent.
+    """
     workers = [lk_stage.worker("loaded"), lk_stage.worker("peer")]
     began = time.monotonic()
     caller = lk_stage.caller(workers[0])
@@ -105,7 +111,16 @@ def _wait_for_a_free_one(stage: Stage, served: list[Placed]) -> None:
     order=2,
 )
 def test_redispatch_on_refusal(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
-    """A call that a full worker does not take is served by the other one."""
+    """A call that a full worker does not take is served by the other one.
+
+    While one of two workers on a server is over its threshold (see `availability.load-follows-work`) and the other is
+    free, up to six calls are placed, until the full one is asked and does not accept; which one the server asks first
+    is chance. Read on the wire and in the room: a question that the full worker leaves unanswered is a failure, and so is
+    a call that is lost because the refusal came after more than 3 s; a refusal after which the other worker serves the
+    call passes. Skipped if the worker was never full, was never asked or accepted, if two workers cannot run side by
+    side, or if after a refusal the other one was not asked, refused too or sent no agent; the last is an error on an
+    overloaded machine.
+    """
     seen = load()
     worker = lk_stage.worker("loaded")
     lk_stage.worker("peer")  # raises where two cannot run side by side
@@ -124,6 +139,9 @@ def test_redispatch_on_refusal(lk_stage: Stage, lk_evidence: Evidence, load: Cal
         raise NotJudgeable("the full worker accepted: see availability.refuses-while-full")
     if asked.available is None:
         raise AssertionError("the full worker was asked for a real call and did not answer; the call was lost")
+    if (asked.answered_after or 0) > ANSWER_SECONDS and real.served_by is None:
+        lk_stage.raise_if_too_busy()
+        raise AssertionError(f"the full worker refused only after {asked.answered_after:.1f} s; the call was lost")
     if real.served_by is None:
         other = real.questions.get("peer")
         if other is None or other.available is not False:
@@ -141,7 +159,13 @@ def test_redispatch_on_refusal(lk_stage: Stage, lk_evidence: Evidence, load: Cal
     roles=("shared",),
 )
 def test_agent_name(lk_stage: Stage, lk_evidence: Evidence, first_call: Callable[[], FirstCall]) -> None:
-    """Under a name only explicit dispatch reaches it; without one every room does."""
+    """Under a name only explicit dispatch reaches it; without one every room does.
+
+    The name in the worker's registration is read on the wire; with `--lk-agent-name` it must be that name. After an
+    ordinary call, a participant joins a new room without naming an agent: a worker that registered with a name must not
+    be asked for it within 3 s (the server needs 0.2 s to ask). A worker without a name passes and is reported to join
+    every room. Skipped if the ordinary call is not served.
+    """
     worker = lk_stage.worker("shared")
     transcript = worker.wire.transcript
     names = sorted({found.agent_name for found in transcript.live()})
@@ -186,7 +210,13 @@ def test_agent_name(lk_stage: Stage, lk_evidence: Evidence, first_call: Callable
     order=4,
 )
 def test_spread(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
-    """Calls one after another reach both of two workers."""
+    """Calls one after another reach both of two workers.
+
+    Up to 20 calls are placed one after the other on two workers of one server, each once both are available with a load
+    below 0.6, and hung up at once, until both workers have served one. With two equally free workers, one that gets
+    none of 20 calls has a chance of 1 in 500,000. A worker that does not come to rest within 30 s is an error; skipped
+    if two workers cannot run side by side.
+    """
     load()
     workers = [lk_stage.worker("loaded"), lk_stage.worker("peer")]
     caller = lk_stage.caller(workers[0])
@@ -222,7 +252,14 @@ def test_spread(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loade
     seconds=300,
 )
 def test_redispatch_on_loss(lk_stage: Stage, lk_evidence: Evidence) -> None:
-    """A call offered to a worker that is killed before it accepts is served by the other one."""
+    """A call offered to a worker that is killed before it accepts is served by the other one.
+
+    Two workers on one server are idle and available; the proxy on the wire holds back the first one's answers. As soon
+    as it is asked for a call (up to six calls, as the server chooses by chance) it is killed with SIGKILL, and the call
+    must get the other one's agent within 15 s. It is a failure only if the other worker was asked and did not refuse,
+    and no agent came; skipped if the first one was never asked, the server does not ask the other one, or that one
+    refuses. On an overloaded machine a miss is an error.
+    """
     victim, heir = lk_stage.worker("victim"), lk_stage.worker("heir")
     caller = lk_stage.caller(heir)
     began = time.monotonic()
@@ -277,7 +314,13 @@ def _offered(worker: Worker, room: str, since: float) -> bool:
     order=5,
 )
 def test_frozen_worker(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
-    """What becomes of a call that is offered to a frozen worker (the server's doing, not the worker's)."""
+    """What becomes of a call that is offered to a frozen worker (the server's doing, not the worker's).
+
+    All processes of one of two free workers are frozen (the engine's pause, or SIGSTOP for a command) while it stays
+    registered, and up to six calls are placed until the server asks it for one. Who was asked, who served the call and
+    whether the frozen worker is still registered are recorded with the server's version; nothing is judged. Skipped if
+    the frozen one is never asked or two workers cannot run side by side.
+    """
     load()
     frozen, other = lk_stage.worker("loaded"), lk_stage.worker("peer")
     caller = lk_stage.caller(other)

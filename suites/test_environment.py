@@ -24,7 +24,14 @@ from .observations import FirstCall
     seconds=300,
 )
 def test_configured_by_variables(lk_stage: Stage, lk_evidence: Evidence) -> None:
-    """It uses the URL and the keys that it was given."""
+    """It uses the URL and the keys that it was given.
+
+    The worker gets a LIVEKIT_URL that nobody else has and a random key and secret; every new outbound connection from
+    its container's network is recorded from its start on. It is a failure if it connected somewhere and never to the
+    given address. If it registers there, which the server allows with the given keys only, it passes; if it does not,
+    the check is skipped, as `registration.registers` says so. With `--lk-command` connections are not recorded and the
+    registration alone counts.
+    """
     worker = lk_stage.worker_as_is("shared")
     try:
         contacted = worker.contacted()
@@ -50,7 +57,13 @@ def test_configured_by_variables(lk_stage: Stage, lk_evidence: Evidence) -> None
     roles=("shared",),
 )
 def test_one_project(lk_stage: Stage, lk_evidence: Evidence, first_call: Callable[[], FirstCall]) -> None:
-    """It contacts no LiveKit server but the one that it was given."""
+    """It contacts no LiveKit server but the one that it was given.
+
+    After a call, all outbound destinations of the worker's container so far are listed. Each TCP destination at a
+    private address, other than the given server and its media, gets two HTTP requests (2 s each): it counts as a
+    LiveKit server if `/` answers 200 with OK and `/rtc/validate` answers 401, and one such is a failure. Public
+    addresses are listed and not contacted. Skipped with `--lk-command`, or if the call is not served.
+    """
     worker = lk_stage.worker("shared")
     first_call()
     media = urlsplit(worker.server.worker_url).hostname
@@ -90,7 +103,12 @@ def _speaks_livekit(stage: Stage, host: str, port: int) -> bool:
     roles=("shared", "renamed"),
 )
 def test_agent_name(lk_stage: Stage, lk_evidence: Evidence) -> None:
-    """LIVEKIT_AGENT_NAME is honoured where the worker sets no name itself."""
+    """LIVEKIT_AGENT_NAME is honoured where the worker sets no name itself.
+
+    A worker is started with LIVEKIT_AGENT_NAME set to `lk-renamed`, and the name in its registration, as read on the
+    wire, must be that. Skipped if the worker registers under a name without this (then it sets its name itself), or if
+    it does not register within `lk_start_timeout` (default 60 s).
+    """
     own = lk_stage.worker("shared").wire.transcript.live()[-1].agent_name
     if own:
         raise NotJudgeable(f"the worker sets its name itself ({own!r})")
@@ -112,7 +130,13 @@ def test_agent_name(lk_stage: Stage, lk_evidence: Evidence) -> None:
     order=9,
 )
 def test_secrets_not_logged(lk_stage: Stage, lk_evidence: Evidence) -> None:
-    """No secret value is in the worker's output or in a process's arguments."""
+    """No secret value is in the worker's output or in a process's arguments.
+
+    At the end of the run the whole output of every worker that was started, and at that moment the command lines of all
+    processes of the shared worker (if it runs), are searched. Looked for are the LIVEKIT_API_SECRET of each worker and
+    those values of `--lk-env` and `--lk-env-file` whose name and form are a secret's (at least 8 characters, no
+    placeholder, no path). One occurrence is a failure.
+    """
     worker = lk_stage.worker_as_is("shared")
     arguments: list[str] = []
     with contextlib.suppress(WorkerFault):  # its output can still be judged

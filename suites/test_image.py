@@ -28,7 +28,13 @@ DEVELOPMENT = {"dev", "console", "connect"}
     order=1,
 )
 def test_production_mode(lk_stage: Stage, lk_evidence: Evidence, drain: Callable[[], Drain]) -> None:
-    """It runs in production mode: its call outlives the stop signal, its health port is the same at every start."""
+    """It runs in production mode: its call outlives the stop signal, its health port is the same at every start.
+
+    Two workers are started: their health ports, where both have one, must be the same. One of them gets its stop signal
+    with a call in progress (see `rollout.sigterm-drains`): if the call is cut before any other ended, and `dev`,
+    `console` or `connect` is among the words of its processes' command lines, that is a failure. A cut call without
+    such a word is a skip, as it is then `rollout.sigterm-drains` that fails; also skipped if no call is served.
+    """
     shared = lk_stage.worker("shared")
     health = shared.wait_health()
     seen = drain()
@@ -60,7 +66,15 @@ def test_production_mode(lk_stage: Stage, lk_evidence: Evidence, drain: Callable
     order=1,
 )
 def test_no_secrets(lk_stage: Stage, lk_evidence: Evidence) -> None:
-    """No secret is in the image's variables, labels, history or layers."""
+    """No secret is in the image's variables, labels, history or layers.
+
+    The image's variables, labels and history are read, and all layers as `docker save` gives them, files that a later
+    layer deletes included. Looked for are variables, labels, assignments in the history and lines of .env files whose
+    name is a secret's and whose value has 8 or more characters and is no placeholder or path; private keys; tokens of
+    OpenAI, AWS, Google, GitHub and Slack; and secret values of `--lk-env` and `--lk-env-file`. In the layers only files
+    up to 256 KiB are read, and in folders of libraries only these last values count. One finding is a failure; skipped
+    with `--lk-command`.
+    """
     config = lk_stage.image_attrs["Config"]
     found = []
     for entry in config.get("Env") or []:
@@ -97,7 +111,12 @@ def test_no_secrets(lk_stage: Stage, lk_evidence: Evidence) -> None:
     order=1,
 )
 def test_ca_certificates(lk_stage: Stage, lk_evidence: Evidence) -> None:
-    """A CA bundle is in the image."""
+    """A CA bundle is in the image.
+
+    All layers are read as `docker save` gives them. What is left in the final file system must hold one of the five
+    usual bundles (such as `/etc/ssl/certs/ca-certificates.crt`) or certifi's `cacert.pem`, as a link or with more than
+    1000 bytes, as a bundle of one authority has. Skipped with `--lk-command`.
+    """
     scanned = lk_stage.image_scan()
     lk_evidence["bundles"] = [f"/{path}" for path in scanned.ca_bundles]
     lk_evidence["layers_read"] = scanned.layers
@@ -115,7 +134,12 @@ def test_ca_certificates(lk_stage: Stage, lk_evidence: Evidence) -> None:
     roles=("shared",),
 )
 def test_non_root(lk_stage: Stage, lk_evidence: Evidence) -> None:
-    """The worker's processes do not run as root."""
+    """The worker's processes do not run as root.
+
+    After the registration the process table and the connections of the container are read once. The processes that hold
+    a connection to the LiveKit server (the first process, if none is found) must not have uid 0. Skipped with
+    `--lk-command`.
+    """
     config = lk_stage.image_attrs["Config"]
     worker = lk_stage.worker("shared")
     snapshot = worker.snapshot()
@@ -137,7 +161,14 @@ def test_non_root(lk_stage: Stage, lk_evidence: Evidence) -> None:
     roles=("stopped",),
 )
 def test_forwards_signals(lk_stage: Stage, lk_evidence: Evidence, stop: Callable[[], Stop]) -> None:
-    """The stop signal reaches the worker."""
+    """The stop signal reaches the worker.
+
+    The image's stop signal (SIGTERM by default) is sent to the first process of an idle worker, as an engine does;
+    within 10 s its registration must end or the worker exit. If neither happens, SIGTERM goes directly to the process
+    that holds the registration: if that one does not react either within 10 s, or is the first process itself, the
+    check is skipped and `rollout.idle-exit` fails. Skipped with `--lk-command`; no reaction on an overloaded machine is
+    an error.
+    """
     lk_stage.needs_image("signals reach the first process of a container in another way than a process here")
     seen = stop()
     lk_evidence["signal"] = seen.signal
@@ -163,7 +194,13 @@ def test_forwards_signals(lk_stage: Stage, lk_evidence: Evidence, stop: Callable
     seconds=300,
 )
 def test_self_contained(lk_stage: Stage, lk_evidence: Evidence) -> None:
-    """It registers and serves a call with nothing but LiveKit within reach."""
+    """It registers and serves a call with nothing but LiveKit within reach.
+
+    From its first packet on the worker's network reaches the LiveKit server's addresses only; everything else is
+    rejected, name lookups included. It must register within `lk_start_timeout` (default 60 s), and one of three calls
+    must get its agent within 15 s. What it tried to reach is recorded. Skipped if the shared worker does not register
+    without these limits, or with `--lk-command`; an overloaded machine is an error.
+    """
     lk_stage.worker("shared")
     worker = lk_stage.worker("sealed")
     try:

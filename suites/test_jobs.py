@@ -27,7 +27,13 @@ LATER_SECONDS = 5
     roles=("shared",),
 )
 def test_joins(lk_stage: Stage, lk_evidence: Evidence, first_call: Callable[[], FirstCall]) -> None:
-    """A call gets its agent."""
+    """A call gets its agent.
+
+    A caller, a real WebRTC participant that speaks, joins a new room and asks for the worker's agent. An agent
+    participant must come into the room within 15 s; up to three calls are placed, 3 s apart, because a worker that is
+    over its threshold for a moment refuses rightly. When its sound is first heard (awaited for 5 s) is recorded and not
+    judged. Skipped if the worker does not register; on an overloaded machine a miss is an error.
+    """
     worker = lk_stage.worker("shared")
     try:
         seen = first_call()
@@ -49,7 +55,13 @@ def test_joins(lk_stage: Stage, lk_evidence: Evidence, first_call: Callable[[], 
     roles=("shared",),
 )
 def test_own_process(lk_stage: Stage, lk_evidence: Evidence, pair: Callable[[], pool.Pair]) -> None:
-    """Two calls at once are served by two processes, neither of them the worker's own."""
+    """Two calls at once are served by two processes, neither of them the worker's own.
+
+    Two calls at once are served by one worker; the established TCP connections to the server are read with the
+    processes that hold them, before and during the calls. The connections that came with the calls belong to the jobs:
+    they must be held by two different processes, neither of which holds the worker's registration. Skipped if fewer
+    than two such connections are seen or the calls are not served.
+    """
     seen = pair()
     # Each job signals over a connection of its own to the server; whose connections they are is what counts.
     own, jobs = seen.own, seen.jobs
@@ -72,7 +84,13 @@ def test_own_process(lk_stage: Stage, lk_evidence: Evidence, pair: Callable[[], 
     roles=("shared",),
 )
 def test_ends_with_call(lk_stage: Stage, lk_evidence: Evidence, pair: Callable[[], pool.Pair]) -> None:
-    """After the callers left, the jobs' processes and their connections end, and no zombie stays."""
+    """After the callers left, the jobs' processes and their connections end, and no zombie stays.
+
+    After both callers of `jobs.own-process` hung up, the process table and connections are read every 0.3 s. Within
+    `lk_exit_timeout` (default 30 s) of the last hang-up the jobs' processes must be gone, their connections to the
+    server closed, and no zombie left that was not there before the calls. Skipped if the jobs have no processes of
+    their own; on an overloaded machine a miss is an error.
+    """
     seen = pair()
     pool.require_own_processes(seen.own, seen.jobs)
     worker, limit = seen.worker, lk_stage.settings.exit_timeout
@@ -118,7 +136,15 @@ def test_ends_with_call(lk_stage: Stage, lk_evidence: Evidence, pair: Callable[[
     order=1,
 )
 def test_crash_isolated(lk_evidence: Evidence, crash: Callable[[], pool.Harm]) -> None:
-    """A killed job process harms no other call, and the worker takes new ones."""
+    """A killed job process harms no other call, and the worker takes new ones.
+
+    Two calls are served by two processes; the process of the newer one is killed with SIGKILL, as the kernel or a fault
+    in a native library does. The other call is watched for 5 s (longer while something is suspected): it is harmed if
+    its agent leaves, its process ends, or packets (1.5 s) or the sound of an agent that talks without pauses (2.5 s)
+    are missing and stay away for 8 s. The worker must still run and be registered, and one of three new calls must get
+    its agent, tried again without the old calls if the worker refuses. Skipped if jobs share a process or two calls are
+    not served; on an overloaded machine what is not certain is an error.
+    """
     _judge(crash(), lk_evidence, "a job's process killed")
 
 
@@ -132,7 +158,15 @@ def test_crash_isolated(lk_evidence: Evidence, crash: Callable[[], pool.Harm]) -
     roles=("frozen",),
 )
 def test_frozen_isolated(lk_stage: Stage, lk_evidence: Evidence) -> None:
-    """A job process that answers nobody harms no other call, and the worker takes new ones."""
+    """A job process that answers nobody harms no other call, and the worker takes new ones.
+
+    Two calls are served by two processes; the process of the newer one is stopped with SIGSTOP, like one whose event
+    loop is blocked, until all is judged. The other call is watched for 5 s (longer while something is suspected): it is
+    harmed if its agent leaves, its process ends, or packets (1.5 s) or the sound of an agent that talks without pauses
+    (2.5 s) are missing and stay away for 8 s. The worker must still run and be registered, and one of three new calls
+    must get its agent, tried again without the old calls if the worker refuses. Skipped if jobs share a process or two
+    calls are not served; on an overloaded machine what is not certain is an error.
+    """
     _judge(pool.freeze(lk_stage), lk_evidence, "a job's process stopped")
 
 
@@ -146,7 +180,16 @@ def test_frozen_isolated(lk_stage: Stage, lk_evidence: Evidence) -> None:
     roles=("limited",),
 )
 def test_memory_limit(lk_stage: Stage, lk_evidence: Evidence) -> None:
-    """A job that runs out of memory harms no other call, and the worker takes new ones."""
+    """A job that runs out of memory harms no other call, and the worker takes new ones.
+
+    Two calls are served by two processes; the address space of the newer one's is limited to what it has, so that its
+    next large allocation fails. If it still lives after 5 s, SIGKILL ends it, as the kernel's OOM killer would. The
+    other call is watched for 5 s (longer while something is suspected): it is harmed if its agent leaves, its process
+    ends, or packets (1.5 s) or the sound of an agent that talks without pauses (2.5 s) are missing and stay away for 8
+    s. The worker must still run and be registered, and one of three new calls must get its agent, tried again without
+    the old calls if the worker refuses. Skipped if the limit cannot be set, jobs share a process or two calls are not
+    served; on an overloaded machine what is not certain is an error.
+    """
     seen = pool.starve(lk_stage)
     _judge(seen, lk_evidence, "a job's process out of memory")
 
@@ -167,7 +210,14 @@ def _judge(seen: pool.Harm, evidence: Evidence, what: str) -> None:
     roles=("culled",),
 )
 def test_dead_idle_process(lk_stage: Stage, lk_evidence: Evidence) -> None:
-    """Idle job processes are killed, then a call comes: it gets its agent."""
+    """Idle job processes are killed, then a call comes: it gets its agent.
+
+    Up to six calls show which processes wait for a job: those that look like the ones that served them. All that are
+    idle then are killed with SIGKILL, and one call is placed at once, without a second try: its agent must come within
+    15 s. Skipped if the worker keeps no idle process or more than five, if it refuses the call (another worker can take
+    it), or if the server does not ask it; accepting, keeping silent or ending without an agent in the room is a
+    failure, and on an overloaded machine an error.
+    """
     worker = lk_stage.worker("culled")
     idle = pool.find_idle(lk_stage, worker)
     lk_evidence["idle_pids_killed"], lk_evidence["calls_to_find_them"] = idle.pids, idle.calls
@@ -217,11 +267,18 @@ def _later(stage: Stage, worker: Worker) -> str:
     why="What every call leaves behind ends the worker sooner or later: no memory, no descriptors, a full disk.",
     remedy="close what a job opened, remove its files, keep nothing per call in the worker's own process",
     roles=("tidy",),
-    seconds=400,
+    seconds=600,
 )
-def test_no_leftovers(lk_stage: Stage, lk_evidence: Evidence) -> None:
-    """After calls, processes, descriptors, files and memory are back where they were."""
-    seen = leftovers.observe(lk_stage)
+def test_no_leftovers(lk_evidence: Evidence, tidied: Callable[[], leftovers.Leftovers]) -> None:
+    """After calls, processes, descriptors, files and memory are back where they were.
+
+    After a first pair of calls as warm-up, four more pairs are placed (15, if `resources.no-growth` or
+    `storage.ephemeral` run too); after each pair the worker is given up to 12 s to rest. Counted then are its
+    processes, its files outside the image, and the descriptors and own memory of the processes that live all the time.
+    A straight line through each: a slope that is beyond doubt (less two standard errors) above 0.5 items or 1 MB per
+    call is a failure; a pool that grew once is none. Skipped with `--lk-command` or if calls are not served.
+    """
+    seen = tidied()
     trends = seen.trends()
     lk_evidence["calls_at_rest"] = [rest.calls for rest in seen.rests]
     for name, found in trends.items():

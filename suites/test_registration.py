@@ -33,7 +33,13 @@ PATIENCE_SECONDS = 60
     order=-2,
 )
 def test_registers(lk_stage: Stage, lk_evidence: Evidence) -> None:
-    """The worker registers within the start timeout."""
+    """The worker registers within the start timeout.
+
+    The worker is started with LIVEKIT_URL, key and secret of a LiveKit server; the time runs from its start until the
+    server's answer to its registration passes on the wire. The bound is `lk_start_timeout` (default 60 s); an exit
+    before it is a failure too. Where others keep this machine busy it has the same time once more, and then it is an
+    error. Meanwhile its health port is probed about once a second, as platforms do.
+    """
     lk_evidence["start_timeout_s"] = lk_stage.settings.start_timeout
     worker = lk_stage.worker("shared")
     found = worker.wire.transcript.registrations()[0]
@@ -53,7 +59,14 @@ def test_registers(lk_stage: Stage, lk_evidence: Evidence) -> None:
     order=-1,
 )
 def test_outbound_only(lk_stage: Stage, lk_evidence: Evidence, first_call: Callable[[], FirstCall]) -> None:
-    """It registers, takes a job and talks with every inbound connection dropped."""
+    """It registers, takes a job and talks with every inbound connection dropped.
+
+    From its first packet on, a firewall in the worker's network drops every inbound connection; answers to its own ones
+    pass. It must register within `lk_start_timeout` (default 60 s), one of three calls must get its agent within 15 s,
+    and if the shared worker's agent was heard in an ordinary call, this one must be heard within 10 s. Skipped if the
+    shared worker does not register or is not served without the firewall, or with `--lk-command`; an overloaded machine
+    is an error.
+    """
     worker = lk_stage.contrast("firewalled", "with inbound connections dropped it does not register")
     baseline = first_call()
     caller = lk_stage.caller(worker)
@@ -62,10 +75,13 @@ def test_outbound_only(lk_stage: Stage, lk_evidence: Evidence, first_call: Calla
             call = lk_stage.served_call(caller)
         except WorkerFault as fault:
             raise AssertionError(f"with inbound connections dropped, {fault}") from None
+        before = worker.reading()
         sound = call.wait_until_agent_talks(10) if baseline.sound_s is not None else None
         lk_evidence["agent_joined_after_s"] = round(min(call.agents.values()) - call.joined, 2)
         lk_evidence["first_sound_after_s"] = None if sound is None else round(sound, 2)
         lk_evidence["dropped_inbound_packets"] = worker.dropped_inbound()
+        if sound is None and baseline.sound_s is not None:
+            lk_stage.raise_if_too_busy(worker, before)
         assert sound is not None or baseline.sound_s is None, (
             "with inbound connections dropped the agent joins but is not heard"
         )
@@ -83,7 +99,12 @@ def test_outbound_only(lk_stage: Stage, lk_evidence: Evidence, first_call: Calla
     roles=("shared",),
 )
 def test_listens_only_for_health(lk_stage: Stage, lk_evidence: Evidence) -> None:
-    """It listens for health and declared metrics, and for nothing else."""
+    """It listens for health and declared metrics, and for nothing else.
+
+    Once no job is left, the TCP and UDP sockets that listen in the worker's network (with `--lk-command`: of its
+    processes) are read once. Those bound to loopback, the health port as found and the declared `lk_metrics_port` are
+    allowed; any other one is a failure. A job that does not end within 60 s is an error.
+    """
     worker = lk_stage.worker("shared")
     health = worker.wait_health()
     known = {health.port if health else None, lk_stage.settings.metrics_port}
@@ -108,18 +129,25 @@ def test_listens_only_for_health(lk_stage: Stage, lk_evidence: Evidence) -> None
     why="Workers and server are rolled out in any order; a worker that gives up at once needs a human.",
     remedy="retry the first connection as the SDK does; do not exit or stop trying when it is refused",
     roles=("shared", "early"),
+    seconds=240,
     order=-1,
 )
 def test_waits_for_server(lk_stage: Stage, lk_evidence: Evidence) -> None:
-    """Started before the server is up, it registers when the server comes."""
+    """Started before the server is up, it registers when the server comes.
+
+    The worker is started while its server is down and the server's address refuses connections; its attempts to connect
+    are counted and recorded: the first is waited for as long as `lk_start_timeout`, the second for 15 s. If it still runs,
+    the server is started, and it must register within 45 s (Python's longest pause between two tries is 10 s). An exit
+    before that is a failure; one after more than 60 s of waiting is an error, as whoever has tried for a minute may give
+    up, and so is a worker that was not seen to try. Skipped if the shared worker does not register either, or the server
+    is given by URL.
+    """
     _needs_own_server(lk_stage)
     worker = lk_stage.worker("early")
-    # Two refused tries show that it keeps trying; the longest first pause of an SDK is 2 s, start-up a few more.
-    try:
-        with worker.ledger.waiting(worker.name):
-            poll(lambda: worker.attempts() >= 2 or not worker.is_running, what="tries", seconds=15, every=0.3)
-    except DeadlineMissed:
-        lk_stage.raise_if_too_busy()
+    # Without a refused try nothing is shown: a slow start-up has the time that it has to register. A second one shows that it
+    # keeps trying; the longest first pause of an SDK is 2 s.
+    if _tries(lk_stage, worker, 1, lk_stage.settings.start_timeout):
+        _tries(lk_stage, worker, 2, 15)
     lk_evidence["refused_attempts"] = worker.attempts()
     waited = time.monotonic() - worker.started
     if not worker.is_running and waited > PATIENCE_SECONDS:
@@ -135,10 +163,25 @@ def test_waits_for_server(lk_stage: Stage, lk_evidence: Evidence) -> None:
         lk_stage.worker("shared")
         raise AssertionError(f"after the server came: {fault}") from None
     lk_evidence["registered_after_s"] = round(time.monotonic() - came, 2)
+    if not lk_evidence["refused_attempts"]:
+        raise StageError(
+            f"cannot be judged: no try to connect within {lk_stage.settings.start_timeout:g} s while the server was down"
+        )
     lk_evidence.summary = (
         f"registered {lk_evidence['registered_after_s']} s after the server came, "
         f"{lk_evidence['refused_attempts']} refused tries before"
     )
+
+
+def _tries(stage: Stage, worker: Worker, count: int, seconds: float) -> bool:
+    """Whether it has tried to connect that often within ``seconds``, or its end."""
+    try:
+        with worker.ledger.waiting(worker.name):
+            poll(lambda: worker.attempts() >= count or not worker.is_running, what="tries", seconds=seconds, every=0.3)
+    except DeadlineMissed:
+        stage.raise_if_too_busy()
+        return False
+    return True
 
 
 @check(
@@ -151,7 +194,13 @@ def test_waits_for_server(lk_stage: Stage, lk_evidence: Evidence) -> None:
     order=1,
 )
 def test_reconnects(lk_stage: Stage, lk_evidence: Evidence) -> None:
-    """After a restart of the server, and after its connection was cut, it registers again, once, and takes calls."""
+    """After a restart of the server, and after its connection was cut, it registers again, once, and takes calls.
+
+    The worker's server is stopped, its connections are cut, and after the worker's first try (5 s at most) the server
+    is started again; later the proxy on the wire resets the connection of its registration alone. After each it must
+    register within 45 s, for 3 s no more registrations may be open than before, and one of three calls must get its
+    agent within 15 s. Skipped if the server is given by URL; on an overloaded machine a miss is an error.
+    """
     _needs_own_server(lk_stage)
     worker = lk_stage.worker("reconnecting")
     log = worker.wire.transcript
@@ -200,7 +249,15 @@ def test_reconnects(lk_stage: Stage, lk_evidence: Evidence) -> None:
     seconds=400,
 )
 def test_survives_half_open(lk_stage: Stage, lk_evidence: Evidence, half_open: Callable[[], faults.Aftermath]) -> None:
-    """After 20 s in which nothing passes to or from the server it is registered, once, and takes calls."""
+    """After 20 s in which nothing passes to or from the server it is registered, once, and takes calls.
+
+    With a call in progress the proxy on the wire lets nothing pass between worker and server for 20 s, not even the end
+    of a connection; media goes on. That is longer than the 15 s after which the SDKs act, and shorter than the 80 s
+    after which they give up. Then the worker has 45 s to talk to its server over as many registrations as before, and
+    after the old call is hung up one of five new ones must get its agent within 15 s; an exit, another number of
+    registrations or no agent is a failure. The call in progress is recorded, not judged; a miss on an overloaded
+    machine is an error.
+    """
     seen = half_open()
     lk_evidence.update(seen.evidence())
     assert seen.problem is None, seen.problem
@@ -224,7 +281,11 @@ def test_survives_half_open(lk_stage: Stage, lk_evidence: Evidence, half_open: C
 def test_survives_partition(lk_stage: Stage, lk_evidence: Evidence, partition: Callable[[], faults.Aftermath]) -> None:
     """After 20 s without any network it takes calls.
 
-    A call that was in progress had no media meanwhile: what became of it is recorded, not judged.
+    With a call in progress every packet from and to the worker's container is lost for 20 s; then it has 45 s to talk
+    to its server over as many registrations as before. The old call is hung up, and one of five new calls must get its
+    agent within 15 s; an exit or no agent is a failure. A call that was in progress had no media meanwhile: what became
+    of it is recorded, not judged, and so is the number of registrations. Skipped with `--lk-command` or where the
+    kernel cannot lose packets this way (Linux 5.16); a miss on an overloaded machine is an error.
     """
     seen = partition()
     lk_evidence.update(seen.evidence())
@@ -246,7 +307,14 @@ def test_survives_partition(lk_stage: Stage, lk_evidence: Evidence, partition: C
     seconds=400,
 )
 def test_survives_dns_loss(lk_stage: Stage, lk_evidence: Evidence) -> None:
-    """While no host name can be looked up, a call gets its agent, and a lost registration comes back."""
+    """While no host name can be looked up, a call gets its agent, and a lost registration comes back.
+
+    First a call and a return after a cut connection must work, else it is skipped. Then every lookup from the worker's
+    container (the engine's name server, ports 53 and 853) is refused: one of three calls must get its agent within 15
+    s, and after the proxy on the wire resets the registration's connection, the worker must register within 45 s; with
+    names back, a call must be served once more. Whether it looked anything up is recorded. Skipped with `--lk-command`;
+    a miss on an overloaded machine is an error.
+    """
     worker = lk_stage.worker("nameless")
     caller = lk_stage.caller(worker)
     try:
@@ -270,8 +338,9 @@ def test_survives_dns_loss(lk_stage: Stage, lk_evidence: Evidence) -> None:
     )
 
 
+SETTLED_SECONDS = 15
 REQUIRED = {
-    "LIVEKIT_URL": ("without-url", r"url"),
+    "LIVEKIT_URL": ("without-url", r"(?<![a-z])url(?![a-z])"),
     "LIVEKIT_API_KEY": ("without-key", r"api[\s_-]?key"),
     "LIVEKIT_API_SECRET": ("without-secret", r"api[\s_-]?secret|secret"),
 }
@@ -288,13 +357,18 @@ REQUIRED = {
 def test_refuses_incomplete_configuration(lk_stage: Stage, lk_evidence: Evidence) -> None:
     """Without URL, key or secret it exits soon and says which.
 
-    The code is recorded but not judged: livekit-agents 1.8.9, the current release, logs the error and exits with 0.
+    Three workers are started, each without one of LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET. Each must exit
+    within `lk_start_timeout` (default 60 s) of its start, with at least 15 s of watching, and its output must name what
+    is missing: "url", "api key" or "secret", in any case. The code is recorded but not judged: livekit-agents 1.8.9,
+    the current release, logs the error and exits with 0. Skipped if the worker does not register with all three values,
+    or with `--lk-command`; on an overloaded machine one that keeps running is an error.
     """
     problems = []
     for variable, (role, says) in REQUIRED.items():
         worker = lk_stage.worker(role)
         before = worker.reading()
-        limit = max(lk_stage.settings.start_timeout - (time.monotonic() - worker.started), 1)
+        # However long ago it was started: how busy the machine is shows in some seconds only.
+        limit = max(lk_stage.settings.start_timeout - (time.monotonic() - worker.started), SETTLED_SECONDS)
         code = worker.wait_exit(limit, probed=True)
         named = re.search(says, worker.logs(), re.IGNORECASE) is not None
         lk_evidence[f"without_{variable}"] = {"exit_code": code, "names_it": named}
@@ -322,18 +396,24 @@ def test_refuses_incomplete_configuration(lk_stage: Stage, lk_evidence: Evidence
     seconds=GIVE_UP_SECONDS + 60,
 )
 def test_rejected_credentials(lk_stage: Stage, lk_evidence: Evidence) -> None:
-    """With a wrong secret it does not look ready for good."""
+    """With a wrong secret it does not look ready for good.
+
+    A worker is started with a secret that its server rejects, and is looked at once a second for 180 s, as the Python
+    SDK tries for about 130 s before it gives up. It passes when it exits with a code other than 0, or when its health
+    endpoint, once it was open, answers nothing or something else than 200 for more than 5 s. An exit with 0, or 200 to
+    the end, is a failure; skipped if it has no health endpoint and does not exit, or if the server is given by URL.
+    """
     _needs_own_server(lk_stage)
     worker = lk_stage.worker("wrong-secret")
     how = until_not_ready(worker, GIVE_UP_SECONDS, lk_evidence)
-    assert how, f"still looks ready (health 200) {GIVE_UP_SECONDS} s after its start with a wrong secret"
+    assert how, f"it looks ready (health 200) for {GIVE_UP_SECONDS} s with a wrong secret"
     lk_evidence.summary = f"with a wrong secret it {how}"
 
 
 def until_not_ready(worker: Worker, seconds: float, evidence: Evidence) -> str | None:
     """How the worker shows that it is not ready (exit with an error, or health not 200 for 5 s), or None.
 
-    Raises NotJudgeable when there is no health endpoint and it does not exit.
+    Raises AssertionError when it exits with 0, NotJudgeable when there is no health endpoint and it does not exit.
     """
     began = time.monotonic()
     seen_health, bad_since = False, None
@@ -343,7 +423,8 @@ def until_not_ready(worker: Worker, seconds: float, evidence: Evidence) -> str |
             code = worker.exit_code
             if code is not None:
                 evidence["exited_after_s"], evidence["exit_code"] = passed, code
-                return f"exits with code {code} after {passed} s" if code else None
+                assert code, f"exits with code 0 after {passed} s, as if all were well"
+                return f"exits with code {code} after {passed} s"
             found = worker.health()
             status = worker.health_status(found) if found else None
             seen_health = seen_health or found is not None

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from pytest_lkagents.checks import SHOULD, Evidence, check
+from collections.abc import Callable
+
+from pytest_lkagents.checks import MUST, SHOULD, Evidence, WorkerFault, check
 from pytest_lkagents.stage import Stage
 
+from . import leftovers
+
 TYPICAL_BYTES = 1_000_000_000
+# The guide: "more than enough" for image and temporary files.
+MOST_BYTES = 10_000_000_000
 
 
 @check(
@@ -17,8 +23,76 @@ TYPICAL_BYTES = 1_000_000_000
     remedy="build in stages, leave caches and unused models out",
 )
 def test_image_size(lk_stage: Stage, lk_evidence: Evidence) -> None:
-    """The image is smaller than 1 GB."""
+    """The image is smaller than 1 GB.
+
+    The size is the one that the engine states for the image (`docker image inspect`); it must be below 1 GB (10^9
+    bytes), as that of typical agents is. Nothing is started; skipped with `--lk-command`.
+    """
     size = int(lk_stage.image_attrs["Size"])
     lk_evidence["size_bytes"], lk_evidence["limit_bytes"] = size, TYPICAL_BYTES
     assert size < TYPICAL_BYTES, f"the image has {size / 1e9:.2f} GB, typical are less than 1 GB"
     lk_evidence.summary = f"{size / 1e6:.0f} MB"
+
+
+@check(
+    "storage.ephemeral",
+    MUST,
+    profile="full",
+    section="Storage",
+    why="Platforms evict a container that fills its disk, with every call it has.",
+    remedy="delete what a job wrote when it ends; write recordings to storage of their own",
+    roles=("tidy",),
+    seconds=600,
+)
+def test_ephemeral(lk_stage: Stage, lk_evidence: Evidence, tidied: Callable[[], leftovers.Leftovers]) -> None:
+    """Its files need less than 10 GB, the image included, and no more with every call.
+
+    16 pairs of short calls are placed; the bytes of the worker's files (its writable layer and every mount but the
+    image's and the system's) are read while the calls are in progress and, after up to 12 s of rest, when they are
+    over. The highest sum plus the image's size must be below 10 GB, which the guide calls more than enough. The slope
+    of a straight line through the readings at rest, less two standard errors, may be at most 1 MB per call. Skipped
+    with `--lk-command` or if calls are not served.
+    """
+    lk_stage.needs_image("a process here has no files of its own")
+    seen = tidied()
+    found = seen.trends()["file_bytes"]
+    calls = seen.rests[-1].calls - seen.rests[0].calls
+    image = int(lk_stage.image_attrs["Size"])
+    peak = round(max(seen.busy_bytes, *found.values)) + image
+    lk_evidence["calls"], lk_evidence["file_bytes"] = calls, found.evidence()
+    lk_evidence["image_bytes"], lk_evidence["peak_bytes"], lk_evidence["limit_bytes"] = image, peak, MOST_BYTES
+    lk_evidence["limit_bytes_per_call"] = leftovers.MOST_BYTES
+    lk_evidence["new_files"] = seen.new_files()[:20]
+    assert not found.exceeds(leftovers.MOST_BYTES), f"each of {calls} calls leaves {found.slope / 1e6:.1f} MB of files behind"
+    assert peak < MOST_BYTES, f"image and files need {peak / 1e9:.1f} GB"
+    lk_evidence.summary = f"{peak / 1e6:.0f} MB with the image, {found.slope / 1e6:+.2f} MB per call over {calls} calls"
+
+
+@check(
+    "storage.read-only",
+    SHOULD,
+    profile="full",
+    section="Storage",
+    why="Many clusters forbid containers to write into their image; what a worker needs to write belongs into /tmp.",
+    remedy="write below /tmp only; set HOME, cache and model folders (HF_HOME, XDG_CACHE_HOME) accordingly",
+    roles=("shared", "read-only"),
+)
+def test_read_only(lk_stage: Stage, lk_evidence: Evidence) -> None:
+    """With a file system that cannot be written to, but for /tmp, it registers and serves a call.
+
+    A worker's container is started with a read-only file system and a tmpfs at `/tmp`. It must register within
+    `lk_start_timeout` (default 60 s), and one of three calls must get its agent within 15 s. Skipped if the shared
+    worker does not register with an ordinary file system either, or with `--lk-command`; an overloaded machine is an
+    error.
+    """
+    lk_stage.needs_image("a process here shares this machine's files")
+    worker = lk_stage.contrast("read-only", "with a read-only file system it does not register")
+    caller = lk_stage.caller(worker)
+    try:
+        call = lk_stage.served_call(caller)
+        lk_evidence["agent_joined_after_s"] = round(min(call.agents.values()) - call.joined, 2)
+    except WorkerFault as fault:
+        raise AssertionError(f"with a read-only file system {fault}") from None
+    finally:
+        caller.close()
+    lk_evidence.summary = "registers and serves a call with nothing but /tmp to write to"

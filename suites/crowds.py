@@ -1,0 +1,321 @@
+"""The guide's load test, scaled: a crowd of users on one worker, each in a room of its own, and one more who listens."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pytest_lkagents.busyness import Reading, too_busy
+from pytest_lkagents.callers.caller import Call, Caller
+from pytest_lkagents.callers.continuity import Continuity, wait_heard
+from pytest_lkagents.callers.crowd import Crowd, User
+from pytest_lkagents.checks import StageError, WorkerFault
+from pytest_lkagents.clock import DeadlineMissed, poll
+from pytest_lkagents.stage import AGENT_SECONDS, ANSWER_SECONDS, LOST_SECONDS, REFUSAL_PAUSE, Stage
+from pytest_lkagents.worker.base import Worker
+from pytest_lkagents.worker.usage import Usage
+
+Say = Callable[[str], None]
+
+# A worker at rest, measured before the first call.
+REST_SECONDS = 4.0
+# After the last user came: the job's start is over, and a status report (every 2.5 s) knows of it.
+SETTLE_SECONDS = 4.0
+SAMPLE_SECONDS = 0.5
+# A worker that is over its threshold for a moment refuses rightly: so often is a user's call placed before that counts.
+TRIES = 3
+
+# name in Quality, bound, words.
+BOUNDS = (
+    # Half of the callers of a hotline hang up within half a minute; 10 s is also what SDKs give a job's process to start.
+    ("agent_s", 10.0, "the agent came {value:.1f} s after its caller"),
+    ("sound_s", 15.0, "the agent was heard {value:.1f} s after its caller joined"),
+    # An agent that talked on without a pause of a second before: twice that is a hole.
+    ("longest_silence_s", 2.0, "a hole of {value:.1f} s in what the agent said"),
+    # Opus hides single lost packets; from 5 % on listeners rate speech as impaired.
+    ("concealed_share", 0.05, "{value:.0%} of the sound had to be invented"),
+    # The usual limit for voice (Cisco's and others' planning guides): 30 ms.
+    ("jitter_s", 0.03, "packets came with a jitter of {value:.3f} s"),
+)
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What the listener received. Seconds; None: it cannot be told, because the agent does not talk on by itself."""
+
+    agent_s: float
+    sound_s: float | None
+    longest_silence_s: float | None
+    concealed_share: float | None
+    jitter_s: float | None
+
+
+def _rounded(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: _rounded(value) if isinstance(value, dict) else round(value, 3) if isinstance(value, float) else value
+        for name, value in values.items()
+    }
+
+
+@dataclass(frozen=True)
+class Level:
+    """Means and peaks over a stretch of time with so many sessions. Cores and bytes of the whole worker."""
+
+    sessions: int
+    cores: float
+    cores_peak: float
+    memory_bytes: int
+    memory_peak_bytes: int
+    quality: Quality | None = None
+
+    def evidence(self) -> dict[str, Any]:
+        return _rounded(asdict(self))
+
+
+class Sampler:
+    """Reads a worker's usage twice a second while it is entered."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lk-usage", daemon=True)
+        self.seen: list[Usage] = []
+
+    def __enter__(self) -> Sampler:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            try:
+                self.seen.append(self._worker.usage())
+            except WorkerFault:
+                return  # it ended, which others notice
+            self._over.wait(SAMPLE_SECONDS)
+
+    def level(self, sessions: int, since: float, quality: Quality | None = None) -> Level:
+        """Over the time since then. Raises WorkerFault if the worker was gone."""
+        seen = [usage for usage in self.seen if usage.at >= since]
+        if len(seen) < 3:
+            raise WorkerFault(f"the worker could not be measured: exit code {self._worker.exit_code}")
+        # Peaks over a second: shorter ones are how the scheduler deals out time.
+        pairs = list(zip(seen, seen[2:], strict=False))
+        cores = (seen[-1].cpu_s - seen[0].cpu_s) / (seen[-1].at - seen[0].at)
+        peak = max((later.cpu_s - usage.cpu_s) / (later.at - usage.at) for usage, later in pairs)
+        memory = [usage.memory_bytes for usage in seen]
+        return Level(sessions, cores, max(peak, cores), sum(memory) // len(memory), max(memory), quality)
+
+    def series(self, every: int = 2) -> list[list[float]]:
+        """Seconds since the first reading, cores since the one before, bytes."""
+        if not self.seen:
+            return []
+        kept = self.seen[::every]
+        return [
+            [round(now.at - self.seen[0].at, 1), round((now.cpu_s - last.cpu_s) / (now.at - last.at), 3), now.memory_bytes]
+            for last, now in itertools.pairwise(kept)
+        ]
+
+
+class Audience:
+    """The users of one worker: a listener and a crowd. Close it."""
+
+    def __init__(self, stage: Stage, worker: Worker, say: Say) -> None:
+        self.stage, self.worker, self.say = stage, worker, say
+        self.caller: Caller = stage.caller(worker)
+        self.crowd = Crowd(worker.server, self.caller.agent_name)
+        self.listener: Call | None = None
+        self.refused = 0
+
+    def close(self) -> None:
+        self.crowd.close()
+        self.caller.close()
+
+    @property
+    def served(self) -> int:
+        """Calls with an agent now."""
+        return sum(user.served for user in self.crowd.users) + (
+            self.listener is not None and bool(self.listener.agents_present)
+        )
+
+    def open(self) -> None:
+        """The listener's call, until it is heard. Raises WorkerFault if it is not served."""
+        self.crowd.wait_ready()
+        self.listener = self.stage.served_call(self.caller)
+        wait_heard([self.listener])
+
+    def grow(self, sessions: int) -> bool:
+        """One user after the other until there are ``sessions`` calls; False once the worker takes no more."""
+        while self.served < sessions:
+            self.stage.raise_if_closing()
+            if not any(self._one() for _ in range(TRIES)):
+                return False
+            self.say(f"{self.served} of {sessions} calls in progress")
+        return True
+
+    def _one(self) -> bool:
+        user = self.crowd.join()
+        try:
+            poll(lambda: user.agent is not None or self._lost(user), what="agent", seconds=AGENT_SECONDS, every=0.1)
+        except DeadlineMissed:
+            pass
+        if user.agent is not None:
+            return True
+        self.refused += 1
+        self.crowd.leave([user])
+        time.sleep(REFUSAL_PAUSE)
+        return False
+
+    def _lost(self, user: User) -> bool:
+        """Whether no agent will come: refused, or nobody was asked in time."""
+        self.stage.raise_if_closing()
+        passed = time.monotonic() - (user.joined or 0.0)
+        asked = [
+            question
+            for question in self.worker.wire.transcript.questions((user.joined or 0.0) - 1)
+            if question.room == user.room and not question.probe
+        ]
+        taken = any(question.available and (question.answered_after or 0) < ANSWER_SECONDS for question in asked)
+        return passed > LOST_SECONDS and not taken
+
+    def hold(self, sampler: Sampler, seconds: float) -> Level:
+        """Keep the calls for so long and measure. Raises StageError if the crowd or the machine was short of CPU, and
+        WorkerFault if the worker ended."""
+        assert self.listener is not None, "open() first"
+        time.sleep(SETTLE_SECONDS)
+        began, before = time.monotonic(), Reading.now(self.worker.cpu_seconds())
+        continuity = Continuity(self.listener)
+        until = began + seconds
+        while (left := until - time.monotonic()) > 0:
+            self.stage.raise_if_closing()
+            if not self.worker.is_running:
+                raise WorkerFault(f"the worker exited with code {self.worker.exit_code} under {self.served} calls")
+            time.sleep(min(left, 0.5))
+        self.raise_if_starved(began, before)
+        return sampler.level(self.served, began, self._quality(continuity))
+
+    def raise_if_starved(self, began: float, before: Reading) -> None:
+        """What was missing must not have been missing here."""
+        reason = self.crowd.starved(began) or too_busy(before, Reading.now(self.worker.cpu_seconds()))
+        if reason is not None:
+            raise StageError(f"this machine is too busy to judge: {reason}")
+
+    def _quality(self, continuity: Continuity) -> Quality:
+        call = continuity.call
+        trouble = continuity.trouble()
+        if trouble is not None and not continuity.agents_are_there:
+            raise WorkerFault(f"the listener's call was lost: {trouble}")
+        received = call.received
+        sound = call.heard.first - call.joined if call.heard.first is not None else None
+        return Quality(
+            min(call.agents.values()) - call.joined,
+            sound,
+            continuity.gap() if continuity.steady else None,
+            received.concealed_share(continuity.began) if continuity.sending else None,
+            received.jitter(continuity.began) if continuity.sending else None,
+        )
+
+
+@dataclass
+class LoadTest:
+    """``at_rest`` before the first call, ``loaded`` with all; ``processes`` are those of the worker under load."""
+
+    at_rest: Level
+    loaded: Level
+    asked: int
+    refused: int
+    users_cores: float
+    agents_after_s: list[float] = field(default_factory=list)
+    series: list[list[float]] = field(default_factory=list)
+    processes: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def cores_per_session(self) -> float:
+        return max(self.loaded.cores - self.at_rest.cores, 0.0) / self.loaded.sessions
+
+    @property
+    def memory_per_session(self) -> int:
+        return max(self.loaded.memory_bytes - self.at_rest.memory_bytes, 0) // self.loaded.sessions
+
+    def evidence(self) -> dict[str, Any]:
+        return {
+            "sessions_asked": self.asked,
+            "sessions": self.loaded.sessions,
+            "refused": self.refused,
+            "cores_per_session": round(self.cores_per_session, 4),
+            "memory_per_session_bytes": self.memory_per_session,
+            "at_rest": self.at_rest.evidence(),
+            "loaded": self.loaded.evidence(),
+            "simulated_users_cores": round(self.users_cores, 3),
+            "series_s_cores_bytes": self.series,
+            "processes": self.processes,
+        }
+
+
+def processes_of(worker: Worker) -> list[dict[str, Any]]:
+    """Memory and CPU of each of its processes, the largest first."""
+    found = sorted(worker.snapshot().living().values(), key=lambda process: -process.resident_bytes)
+    return [
+        {
+            "pid": process.pid,
+            "args": process.args[:80],
+            "resident_bytes": process.resident_bytes,
+            "cpu_s": round(process.cpu_s, 1),
+        }
+        for process in found
+    ]
+
+
+HOLD_SECONDS = 20.0
+
+
+def load_test(stage: Stage, say: Say) -> LoadTest:
+    """``lk_sessions`` calls on one worker, held for 20 s. Raises WorkerFault when not even one is served."""
+    worker = stage.worker("crowded")
+    sessions = stage.settings.sessions
+    with stage.alone_on_the_machine(), Sampler(worker) as sampler:
+        stage.wait_idle(worker)
+        say(f"load test: the worker at rest, then {sessions} calls for {HOLD_SECONDS:.0f} s")
+        at_rest = rest(sampler)
+        audience = Audience(stage, worker, say)
+        try:
+            audience.open()
+            audience.grow(sessions)
+            say(f"load test: {audience.served} calls in progress, {HOLD_SECONDS + SETTLE_SECONDS:.0f} s left")
+            began = time.monotonic()
+            loaded = audience.hold(sampler, HOLD_SECONDS)
+            return LoadTest(
+                at_rest,
+                loaded,
+                sessions,
+                audience.refused,
+                audience.crowd.cores(began),
+                [round(user.agent - user.joined, 2) for user in audience.crowd.users if user.agent and user.joined],
+                sampler.series(),
+                processes_of(worker),
+            )
+        finally:
+            audience.close()
+
+
+def rest(sampler: Sampler) -> Level:
+    began = time.monotonic()
+    time.sleep(REST_SECONDS)
+    return sampler.level(0, began)
+
+
+def bounds_broken(quality: Quality) -> list[str]:
+    """What of the quality is beyond its bound, in words."""
+    wrong = []
+    for name, bound, words in BOUNDS:
+        value = getattr(quality, name)
+        if value is not None and value > bound:
+            wrong.append(words.format(value=value, bound=bound))
+    return wrong

@@ -1,0 +1,138 @@
+"""Section "Autoscaling": what the deployment files' autoscaler would do to calls, simulated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pytest_lkagents.capacity.result import Result
+from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, check
+
+if TYPE_CHECKING:  # it needs the extra
+    from .autoscaling import Played
+
+# Of standard traces: so rare a refusal is chance (two calls at the same instant), and the trace an assumption.
+REFUSED_SHARE = 0.001
+# A fleet that carries less than a quarter of what it could is paid for four times.
+LEAST_UTILISATION = 0.25
+AFTER_MANIFESTS = 11
+
+AllPlayed = Callable[[], "list[Played]"]
+
+
+def judge(played: list[Played], evidence: Evidence, good: Callable[[Played], bool], words: Callable[[Result], str]) -> None:
+    """Fails with the first that is not good, and what would make it so."""
+    evidence["runs"] = [run.evidence() for run in played]
+    bad = [run for run in played if not good(run)]
+    if not bad:
+        return
+    worst = bad[0]
+    advice = worst.advice(lambda result: good(worst.with_result(result)))
+    better = "no setting tried was better"
+    if advice is not None:
+        evidence["suggestion"] = {"changes": list(advice.changes), **advice.result.evidence()}
+        better = f"{words(advice.result)} with {' and '.join(advice.changes)}"
+    raise AssertionError(
+        f"{worst.scaling.source}: under the trace {worst.trace.name} {words(worst.result)}; {better} (simulated)"
+    )
+
+
+def refused(result: Result) -> str:
+    return f"{result.refused} of {result.calls} calls are refused"
+
+
+def cut(result: Result) -> str:
+    return f"{result.cut} of {result.calls} calls are cut by the grace period"
+
+
+def used(result: Result) -> str:
+    return f"calls use {result.utilisation:.0%} of what the workers could carry"
+
+
+@check(
+    "autoscaling.no-refused-calls",
+    SHOULD,
+    section="Autoscaling",
+    why="A call that meets only full workers gets no agent, and nothing asks again.",
+    remedy="scale up earlier (a lower target), faster, or from more workers",
+    seconds=600,
+    order=AFTER_MANIFESTS,
+)
+def test_no_refused_calls(lk_evidence: Evidence, played: AllPlayed) -> None:
+    """Calls that come steadily, in a daily wave or as the user's own trace says find a free worker; bursts are reported.
+
+    Each Kubernetes deployment with an HPA or a KEDA autoscaler (CPU target and maximum known) is simulated: the
+    server's dispatch, the workers' load, the autoscaler, start (30 s at least) and drain; others are left out, and with
+    none left it is skipped. The standard traces (`--lk-traces`: steady for 4 h, daily for 24 h, burst for 2 h) rise to
+    `--lk-calls` at a time, or else to 80 % of what the maximum of replicas carries at the target; a CSV file is played
+    as it is. At most 0.1 % of the calls of a trace may be refused, because a rarer refusal is chance; a standard burst
+    is reported and not judged, because its height is an assumption. What is neither measured nor declared is assumed
+    and listed as evidence: a load threshold of 0.7, 3.8/30 cores per call, 4 cores where the file sets no limit. With a
+    trace of the user's own the check is a MUST.
+    """
+    found = played()
+    if any(run.own for run in found):
+        lk_evidence.severity = MUST
+    judged = [run for run in found if run.own or run.trace.name != "burst"]
+    lk_evidence["limit_share"] = REFUSED_SHARE
+    bursts = [run for run in found if run not in judged]
+    lk_evidence["bursts"] = [run.evidence() for run in bursts]
+    if not judged:
+        raise NotJudgeable("a burst alone is not judged: how high it is, is an assumption; give a trace of your own")
+    judge(judged, lk_evidence, lambda run: run.result.refused <= REFUSED_SHARE * run.result.calls, refused)
+    more = "".join(f"; in a burst to {run.peak} calls {run.result.refused / run.result.calls:.1%}" for run in bursts)
+    lost, calls = sum(run.result.refused for run in judged), sum(run.result.calls for run in judged)
+    lk_evidence.summary = f"{lost} of {calls} simulated calls refused{more}"
+
+
+@check(
+    "autoscaling.no-cut-calls",
+    MUST,
+    section="Autoscaling",
+    why="A worker that is scaled down goes at the end of its grace period, with the calls that it still has.",
+    remedy="a grace period as long as the longest call, and a longer stabilisation window for scaling down",
+    seconds=600,
+    order=AFTER_MANIFESTS,
+)
+def test_no_cut_calls(lk_evidence: Evidence, played: AllPlayed) -> None:
+    """Scaling down cuts no call of up to ten minutes, or as long as is declared.
+
+    The simulation of `autoscaling.no-refused-calls` is played for each trace, the burst included. A worker that is
+    scaled down takes no new call and ends with its last one, or at the end of its grace period:
+    `terminationGracePeriodSeconds` (30 s where the file says nothing) less what a preStop hook sleeps. Calls of
+    standard traces last 4 minutes on average and 10 minutes at most, or as long as `--lk-drain-hold` says; those of a
+    CSV file last as long as it says. A single cut call is a failure; skipped where nothing can be
+    simulated.
+    """
+    found = played()
+    judge(found, lk_evidence, lambda run: not run.result.cut, cut)
+    lk_evidence.summary = f"none of {sum(run.result.calls for run in found)} simulated calls cut"
+
+
+@check(
+    "autoscaling.utilisation",
+    SHOULD,
+    section="Autoscaling",
+    why="Workers that wait for calls are paid for as well.",
+    remedy="a higher target (well below the load threshold), or fewer workers at least",
+    seconds=600,
+    order=AFTER_MANIFESTS,
+)
+def test_utilisation(lk_evidence: Evidence, played: AllPlayed) -> None:
+    """Under steady calls the workers are used.
+
+    In the same simulation, the time of all calls is divided by what all replicas could have carried below the load
+    threshold, over the whole trace; replicas that start or drain count too, because they are paid for. The share must
+    be 25 % or more: a fleet below that is paid for four times. Only the steady trace (4 h) and the user's own traces
+    are judged; with others alone, or where nothing can be simulated, it is skipped.
+    """
+    steady = [run for run in played() if run.own or run.trace.name == "steady"]
+    if not steady:
+        raise NotJudgeable("only a steady trace, or one of the user's own, tells")
+    lk_evidence["runs"] = [run.evidence() for run in steady]
+    lk_evidence["limit_share"] = LEAST_UTILISATION
+    for run in steady:
+        assert run.result.utilisation >= LEAST_UTILISATION, (
+            f"{run.scaling.source}: under the trace {run.trace.name} {used(run.result)} (simulated)"
+        )
+    lk_evidence.summary = "; ".join(f"{run.trace.name}: {used(run.result)}" for run in steady)

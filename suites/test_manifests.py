@@ -1,0 +1,369 @@
+"""Deployment files (--lk-manifests): each rule of pytest_lkagents/manifests/rules.py as a check."""
+
+from __future__ import annotations
+
+from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, check
+from pytest_lkagents.manifests import rules
+from pytest_lkagents.manifests.findings import Needs
+from pytest_lkagents.manifests.model import Files
+
+# What other checks measure comes first.
+AFTER_WORKER = 10
+
+Manifests = tuple[Files, Needs]
+
+
+def judge(rule: rules.Rule, manifests: Manifests, evidence: Evidence, nothing: str, well: str) -> None:
+    """Raises AssertionError with the first finding, NotJudgeable(``nothing``) where the rule applies to nothing."""
+    files, needs = manifests
+    found = rule(files, needs)
+    evidence["looked_at"] = found.looked_at
+    evidence["findings"] = [finding.evidence() for finding in found.findings]
+    if found.notes:
+        evidence["notes"] = found.notes
+    if found.findings:
+        more = f" (and {len(found.findings) - 1} more)" if len(found.findings) > 1 else ""
+        raise AssertionError(f"{found.findings[0]}{more}")
+    if not found.looked_at:
+        raise NotJudgeable("; ".join([nothing, *found.notes]))
+    evidence.summary = "; ".join([f"{well} ({found.looked_at} looked at)", *dict.fromkeys(found.notes)])
+
+
+@check(
+    "manifests.readable",
+    MUST,
+    profile="smoke",
+    section="Where to deploy",
+    order=AFTER_WORKER,
+    why="A file that cannot be read cannot be deployed, nor judged.",
+    remedy="correct the file at the line that is named",
+)
+def test_readable(lk_evidence: Evidence, manifests: Manifests) -> None:
+    """Every deployment file can be read.
+
+    Read are `*.yaml`, `*.yml`, `*.json`, `*.toml` and Dockerfiles at `--lk-manifests`: Kubernetes, Compose, Render,
+    Fly.io, ECS and Cloud Run. A failure is a file that cannot be parsed, is no UTF-8 text or (named itself) has more
+    than 2 MB, a Dockerfile without FROM or with an unknown instruction, and a misspelt field: one that is unknown and
+    at least 85 % like a known one, at the places that the rules read. Only noted are a file of an unknown format, what
+    stands beside the workers and does not look like one (a database, a web site, a LiveKit server), a Compose service
+    that extends one of another file, and `compose.override.yaml`; no check judges these. Skipped if there is no
+    deployment file.
+    """
+    judge(rules.readable, manifests, lk_evidence, "no deployment file", f"read {', '.join(manifests[0].read[:5])}")
+
+
+@check(
+    "manifests.grace-period",
+    MUST,
+    profile="smoke",
+    section="Rollout",
+    order=AFTER_WORKER,
+    why="Calls that last longer than the grace period are cut at every rollout.",
+    remedy="raise the grace period to the longest call you promise, at least 10 minutes",
+)
+def test_grace_period(lk_evidence: Evidence, manifests: Manifests) -> None:
+    """The platform waits as long as the worker's drain needs: 10 minutes, or what --lk-drain-hold declares.
+
+    Looked at are `terminationGracePeriodSeconds` of Kubernetes (default 30 s, less what the preStop hook sleeps),
+    `stop_grace_period` of Compose (10 s), `maxShutdownDelaySeconds` of Render (30 s, 300 s at most), `kill_timeout` of
+    Fly.io (5 s, 300 s at most), `stopTimeout` of ECS and Cloud Run's fixed 10 s. It must be at least `--lk-drain-hold`,
+    or 600 s (the guide's 10 minutes) where nothing is declared. Where the platform allows less than these 600 s, its
+    maximum is enough and noted, if that is 60 s or more; a declared drain above the maximum is a failure. On ECS the
+    default of 30 s and the maximum of 120 s hold where `requiresCompatibilities` is FARGATE alone. On own instances
+    (EC2, EXTERNAL, or a network mode other than awsvpc) there is no maximum. Where the file says neither, `stopTimeout`
+    passes from 600 s on, fails below 120 s and is not judged between; left out, it is not judged except on Fargate, as
+    the instance's agent has a default of its own. Nor is a value that is a variable. Skipped without a file to judge.
+    """
+    judge(rules.grace_period, manifests, lk_evidence, "no file of a platform with a grace period", "long enough")
+
+
+@check(
+    "manifests.scale-up-below-threshold",
+    MUST,
+    profile="smoke",
+    section="Autoscaling",
+    order=AFTER_WORKER,
+    why="A worker that is full refuses calls; the next one has to be there before.",
+    remedy="lower the autoscaler's target, such as 50 % where the load threshold is 0.75",
+)
+def test_scale_up_below_threshold(lk_evidence: Evidence, manifests: Manifests) -> None:
+    """The autoscaler's target is below the worker's load threshold, with margin.
+
+    Looked at are CPU targets in per cent: HPA (`averageUtilization`, `targetCPUUtilizationPercentage`, 80 % where it
+    names no metric at all), KEDA (trigger `cpu`) and Render (`targetCPUPercent`). In Kubernetes the target counts
+    against the request, so it is multiplied by request / limit, or by request / NUM_CPUS where that variable is set.
+    The result may be at most the load threshold less 0.1: `lk_load_threshold`, or the highest load that
+    `availability.threshold` saw available, or 0.7, the SDKs' default. What the other containers of the pod request and
+    may use is counted in, unless the metric is of the worker's container alone; a metric of another container alone is
+    none of the worker's. Of several CPU targets the lowest counts. A target is not judged where that use decides, or
+    the number of cores of the node (no CPU limit) does, or a request is not in the file, or where it is too high but a
+    metric that is neither CPU nor memory may scale up before. Skipped without an autoscaler with a CPU target to judge.
+    """
+    judge(rules.scale_up_below_threshold, manifests, lk_evidence, "no autoscaler with a CPU target", "below it")
+
+
+@check(
+    "manifests.stabilization",
+    SHOULD,
+    profile="smoke",
+    section="Autoscaling",
+    order=AFTER_WORKER,
+    why="Calls are long: a rise in load stays, and workers need time to drain.",
+    remedy="shorten the stabilisation window for scaling up, lengthen the one for scaling down",
+)
+def test_stabilization(lk_evidence: Evidence, manifests: Manifests) -> None:
+    """Scaling up waits shorter than scaling down, and that long enough.
+
+    Looked at is `stabilizationWindowSeconds` of `scaleUp` and `scaleDown` in an HPA's `behavior`, or in that of KEDA's
+    `horizontalPodAutoscalerConfig`; where the file says nothing, Kubernetes' defaults of 0 s and 300 s count. The
+    window for scaling up must be shorter than the one for scaling down, and that one 300 s or longer. A `selectPolicy`
+    of Disabled is a failure for scaling up; for scaling down it passes whatever the windows. Windows that are variables
+    are not judged. Skipped without such an autoscaler.
+    """
+    judge(rules.stabilization, manifests, lk_evidence, "no autoscaler with windows", "up sooner than down")
+
+
+@check(
+    "manifests.scaling-metric",
+    SHOULD,
+    profile="smoke",
+    section="Autoscaling",
+    order=AFTER_WORKER,
+    why="An autoscaler that looks at something else adds workers when none is needed, and none when one is.",
+    remedy="scale by what the worker's load function measures, by default CPU",
+)
+def test_scaling_metric(lk_evidence: Evidence, manifests: Manifests) -> None:
+    """The autoscaler follows the metric that moves the worker's load.
+
+    Looked at are all metrics of an HPA, all triggers of a KEDA ScaledObject, and Render's `targetCPUPercent` and
+    `targetMemoryPercent`. Memory alone is a failure; so are CPU and memory alone where calls, not CPU, moved the load
+    of this worker in `availability.load-follows-work` or `availability.rejects-over-threshold` of the same run. Any
+    other metric counts as one of the worker's own. Skipped without an autoscaler that names a metric.
+    """
+    judge(rules.scaling_metric, manifests, lk_evidence, "no autoscaler", "by CPU or a metric of its own")
+
+
+@check(
+    "manifests.health-probe",
+    MUST,
+    profile="smoke",
+    section="Networking",
+    order=AFTER_WORKER,
+    why="A probe that cannot succeed, or that a busy worker fails, ends workers that are well.",
+    remedy="probe GET / on the worker's health port (8081 by default)",
+)
+def test_health_probe(lk_evidence: Evidence, manifests: Manifests) -> None:
+    """Probes name the port and path that exist, and a single late answer does not end a worker.
+
+    Looked at are liveness, readiness and startup probes of Kubernetes (`httpGet`, `tcpSocket`), checks of Fly.io and
+    `healthCheckPath` of Render. The port, where there is one, must be `lk_health_port`, or the one measured in this
+    run, or 8081; the path `/` or `/worker`, or `lk_health_path` if that is set. A check whose single failure ends the
+    worker is a failure: `failureThreshold` 1 of a Kubernetes liveness probe, and `retries` 1 of a health check of ECS
+    (of an essential container: the service replaces the task) or of Compose for Swarm, which replaces the container
+    (the default is 3 everywhere). Compose by itself only shows what is unhealthy and is not judged; it is for Swarm
+    where `deploy` has `mode`, `placement`, `endpoint_mode`, `update_config` or `rollback_config`. Commands have no port
+    or path to judge. Skipped without a probe to judge.
+    """
+    judge(rules.health_probe, manifests, lk_evidence, "no probe", "they fit")
+
+
+@check(
+    "manifests.no-inbound",
+    SHOULD,
+    profile="smoke",
+    section="Networking",
+    order=AFTER_WORKER,
+    why="Workers connect to LiveKit; nobody has to connect to them.",
+    remedy="remove the Service, Ingress or published port, or close the ingress",
+)
+def test_no_inbound(lk_evidence: Evidence, manifests: Manifests) -> None:
+    """Nothing opens the worker to the outside.
+
+    A failure is a Kubernetes Service of type LoadBalancer or NodePort that selects the worker (in its namespace), an
+    Ingress to a Service that does, a `hostPort` of its container, or any port of it with `hostNetwork`; a port that
+    Compose publishes on more than loopback; a service of type `web` on Render; on Fly.io an `http_service` or
+    `services` with `ports`, for the worker's process group; on ECS `portMappings` with the network mode bridge (the
+    default unless it is for Fargate) or host; on Cloud Run an ingress of `all`, its default, even where IAM still asks
+    who calls. Not judged are ECS with awsvpc (the service's security groups decide), an ingress of
+    `internal-and-cloud-load-balancing` on Cloud Run, an Ingress to a Service that is in no file, a host's network
+    without ports that are named, and a Compose port whose address is a variable. Skipped if nothing else is left.
+    """
+    judge(rules.no_inbound, manifests, lk_evidence, "no file that says what is open", "nothing is open")
+
+
+@check(
+    "manifests.secrets",
+    MUST,
+    profile="smoke",
+    section="Environment variables",
+    order=AFTER_WORKER,
+    why="Who can read the file, its history or its copies has the keys.",
+    remedy="refer to the platform's secret store, and replace the keys that were in the file",
+)
+def test_secrets(lk_evidence: Evidence, manifests: Manifests) -> None:
+    """No secret stands in the files.
+
+    Looked at are the literal values of variables in all formats (those of other containers in the pod or task, of
+    Render's `envVarGroups`, and ENV and ARG in all stages of a Dockerfile included), `data` and `stringData` of a
+    Kubernetes Secret, and `data` of a ConfigMap. A variable or ConfigMap entry is a finding if its name is a secret's
+    (SECRET, TOKEN, PASSWORD, API_KEY and the like) and its value has 8 or more characters and is no placeholder,
+    reference or path; a Secret's entry, if its value has 8 or more and is no placeholder, template or ws:// URL. Values
+    are never shown. Skipped if there is no variable and no such entry.
+    """
+    judge(rules.secrets, manifests, lk_evidence, "no variable and no Secret", "no literal secret")
+
+
+@check(
+    "manifests.separate-environments",
+    SHOULD,
+    profile="smoke",
+    section="Environment variables",
+    order=AFTER_WORKER,
+    why="Workers of one project share its calls: staging would serve production's callers.",
+    remedy="give staging a LiveKit project of its own",
+)
+def test_separate_environments(lk_evidence: Evidence, manifests: Manifests) -> None:
+    """Staging and production differ in LiveKit URL and keys.
+
+    Whether a deployment is staging or production is told by the first of these that says one of the two: in Kubernetes
+    its label `environment` and its namespace, then its name, then the last three parts of its file's path. The literal
+    values of LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET of one side are compared with those of the other; one
+    that is the same is a failure. Placeholders and values from a secret store are not compared. Skipped unless both
+    sides have such a literal value.
+    """
+    judge(rules.separate_environments, manifests, lk_evidence, "no files of both staging and production", "they differ")
+
+
+@check(
+    "manifests.resources",
+    SHOULD,
+    profile="smoke",
+    section="Memory and CPU",
+    order=AFTER_WORKER,
+    why="Without requests and limits a worker shares what others leave.",
+    remedy="set requests and limits; the guide starts with 4 cores and 8 GB for 25 sessions",
+)
+def test_resources(lk_evidence: Evidence, manifests: Manifests) -> None:
+    """The worker has requests and limits, and they fit its need.
+
+    Looked at are `requests` and `limits` of Kubernetes (or what a LimitRange in the files fills in),
+    `deploy.resources`, `cpus`, `mem_limit` and `mem_reservation` of Compose (only with replicas or a CPU limit), `vm`
+    of Fly.io (a `size` counts as what it stands for), `cpu`, `memory` and `memoryReservation` of ECS, and `limits` of
+    Cloud Run (by default 1 CPU and 512 MiB). CPU request, memory request and memory limit must be there (where only a
+    limit is given, it is the request too); in Kubernetes also a CPU limit or the variable NUM_CPUS, because without one
+    a worker counts its load against all cores of its node. If `capacity.sizing` ran before, the limits must carry the
+    sessions that it found, with its cores and memory per session. Not judged are resources of a whole pod, amounts that
+    are variables, and a fly.toml without `vm`, where a machine keeps the size it has. Skipped where no file sets
+    resources.
+    """
+    judge(rules.resources, manifests, lk_evidence, "no file that sets resources", "set")
+
+
+@check(
+    "manifests.rolling-update",
+    MUST,
+    profile="smoke",
+    section="Rollout",
+    order=AFTER_WORKER,
+    why="While no worker is free, calls are lost.",
+    remedy="let new workers start before old ones are stopped",
+)
+def test_rolling_update(lk_evidence: Evidence, manifests: Manifests) -> None:
+    """A rollout never takes the last free worker away.
+
+    Looked at are a Kubernetes Deployment's `strategy` (`Recreate`, or `maxUnavailable`, by default 25 % rounded down,
+    and 1 where `maxSurge` is 0), a StatefulSet (one at a time, stopped first), a DaemonSet with `maxUnavailable` 100 %,
+    Swarm's `update_config` (`order`, `parallelism`; stop-first one by one by default), a single replica of Compose, and
+    `strategy` `immediate` of Fly.io. The number of workers that a rollout stops first must be below the number that
+    there is: the autoscaler's minimum (1 where an HPA says nothing), and `replicas` where the file gives it; 1 where it
+    says nothing of either. If all are stopped by the one count and not by the other, either may hold, and it is not
+    judged; nor is it where the count is a variable, or one per node. Skipped without a file that tells.
+    """
+    judge(rules.rolling_update, manifests, lk_evidence, "no file that says how workers are replaced", "new ones come first")
+
+
+@check(
+    "manifests.replicas",
+    SHOULD,
+    profile="smoke",
+    section="Where to deploy",
+    order=AFTER_WORKER,
+    why="When the only worker ends, calls wait until another one has started.",
+    remedy="run at least two workers",
+)
+def test_replicas(lk_evidence: Evidence, manifests: Manifests) -> None:
+    """There are at least two workers.
+
+    Looked at is the autoscaler's minimum (HPA `minReplicas`, 1 where it says nothing; KEDA `minReplicaCount`, 1 where
+    its triggers are CPU and memory only, which keep one; Render `minInstances`), or where there is none the number of
+    workers: `replicas` of Kubernetes and Swarm (1 where the file says nothing), `replicas` or `scale` of Compose,
+    `numInstances` of Render, `minScale` (of the revision or the service) or the manual instance count of Cloud Run. A
+    number of 1 is a failure; 0 is for `manifests.always-on`. A DaemonSet, or Swarm's mode `global`, has one per node
+    and is not judged, nor is a number that is a variable, or one of two autoscalers of one workload. Skipped where no
+    file tells.
+    """
+    judge(rules.replicas, manifests, lk_evidence, "no file that says how many workers there are", "two or more")
+
+
+@check(
+    "manifests.production-command",
+    MUST,
+    profile="smoke",
+    section="Where to deploy",
+    order=AFTER_WORKER,
+    why="Development mode does not drain: SIGTERM cuts its calls.",
+    remedy="start the worker with 'start'",
+)
+def test_production_command(lk_evidence: Evidence, manifests: Manifests) -> None:
+    """The worker is started in production mode.
+
+    Looked at are `command` and `args` of Kubernetes and Cloud Run, entrypoint and command of Compose and ECS,
+    `dockerCommand` and `startCommand` of Render, `processes` (the worker's, by its command or name, or else the first)
+    and `experimental.cmd` of Fly.io, and ENTRYPOINT and CMD in the last stage of a Dockerfile, or in the stage that it
+    is made from. The word `dev`, `console` or `connect` without the word `start` is a failure. Commands with none of
+    these four words do not tell and are passed over; skipped if no other is left.
+    """
+    judge(rules.production_command, manifests, lk_evidence, "no command that tells", "started with 'start'")
+
+
+@check(
+    "manifests.image-pinned",
+    SHOULD,
+    profile="smoke",
+    section="Rollout",
+    order=AFTER_WORKER,
+    why="A rollback needs an image that is still the same.",
+    remedy="name a version or a digest",
+)
+def test_image_pinned(lk_evidence: Evidence, manifests: Manifests) -> None:
+    """Images are named by version or digest.
+
+    Looked at are `image` of Kubernetes, Compose, ECS and Cloud Run, `image.url` of Render, `build.image` of Fly.io and
+    the last FROM of a Dockerfile (the one that its stage begins with, if that is another stage's name). An image
+    without a tag, or with the tag `latest`, is a failure; any other tag counts as a version, and a sha256 digest is
+    enough. Names with a variable or a template in them are passed over. Skipped if no image is left.
+    """
+    judge(rules.image_pinned, manifests, lk_evidence, "no image is named", "by version or digest")
+
+
+@check(
+    "manifests.always-on",
+    MUST,
+    profile="smoke",
+    section="Where to deploy",
+    order=AFTER_WORKER,
+    why="A worker gets no requests: what sleeps without them is never woken by a call.",
+    remedy="keep at least one worker running, with CPU all the time",
+)
+def test_always_on(lk_evidence: Evidence, manifests: Manifests) -> None:
+    """Workers run all the time: no scaling to zero, no CPU for requests only.
+
+    A failure is a Kubernetes workload or a Compose service of 0 replicas (an HPA leaves that alone; KEDA raises it), an
+    autoscaler with a minimum of 0 (KEDA's default, unless its triggers are CPU and memory only), KEDA's
+    `idleReplicaCount` 0 or a pause at 0, on Fly.io `auto_stop_machines` without `min_machines_running` for the worker's
+    process group, Render's plan `free`, and on Cloud Run a minimum (`minScale` of the revision or the service, or the
+    manual instance count) that is 0 or missing, or `cpu-throttling` that is not false, its default. ECS task
+    definitions and Dockerfiles say nothing of it and are not judged, nor are counts that are variables. Skipped if
+    nothing else is left.
+    """
+    judge(rules.always_on, manifests, lk_evidence, "no file that says when workers run", "they run all the time")
