@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -103,14 +104,14 @@ def lk(tmp_path: Path):
     """Run pytest with these arguments in an empty directory; ``alone``: while no other such run is under way."""
 
     def run(*arguments: str, env: dict[str, str] | None = None, seconds: float = RUN_SECONDS, alone: bool = False) -> Run:
-        for _ in range(BUSY_RUNS - 1):
-            with machine(alone=alone):
+        # What makes the machine too busy is mostly the other test process: a repeated run has the machine alone.
+        for exclusive in (alone, *[True] * (BUSY_RUNS - 1)):
+            with machine(alone=exclusive):
                 judged = once(*arguments, env=env, seconds=seconds)
             if not judged.machine_was_too_busy:
-                return judged
+                break
             wait_for_calm()
-        with machine(alone=alone):
-            return once(*arguments, env=env, seconds=seconds)
+        return judged
 
     def wait_for_calm() -> None:
         """Until as many processes as cores want to run, or CALM_SECONDS have passed."""
@@ -144,8 +145,31 @@ def lk(tmp_path: Path):
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--whole", action="store_true", help="every check on every fixture worker, not only its section")
+    parser.addoption("--keep", metavar="DIR", help="keep what is seen of each worker there, for scripts/kill-matrix")
+
+
+@pytest.fixture
+def keep(pytestconfig: pytest.Config):
+    """Keep what a run saw of an image as a row of the kill matrix, where ``--keep`` says."""
+
+    def row(kind: str, name: str, run: Run, *, expected: list[str], also: list[str] = []) -> None:  # noqa: B006
+        folder = pytestconfig.getoption("keep")
+        if not folder or run.verdict is None:
+            return
+        seen = {check["id"]: check["status"] for check in run.verdict["checks"]}
+        made = {"kind": kind, "name": name, "expected": expected, "also": also, "seen": seen, "day": str(date.today())}
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        (Path(folder) / f"{kind}-{name}.json".replace("/", "-")).write_text(json.dumps(made))
+
+    return row
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         (Path(tempfile.gettempdir()) / f"lkagents-tests-{os.getpid()}").unlink(missing_ok=True)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """A run takes half an hour: what failed is shown at once, and again at its end."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        print(f"\n{report.nodeid} failed:\n{report.longreprtext}", file=sys.__stdout__, flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -113,8 +114,14 @@ def test_waiver_and_strict(lk, example: str, tmp_path) -> None:
     run = lk("--lk-image", tag, "--lk-suite", "image.no-secrets", "--lk-waive", "image.no-secrets=rotated already")
     assert run.code == 0, run.output
     assert run.checks("waived") == {"image.no-secrets"}
-    (tmp_path / "pytest.ini").write_text("[pytest]\nlk_waive = image.no-secrets=rotated until 2020-01-01\n")
-    assert lk("--lk-image", tag, "--lk-suite", "image.no-secrets").code == 1
+
+
+def test_a_waiver_ends_on_its_day(lk, tmp_path) -> None:
+    # In one word: pytest takes a path that stands alone for a test, and looks for its ini file there.
+    files = (f"--lk-manifests={ROOT / 'fixtures/manifests/broken/grace-period/short.yaml'}",)
+    for day, code in (("2020-01-01", 1), ("2120-01-01", 0)):
+        (tmp_path / "pytest.ini").write_text(f"[pytest]\nlk_waive = manifests.grace-period=known until {day}\n")
+        assert lk(*files, "--lk-suite", "manifests.grace-period,manifests.secrets").code == code
 
 
 def test_unused_plugin_imports_nothing_heavy() -> None:
@@ -137,10 +144,47 @@ def test_unused_plugin_imports_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_list_of_checks_is_current() -> None:
-    listed = subprocess.run([sys.executable, ROOT / "scripts/list-checks"], capture_output=True, text=True, timeout=60)
+@pytest.mark.parametrize(
+    ("output", "names"),
+    [
+        ("ws_url is required, or add LIVEKIT_URL in your environment", True),
+        ("LIVEKIT_URL: missing", True),
+        ("no server URL", True),
+        ("urllib.error.HTTPError", False),
+        ("cannot curl the model", False),
+    ],
+)
+def test_what_names_the_missing_url(output: str, names: bool) -> None:
+    from suites.test_registration import REQUIRED
+
+    assert bool(re.search(REQUIRED["LIVEKIT_URL"][1], output, re.IGNORECASE)) is names
+
+
+def test_own_checks_stand_beside_the_packaged_ones(lk, example: str) -> None:
+    mine = ROOT / "examples/own-checks/test_reception.py"
+    run = lk("--lk-image", example, "--lk-suite", "image.non-root", str(mine))
+    assert run.code == 0, run.output
+    assert {"image.non-root", "reception.greets-first", "reception.answers-the-offer-at-once"} <= run.checks("pass"), run.output
+    assert "may be rolled out" in run.output
+    waived = lk("--lk-image", example, "--lk-suite", "image.non-root", str(mine), "--lk-waive", "reception.greets-fist=typo")
+    assert waived.code == 4
+    assert "did you mean 'reception.greets-first'?" in waived.output
+
+
+def test_the_pages_of_the_checks_are_current() -> None:
+    listed = subprocess.run(
+        [sys.executable, ROOT / "scripts/list-checks", "--check"], capture_output=True, text=True, timeout=60
+    )
     assert listed.returncode == 0, listed.stderr
-    assert (ROOT / "docs/checks.md").read_text() == listed.stdout, "run scripts/list-checks > docs/checks.md"
+
+
+def test_every_check_says_how_it_is_measured_why_and_what_to_do() -> None:
+    for page in (ROOT / "docs/checks").glob("*.md"):
+        # A figure (INFO) needs no mending.
+        fix = () if "**Severity**: INFO" in page.read_text() else ("How to fix it",)
+        for section in ("How it is measured", "Why it matters", *fix):
+            text = page.read_text().partition(f"## {section}\n")[2].partition("\n## ")[0].strip()
+            assert len(text) > 10, f"{page.name}: {section}"
 
 
 def test_from_asks_for_the_replacement_whatever_the_profile(lk, example: str) -> None:

@@ -90,11 +90,11 @@ def test_a_trend_needs_three_points() -> None:
 
 
 OUTPUT = f"""\
-    1     0 10001 Ssl  python agent.py start
-   13     1 10001 S    python -c from multiprocessing.forkserver import main
-   17    13 10001 Sl   python -c from multiprocessing.forkserver import main
-   21    17 10001 S    cat
-   22     1 10001 Z    [cat] <defunct>
+    1     0 10001 Ssl  80000 2 python agent.py start
+   13     1 10001 S    30000 0 python -c from multiprocessing.forkserver import main
+   17    13 10001 Sl   90000 1 python -c from multiprocessing.forkserver import main
+   21    17 10001 S    1000 0 cat
+   22     1 10001 Z    0 0 [cat] <defunct>
 {SEPARATOR}
 0 0 10.0.0.2:1 10.0.0.1:7880 users:(("python",pid=1,fd=9))
 0 0 10.0.0.2:2 10.0.0.1:7880 users:(("python",pid=17,fd=9))
@@ -108,6 +108,7 @@ def test_a_snapshot_knows_who_lives() -> None:
     assert seen.zombies() == {22}
     assert set(seen.living()) == {1, 13, 17, 21}
     assert seen.living()[17].state == "Sl"
+    assert (seen.living()[17].resident_bytes, seen.living()[17].cpu_s) == (90000 * 1024, 1)
 
 
 class Watched:

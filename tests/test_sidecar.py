@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import http.server
+import subprocess
 import threading
 from collections.abc import Iterator
 
 import pytest
 
 from pytest_lkagents import engine
+from pytest_lkagents.checks import StageError
 from pytest_lkagents.probe.sidecar import Sidecar
 from pytest_lkagents.settings import PROBE_IMAGE
 
@@ -53,9 +55,9 @@ def server(session: engine.Session) -> Iterator[str]:
 
 def rules(sidecar: Sidecar) -> str:
     """The whole firewall without its counters and the destinations seen so far."""
-    code, output = sidecar.run("nft", "-s", "list", "tables")
+    code, output = engine.read_in(sidecar.container, "nft", "-s", "list", "tables")
     assert code == 0, output
-    own = sidecar.run("nft", "-s", "list", "table", "inet", "lkagents")[1]
+    own = engine.read_in(sidecar.container, "nft", "-s", "list", "table", "inet", "lkagents")[1]
     return output + "\n".join(line for line in own.splitlines() if "elements" not in line and "expires" not in line)
 
 
@@ -70,7 +72,7 @@ def test_a_partition_loses_everything_and_is_taken_back(sidecar: Sidecar, server
     def disturb() -> None:
         with sidecar.partition() as lost:
             assert sidecar.get(server, 1)[0] is None
-            assert sidecar.run("sh", "-c", f"timeout 2 {LOOK_UP}")[0] != 0
+            assert engine.read_in(sidecar.container, "sh", "-c", f"timeout 2 {LOOK_UP}")[0] != 0
             assert lost() > 0
             raise Broken
 
@@ -82,11 +84,13 @@ def test_a_partition_loses_everything_and_is_taken_back(sidecar: Sidecar, server
 
 def test_names_are_refused_and_given_back(sidecar: Sidecar, server: str) -> None:
     before = rules(sidecar)
-    assert sidecar.run("sh", "-c", LOOK_UP)[0] == 0
+    assert engine.read_in(sidecar.container, "sh", "-c", LOOK_UP)[0] == 0
 
     def disturb() -> None:
         with sidecar.without_names() as refused:
-            assert sidecar.run("sh", "-c", f"timeout 2 {LOOK_UP}")[0] not in (0, 124), "a lookup must fail, and at once"
+            assert engine.read_in(sidecar.container, "sh", "-c", f"timeout 2 {LOOK_UP}")[0] not in (0, 124), (
+                "a lookup must fail, and at once"
+            )
             assert sidecar.get(server)[0] == 204
             assert refused() > 0
             raise Broken
@@ -94,4 +98,27 @@ def test_names_are_refused_and_given_back(sidecar: Sidecar, server: str) -> None
     with pytest.raises(Broken):
         disturb()
     assert rules(sidecar) == before
-    assert sidecar.run("sh", "-c", LOOK_UP)[0] == 0
+    assert engine.read_in(sidecar.container, "sh", "-c", LOOK_UP)[0] == 0
+
+
+class Forgetful:
+    """A container whose engine loses the end of what a command wrote, the first ``losses`` times."""
+
+    def __init__(self, losses: int) -> None:
+        self.losses = losses
+
+    def exec_run(self, command: list[str], demux: bool) -> tuple[int, tuple[bytes | None, None]]:
+        assert demux
+        made = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+        self.losses -= 1
+        return made.returncode, (made.stdout if self.losses < 0 else made.stdout[:3] or None, None)
+
+
+@pytest.mark.parametrize(("command", "answer"), [(["echo", "a b"], (0, "a b\n")), (["sh", "-c", "exit 3"], (3, ""))])
+def test_output_that_the_engine_lost_is_read_again(command: list[str], answer: tuple[int, str]) -> None:
+    assert engine.read_in(Forgetful(2), *command) == answer
+
+
+def test_output_that_is_always_lost_is_an_error_and_no_answer() -> None:
+    with pytest.raises(StageError, match="lost the output of 'ss'"):
+        engine.read_in(Forgetful(99), "ss")

@@ -17,10 +17,10 @@ import pytest
 
 from pytest_lkagents.engine import cache_dir
 
-from .conftest import ROOT, start_pytest
+from .conftest import ROOT, machine, start_pytest
 
 # redispatch-on-refusal depends on whom the server asks first, which is chance.
-CORE_CHECKS = 37
+CORE_CHECKS = 38
 MAY_BE_SKIPPED = {"balancing.redispatch-on-refusal"}
 SCHEMA = json.loads((ROOT / "tests/verdict.schema.json").read_text())
 
@@ -119,20 +119,22 @@ def test_secrets_are_masked_in_failures(lk, example: str, tmp_path: Path) -> Non
 
 @pytest.mark.timeout(1200)
 def test_ctrl_c_leaves_nothing(example: str, corner: Corner) -> None:
-    process = corner.start(example)
-    corner.wait_for_worker()
-    os.killpg(process.pid, signal.SIGINT)
-    output, _ = process.communicate(timeout=120)
+    with machine(alone=False):
+        process = corner.start(example)
+        corner.wait_for_worker()
+        os.killpg(process.pid, signal.SIGINT)
+        output, _ = process.communicate(timeout=120)
     assert process.returncode == pytest.ExitCode.INTERRUPTED, output
     assert not corner.leftovers(), output
 
 
 @pytest.mark.timeout(1200)
 def test_kill_9_is_swept_by_the_next_run_and_a_living_session_is_not(lk, example: str, corner: Corner) -> None:
-    dead = corner.start(example)
-    corner.wait_for_worker()
-    dead.kill()
-    dead.communicate(timeout=60)
+    with machine(alone=False):
+        dead = corner.start(example)
+        corner.wait_for_worker()
+        dead.kill()
+        dead.communicate(timeout=60)
     assert corner.containers()
     living = corner.start(example, "--lk-suite", "registration,health")
     beside = lk("--lk-image", example, "--lk-profile", "smoke", env=corner.env)

@@ -1,12 +1,13 @@
 """Every broken worker is caught by its check and by no unrelated MUST; every good one is left alone.
 
-By default each broken worker meets the suite of the check that must catch it, and each good one the suites that differ
-most between workers; ``--whole`` (tox -e detection) runs every suite on all of them.
+By default a broken worker for each MUST of the core profile meets the suite of that check, and each good one the suites that
+differ most between workers; ``--whole`` (tox -e detection) runs every suite on all of them.
 """
 
 from __future__ import annotations
 
 import http.server
+import importlib
 import ipaddress
 import subprocess
 import sys
@@ -25,7 +26,7 @@ except ImportError:  # Python 3.10
     import tomli as tomllib
 
 WORKERS = ROOT / "fixtures/workers"
-ALL = "registration,environment,health,image,jobs,rollout,storage,availability,balancing"
+ALL = "registration,environment,health,image,jobs,rollout,storage,availability,balancing,resources"
 # Their checks load a worker, for which the machine must be free.
 LOADING = ("availability", "balancing")
 # Suites of which the ordinary run meets a broken worker with its own check only, which saves minutes; that no unrelated
@@ -43,12 +44,19 @@ def describe(kind: str, name: str) -> dict:
     return tomllib.loads((WORKERS / kind / name / "worker.toml").read_text())
 
 
+def binding() -> set[str]:
+    """The checks that decide over a verdict by default."""
+    found = [vars(importlib.import_module(f"suites.{path.stem}")).values() for path in (ROOT / "suites").glob("test_*.py")]
+    checks = [made for values in found for value in values if (made := getattr(value, "__lk_check__", None))]
+    return {check.id for check in checks if check.severity == "MUST" and check.included_in("core")}
+
+
 def ordinary() -> set[str]:
-    """One broken worker for each check, of those that do not take minutes."""
-    shown: dict[str, str] = {}
+    """One broken worker for each of them, of those that do not take minutes."""
+    musts, shown = binding(), dict[str, str]()
     for name in workers("broken"):
         described = describe("broken", name)
-        if not described.get("slow"):
+        if not described.get("slow") and described["catches"] in musts:
             shown.setdefault(described["catches"], name)
     return set(shown.values())
 
@@ -111,10 +119,10 @@ class Services(dict[str, str]):
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", workers("broken"))
-def test_broken_worker_is_caught(name: str, lk, request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> None:
+def test_broken_worker_is_caught(name: str, lk, keep, request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> None:
     whole = pytestconfig.getoption("whole")
     if not whole and name not in ordinary():
-        pytest.skip("it takes minutes, or another worker shows this check: --whole runs it")
+        pytest.skip("a SHOULD, or minutes, or another worker shows this check: --whole runs it")
     tag, described = image("broken", name)
     caught = described["catches"]
     suites = ALL if whole else caught.partition(".")[0]
@@ -123,9 +131,10 @@ def test_broken_worker_is_caught(name: str, lk, request: pytest.FixtureRequest, 
         suites = caught
     options = [option.format_map(Services(request)) for option in described["options"]]
     for _ in range(CHANCES):
-        run = lk("--lk-image", tag, "--lk-suite", f"{suites},{caught}", *options, alone=loading)
+        run = lk("--lk-image", tag, "--lk-suite", f"{suites},{caught}", *options, alone=loading, seconds=600)
         if caught not in run.checks("skip"):
             break
+    keep("broken", name, run, expected=[caught], also=described["also"])
     assert caught in run.checks("fail"), run.output
     unrelated = run.checks("fail", "MUST") - {caught, *described["also"]}
     assert not unrelated, run.output
@@ -137,7 +146,7 @@ def test_broken_worker_is_caught(name: str, lk, request: pytest.FixtureRequest, 
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", workers("good"))
-def test_good_worker_is_left_alone(name: str, lk, pytestconfig: pytest.Config) -> None:
+def test_good_worker_is_left_alone(name: str, lk, keep, pytestconfig: pytest.Config) -> None:
     if describe("good", name).get("slow") and not pytestconfig.getoption("whole"):
         pytest.skip("others are more unlike the example: --whole runs it")
     tag, described = image("good", name)
@@ -145,6 +154,7 @@ def test_good_worker_is_left_alone(name: str, lk, pytestconfig: pytest.Config) -
     if pytestconfig.getoption("whole"):
         selection = ["--lk-profile", "full" if described.get("full") else "core"]
     run = lk("--lk-image", tag, *selection, *described["options"], alone=True, seconds=900)
+    keep("good", name, run, expected=[], also=described.get("should", []))
     assert run.checks("fail") <= set(described.get("should", [])), run.output
     assert not run.checks("error"), run.output
     assert run.code == 0, run.output
@@ -160,14 +170,15 @@ def test_every_fixture_says_what_it_is() -> None:
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", workers("good"))
-def test_a_noisy_neighbour_changes_nothing(name: str, lk, pytestconfig: pytest.Config) -> None:
+def test_a_noisy_neighbour_changes_nothing(name: str, lk, keep, pytestconfig: pytest.Config) -> None:
     if not pytestconfig.getoption("whole"):
         pytest.skip("takes minutes: --whole runs it")
     tag, described = image("good", name)
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as neighbour:
         try:
-            run = lk("--lk-image", tag, *described["options"], alone=True)
+            run = lk("--lk-image", tag, *described["options"], alone=True, seconds=900)
         finally:
             neighbour.kill()
+    keep("good beside a noisy neighbour", name, run, expected=[])
     assert not run.checks("fail"), run.output
     assert not run.checks("error"), run.output
