@@ -1,7 +1,7 @@
-"""What varies from run to run: python benchmarks/repeat.py IMAGE [--suites SUITES] [--runs 10] [--from OLD] [--neighbour]
+"""What varies from run to run: python benchmarks/repeat.py IMAGE [--suites SUITES] [--runs 10] [--from OLD] [--neighbour CORES]
 
 Runs packaged suites (default: rollout with a replacement) on the image, and prints for each figure its median with the least
-and the most, and how the runs ended. ``--neighbour`` burns one core of the machine meanwhile.
+and the most, and how the runs ended. ``--neighbour`` burns that many cores of the machine meanwhile.
 """
 
 from __future__ import annotations
@@ -43,15 +43,14 @@ def figure(evidence: dict[str, Any], path: str) -> float | None:
 
 
 @contextlib.contextmanager
-def neighbour(wanted: bool) -> Iterator[None]:
-    if not wanted:
+def neighbour(cores: int) -> Iterator[None]:
+    burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(cores)]
+    try:
         yield
-        return
-    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
-        try:
-            yield
-        finally:
+    finally:
+        for process in burners:
             process.kill()
+            process.wait()
 
 
 def run(image: str, old: str | None, suites: str) -> dict[str, Any]:
@@ -72,7 +71,7 @@ def main() -> None:
     parser.add_argument("--from", dest="old")
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--suites", default="rollout,rollout.replaces-without-loss", help="empty: the core profile")
-    parser.add_argument("--neighbour", action="store_true")
+    parser.add_argument("--neighbour", type=int, default=0, metavar="CORES")
     given = parser.parse_args()
     seen: dict[tuple[str, str], list[float]] = {}
     ends: Counter[str] = Counter()
@@ -87,7 +86,8 @@ def main() -> None:
             ends[verdict["verdict"]] += 1
             odd = [f"{name}: {check['summary']}" for name, check in found.items() if check["status"] not in ("pass", "waived")]
             print(f"run {number}: {verdict['verdict']} in {verdict['duration_s']:.0f} s", *odd, sep="\n  ", file=sys.stderr)
-    print(f"{given.image}, {given.runs} runs: {', '.join(f'{count} {end}' for end, count in ends.items())}\n")
+    beside = f" beside {given.neighbour} burnt cores" if given.neighbour else ""
+    print(f"{given.image}, {given.runs} runs{beside}: {', '.join(f'{count} {end}' for end, count in ends.items())}\n")
     print("| | median | least | most |\n|---|---|---|---|")
     for (words, unit), values in seen.items():
         least, middle, most = (f"{value:.3g} {unit}".strip() for value in (min(values), statistics.median(values), max(values)))

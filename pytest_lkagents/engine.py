@@ -21,16 +21,12 @@ from pytest_lkagents.machine import MARK, end, marked
 
 if TYPE_CHECKING:
     from docker import DockerClient
-    from docker.models.containers import Container
     from docker.models.images import Image
     from docker.models.networks import Network
 
 LABEL = "pytest-lkagents"
 OWNER_LABEL = "pytest-lkagents.owner"
 LOOPBACK = "127.0.0.1"
-READ_END = "--lkagents-end--"
-READ_SCRIPT = f'"$@"; code=$?; printf %s {READ_END}; exit $code'
-READ_TRIES = 5
 
 
 def cache_dir() -> Path:
@@ -209,23 +205,6 @@ def sweep(client: DockerClient | None) -> list[str]:
         lock.release()
         Path(lock.lock_file).unlink(missing_ok=True)
     return list(dead)
-
-
-def read_in(container: Container, *command: str) -> tuple[int, str]:
-    """Exit code and standard output of a command that changes nothing, in one of our own containers, which have a shell.
-
-    An engine under load may lose the end of what a short process wrote, or all of it (moby issues 20951 and 27289). So the
-    output has an end that is looked for, and the command is run again without it. Raises APIError if it cannot be run, and
-    StageError if its output is lost every time.
-    """
-    for _ in range(READ_TRIES):
-        # Two streams: what goes wrong in a command must not be read as its answer.
-        code, streams = container.exec_run(["sh", "-c", READ_SCRIPT, "sh", *command], demux=True)
-        assert isinstance(streams, tuple)
-        output, end, _ = (streams[0] or b"").decode("utf-8", "replace").rpartition(READ_END)
-        if end:
-            return int(code or 0), output
-    raise StageError(f"the engine lost the output of {command[0]!r} {READ_TRIES} times: give this machine less to do")
 
 
 def describe(client: DockerClient) -> str:

@@ -8,8 +8,10 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from docker.errors import APIError
+from docker.models.containers import Container
 
-from pytest_lkagents import engine
+from pytest_lkagents import engine, inside
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.probe.sidecar import Sidecar
 from pytest_lkagents.settings import PROBE_IMAGE
@@ -55,9 +57,9 @@ def server(session: engine.Session) -> Iterator[str]:
 
 def rules(sidecar: Sidecar) -> str:
     """The whole firewall without its counters and the destinations seen so far."""
-    code, output = engine.read_in(sidecar.container, "nft", "-s", "list", "tables")
+    code, output = inside.read_in(sidecar.container, "nft", "-s", "list", "tables")
     assert code == 0, output
-    own = engine.read_in(sidecar.container, "nft", "-s", "list", "table", "inet", "lkagents")[1]
+    own = inside.read_in(sidecar.container, "nft", "-s", "list", "table", "inet", "lkagents")[1]
     return output + "\n".join(line for line in own.splitlines() if "elements" not in line and "expires" not in line)
 
 
@@ -72,7 +74,7 @@ def test_a_partition_loses_everything_and_is_taken_back(sidecar: Sidecar, server
     def disturb() -> None:
         with sidecar.partition() as lost:
             assert sidecar.get(server, 1)[0] is None
-            assert engine.read_in(sidecar.container, "sh", "-c", f"timeout 2 {LOOK_UP}")[0] != 0
+            assert inside.read_in(sidecar.container, "sh", "-c", f"timeout 2 {LOOK_UP}")[0] != 0
             assert lost() > 0
             raise Broken
 
@@ -84,11 +86,11 @@ def test_a_partition_loses_everything_and_is_taken_back(sidecar: Sidecar, server
 
 def test_names_are_refused_and_given_back(sidecar: Sidecar, server: str) -> None:
     before = rules(sidecar)
-    assert engine.read_in(sidecar.container, "sh", "-c", LOOK_UP)[0] == 0
+    assert inside.read_in(sidecar.container, "sh", "-c", LOOK_UP)[0] == 0
 
     def disturb() -> None:
         with sidecar.without_names() as refused:
-            assert engine.read_in(sidecar.container, "sh", "-c", f"timeout 2 {LOOK_UP}")[0] not in (0, 124), (
+            assert inside.read_in(sidecar.container, "sh", "-c", f"timeout 2 {LOOK_UP}")[0] not in (0, 124), (
                 "a lookup must fail, and at once"
             )
             assert sidecar.get(server)[0] == 204
@@ -98,7 +100,7 @@ def test_names_are_refused_and_given_back(sidecar: Sidecar, server: str) -> None
     with pytest.raises(Broken):
         disturb()
     assert rules(sidecar) == before
-    assert engine.read_in(sidecar.container, "sh", "-c", LOOK_UP)[0] == 0
+    assert inside.read_in(sidecar.container, "sh", "-c", LOOK_UP)[0] == 0
 
 
 class Forgetful:
@@ -116,9 +118,25 @@ class Forgetful:
 
 @pytest.mark.parametrize(("command", "answer"), [(["echo", "a b"], (0, "a b\n")), (["sh", "-c", "exit 3"], (3, ""))])
 def test_output_that_the_engine_lost_is_read_again(command: list[str], answer: tuple[int, str]) -> None:
-    assert engine.read_in(Forgetful(2), *command) == answer
+    assert inside.read_in(Forgetful(2), *command) == answer
 
 
 def test_output_that_is_always_lost_is_an_error_and_no_answer() -> None:
     with pytest.raises(StageError, match="lost the output of 'ss'"):
-        engine.read_in(Forgetful(99), "ss")
+        inside.read_in(Forgetful(99), "ss")
+
+
+def test_a_command_ends_with_the_processes_beside_which_it_runs(session: engine.Session) -> None:
+    def start(**options: str) -> Container:
+        return session.client.containers.run(
+            PROBE_IMAGE, ["sleep", "infinity"], labels=session.labels, detach=True, network_mode="none", **options
+        )
+
+    worker = start()
+    observer = start(pid_mode=f"container:{worker.id}")
+    # With a container's first process all others in its namespace end.
+    threading.Timer(1, worker.kill).start()
+    code, _, _ = inside.run_in(observer, "sleep", "300")
+    assert code != 0
+    with pytest.raises(APIError):
+        inside.run_in(observer, "true")

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_lkagents.checks import NotJudgeable, StageError
-from pytest_lkagents.engine import Session, read_in
+from pytest_lkagents.engine import Session
+from pytest_lkagents.inside import read_in, run_in
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -165,11 +166,12 @@ class Sidecar:
         from docker.errors import APIError
 
         try:
-            code, output = self.container.exec_run(["sh", "-c", f"printf %s '{rules}' | nft -f -"])
+            code, output, errors = run_in(self.container, "sh", "-c", f"printf %s '{rules}' | nft -f -")
         except APIError as error:
             raise StageError(f"the side container does not answer: {_short(error)}") from error
-        assert isinstance(output, bytes)
-        return (" ".join(output.decode("utf-8", "replace").split())[:120] or f"exit code {code}") if code else None
+        if code == 0:
+            return None
+        return " ".join((output + errors).decode("utf-8", "replace").split())[:120] or f"exit code {code}"
 
     def drop_inbound(self) -> None:
         """From now on every connection from outside is dropped; answers to the worker's own ones pass."""

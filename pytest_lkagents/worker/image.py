@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_lkagents.checks import StageError, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, Ledger, poll
-from pytest_lkagents.engine import Session, read_in
+from pytest_lkagents.engine import Session
+from pytest_lkagents.inside import read_in, run_in
 from pytest_lkagents.probe.sidecar import Listener, Sidecar, parse_listeners
 from pytest_lkagents.server.base import Server
 from pytest_lkagents.settings import Settings
@@ -212,7 +213,7 @@ class ImageWorker(Worker):
         from docker.errors import APIError
 
         with contextlib.suppress(APIError):
-            self._observed().exec_run(list(command))
+            run_in(self._observed(), *command)
 
     def signal_processes(self, pids: Sequence[int], name: str) -> None:
         self._act("kill", f"-{name.removeprefix('SIG')}", *map(str, pids))

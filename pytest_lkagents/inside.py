@@ -1,0 +1,85 @@
+"""Commands in our own containers, which the engine may answer late, in part or never."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from pytest_lkagents.checks import StageError
+
+if TYPE_CHECKING:
+    from docker.models.containers import Container
+
+READ_END = "--lkagents-end--"
+READ_SCRIPT = f'"$@"; code=$?; printf %s {READ_END}; exit $code'
+READ_TRIES = 5
+# What runs here takes a moment, or some seconds on a busy machine.
+ANSWER_SECONDS = 60.0
+# How often it is looked whether the container is still there.
+LOOK_SECONDS = 0.5
+
+
+def run_in(container: Container, *command: str) -> tuple[int | None, bytes, bytes]:
+    """Exit code, standard output and errors of a command; no code if the container ended before the command did.
+
+    An engine may leave the stream of such a command open for ever (docker 20.10.24, a container in the process namespace
+    of another one that is killed), so the wait for it ends with the container. Raises APIError if the command cannot be
+    run, and StageError after ANSWER_SECONDS.
+    """
+    answers: list[tuple[int | None, bytes, bytes]] = []
+    problems: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            # Two streams: what goes wrong in a command must not be read as its answer.
+            code, streams = container.exec_run(list(command), demux=True)
+            assert isinstance(streams, tuple)
+            answers.append((code, streams[0] or b"", streams[1] or b""))
+        except BaseException as error:
+            problems.append(error)
+
+    asking = threading.Thread(target=ask, name="lk-exec", daemon=True)
+    asking.start()
+    deadline = time.monotonic() + ANSWER_SECONDS
+    ended = False
+    while not ended and time.monotonic() < deadline:
+        asking.join(LOOK_SECONDS)
+        if not asking.is_alive():
+            break
+        ended = not _runs(container)
+    else:
+        asking.join(LOOK_SECONDS)  # what was written until the end may be under way
+    if problems:
+        raise problems[0]
+    if answers:
+        return answers[0]
+    if not ended:
+        raise StageError(f"the engine does not answer {command[0]!r} within {ANSWER_SECONDS:g} s: give this machine less to do")
+    return None, b"", b""
+
+
+def _runs(container: Container) -> bool:
+    from docker.errors import NotFound
+
+    try:
+        return bool(container.client.api.inspect_container(container.id)["State"]["Running"])  # type: ignore[union-attr, arg-type]
+    except NotFound:
+        return False
+
+
+def read_in(container: Container, *command: str) -> tuple[int, str]:
+    """Exit code and standard output of a command that changes nothing, in one of our own containers, which have a shell.
+
+    An engine under load may lose the end of what a short process wrote, or all of it (moby issues 20951 and 27289). So the
+    output has an end that is looked for, and the command is run again without it. Raises APIError if it cannot be run, and
+    StageError if its output is lost every time or the container ends meanwhile.
+    """
+    for _ in range(READ_TRIES):
+        code, written, _errors = run_in(container, "sh", "-c", READ_SCRIPT, "sh", *command)
+        output, end, _ = written.decode("utf-8", "replace").rpartition(READ_END)
+        if end:
+            return int(code or 0), output
+        if code is None:
+            raise StageError(f"a container ended in the middle of {command[0]!r}")
+    raise StageError(f"the engine lost the output of {command[0]!r} {READ_TRIES} times: give this machine less to do")
