@@ -1,7 +1,9 @@
 """What varies from run to run: python benchmarks/repeat.py IMAGE [--suites SUITES] [--runs 10] [--from OLD] [--neighbour CORES]
+                                    [--keep DIR]
 
 Runs packaged suites (default: rollout with a replacement) on the image, and prints for each figure its median with the least
-and the most, and how the runs ended. ``--neighbour`` burns that many cores of the machine meanwhile.
+and the most, and how the runs ended. ``--neighbour`` burns that many cores of the machine meanwhile; ``--keep`` keeps the
+JSON verdicts of the runs that did not pass.
 """
 
 from __future__ import annotations
@@ -72,6 +74,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--suites", default="rollout,rollout.replaces-without-loss", help="empty: the core profile")
     parser.add_argument("--neighbour", type=int, default=0, metavar="CORES")
+    parser.add_argument("--keep", type=Path, metavar="DIR")
     given = parser.parse_args()
     seen: dict[tuple[str, str], list[float]] = {}
     ends: Counter[str] = Counter()
@@ -84,6 +87,9 @@ def main() -> None:
                 if value is not None:
                     seen.setdefault((words, unit), []).append(value / one)
             ends[verdict["verdict"]] += 1
+            if given.keep and verdict["verdict"] != "pass":
+                given.keep.mkdir(parents=True, exist_ok=True)
+                (given.keep / f"run-{number}.json").write_text(json.dumps(verdict, indent=1))
             odd = [f"{name}: {check['summary']}" for name, check in found.items() if check["status"] not in ("pass", "waived")]
             print(f"run {number}: {verdict['verdict']} in {verdict['duration_s']:.0f} s", *odd, sep="\n  ", file=sys.stderr)
     beside = f" beside {given.neighbour} burnt cores" if given.neighbour else ""
