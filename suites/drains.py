@@ -155,13 +155,21 @@ class Drain:
 
     @property
     def doubtful(self) -> bool:
-        """Whether this machine was too busy for what was seen to mean something: worth another look in peace."""
+        """Whether what was seen may be this machine's doing: worth another look in peace."""
         if self.heeds_second and self.together is None:
             return True  # lost by chance: with a job in the same instant that would be what is looked for
+        if self.cut_for_certain:
+            return False
+        if self.longest_gap > SILENCE_SECONDS and self.cut is None:
+            return True  # a machine that stalls for some seconds does not show in how busy it was on the whole
         late = self.stopped_s is None or self.stopped_s > STOPS_SECONDS
-        gap = max((kept.longest_gap for kept in self.kept), default=0.0) > SILENCE_SECONDS
         lost = self.together is not None and self.together.trouble is not None
-        return self.busy is not None and not self.cut_for_certain and (self.cut is not None or late or gap or lost)
+        return self.busy is not None and (self.cut is not None or late or lost)
+
+    @property
+    def longest_gap(self) -> float:
+        """The longest silence, or pause between packets, of any of the calls in seconds."""
+        return max((kept.longest_gap for kept in self.kept), default=0.0)
 
     @property
     def lost_signal(self) -> str:
@@ -402,3 +410,28 @@ def by_stop_signal(stage: Stage, *, together: bool, calls: int, hold: float) -> 
 
 def by_interrupt(stage: Stage) -> Drain:
     return Drainage(stage, stage.renewed("interrupted"), "SIGINT").observe()
+
+
+def by_engine(stage: Stage, seconds: float) -> Drain:
+    """The engine's own way to stop a container, which kills it after ``seconds``."""
+    worker = stage.renewed("engine-stopped")
+    return Drainage(stage, worker, stop_signal(stage), send=lambda stopped: stopped.stop(seconds)).observe()
+
+
+def without_server(stage: Stage, hold: float) -> Drain:
+    """By the stop signal; then the worker's connection to the server is cut, and refused."""
+
+    def lose(lost: Worker) -> None:
+        lost.wire.refuse()
+        lost.wire.cut(agent_only=True)
+
+    return Drainage(stage, stage.renewed("unconnected"), stop_signal(stage), hold=hold, disturb=lose).observe()
+
+
+def in_doubt_again(stage: Stage, observe: Callable[[], Drain]) -> Drain:
+    """Observe; what may have been this machine's doing once more, when nothing else of ours is under way."""
+    seen = observe()
+    if not seen.doubtful:
+        return seen
+    with stage.alone_on_the_machine():
+        return observe()
