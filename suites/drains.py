@@ -385,6 +385,8 @@ class Drainage:
             seen.exited_s = round(time.monotonic() - over, 1)
         else:
             seen.busy = seen.busy or too_busy(before, self.worker.reading())
+            if seen.busy is None and not all(kept.call.hung_up for kept in seen.kept):
+                seen.busy = "a caller could not hang up in time"
             if seen.stopped_s is None:
                 seen.heeds_second = self._signal_again()
 

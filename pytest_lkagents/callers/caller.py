@@ -92,6 +92,8 @@ class Call:
     disconnected: float | None = None
     # When the caller's own connection to the server broke, whether it came back or not.
     interruptions: list[float] = field(default_factory=list)
+    # Whether the server was told that the caller hung up; else it believes for a while that the caller is there.
+    hung_up: bool = False
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _over: bool = False
 
@@ -140,6 +142,7 @@ class Call:
             task.cancel()
         with contextlib.suppress(Exception):
             await asyncio.wait_for(self._room.disconnect(), LEAVE_SECONDS)
+            self.hung_up = True
         if tasks:
             # Closing an audio stream waits for a last event of the media library, which a lost room may never send.
             await asyncio.wait(tasks, timeout=LEAVE_SECONDS)

@@ -118,14 +118,14 @@ class Worker(ABC):
 
         def ended() -> bool:
             if probed:
-                self._probe()
+                self.probe()
             return not self.is_running
 
         with self.ledger.waiting(self.name), contextlib.suppress(DeadlineMissed):
             poll(ended, what="exit", seconds=seconds)
         return self.exit_code
 
-    def _probe(self) -> None:
+    def probe(self) -> None:
         """Platforms probe a starting container once a second or so; a worker may notice, so it must happen here too."""
         if time.monotonic() - self._probed > 1:
             self.get(self.settings.health_path, self.settings.health_port or DEFAULT_HEALTH_PORT, PROBE_SECONDS)
@@ -143,7 +143,7 @@ class Worker(ABC):
         limit = self.settings.start_timeout if seconds is None else seconds
 
         def registered() -> Registration | bool | None:
-            self._probe()
+            self.probe()
             live = self.wire.transcript.live()
             if live and len(self.wire.transcript.registrations()) > more_than:
                 return live[-1]

@@ -191,10 +191,10 @@ class CommandWorker(Worker):
     def _health_port(self) -> int:
         return self.settings.health_port or DEFAULT_HEALTH_PORT
 
-    def _probe(self) -> None:
+    def probe(self) -> None:
         # Only its own port: on this machine it may be another program that answers there.
         if time.monotonic() - self._probed > 1 and any(found.port == self._health_port for found in self.listeners()):
-            super()._probe()
+            super().probe()
 
     def explain_exit(self) -> None:
         if self._taken:
