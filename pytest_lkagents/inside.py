@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING
 
 from pytest_lkagents.checks import StageError
@@ -27,36 +28,27 @@ def run_in(container: Container, *command: str) -> tuple[int | None, bytes, byte
     of another one that is killed), so the wait for it ends with the container. Raises APIError if the command cannot be
     run, and StageError after ANSWER_SECONDS.
     """
-    answers: list[tuple[int | None, bytes, bytes]] = []
-    problems: list[BaseException] = []
+    answer: Future[tuple[int | None, bytes, bytes]] = Future()
 
     def ask() -> None:
         try:
             # Two streams: what goes wrong in a command must not be read as its answer.
             code, streams = container.exec_run(list(command), demux=True)
             assert isinstance(streams, tuple)
-            answers.append((code, streams[0] or b"", streams[1] or b""))
+            answer.set_result((code, streams[0] or b"", streams[1] or b""))
         except BaseException as error:
-            problems.append(error)
+            answer.set_exception(error)
 
-    asking = threading.Thread(target=ask, name="lk-exec", daemon=True)
-    asking.start()
+    # Not from a pool, which this process would wait for at its end.
+    threading.Thread(target=ask, name="lk-exec", daemon=True).start()
     deadline = time.monotonic() + ANSWER_SECONDS
-    ended = False
-    while not ended and time.monotonic() < deadline:
-        asking.join(LOOK_SECONDS)
-        if not asking.is_alive():
-            break
-        ended = not _runs(container)
-    else:
-        asking.join(LOOK_SECONDS)  # what was written until the end may be under way
-    if problems:
-        raise problems[0]
-    if answers:
-        return answers[0]
-    if not ended:
-        raise StageError(f"the engine does not answer {command[0]!r} within {ANSWER_SECONDS:g} s: give this machine less to do")
-    return None, b"", b""
+    while not wait([answer], LOOK_SECONDS).done and _runs(container):
+        if time.monotonic() > deadline:
+            raise StageError(
+                f"the engine does not answer {command[0]!r} within {ANSWER_SECONDS:g} s: give this machine less to do"
+            )
+    # What was written until the container's end may be under way.
+    return answer.result() if wait([answer], LOOK_SECONDS).done else (None, b"", b"")
 
 
 def _runs(container: Container) -> bool:
