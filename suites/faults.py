@@ -116,7 +116,7 @@ def _observe(stage: Stage, worker: Worker, fault: AbstractContextManager[Callabl
         before.call.leave()
         try:
             call = stage.served_call(caller, tries=CALL_TRIES)
-            seen.joined_s = round(min(call.agents.values()) - call.joined, 2)
+            seen.joined_s = round(call.agent_after, 2)
         except WorkerFault as nobody:
             seen.problem = worker.last_words(f"the network is back, but {nobody}")
         return seen
@@ -181,7 +181,7 @@ def agent_comes(stage: Stage, caller: Caller, although: str) -> float:
     except WorkerFault as nobody:
         raise AssertionError(f"{although}, but {nobody}") from None
     call.leave()
-    return round(min(call.agents.values()) - call.joined, 2)
+    return round(call.agent_after, 2)
 
 
 def cut_and_return(worker: Worker) -> float:

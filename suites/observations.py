@@ -45,7 +45,7 @@ def first_call(stage: Stage) -> FirstCall:
     caller = stage.caller(worker)
     try:
         call = stage.served_call(caller)
-        agent_s = min(call.agents.values()) - call.joined
+        agent_s = call.agent_after
         return FirstCall(agent_s, call.wait_until_agent_talks(5))
     finally:
         caller.close()

@@ -239,7 +239,7 @@ class Scene:
                 self._raise_if_rightly_full(looked)
                 harm.not_served = f"no new call is served: {self._said(began)}"
                 return
-        harm.served_s = round(min(call.agents.values()) - call.joined, 2)
+        harm.served_s = round(call.agent_after, 2)
 
     def _raise_if_rightly_full(self, since: Reading) -> None:
         """A worker without a call that refuses: it may be for the CPU that others use. Raises StageError then."""

@@ -77,7 +77,7 @@ def test_outbound_only(lk_stage: Stage, lk_evidence: Evidence, first_call: Calla
             raise AssertionError(f"with inbound connections dropped, {fault}") from None
         before = worker.reading()
         sound = call.wait_until_agent_talks(10) if baseline.sound_s is not None else None
-        lk_evidence["agent_joined_after_s"] = round(min(call.agents.values()) - call.joined, 2)
+        lk_evidence["agent_joined_after_s"] = round(call.agent_after, 2)
         lk_evidence["first_sound_after_s"] = None if sound is None else round(sound, 2)
         lk_evidence["dropped_inbound_packets"] = worker.dropped_inbound()
         if sound is None and baseline.sound_s is not None:

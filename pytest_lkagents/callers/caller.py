@@ -102,11 +102,16 @@ class Call:
         """Identities of the agents that are in the room now."""
         return sorted(set(self.agents) - set(self.left))
 
+    @property
+    def agent_after(self) -> float:
+        """Seconds from the caller's join to the first agent's. Raises ValueError before one came."""
+        return min(self.agents.values()) - self.joined
+
     def wait_for_agent(self, seconds: float) -> float | None:
         """Seconds from the caller's join to the agent's, or None if none comes within ``seconds``."""
         with self._ledger.waiting(self.room_name), contextlib.suppress(DeadlineMissed):
             poll(lambda: bool(self.agents), what="agent", seconds=seconds, every=0.05)
-        return min(self.agents.values()) - self.joined if self.agents else None
+        return self.agent_after if self.agents else None
 
     def wait_until_agent_talks(self, seconds: float = 10) -> float | None:
         """Seconds from the caller's join to the first audible sound, or None if it stays silent for ``seconds``."""
