@@ -431,28 +431,33 @@ class Stage:
     def _worker_of(self, caller: Caller) -> Worker | None:
         return next((worker for worker in self.workers() if worker.server is caller.server), None)
 
-    def questions(self, call: Call, server: Server) -> dict[str, Question]:
-        """Which workers on this server were asked for the call's job, by the worker's name."""
+    def questions(self, room: str, joined: float, server: Server) -> dict[str, Question]:
+        """Which workers on this server were asked for the job of this room, which a caller joined then (monotonic
+        seconds), by the worker's name."""
         return {
             worker.name: asked
             for worker in self.workers()
             if worker.server is server
-            for asked in worker.wire.transcript.questions(call.joined - 1)
-            if asked.room == call.room_name and not asked.probe
+            for asked in worker.wire.transcript.questions(joined - 1)
+            if asked.room == room and not asked.probe
         }
 
+    def lost(self, room: str, joined: float, server: Server) -> bool:
+        """Whether certainly no agent will come to this room: no worker accepted its job while the server waited."""
+        if not server.controllable:
+            return False  # at a server elsewhere, workers that we do not see may take it
+        in_time = any(
+            asked.available and (asked.answered_after or 0) < ANSWER_SECONDS
+            for asked in self.questions(room, joined, server).values()
+        )
+        return time.monotonic() - joined > LOST_SECONDS and not in_time
+
     def wait_settled(self, call: Call, server: Server) -> None:
-        """Until the call has its agent, or will certainly get none: no worker accepted it while the server waited."""
+        """Until the call has its agent, or will certainly get none."""
 
         def settled() -> bool:
             self.raise_if_closing()
-            passed = time.monotonic() - call.joined
-            in_time = any(
-                asked.available and (asked.answered_after or 0) < ANSWER_SECONDS
-                for asked in self.questions(call, server).values()
-            )
-            # At a server elsewhere, workers that we do not see may take it.
-            return bool(call.agents) or (passed > LOST_SECONDS and server.controllable and not in_time)
+            return bool(call.agents) or self.lost(call.room_name, call.joined, server)
 
         with self.ledger.waiting(call.room_name), contextlib.suppress(DeadlineMissed):
             poll(settled, what="agent", seconds=AGENT_SECONDS, every=0.05)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 import time
@@ -12,10 +13,10 @@ from typing import Any
 from pytest_lkagents.busyness import Reading, too_busy
 from pytest_lkagents.callers.caller import Call, Caller
 from pytest_lkagents.callers.continuity import Continuity, wait_heard
-from pytest_lkagents.callers.crowd import Crowd, User
+from pytest_lkagents.callers.crowd import Crowd
 from pytest_lkagents.checks import StageError, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, poll
-from pytest_lkagents.stage import AGENT_SECONDS, ANSWER_SECONDS, LOST_SECONDS, REFUSAL_PAUSE, Stage
+from pytest_lkagents.stage import AGENT_SECONDS, REFUSAL_PAUSE, Stage
 from pytest_lkagents.worker.base import Worker
 from pytest_lkagents.worker.usage import Usage
 
@@ -162,28 +163,19 @@ class Audience:
 
     def _one(self) -> bool:
         user = self.crowd.join()
-        try:
-            poll(lambda: user.agent is not None or self._lost(user), what="agent", seconds=AGENT_SECONDS, every=0.1)
-        except DeadlineMissed:
-            pass
+
+        def settled() -> bool:
+            self.stage.raise_if_closing()
+            return user.agent is not None or self.stage.lost(user.room, user.joined or 0.0, self.worker.server)
+
+        with contextlib.suppress(DeadlineMissed):
+            poll(settled, what="agent", seconds=AGENT_SECONDS, every=0.1)
         if user.agent is not None:
             return True
         self.refused += 1
         self.crowd.leave([user])
         time.sleep(REFUSAL_PAUSE)
         return False
-
-    def _lost(self, user: User) -> bool:
-        """Whether no agent will come: refused, or nobody was asked in time."""
-        self.stage.raise_if_closing()
-        passed = time.monotonic() - (user.joined or 0.0)
-        asked = [
-            question
-            for question in self.worker.wire.transcript.questions((user.joined or 0.0) - 1)
-            if question.room == user.room and not question.probe
-        ]
-        taken = any(question.available and (question.answered_after or 0) < ANSWER_SECONDS for question in asked)
-        return passed > LOST_SECONDS and not taken
 
     def hold(self, sampler: Sampler, seconds: float) -> Level:
         """Keep the calls for so long and measure. Raises StageError if the crowd or the machine was short of CPU, and
@@ -215,7 +207,7 @@ class Audience:
         received = call.received
         sound = call.heard.first - call.joined if call.heard.first is not None else None
         return Quality(
-            min(call.agents.values()) - call.joined,
+            call.agent_after,
             sound,
             continuity.gap() if continuity.steady else None,
             received.concealed_share(continuity.began) if continuity.sending else None,

@@ -338,7 +338,7 @@ class Drainage:
         call, late, self._late = self._late, self.seen.together, None
         if call is None or late is None:
             return False
-        asked = self.stage.questions(call, self.worker.server).get(self.worker.name)
+        asked = self.stage.questions(call.room_name, call.joined, self.worker.server).get(self.worker.name)
         late.answer = asked.available if asked is not None else None
         late.assigned = asked is not None and asked.assigned is not None
         if late.assigned and not call.agents:

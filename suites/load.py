@@ -52,7 +52,7 @@ def place(stage: Stage, caller: Caller) -> Placed:
     """Place a call and wait until it has its agent or is certainly lost."""
     call = caller.join()
     stage.wait_settled(call, caller.server)
-    asked = stage.questions(call, caller.server)
+    asked = stage.questions(call.room_name, call.joined, caller.server)
     taken = [name for name, question in asked.items() if question.assigned is not None]
     return Placed(call, asked, taken[0] if taken and call.agents else None)
 
