@@ -129,6 +129,18 @@ def interrupt(lk_stage: Stage) -> Callable[[], drains.Drain]:
 
 
 @pytest.fixture(scope="session")
+def engine_stop(lk_stage: Stage) -> Callable[[], drains.Drain]:
+    """The engine's own way to stop a container, with a call."""
+    return Ahead(lk_stage, drains.by_engine)
+
+
+@pytest.fixture(scope="session")
+def unconnected(lk_stage: Stage) -> Callable[[], drains.Drain]:
+    """The stop signal, with a call, and then the loss of the server's connection."""
+    return Ahead(lk_stage, drains.without_server)
+
+
+@pytest.fixture(scope="session")
 def half_open(lk_stage: Stage) -> Callable[[], faults.Aftermath]:
     """Silent connections, with a call."""
     return Ahead(lk_stage, faults.half_open)

@@ -38,6 +38,8 @@ GOODBYE_SECONDS = 8.0
 AFTER_ENDS_SECONDS = 17.0
 # After the signal, so that the drain has begun: an impatient operator's second Ctrl-C, a server that goes away.
 DISTURB_SECONDS = 2.0
+# First with the server, then as long without it as other drains are watched.
+WITHOUT_SERVER_SECONDS = DISTURB_SECONDS + DRAIN_SECONDS
 LOOK_SECONDS = 0.25
 PROBE_EVERY = 0.5
 
@@ -414,26 +416,24 @@ def by_interrupt(stage: Stage) -> Drain:
     return Drainage(stage, stage.renewed("interrupted"), "SIGINT").observe()
 
 
-def by_engine(stage: Stage, seconds: float) -> Drain:
-    """The engine's own way to stop a container, which kills it after ``seconds``."""
-    worker = stage.renewed("engine-stopped")
+def engine_timeout(stage: Stage) -> float:
+    """Seconds that the engine is told to wait before it kills what it stops: more than a drain that is in order needs."""
+    return DRAIN_SECONDS + stage.settings.exit_timeout + 20
+
+
+def by_engine(stage: Stage) -> Drain:
+    """The engine's own way to stop a container."""
+    worker, seconds = stage.renewed("engine-stopped"), engine_timeout(stage)
     return Drainage(stage, worker, stop_signal(stage), send=lambda stopped: stopped.stop(seconds)).observe()
 
 
-def without_server(stage: Stage, hold: float) -> Drain:
+def without_server(stage: Stage) -> Drain:
     """By the stop signal; then the worker's connection to the server is cut, and refused."""
 
     def lose(lost: Worker) -> None:
         lost.wire.refuse()
         lost.wire.cut(agent_only=True)
 
-    return Drainage(stage, stage.renewed("unconnected"), stop_signal(stage), hold=hold, disturb=lose).observe()
-
-
-def in_doubt_again(stage: Stage, observe: Callable[[], Drain]) -> Drain:
-    """Observe; what may have been this machine's doing once more, when nothing else of ours is under way."""
-    seen = observe()
-    if not seen.doubtful:
-        return seen
-    with stage.alone_on_the_machine():
-        return observe()
+    return Drainage(
+        stage, stage.renewed("unconnected"), stop_signal(stage), hold=WITHOUT_SERVER_SECONDS, disturb=lose
+    ).observe()

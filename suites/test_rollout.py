@@ -11,25 +11,13 @@ from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, NotJudgeable, S
 from pytest_lkagents.settings import LONGEST_HOLD
 from pytest_lkagents.stage import ANSWER_SECONDS, Stage
 
-from .drains import (
-    DISTURB_SECONDS,
-    DRAIN_SECONDS,
-    STOPS_SECONDS,
-    Drain,
-    Drainage,
-    Kept,
-    by_engine,
-    in_doubt_again,
-    without_server,
-)
+from .drains import DISTURB_SECONDS, DRAIN_SECONDS, STOPS_SECONDS, Drain, Drainage, Kept, engine_timeout
 from .observations import REACTION_SECONDS, Stop, stop_signal
 from .replacement import replace
 
 DRAIN = "handle the stop signal, stop taking jobs, and end only when the last job has ended (the SDK's own handling does)"
 # The guide's "10 minutes or more".
 GRACE_SECONDS = 600
-# First with the server, then as long without it as other drains are watched.
-WITHOUT_SERVER_SECONDS = DISTURB_SECONDS + DRAIN_SECONDS
 # The caller was held up itself: what it then missed says nothing about the worker.
 STALL_SECONDS = 0.5
 # An interpreter is up by then, what it imports is not.
@@ -57,8 +45,7 @@ def stops_in_time(seen: Drain) -> bool:
 
 def judge_kept_calls(seen: Drain, evidence: Evidence, *, gaps: bool = True) -> None:
     """No call was disturbed while all were held. Raises AssertionError, or StageError on a busy machine. ``gaps``: a
-    gap after which the call went on counts too, which is for observations that are repeated in doubt.
-    """
+    gap after which the call went on counts too, which is for observations that are repeated in doubt."""
     evidence["signal"], evidence["held_s"], evidence["calls"] = seen.signal, seen.held_s, len(seen.kept)
     evidence["received"] = [kept.evidence or kept.continuity.evidence() for kept in seen.kept]
     evidence["series_s_calls_pause"] = seen.series
@@ -382,7 +369,7 @@ def test_second_signal(lk_stage: Stage, lk_evidence: Evidence) -> None:
     remedy=DRAIN + "; do not name a STOPSIGNAL that the worker does not handle",
     roles=("engine-stopped",),
 )
-def test_engine_stop(lk_stage: Stage, lk_evidence: Evidence) -> None:
+def test_engine_stop(lk_stage: Stage, lk_evidence: Evidence, engine_stop: Callable[[], Drain]) -> None:
     """``docker stop`` with time enough: the call goes on, and the worker ends by itself when it is over.
 
     The engine stops the container of a worker with one call, with a timeout of 28 s plus `lk_exit_timeout` (58 s by
@@ -393,11 +380,10 @@ def test_engine_stop(lk_stage: Stage, lk_evidence: Evidence) -> None:
     Skipped with `--lk-command` or if the call is not served; on an overloaded machine silence is an error.
     """
     lk_stage.needs_image("an engine stops containers")
-    limit = DRAIN_SECONDS + lk_stage.settings.exit_timeout + 20
     own = lk_stage.image_attrs["Config"].get("StopTimeout")
     lk_evidence["stop_signal"], lk_evidence["stop_timeout_s"] = stop_signal(lk_stage), own
-    lk_evidence["timeout_given_s"] = limit
-    seen = in_doubt_again(lk_stage, lambda: by_engine(lk_stage, limit))
+    lk_evidence["timeout_given_s"] = engine_timeout(lk_stage)
+    seen = engine_stop()
     judge_kept_calls(seen, lk_evidence)
     judge_exit(seen, lk_stage.settings.exit_timeout, lk_evidence)
     assert own is None or own >= DRAIN_SECONDS, f"the image gives itself {own} s to stop, less than any call lasts"
@@ -413,18 +399,17 @@ def test_engine_stop(lk_stage: Stage, lk_evidence: Evidence) -> None:
     remedy="let the drain go on when the connection to the server is lost",
     roles=("unconnected",),
 )
-def test_drains_without_server(lk_stage: Stage, lk_evidence: Evidence) -> None:
+def test_drains_without_server(lk_stage: Stage, lk_evidence: Evidence, unconnected: Callable[[], Drain]) -> None:
     """When its connection to the server is lost while it drains, its call goes on.
 
     2 s after the stop signal of a worker with one call, the proxy on the wire resets the connection of its registration
     and refuses new ones; the job's own connection and media stay. The call is kept until 10 s after the signal. A call
     is cut if its agent leaves the room, or if packets (1.5 s) or the sound of an agent that talks without pauses (2.5
     s) are missing and stay away for 8 s; a gap above 2.5 s is a failure if a second look shows one too, with nothing
-    else under way. Then the worker must exit within
-    `lk_exit_timeout` (default 30 s) with code 0 or 128 plus the signal's number. Skipped if the call is not served; on
-    an overloaded machine silence is an error.
+    else under way. Then the worker must exit within `lk_exit_timeout` (default 30 s) with code 0 or 128 plus the
+    signal's number. Skipped if the call is not served; on an overloaded machine silence is an error.
     """
-    seen = in_doubt_again(lk_stage, lambda: without_server(lk_stage, WITHOUT_SERVER_SECONDS))
+    seen = unconnected()
     judge_kept_calls(seen, lk_evidence)
     judge_exit(seen, lk_stage.settings.exit_timeout, lk_evidence)
     lk_evidence.summary = f"its call went on for {seen.held_s:.0f} s, most of them without the server's connection"
