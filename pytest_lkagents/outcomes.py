@@ -10,7 +10,7 @@ from dataclasses import asdict
 import pytest
 
 from pytest_lkagents.checks import Check, Evidence, NotJudgeable, StageError, Waiver, WorkerFault
-from pytest_lkagents.report import terminal
+from pytest_lkagents.report import terminal, words
 from pytest_lkagents.secrets import Redactor
 from pytest_lkagents.verdict import ERROR, FAIL, MUST, PASS, SKIP, WAIVED, CheckResult
 
@@ -89,4 +89,4 @@ def present(
         report.wasxfail = f"{result.severity} {result.summary}"
     else:
         report.outcome = "failed"
-    report.longrepr = "\n".join([*terminal.explain(result), f"again: {command} --lk-suite {result.id}"])
+    report.longrepr = "\n".join([*terminal.explain(result), f"again: {words.again(command, result)}"])

@@ -41,7 +41,7 @@ def _failed(verdict: Verdict, check: CheckResult) -> list[str]:
         lines += ["", f"How to fix it: {check.remedy}"]
     if check.doc:
         lines += ["", f"[The guide]({check.doc})"]
-    return [*lines, "", f"Again: `{words.again(verdict, check)}`", ""]
+    return [*lines, "", f"Again: `{words.again(verdict.command, check)}`", ""]
 
 
 def _cell(text: str) -> str:

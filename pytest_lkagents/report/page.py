@@ -113,7 +113,7 @@ def _check(verdict: Verdict, check: CheckResult, *, opened: bool) -> str:
     if check.remedy and check.status not in (PASS, ERROR):
         below.append(f"<p>How to fix it: {_text(check.remedy)}</p>")
     doc = f' <a href="{html.escape(check.doc, quote=True)}">The guide</a>' if check.doc else ""
-    below.append(f"<p>Again: <code>{_text(words.again(verdict, check))}</code>{doc}</p>")
+    below.append(f"<p>Again: <code>{_text(words.again(verdict.command, check))}</code>{doc}</p>")
     return (
         f"<details{' open' if opened else ''}><summary>"
         f'<span class="status {style}">{check.status}</span> <span class="id">{check.id}</span> '

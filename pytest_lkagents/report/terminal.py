@@ -76,7 +76,7 @@ def _entry(verdict: Verdict, check: CheckResult, width: int) -> list[Line]:
             rows += [(line, None) for line in _indented(f"{name}: {text}", width) if text]
     if check.status in (FAIL, ERROR):
         # In one piece, however long, to be copied.
-        rows.append((f"{'':{MARK_COLUMNS}}again: {words.again(verdict, check)}", None))
+        rows.append((f"{'':{MARK_COLUMNS}}again: {words.again(verdict.command, check)}", None))
     return rows
 
 

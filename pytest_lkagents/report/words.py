@@ -48,9 +48,9 @@ def counts_of(checks: Iterable[CheckResult]) -> str:
     return ", ".join(f"{found[status]} {status}" for status in ORDER if found[status])
 
 
-def again(verdict: Verdict, check: CheckResult) -> str:
-    """The command that runs only this check."""
-    return f"{verdict.command} --lk-suite {check.id}"
+def again(command: str, check: CheckResult) -> str:
+    """The command that runs only this check; ``command``: what was typed, without what selects checks."""
+    return f"{command} --lk-suite {check.id}"
 
 
 def by_section(checks: Iterable[CheckResult]) -> dict[str, list[CheckResult]]:
