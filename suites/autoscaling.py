@@ -11,19 +11,18 @@ from typing import Any
 
 from pytest_lkagents.capacity import traces
 from pytest_lkagents.capacity.advise import Advice, better
-from pytest_lkagents.capacity.parameters import GUIDE_CORES, WorkerModel
+from pytest_lkagents.capacity.parameters import WorkerModel
 from pytest_lkagents.capacity.result import Result
 from pytest_lkagents.capacity.scaling import DOWN, UP, Policy, Rules, Scaling
 from pytest_lkagents.capacity.simulate import simulate
 from pytest_lkagents.capacity.traces import Trace
 from pytest_lkagents.checks import NotJudgeable
+from pytest_lkagents.guide import TEST_CORES, TEST_LIMIT
 from pytest_lkagents.manifests.findings import Needs
 from pytest_lkagents.manifests.model import Autoscaler, Deployment, Files, Pace
 from pytest_lkagents.manifests.rules import THRESHOLD, load_target
 from pytest_lkagents.settings import TRACES, Settings
 
-# The guide's load test ran on so many cores.
-GUIDE_LIMIT = 4.0
 # Standard traces have no more calls at a time: about a million in a day.
 MOST_CALLS = 5000.0
 # Standard traces rise to this share of what all replicas carry at the autoscaler's target: room that whoever wrote the
@@ -138,10 +137,10 @@ def worker_of(deployment: Deployment, needs: Needs) -> tuple[WorkerModel, tuple[
     assumed = []
     limit = deployment.resources.cpu_limit.value if deployment.resources and deployment.resources.cpu_limit else None
     if limit is None:
-        assumed.append(f"{GUIDE_LIMIT:g} cores for each worker, as the file sets no limit")
+        assumed.append(f"{TEST_LIMIT:g} cores for each worker, as the file sets no limit")
     cores = needs.cores_per_session
     if cores is None:
-        assumed.append(f"{GUIDE_CORES:.3f} cores per call, as in the guide's load test")
+        assumed.append(f"{TEST_CORES:.3f} cores per call, as in the guide's load test")
     if needs.load_threshold is None:
         assumed.append(f"a load threshold of {THRESHOLD:g}")
     # What was measured began with a container on a machine that had the image; a cluster schedules and pulls before.
@@ -149,7 +148,7 @@ def worker_of(deployment: Deployment, needs: Needs) -> tuple[WorkerModel, tuple[
     if start != needs.start_s:
         assumed.append(f"{start:.0f} s until a new worker has registered, scheduling and pulling the image included")
     model = WorkerModel(
-        slope=(cores or GUIDE_CORES) / (limit or GUIDE_LIMIT),
+        slope=(cores or TEST_CORES) / (limit or TEST_LIMIT),
         threshold=needs.load_threshold or THRESHOLD,
         start_s=start,
     )

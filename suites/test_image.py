@@ -6,15 +6,13 @@ import re
 from collections.abc import Callable
 
 from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, WorkerFault, check
+from pytest_lkagents.manifests.readers.common import DEVELOPMENT
 from pytest_lkagents.secrets import holds_secret
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.layers import tokens_in
 
 from .drains import Drain
 from .observations import Stop
-
-# The commands of both SDKs that are not for production.
-DEVELOPMENT = {"dev", "console", "connect"}
 
 
 @check(
@@ -211,7 +209,7 @@ def test_self_contained(lk_stage: Stage, lk_evidence: Evidence) -> None:
     caller = lk_stage.caller(worker)
     try:
         call = lk_stage.served_call(caller)
-        lk_evidence["agent_joined_after_s"] = round(min(call.agents.values()) - call.joined, 2)
+        lk_evidence["agent_joined_after_s"] = round(call.agent_after, 2)
     except WorkerFault as fault:
         raise AssertionError(f"with only LiveKit within reach: {fault}") from None
     finally:

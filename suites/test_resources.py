@@ -6,16 +6,13 @@ import time
 from collections.abc import Callable
 
 from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, check
+from pytest_lkagents.guide import RULE_BYTES, RULE_CORES, TEST_AGENTS, TEST_BYTES, TEST_CORES
 from pytest_lkagents.stage import Stage
 
 from . import leftovers
 from .crowds import BOUNDS, LoadTest, bounds_broken
 
-# The guide's starting rule: 4 cores and 8 GB for every 25 concurrent sessions.
-RULE_CORES = 4 / 25
-RULE_BYTES = 8_000_000_000 // 25
-# The guide's load test: 30 agents, about 3.8 cores and 2.8 GB.
-GUIDE = {"agents": 30, "cores_per_agent": round(3.8 / 30, 3), "memory_per_agent_bytes": 2_800_000_000 // 30}
+GUIDE = {"agents": TEST_AGENTS, "cores_per_agent": round(TEST_CORES, 3), "memory_per_agent_bytes": TEST_BYTES}
 IDLE_SECONDS = 3.0
 
 
@@ -67,35 +64,25 @@ def test_within_ceilings(lk_stage: Stage, lk_evidence: Evidence, loaded: Callabl
     alone is a SHOULD. Skipped if no call is served; an error if this machine or the simulated users are short of CPU.
     """
     settings = lk_stage.settings
-    declared = settings.max_cpu_per_session is not None or settings.max_memory_per_session is not None
+    declared_cores, declared_memory = settings.max_cpu_per_session, settings.max_memory_per_session
+    declared = declared_cores is not None or declared_memory is not None
+    cores, memory = declared_cores or RULE_CORES, declared_memory or RULE_BYTES
     if not declared:
         lk_evidence.severity = SHOULD
-    cores = settings.max_cpu_per_session or RULE_CORES
-    memory = settings.max_memory_per_session or RULE_BYTES
     seen = loaded()
     lk_evidence["ceilings"] = {"declared": declared, "cores_per_session": cores, "memory_per_session_bytes": memory}
     lk_evidence["guide"] = GUIDE
     lk_evidence.update(seen.evidence())
     found = f"{seen.cores_per_session:.3f} cores and {seen.memory_per_session / 1e6:.0f} MB per call"
-    wrong = []
     above = seen.cores_per_session > cores
     # The rule's cores are those of whoever wrote it: where nobody declared what a call may use of *these*, it is only said.
-    if above and settings.max_cpu_per_session is not None:
-        wrong.append(f"{seen.cores_per_session:.3f} cores (at most {cores:.3g})")
-    if seen.memory_per_session > memory:
-        wrong.append(f"{seen.memory_per_session / 1e6:.0f} MB (at most {memory / 1e6:.0f})")
-    # What nobody declared is the guide's rule, which binds nobody.
-    over_declared = (above and settings.max_cpu_per_session is not None) or (
-        seen.memory_per_session > memory and settings.max_memory_per_session is not None
-    )
-    if wrong and not over_declared:
-        lk_evidence.severity = SHOULD
+    over_cores, over_memory = above and declared_cores is not None, seen.memory_per_session > memory
+    wrong = [f"{seen.cores_per_session:.3f} cores (at most {cores:.3g})"] if over_cores else []
+    wrong += [f"{seen.memory_per_session / 1e6:.0f} MB (at most {memory / 1e6:.0f})"] if over_memory else []
+    if over_memory and declared_memory is None and not over_cores:
+        lk_evidence.severity = SHOULD  # the guide's rule, which binds nobody
     assert not wrong, f"a call uses {' and '.join(wrong)}, with {seen.loaded.sessions} calls"
-    rule = (
-        f" ({'more than' if above else 'within'} the guide's rule of 0.16 cores)"
-        if settings.max_cpu_per_session is None
-        else ""
-    )
+    rule = f" ({'more than' if above else 'within'} the guide's rule of 0.16 cores)" if declared_cores is None else ""
     lk_evidence.summary = f"{found} with {seen.loaded.sessions} calls{rule}"
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-# The load test in "Deploying to production": 30 agents took 3.8 of 4 cores.
-GUIDE_CORES = 3.8 / 30
-GUIDE_SLOPE = GUIDE_CORES / 4
+from pytest_lkagents.guide import TEST_CORES, TEST_LIMIT
+
+GUIDE_SLOPE = TEST_CORES / TEST_LIMIT
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from pytest_lkagents.guide import RULE_BYTES, RULE_CORES
 from pytest_lkagents.manifests.findings import Finding, Judgement, Needs
 from pytest_lkagents.manifests.model import COMPOSE, KUBERNETES, Deployment, Files, Given, Platform, Probe, Target
+from pytest_lkagents.manifests.readers.common import COMMANDS, DEVELOPMENT
 from pytest_lkagents.secrets import PLACEHOLDER, holds_secret
 
 Rule = Callable[[Files, Needs], Judgement]
@@ -28,8 +30,6 @@ HEALTH_PATHS = ("/", "/worker")
 DOWN_SECONDS = 300.0
 # Of what is passed over so many are named.
 SHOWN = 5
-# The guide's rule: 4 cores and 8 GB for 25 sessions.
-RULE_CORES, RULE_BYTES = 4 / 25, 8_000_000_000 // 25
 
 
 def seconds(value: float) -> str:
@@ -502,10 +502,10 @@ def production_command(files: Files, _needs: Needs) -> Judgement:
         if command is None:
             continue
         words = [part for word in command.value for part in re.split(r"[\s;&|]+", word)]
-        if not {"start", "dev", "console", "connect"} & set(words):
+        if not COMMANDS & set(words):
             continue  # whatever it starts, this does not tell
         made.looked_at += 1
-        odd = next((word for word in words if word in ("dev", "console", "connect")), None)
+        odd = next((word for word in words if word in DEVELOPMENT), None)
         if odd is not None and "start" not in words:
             made.findings.append(
                 Finding(

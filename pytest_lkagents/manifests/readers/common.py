@@ -62,8 +62,9 @@ def from_outside(value: str | None) -> bool:
 
 # -- Which of several is the worker
 
-# What agents' command lines know besides their script.
-COMMANDS = {"start", "dev", "console", "connect"}
+# The commands of both SDKs that are not for production, and all of them.
+DEVELOPMENT = {"dev", "console", "connect"}
+COMMANDS = {"start", *DEVELOPMENT}
 # What starts web sites by the same words.
 SITES = {"npm", "yarn", "pnpm", "bun", "next"}
 SCRIPT = re.compile(r"\.(py|js|mjs|ts)$")
