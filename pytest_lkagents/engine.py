@@ -10,6 +10,7 @@ import socket
 import tempfile
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +22,15 @@ from pytest_lkagents.machine import MARK, end, marked
 
 if TYPE_CHECKING:
     from docker import DockerClient
+    from docker.models.containers import Container
     from docker.models.images import Image
     from docker.models.networks import Network
 
 LABEL = "pytest-lkagents"
 OWNER_LABEL = "pytest-lkagents.owner"
 LOOPBACK = "127.0.0.1"
+# Containers that are removed at a time: most of it is the engine's and the kernel's waiting.
+REMOVERS = 4
 
 
 def cache_dir() -> Path:
@@ -168,11 +172,18 @@ def remove_session(client: DockerClient, session_id: str) -> None:
 
     labelled: dict[str, str | list[str] | bool] = {"label": f"{LABEL}={session_id}"}
     containers = client.containers.list(all=True, filters=labelled, ignore_removed=True)
-    # Containers that live in another one's network namespace go first.
-    containers.sort(key=lambda found: not str(found.attrs["HostConfig"]["NetworkMode"]).startswith("container:"))
-    for container in containers:
+
+    def remove(container: Container) -> None:
         with contextlib.suppress(APIError):
             container.remove(force=True, v=True)
+
+    def is_guest(container: Container) -> bool:
+        return str(container.attrs["HostConfig"]["NetworkMode"]).startswith("container:")
+
+    with ThreadPoolExecutor(REMOVERS, thread_name_prefix="lk-remove") as removers:
+        # Containers that live in another one's network namespace go first.
+        for guests in (True, False):
+            list(removers.map(remove, [found for found in containers if is_guest(found) is guests]))
     for network in client.networks.list(filters=labelled):
         with contextlib.suppress(APIError):
             network.remove()

@@ -517,6 +517,11 @@ class Stage:
                 self._scan = self._scan_thread.submit(self._scanner.scan, str(self._image.id), planted)
             return self._scan
 
+    def scan_after_starts(self) -> None:
+        """The same, when the last of the workers asked for so far begins its start: reading takes CPU from those."""
+        if self.settings.image is not None:
+            self._starters.submit(self.start_scan)
+
     def image_scan(self) -> ImageScan:
         with self.ledger.waiting("image"):
             return self.start_scan().result()

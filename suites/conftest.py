@@ -31,6 +31,7 @@ AHEAD = {
     "emptying": "draining",
     "crash": "crashing",
     "interrupt": "interrupted",
+    "reconnection": "reconnecting",
     "half_open": "half-open",
     "partition": "partitioned",
 }
@@ -141,6 +142,12 @@ def unconnected(lk_stage: Stage) -> Callable[[], drains.Drain]:
 
 
 @pytest.fixture(scope="session")
+def reconnection(lk_stage: Stage) -> Callable[[], faults.Reconnection]:
+    """A restart of the server, and a cut connection."""
+    return Ahead(lk_stage, faults.reconnection)
+
+
+@pytest.fixture(scope="session")
 def half_open(lk_stage: Stage) -> Callable[[], faults.Aftermath]:
     """Silent connections, with a call."""
     return Ahead(lk_stage, faults.half_open)
@@ -173,6 +180,8 @@ def started_ahead(request: pytest.FixtureRequest, lk_settings: Settings, selecte
     lk_stage: Stage = request.getfixturevalue("lk_stage")
     if lk_stage.takes_turns:
         return
+    if selected & {"image.no-secrets", "image.ca-certificates"}:
+        lk_stage.scan_after_starts()
     needed = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
     for name, role in AHEAD.items():
         if name in needed:

@@ -308,6 +308,10 @@ class Drainage:
         """Look on for ``seconds`` or until it is ``enough``, and longer while something is suspected. False as soon as
         nothing is left to see."""
         until = time.monotonic() + seconds
+        with self.worker.ledger.waiting(self.worker.name):
+            return self._watch_until(until, enough)
+
+    def _watch_until(self, until: float, enough: Callable[[], bool]) -> bool:
         while (time.monotonic() < until and not enough()) or any(kept.suspected for kept in self.seen.kept):
             self.stage.raise_if_closing()
             self._look()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from pytest_lkagents.callers.caller import Caller
 from pytest_lkagents.callers.continuity import AGENT_LEFT, Continuity, wait_heard
-from pytest_lkagents.checks import StageError, WorkerFault
+from pytest_lkagents.checks import NotJudgeable, StageError, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, holds, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.protocol import WORKER
@@ -22,6 +22,8 @@ RECONNECT_SECONDS = 45
 # Longer than the 15 s after which the SDKs take a call's signalling for dead, so that they act; much shorter than the
 # 80 s and more after which they give up.
 SILENT_SECONDS = 20
+# A worker's first try after its server went; its server comes back then, or after this time.
+TRY_SECONDS = 5
 # A second registration, if there is one, comes right behind the first.
 SINGLE_SECONDS = 3
 # Calls that a job which is still at its end may cost, each followed by 3 s of patience.
@@ -172,6 +174,63 @@ def _watch_return(stage: Stage, worker: Worker, seen: Aftermath, ever: int, befo
     seen.registrations_after = len(log.live())
     seen.registered_again = len(log.registrations()) > ever
     seen.lines = log.lines(ended, kinds=("register", "registered", "closed"), last=6)
+
+
+def needs_own_server(stage: Stage) -> None:
+    """Raises NotJudgeable where the server is not ours."""
+    if not stage.controllable:
+        raise NotJudgeable("the LiveKit server given by URL cannot be stopped by this suite")
+
+
+@dataclass
+class Reconnection:
+    """What came of a restart of the server and of a cut connection; ``problem`` is the worker's failure in words."""
+
+    evidence: dict[str, object] = field(default_factory=dict)
+    problem: str | None = None
+
+
+def reconnection(stage: Stage) -> Reconnection:
+    """The server is restarted; later the worker's connection to it is cut. Raises NotJudgeable, WorkerFault, StageError."""
+    needs_own_server(stage)
+    seen = Reconnection()
+    try:
+        _lose_twice(stage, stage.renewed("reconnecting"), seen.evidence)
+    except AssertionError as failure:
+        seen.problem = str(failure)
+    return seen
+
+
+def _lose_twice(stage: Stage, worker: Worker, evidence: dict[str, object]) -> None:
+    log = worker.wire.transcript
+    before, ever = len(log.live()), len(log.registrations())
+    worker.count_attempts()
+    worker.stop_server()
+    try:
+        with worker.ledger.waiting(worker.name):
+            poll(lambda: worker.attempts() or not worker.is_running, what="tries", seconds=TRY_SECONDS, every=0.2)
+    except DeadlineMissed:
+        pass  # a longer pause before its first try is its right
+    worker.start_server()
+    up = time.monotonic()
+    try:
+        worker.wait_registered(RECONNECT_SECONDS, more_than=ever)
+    except WorkerFault as fault:
+        raise AssertionError(f"after the server's restart {fault}") from None
+    evidence["registered_after_s"] = round(time.monotonic() - up, 2)
+    evidence["registrations_before"] = before
+    evidence["registrations_after"] = stay_single(worker, before, "the restart")
+    caller = stage.caller(worker)
+    try:
+        evidence["agent_joined_after_s"] = agent_comes(stage, caller, "it registered again after the restart")
+        try:
+            evidence["registered_after_cut_s"] = cut_and_return(worker)
+        except WorkerFault as fault:
+            raise AssertionError(f"after its connection was cut {fault}") from None
+        evidence["registrations_after_cut"] = stay_single(worker, before, "the cut")
+        evidence["agent_joined_after_cut_s"] = agent_comes(stage, caller, "it registered again after the cut")
+    finally:
+        caller.close()
 
 
 def agent_comes(stage: Stage, caller: Caller, although: str) -> float:

@@ -133,7 +133,6 @@ def test_ends_with_call(lk_stage: Stage, lk_evidence: Evidence, pair: Callable[[
     why="One fault in a native library, or one call that takes too much memory, would end every call of the worker.",
     remedy="run each job in a process of its own, and let the worker survive the death of one",
     roles=("crashing",),
-    order=1,
 )
 def test_crash_isolated(lk_evidence: Evidence, crash: Callable[[], pool.Harm]) -> None:
     """A killed job process harms no other call, and the worker takes new ones.

@@ -142,7 +142,7 @@ def test_waits_for_server(lk_stage: Stage, lk_evidence: Evidence) -> None:
     an error, as whoever has tried for a minute may give up, and so is a worker that was not seen to try. Skipped if the
     shared worker does not register either, or the server is given by URL.
     """
-    _needs_own_server(lk_stage)
+    faults.needs_own_server(lk_stage)
     lk_stage.worker("shared")  # a worker that does not register with a server either is another check's business
     worker = lk_stage.worker("early")
     # Without a refused try nothing is shown: a slow start-up has the time that it has to register. A second one shows that it
@@ -195,7 +195,7 @@ def _tries(stage: Stage, worker: Worker, count: int, seconds: float) -> bool:
     roles=("reconnecting",),
     order=1,
 )
-def test_reconnects(lk_stage: Stage, lk_evidence: Evidence) -> None:
+def test_reconnects(lk_evidence: Evidence, reconnection: Callable[[], faults.Reconnection]) -> None:
     """After a restart of the server, and after its connection was cut, it registers again, once, and takes calls.
 
     The worker's server is stopped, its connections are cut, and after the worker's first try (5 s at most) the server
@@ -203,37 +203,9 @@ def test_reconnects(lk_stage: Stage, lk_evidence: Evidence) -> None:
     register within 45 s, for 3 s no more registrations may be open than before, and one of three calls must get its
     agent within 15 s. Skipped if the server is given by URL; on an overloaded machine a miss is an error.
     """
-    _needs_own_server(lk_stage)
-    worker = lk_stage.worker("reconnecting")
-    log = worker.wire.transcript
-    before, ever = len(log.live()), len(log.registrations())
-    worker.count_attempts()
-    worker.stop_server()
-    try:
-        with worker.ledger.waiting(worker.name):
-            poll(lambda: worker.attempts() or not worker.is_running, what="tries", seconds=5, every=0.2)
-    except DeadlineMissed:
-        pass  # a longer pause before its first try is its right
-    worker.start_server()
-    up = time.monotonic()
-    try:
-        worker.wait_registered(RECONNECT_SECONDS, more_than=ever)
-    except WorkerFault as fault:
-        raise AssertionError(f"after the server's restart {fault}") from None
-    lk_evidence["registered_after_s"] = round(time.monotonic() - up, 2)
-    lk_evidence["registrations_before"] = before
-    lk_evidence["registrations_after"] = faults.stay_single(worker, before, "the restart")
-    caller = lk_stage.caller(worker)
-    try:
-        lk_evidence["agent_joined_after_s"] = faults.agent_comes(lk_stage, caller, "it registered again after the restart")
-        try:
-            lk_evidence["registered_after_cut_s"] = faults.cut_and_return(worker)
-        except WorkerFault as fault:
-            raise AssertionError(f"after its connection was cut {fault}") from None
-        lk_evidence["registrations_after_cut"] = faults.stay_single(worker, before, "the cut")
-        lk_evidence["agent_joined_after_cut_s"] = faults.agent_comes(lk_stage, caller, "it registered again after the cut")
-    finally:
-        caller.close()
+    seen = reconnection()
+    lk_evidence.update(seen.evidence)
+    assert seen.problem is None, seen.problem
     lk_evidence.summary = (
         f"registered again {lk_evidence['registered_after_s']} s after the restart, "
         f"{lk_evidence['registered_after_cut_s']} s after a cut, and took calls"
@@ -405,7 +377,7 @@ def test_rejected_credentials(lk_stage: Stage, lk_evidence: Evidence) -> None:
     endpoint, once it was open, answers nothing or something else than 200 for more than 5 s. An exit with 0, or 200 to
     the end, is a failure; skipped if it has no health endpoint and does not exit, or if the server is given by URL.
     """
-    _needs_own_server(lk_stage)
+    faults.needs_own_server(lk_stage)
     worker = lk_stage.worker("wrong-secret")
     how = until_not_ready(worker, GIVE_UP_SECONDS, lk_evidence)
     assert how, f"it looks ready (health 200) for {GIVE_UP_SECONDS} s with a wrong secret"
@@ -442,8 +414,3 @@ def until_not_ready(worker: Worker, seconds: float, evidence: Evidence) -> str |
     if not seen_health:
         raise NotJudgeable("no health endpoint, and the worker neither registers nor exits")
     return None
-
-
-def _needs_own_server(stage: Stage) -> None:
-    if not stage.controllable:
-        raise NotJudgeable("the LiveKit server given by URL cannot be stopped by this suite")

@@ -22,7 +22,6 @@ IDLE_SECONDS = 3.0
     section="Memory and CPU",
     why="What a worker without a call uses is what every replica costs.",
     roles=("shared",),
-    order=1,
 )
 def test_idle(lk_stage: Stage, lk_evidence: Evidence) -> None:
     """What a worker without a call uses.

@@ -21,7 +21,7 @@ from pytest_lkagents.wire.tap import Tap
 from pytest_lkagents.worker.base import Worker
 from pytest_lkagents.worker.burner import Burner
 from pytest_lkagents.worker.processes import SCRIPT, Snapshot, parse
-from pytest_lkagents.worker.usage import Usage, container_usage
+from pytest_lkagents.worker.usage import Meter, Usage
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
@@ -61,6 +61,8 @@ class ImageWorker(Worker):
         self._read_only = read_only
         self.sidecar = Sidecar(session, settings.probe_image, name)
         self._container: Container | None = None
+        self._meter: Meter | None = None
+        self._waiter: threading.Thread | None = None
         # A container in the worker's process namespace, made when it is first needed: it ends with the worker.
         self._observer: Container | None = None
         self._observing = threading.Lock()
@@ -91,6 +93,9 @@ class ImageWorker(Worker):
             )
             self.started = time.monotonic()
             self._container.start()
+            self._meter = Meter(self._container)
+            self._waiter = threading.Thread(target=self._await_end, name="lk-exit", daemon=True)
+            self._waiter.start()
         except APIError as error:
             reason = " ".join(str(error.explanation or error).split())
             if self._container is not None or "No command specified" in reason:
@@ -110,7 +115,23 @@ class ImageWorker(Worker):
         return self._container
 
     @property
+    def meter(self) -> Meter:
+        if self._meter is None:
+            raise StageError(f"worker {self.name} was not started")
+        return self._meter
+
+    def _await_end(self) -> None:
+        """One long question: what asks many short ones takes CPU from those that are judged."""
+        from docker.errors import APIError
+        from requests import RequestException
+
+        with contextlib.suppress(APIError, RequestException):
+            self.container.wait(timeout=None)
+
+    @property
     def exit_code(self) -> int | None:
+        if self._waiter is not None and self._waiter.is_alive():
+            return None
         self.container.reload()
         state: dict[str, Any] = self.container.attrs["State"]
         return None if state["Running"] else int(state["ExitCode"])
@@ -161,10 +182,7 @@ class ImageWorker(Worker):
         try:
             return parse(self._look("sh", "-c", SCRIPT)[1])
         except ValueError as error:
-            # A worker that ended takes the command with it, before the engine knows.
-            with contextlib.suppress(DeadlineMissed):
-                poll(lambda: not self.is_running, what="end", seconds=ENDED_SECONDS, every=0.2)
-            if not self.is_running:
+            if self._ends():
                 raise WorkerFault(f"the worker exited with code {self.exit_code}") from error
             raise StageError(f"the worker's processes cannot be read: {' '.join(str(error).split())[:200]}") from error
 
@@ -187,9 +205,15 @@ class ImageWorker(Worker):
             raise ValueError(str(error)) from error
         except StageError as error:
             # What runs in the worker's process namespace ends with it, in the middle of a word.
-            if not self.is_running:
+            if self._ends():
                 raise ValueError(str(error)) from error
             raise
+
+    def _ends(self) -> bool:
+        """Whether it has ended. A worker that ends takes what runs beside it along, before the engine says so."""
+        with contextlib.suppress(DeadlineMissed):
+            poll(lambda: not self.is_running, what="end", seconds=ENDED_SECONDS, every=0.2)
+        return not self.is_running
 
     def _observed(self) -> Container:
         """The container in the worker's process namespace. Raises APIError if the worker is gone."""
@@ -246,11 +270,11 @@ class ImageWorker(Worker):
         return Burner(self.container, self.program(), self._act, cores=cores, share=share)
 
     def cpu_seconds(self) -> float:
-        seen = container_usage(self.container)
+        seen = self.meter.read()
         return seen.cpu_s if seen is not None else 0.0
 
     def usage(self) -> Usage:
-        seen = container_usage(self.container)
+        seen = self.meter.read()
         if seen is None:
             raise WorkerFault(f"the worker exited with code {self.exit_code}")
         return seen
