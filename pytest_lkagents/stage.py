@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # Observations that mostly wait run beside the checks, this many at a time.
-OBSERVERS = 3
+OBSERVERS = 4
 # Two workers start at a time: each needs a core for some seconds, and the checks that run meanwhile need one too.
 STARTERS = 2
 

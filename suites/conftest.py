@@ -18,7 +18,7 @@ from pytest_lkagents.plugin import GATHERED
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.stage import Stage
 
-from . import crowds, drains, faults, leftovers, measured, observations, pool
+from . import assignment, crowds, drains, faults, leftovers, measured, observations, pool
 from . import load as loads
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ T = TypeVar("T")
 AHEAD = {
     "emptying": "draining",
     "crash": "crashing",
+    "assigned": "peer",
     "interrupt": "interrupted",
     "reconnection": "reconnecting",
     "half_open": "half-open",
@@ -139,6 +140,12 @@ def engine_stop(lk_stage: Stage) -> Callable[[], drains.Drain]:
 def unconnected(lk_stage: Stage) -> Callable[[], drains.Drain]:
     """The stop signal, with a call, and then the loss of the server's connection."""
     return Ahead(lk_stage, drains.without_server)
+
+
+@pytest.fixture(scope="session")
+def assigned(lk_stage: Stage) -> Callable[[], assignment.Assigned]:
+    """Several calls on two workers."""
+    return Ahead(lk_stage, assignment.observe)
 
 
 @pytest.fixture(scope="session")

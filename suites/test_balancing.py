@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
 
 from pytest_lkagents.callers.caller import Caller
-from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, NotJudgeable, StageError, check
-from pytest_lkagents.clock import holds
+from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, NotJudgeable, check
 from pytest_lkagents.stage import ANSWER_SECONDS, Stage
 from pytest_lkagents.worker.base import Worker
 
-from .load import TRIES, Loaded, Placed, place, wait_free
+from .assignment import Assigned
+from .load import TRIES, Loaded, place, wait_free
 from .observations import FirstCall
 
-CALLS = 4
-# A second agent comes with the first: both were started by the same answers.
-SECOND_SECONDS = 3
 # Where both workers are equally free, that one of them is not picked in this many calls has a chance of 1 in 500,000.
 SPREAD_CALLS = 20
 # The server needs 0.2 s to ask; a plain room that has not reached a worker by now does not.
@@ -33,7 +29,7 @@ UNASKED_SECONDS = 3
     roles=("loaded", "peer"),
     order=1,
 )
-def test_single_assignment(lk_stage: Stage, lk_evidence: Evidence) -> None:
+def test_single_assignment(lk_evidence: Evidence, assigned: Callable[[], Assigned]) -> None:
     """Each of several calls on two workers gets exactly one agent.
 
     Calls are placed one after the other on two workers of one server and kept, until four are served or six got no
@@ -41,64 +37,16 @@ def test_single_assignment(lk_stage: Stage, lk_evidence: Evidence) -> None:
     first; and on the wire no question about a job may have more than one answer. Skipped if two workers cannot run side
     by side, one is no longer registered, or no call gets an agent.
     """
-    workers = [lk_stage.worker("loaded"), lk_stage.worker("peer")]
-    began = time.monotonic()
-    caller = lk_stage.caller(workers[0])
-    served: list[Placed] = []
-    lost = 0
-    # Both may be chosen: a job that was just promised and not given keeps its slot for some seconds.
-    for worker in workers:
-        with contextlib.suppress(StageError):
-            wait_free(worker, 10)
-    try:
-        while len(served) < CALLS and lost < TRIES:
-            for worker in workers:
-                if not worker.wire.transcript.live():
-                    raise NotJudgeable(f"worker {worker.name} is not registered any more")
-            _wait_for_a_free_one(lk_stage, served)
-            placed = place(lk_stage, caller)
-            if placed.call.agents:
-                served.append(placed)
-            else:
-                lost += 1
-                placed.call.leave()
-        if not served:
-            raise NotJudgeable("none of the calls got an agent: see jobs.joins")
-        alone = holds(lambda: all(len(placed.call.agents) == 1 for placed in served), seconds=SECOND_SECONDS)
-        agents = [len(placed.call.agents) for placed in served]
-    finally:
-        caller.close()
-    twice = []
-    for worker in workers:
-        for asked in worker.wire.transcript.questions(began):
-            if len(asked.answers) > 1:
-                twice.append(asked.job_id)
-    lk_evidence["calls"], lk_evidence["agents_per_call"] = len(served), agents
-    lk_evidence["served_by"] = [placed.served_by for placed in served]
-    lk_evidence["calls_refused"] = lost
-    lk_evidence["answered_twice"] = twice
-    if not alone or twice:
-        lk_evidence["transcript"] = [
-            line
-            for worker in workers
-            for line in worker.wire.transcript.lines(began, kinds=("question", "answer", "assignment"))
-        ][:20]
-    assert alone, f"a call has {max(agents)} agents"
-    assert not twice, f"{len(twice)} questions were answered more than once"
-    lk_evidence.summary = f"{len(served)} calls, one agent each, on {len(set(lk_evidence['served_by']))} workers"
-
-
-def _wait_for_a_free_one(stage: Stage, served: list[Placed]) -> None:
-    """A worker that starts the process for its next job is rightly over its threshold for a moment."""
-    workers = [stage.worker("loaded"), stage.worker("peer")]
-    for worker in workers:
-        try:
-            wait_free(worker, 10)
-            return
-        except StageError:
-            continue
-    if not served:
-        stage.raise_if_too_busy()
+    seen = assigned()
+    lk_evidence["calls"], lk_evidence["agents_per_call"] = len(seen.served), seen.agents
+    lk_evidence["served_by"] = [placed.served_by for placed in seen.served]
+    lk_evidence["calls_refused"] = seen.lost
+    lk_evidence["answered_twice"] = seen.twice
+    if seen.most > 1 or seen.twice:
+        lk_evidence["transcript"] = seen.lines[:20]
+    assert seen.most == 1, f"a call has {seen.most} agents"
+    assert not seen.twice, f"{len(seen.twice)} questions were answered more than once"
+    lk_evidence.summary = f"{len(seen.served)} calls, one agent each, on {len(set(lk_evidence['served_by']))} workers"
 
 
 @check(

@@ -1,0 +1,83 @@
+"""Several calls on two workers of one server: how many agents each call gets."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+
+from pytest_lkagents.checks import NotJudgeable, StageError
+from pytest_lkagents.clock import holds
+from pytest_lkagents.stage import Stage
+
+from .load import TRIES, Placed, place, wait_free
+
+CALLS = 4
+# For a worker that was just promised a job, or that starts the process for its next one.
+FREE_SECONDS = 10
+# A second agent comes with the first: both were started by the same answers.
+SECOND_SECONDS = 3
+
+
+@dataclass
+class Assigned:
+    """``agents`` per served call at the end, ``most`` at any time; ``twice``: jobs whose question got several answers."""
+
+    served: list[Placed] = field(default_factory=list)
+    lost: int = 0
+    agents: list[int] = field(default_factory=list)
+    most: int = 0
+    twice: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+
+
+def observe(stage: Stage) -> Assigned:
+    """Raises NotJudgeable where two workers cannot run side by side, one is lost, or no call gets an agent."""
+    workers = [stage.worker("loaded"), stage.worker("peer")]
+    began = workers[0].reading().at
+    caller = stage.caller(workers[0])
+    seen = Assigned()
+    # Both may be chosen: a job that was just promised and not given keeps its slot for some seconds.
+    for worker in workers:
+        with contextlib.suppress(StageError):
+            wait_free(worker, FREE_SECONDS)
+    try:
+        while len(seen.served) < CALLS and seen.lost < TRIES:
+            for worker in workers:
+                if not worker.wire.transcript.live():
+                    raise NotJudgeable(f"worker {worker.name} is not registered any more")
+            _wait_for_a_free_one(stage, seen.served)
+            placed = place(stage, caller)
+            if placed.call.agents:
+                seen.served.append(placed)
+            else:
+                seen.lost += 1
+                placed.call.leave()
+        if not seen.served:
+            raise NotJudgeable("none of the calls got an agent: see jobs.joins")
+
+        def single() -> bool:
+            seen.agents = [len(placed.call.agents) for placed in seen.served]
+            seen.most = max(seen.most, *seen.agents)
+            return seen.most == 1
+
+        with workers[0].ledger.waiting("two workers"):
+            holds(single, seconds=SECOND_SECONDS)
+    finally:
+        caller.close()
+    for worker in workers:
+        transcript = worker.wire.transcript
+        seen.twice += [asked.job_id for asked in transcript.questions(began) if len(asked.answers) > 1]
+        seen.lines += transcript.lines(began, kinds=("question", "answer", "assignment"))
+    return seen
+
+
+def _wait_for_a_free_one(stage: Stage, served: list[Placed]) -> None:
+    """A worker that starts the process for its next job is rightly over its threshold for a moment."""
+    for role in ("loaded", "peer"):
+        try:
+            wait_free(stage.worker(role), FREE_SECONDS)
+            return
+        except StageError:
+            continue
+    if not served:
+        stage.raise_if_too_busy()
