@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from dataclasses import dataclass, field
 
 from pytest_lkagents.checks import NotJudgeable, StageError
@@ -33,7 +34,7 @@ class Assigned:
 def observe(stage: Stage) -> Assigned:
     """Raises NotJudgeable where two workers cannot run side by side, one is lost, or no call gets an agent."""
     workers = [stage.worker("loaded"), stage.worker("peer")]
-    began = workers[0].reading().at
+    began = time.monotonic()
     caller = stage.caller(workers[0])
     seen = Assigned()
     # Both may be chosen: a job that was just promised and not given keeps its slot for some seconds.
@@ -60,7 +61,7 @@ def observe(stage: Stage) -> Assigned:
             seen.most = max(seen.most, *seen.agents)
             return seen.most == 1
 
-        with workers[0].ledger.waiting("two workers"):
+        with workers[0].ledger.waiting(workers[0].name):
             holds(single, seconds=SECOND_SECONDS)
     finally:
         caller.close()

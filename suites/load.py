@@ -232,8 +232,9 @@ def _by_calls(stage: Stage, worker: Worker, peer: Worker | None, caller: Caller,
 
 def _ask_when_full(worker: Worker, seen: Loaded, certain: float) -> None:
     """Ask for a job. A load near the threshold may have fallen below it since the last status, and an accepted question is
-    itself a reason to be full: the worker was full for certain only with ``certain`` load before and after."""
-    for _ in range(ASKS):
+    itself a reason to be full: the worker was full for certain only with ``certain`` load before and after. One that never
+    was is asked once: it would refuse the next question for the job that it was just promised."""
+    for _ in range(ASKS if seen.full_after is not None else 1):
         before = _wait_loaded(worker, certain)
         seen.top = max(seen.top, before.load if before is not None else 0.0)
         seen.asked_when_full = worker.wire.ask(ANSWER_SECONDS)
