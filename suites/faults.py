@@ -222,13 +222,26 @@ def _lose_twice(stage: Stage, worker: Worker, evidence: dict[str, object]) -> No
     evidence["registrations_after"] = stay_single(worker, before, "the restart")
     caller = stage.caller(worker)
     try:
-        evidence["agent_joined_after_s"] = agent_comes(stage, caller, "it registered again after the restart")
+        try:
+            evidence["agent_joined_after_s"] = agent_comes(stage, caller, "it registered again after the restart")
+        except AssertionError:
+            _raise_if_nobody_is_served(stage)
+            raise
         try:
             evidence["registered_after_cut_s"] = cut_and_return(worker)
         except WorkerFault as fault:
             raise AssertionError(f"after its connection was cut {fault}") from None
         evidence["registrations_after_cut"] = stay_single(worker, before, "the cut")
         evidence["agent_joined_after_cut_s"] = agent_comes(stage, caller, "it registered again after the cut")
+    finally:
+        caller.close()
+
+
+def _raise_if_nobody_is_served(stage: Stage) -> None:
+    """Raises WorkerFault if a worker to which nothing has happened serves no call either."""
+    caller = stage.caller(stage.worker("shared"))
+    try:
+        stage.served_call(caller)
     finally:
         caller.close()
 

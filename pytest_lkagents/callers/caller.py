@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import time
 import uuid
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +96,7 @@ class Call:
     # Whether the server was told that the caller hung up; else it believes for a while that the caller is there.
     hung_up: bool = False
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _speaking: asyncio.Task[None] | None = None
     _over: bool = False
 
     @property
@@ -145,6 +147,10 @@ class Call:
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
+        if self._speaking is not None:
+            # First its source is closed: where the media library takes a track away while sound still flows into it, it may
+            # hang for ever (livekit 1.2.1; pull request 1289 of rust-sdks says how).
+            await asyncio.wait([self._speaking], timeout=LEAVE_SECONDS)
         with contextlib.suppress(Exception):
             await asyncio.wait_for(self._room.disconnect(), LEAVE_SECONDS)
             self.hung_up = True
@@ -256,7 +262,7 @@ class Caller:
             finally:
                 await source.aclose()
 
-        _keep(call, speak())
+        call._speaking = _keep(call, speak())
         return call
 
     def close(self) -> None:
@@ -278,7 +284,8 @@ def _sample(rtp: Any, base: int, late: float) -> Sample:
     )
 
 
-def _keep(call: Call, work: Any) -> None:
+def _keep(call: Call, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     task = asyncio.ensure_future(work)
     call._tasks.add(task)
     task.add_done_callback(call._tasks.discard)
+    return task

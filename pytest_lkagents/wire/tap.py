@@ -7,7 +7,7 @@ import functools
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -152,12 +152,12 @@ class Tap:
 
     # On the loop
 
-    def _run(self, function: Callable[..., Awaitable[T]], *arguments: object) -> T:
+    def _run(self, function: Callable[..., Coroutine[Any, Any, T]], *arguments: object) -> T:
         if self._closed:
             raise StageError(f"the tap of {self.name} is closed")
         return self._loop.run(function, *arguments)
 
-    def _undo(self, function: Callable[..., Awaitable[Any]], *arguments: object) -> None:
+    def _undo(self, function: Callable[..., Coroutine[Any, Any, Any]], *arguments: object) -> None:
         if not self._closed:
             self._run(function, *arguments)
 

@@ -1,0 +1,90 @@
+"""What runs on the background loop is bounded, whatever it does there."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from pytest_lkagents import loop
+from pytest_lkagents.checks import StageError
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[loop.EventLoop]:
+    monkeypatch.setattr(loop, "RUN_SECONDS", 0.2)
+    monkeypatch.setattr(loop, "STEP_SECONDS", 0.2)
+    running = loop.EventLoop("the library")
+    yield running
+    running.close()
+
+
+async def add(one: int, other: int) -> int:
+    await asyncio.sleep(0)
+    return one + other
+
+
+def test_results_and_errors_come_back(made: loop.EventLoop) -> None:
+    async def fail() -> None:
+        raise KeyError("gone")
+
+    assert made.run(add, 1, 2) == 3
+    with pytest.raises(KeyError, match="gone"):
+        made.run(fail)
+
+
+def test_what_takes_too_long_is_given_up_and_others_go_on(made: loop.EventLoop) -> None:
+    with pytest.raises(StageError, match=r"the library did not answer within 0\.2 s"):
+        made.run(asyncio.sleep, 60)
+    assert made.run(add, 1, 2) == 3
+
+
+def test_a_call_that_never_returns_is_said_once_and_costs_no_more_time(made: loop.EventLoop) -> None:
+    released = threading.Event()
+
+    async def hang() -> None:
+        released.wait(60)
+
+    try:
+        with pytest.raises(StageError, match="the library hangs"):
+            made.run(hang)
+        began = time.monotonic()
+        with pytest.raises(StageError, match="the library hangs"):
+            made.run(add, 1, 2)
+        made.close()
+        assert time.monotonic() - began < 5
+    finally:
+        released.set()
+
+
+def test_a_closed_loop_says_so(made: loop.EventLoop) -> None:
+    assert made.run(add, 1, 2) == 3
+    made.close()
+    with pytest.raises(StageError, match="the library is closed"):
+        made.run(add, 1, 2)
+
+
+def test_what_waits_when_it_is_closed_is_told(made: loop.EventLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "RUN_SECONDS", 60)
+    seen: list[Exception] = []
+    waits = threading.Event()
+
+    async def wait() -> None:
+        waits.set()
+        await asyncio.sleep(60)
+
+    def run() -> None:
+        try:
+            made.run(wait)
+        except StageError as error:
+            seen.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert waits.wait(5)
+    made.close()
+    thread.join(5)
+    assert [str(error) for error in seen] == ["the library is closed"]
