@@ -99,6 +99,9 @@ class Stage:
         self._observers = ThreadPoolExecutor(OBSERVERS, thread_name_prefix="lk-observe")
         self._observed: list[Future[Any]] = []
         self._closing = False
+        # Whether any call had an agent so far; whether several had none before one had.
+        self._call_served = False
+        self._calls_in_vain = False
 
     # -- opening and closing
 
@@ -413,20 +416,28 @@ class Stage:
         """A call that has its agent. Raises WorkerFault if none of ``tries`` calls gets one.
 
         Several tries, because a worker that is momentarily over its threshold refuses a call rightly, and on a
-        self-hosted server nobody asks it again.
+        self-hosted server nobody asks it again; one, where several were in vain before and none ever was not.
         """
+        if self._calls_in_vain:
+            tries = 1
         worker = self._worker_of(caller)
         before = worker.reading() if worker else None
         for attempt in range(tries):
             call = caller.join()
             self.wait_settled(call, caller.server)
             if call.agents:
+                self._calls_in_vain, self._call_served = False, True
                 return call
             call.leave()
             if attempt + 1 < tries:
                 time.sleep(REFUSAL_PAUSE)
         self.raise_if_too_busy(worker, before)
-        raise WorkerFault(f"no agent came to any of {tries} calls within {AGENT_SECONDS} s each")
+        self._calls_in_vain = not self._call_served
+        raise WorkerFault(
+            f"no agent came to any of {tries} calls within {AGENT_SECONDS} s each"
+            if tries > 1
+            else f"no agent came within {AGENT_SECONDS} s, as to the calls before"
+        )
 
     def _worker_of(self, caller: Caller) -> Worker | None:
         return next((worker for worker in self.workers() if worker.server is caller.server), None)

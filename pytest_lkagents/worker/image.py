@@ -144,6 +144,9 @@ class ImageWorker(Worker):
 
     def kill(self) -> None:
         self.signal("SIGKILL")
+        if self._waiter is not None:
+            # Whoever asks next is to be told that it has ended.
+            self._waiter.join(ENDED_SECONDS)
 
     def stop(self, seconds: float) -> None:
         from docker.errors import APIError
