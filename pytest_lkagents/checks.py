@@ -22,6 +22,7 @@ __all__ = [
     "Evidence",
     "NotJudgeable",
     "StageError",
+    "TooBusy",
     "WorkerFault",
     "check",
 ]
@@ -35,6 +36,11 @@ Function = TypeVar("Function", bound=Callable[..., object])
 
 class StageError(Exception):
     """The stage broke, or the machine is too busy: the check could not be judged. Never the worker's failure."""
+
+
+class TooBusy(StageError):
+    """A deadline was missed that says more about this machine than about the worker. The check is tried once more when
+    nothing else of ours is under way."""
 
 
 class NotJudgeable(Exception):

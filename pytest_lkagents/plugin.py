@@ -6,6 +6,7 @@ Nothing that costs time is imported here: a run that does not use the plugin mus
 from __future__ import annotations
 
 import datetime as dt
+import inspect
 import os
 import time
 from collections.abc import Generator
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from pytest_lkagents import settings as options
-from pytest_lkagents.checks import Check, Evidence, StageError, check_of
+from pytest_lkagents.checks import Check, Evidence, StageError, TooBusy, check_of
 from pytest_lkagents.fixtures import (
     EVIDENCE,
     REDACTOR,
@@ -327,6 +328,25 @@ def _similar(name: str, known: set[str]) -> str:
 
     close = difflib.get_close_matches(name, sorted(known), 1)
     return f"did you mean {close[0]!r}?" if close else f"ids are such as {sorted(known)[0]!r}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """What this machine was too busy for is tried once more, when nothing else of ours is under way."""
+    try:
+        return (yield)
+    except TooBusy as error:
+        stage, busy = pyfuncitem.config.stash[STAGE].opened, str(error)
+        if check_of(pyfuncitem) is None or stage is None:
+            raise
+    evidence = pyfuncitem.stash.get(EVIDENCE, Evidence())
+    evidence.clear()
+    try:
+        with stage.alone_on_the_machine():
+            pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in inspect.signature(pyfuncitem.obj).parameters})
+    finally:
+        evidence["tried_again_because"] = busy
+    return True
 
 
 @pytest.hookimpl(wrapper=True)

@@ -22,7 +22,7 @@ from pytest_lkagents import describe, engine
 from pytest_lkagents.busyness import Reading, too_busy
 from pytest_lkagents.callers import library
 from pytest_lkagents.callers.caller import Call, Caller
-from pytest_lkagents.checks import NotJudgeable, StageError, WorkerFault
+from pytest_lkagents.checks import NotJudgeable, StageError, TooBusy, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, Ledger, poll
 from pytest_lkagents.loop import EventLoop
 from pytest_lkagents.probe.sidecar import Sidecar, ensure_image
@@ -92,6 +92,8 @@ class Stage:
         self._sdk_seen: tuple[str | None, str | None] | None = None
         self._turns = Turns(self._prepare, self._running, self._put_away) if settings.image is None else None
         self._turn = FileLock(str(engine.cache_dir() / "command.lock"))
+        # A check that is tried again may ask for it a second time.
+        self._alone = FileLock(str(engine.cache_dir() / "load.lock"))
         self._lock = threading.RLock()
         self._starters = ThreadPoolExecutor(STARTERS, thread_name_prefix="lk-start")
         self._scanner = Scanner()
@@ -228,16 +230,15 @@ class Stage:
     def alone_on_the_machine(self) -> Iterator[None]:
         """A context for what burns CPU and measures it: nothing of our own starts or reads in the background, and
         sessions side by side take turns. Raises StageError if the turn never comes."""
-        turns = FileLock(str(engine.cache_dir() / "load.lock"))
         try:
-            turns.acquire(timeout=QUIET_SECONDS)
+            self._alone.acquire(timeout=QUIET_SECONDS)
         except Timeout:
             raise StageError("this machine is too busy to judge: another session loads it all the time") from None
         try:
             self._wait_quiet()
             yield
         finally:
-            turns.release()
+            self._alone.release()
 
     def _wait_quiet(self) -> None:
         with self._lock:
@@ -540,12 +541,12 @@ class Stage:
     # -- what the verdict says about all this
 
     def raise_if_too_busy(self, worker: Worker | None = None, since: Reading | None = None) -> None:
-        """Raises StageError when a missed deadline says more about this machine than about the worker; ``since`` is the
+        """Raises TooBusy when a missed deadline says more about this machine than about the worker; ``since`` is the
         worker's ``reading()`` when the wait began."""
         after = worker.reading() if worker is not None and since is not None else None
         reason = too_busy(since, after)
         if reason is not None:
-            raise StageError(f"this machine is too busy to judge: {reason}")
+            raise TooBusy(f"this machine is too busy to judge: {reason}")
 
     def subject(self) -> Subject:
         sdk = self._sdk()

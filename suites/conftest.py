@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import pytest
 
-from pytest_lkagents.checks import StageError, check_of
+from pytest_lkagents.checks import StageError, TooBusy, check_of
 from pytest_lkagents.manifests.findings import Needs
 from pytest_lkagents.manifests.load import load as load_manifests
 from pytest_lkagents.manifests.model import Files
@@ -38,15 +38,22 @@ AHEAD = {
 }
 
 
-def _once(observe: Callable[[Stage], T], stage: Stage) -> Callable[[], T]:
-    """Observe at the first call; every later one gets the same result or the same exception."""
+def _once(observe: Callable[[Stage], T], stage: Stage, busy_tries: int = 2) -> Callable[[], T]:
+    """Observe at the first call; every later one gets the same result or the same exception. Where this machine was too
+    busy the next one may try once more."""
     outcome: list[T | Exception] = []
+    tries = [busy_tries]
 
     @functools.wraps(observe)
     def observed() -> T:
         if not outcome:
             try:
                 outcome.append(observe(stage))
+            except TooBusy as error:
+                tries[0] -= 1
+                if tries[0] > 0:
+                    raise
+                outcome.append(error)
             except Exception as error:
                 outcome.append(error)
         if isinstance(outcome[0], Exception):
@@ -63,7 +70,7 @@ class Ahead(Generic[T]):
     def __init__(self, stage: Stage, observe: Callable[[Stage], T]) -> None:
         self._stage, self._observe = stage, observe
         self._future: Future[T] | None = None
-        self._final = _once(self._in_doubt_again, stage)
+        self._final = _once(self._in_doubt_again, stage, busy_tries=1)
 
     def begin(self) -> Future[T]:
         if self._future is None:

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -169,6 +170,47 @@ def test_own_checks_stand_beside_the_packaged_ones(lk, example: str) -> None:
     waived = lk("--lk-image", example, "--lk-suite", "image.non-root", str(mine), "--lk-waive", "reception.greets-fist=typo")
     assert waived.code == 4
     assert "did you mean 'reception.greets-first'?" in waived.output
+
+
+BUSY_AT_FIRST = """
+from pytest_lkagents.checks import MUST, TooBusy, check
+
+tries = []
+
+
+def look(evidence, then):
+    tries.append(then)
+    evidence["tries"] = tries.count(then)
+    if tries.count(then) == 1 or then == "busy":
+        raise TooBusy("this machine is too busy to judge: so says this test")
+    assert then == "well", "it is broken"
+
+
+@check("peace.well", MUST)
+def test_well(lk_stage, lk_evidence):
+    look(lk_evidence, "well")
+
+
+@check("peace.broken", MUST)
+def test_broken(lk_stage, lk_evidence):
+    look(lk_evidence, "broken")
+
+
+@check("peace.busy", MUST)
+def test_busy(lk_stage, lk_evidence):
+    look(lk_evidence, "busy")
+"""
+
+
+def test_what_the_machine_was_too_busy_for_is_tried_once_more(lk, example: str, tmp_path: Path) -> None:
+    mine = tmp_path / "test_peace.py"
+    mine.write_text(BUSY_AT_FIRST)
+    run = lk("--lk-image", example, "--lk-suite", "storage.image-size", str(mine))
+    seen = {check["id"]: (check["status"], check["evidence"]) for check in run.verdict["checks"]}
+    again = {"tries": 2, "tried_again_because": "this machine is too busy to judge: so says this test"}
+    assert seen["peace.well"] == ("pass", again)
+    assert seen["peace.broken"] == ("fail", again)
+    assert seen["peace.busy"] == ("error", again)
 
 
 def test_the_pages_of_the_checks_are_current() -> None:
