@@ -101,9 +101,8 @@ class Stage:
         self._observers = ThreadPoolExecutor(OBSERVERS, thread_name_prefix="lk-observe")
         self._observed: list[Future[Any]] = []
         self._closing = False
-        # Whether any call had an agent so far; whether several had none before one had.
-        self._call_served = False
-        self._calls_in_vain = False
+        # Whether any call ever had an agent; None before that is known.
+        self._serves: bool | None = None
 
     # -- opening and closing
 
@@ -419,7 +418,7 @@ class Stage:
         Several tries, because a worker that is momentarily over its threshold refuses a call rightly, and on a
         self-hosted server nobody asks it again; one, where several were in vain before and none ever was not.
         """
-        if self._calls_in_vain:
+        if self._serves is False:
             tries = 1
         worker = self._worker_of(caller)
         before = worker.reading() if worker else None
@@ -427,13 +426,13 @@ class Stage:
             call = caller.join()
             self.wait_settled(call, caller.server)
             if call.agents:
-                self._calls_in_vain, self._call_served = False, True
+                self._serves = True
                 return call
             call.leave()
             if attempt + 1 < tries:
                 time.sleep(REFUSAL_PAUSE)
         self.raise_if_too_busy(worker, before)
-        self._calls_in_vain = not self._call_served
+        self._serves = bool(self._serves)
         raise WorkerFault(
             f"no agent came to any of {tries} calls within {AGENT_SECONDS} s each"
             if tries > 1

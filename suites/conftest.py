@@ -42,16 +42,17 @@ def _once(observe: Callable[[Stage], T], stage: Stage, busy_tries: int = 2) -> C
     """Observe at the first call; every later one gets the same result or the same exception. Where this machine was too
     busy the next one may try once more."""
     outcome: list[T | Exception] = []
-    tries = [busy_tries]
+    tries = busy_tries
 
     @functools.wraps(observe)
     def observed() -> T:
+        nonlocal tries
         if not outcome:
             try:
                 outcome.append(observe(stage))
             except TooBusy as error:
-                tries[0] -= 1
-                if tries[0] > 0:
+                tries -= 1
+                if tries > 0:
                     raise
                 outcome.append(error)
             except Exception as error:
