@@ -103,7 +103,7 @@ def lk_wire(lk_worker: Worker) -> Tap:
 @pytest.fixture
 def lk_caller(lk_stage: Stage, lk_worker: Worker) -> Iterator[Caller]:
     """A caller who asks for ``lk_worker``'s agent; every call is hung up after the test."""
-    caller = lk_stage.caller(lk_worker)
+    caller = lk_stage.calls.caller(lk_worker)
     yield caller
     caller.close()
 

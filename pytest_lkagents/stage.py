@@ -6,7 +6,6 @@ divider), so a call meant for one could be served by another; a server costs hal
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import threading
 import time
@@ -21,9 +20,9 @@ from filelock import FileLock, Timeout
 from pytest_lkagents import describe, engine
 from pytest_lkagents.busyness import Reading, too_busy
 from pytest_lkagents.callers import library
-from pytest_lkagents.callers.caller import Call, Caller
+from pytest_lkagents.calls import Calls
 from pytest_lkagents.checks import NotJudgeable, StageError, TooBusy, WorkerFault
-from pytest_lkagents.clock import DeadlineMissed, Ledger, poll
+from pytest_lkagents.clock import Ledger
 from pytest_lkagents.loop import EventLoop
 from pytest_lkagents.probe.sidecar import Sidecar, ensure_image
 from pytest_lkagents.roles import ROLES, Role
@@ -33,13 +32,12 @@ from pytest_lkagents.server.choose import connect, make_server
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.turns import Turns
 from pytest_lkagents.verdict import Lane, Subject
-from pytest_lkagents.wire.model import Question
 from pytest_lkagents.wire.tap import Tap
 from pytest_lkagents.worker.base import Worker
 from pytest_lkagents.worker.command import CommandWorker
+from pytest_lkagents.worker.contents import ImageContents
 from pytest_lkagents.worker.image import ImageWorker
 from pytest_lkagents.worker.layers import ImageScan
-from pytest_lkagents.worker.scanner import Scanner
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -51,15 +49,6 @@ OBSERVERS = 4
 # Two workers start at a time: each needs a core for some seconds, and the checks that run meanwhile need one too.
 STARTERS = 2
 
-# The server gives up after 3 s, a worker may start a process for the job (10 s by default).
-AGENT_SECONDS = 15
-# After this time without an answer the server drops the job (livekit-server, all versions up to 1.13.11).
-ANSWER_SECONDS = 3.0
-# The same after the caller's join: the server's own bidding takes 0.2 s, the rest is for a busy machine.
-LOST_SECONDS = 4.5
-# Loads are averaged over some seconds; a call right after a refusal would only be refused again.
-REFUSAL_PAUSE = 3
-IDLE_SECONDS = 60
 # livekit-agents waits 7.5 s for an assignment, and reports every 2.5 s.
 PROMISE_SECONDS = 12
 # Every start has a deadline of its own; this is for one that began last.
@@ -83,7 +72,7 @@ class Stage:
         self._futures: dict[str, Future[Worker]] = {}
         # Roles that wait for another role's worker, and what is to begin when they have it.
         self._waiting: dict[str, list[Callable[[], object]]] = {}
-        self._scan: Future[ImageScan] | None = None
+        self._contents: ImageContents | None = None
         self._neighbour: Sidecar | None = None
         self._workers: list[Worker] = []
         self._servers: list[Server] = []
@@ -96,13 +85,10 @@ class Stage:
         self._alone = FileLock(str(engine.cache_dir() / "load.lock"))
         self._lock = threading.RLock()
         self._starters = ThreadPoolExecutor(STARTERS, thread_name_prefix="lk-start")
-        self._scanner = Scanner()
-        self._scan_thread = ThreadPoolExecutor(1, thread_name_prefix="lk-scan")
         self._observers = ThreadPoolExecutor(OBSERVERS, thread_name_prefix="lk-observe")
         self._observed: list[Future[Any]] = []
         self._closing = False
-        # Whether any call ever had an agent; None before that is known.
-        self._serves: bool | None = None
+        self.calls = Calls(self)
 
     # -- opening and closing
 
@@ -116,7 +102,8 @@ class Stage:
             self._session = engine.Session(None)
             return
         if self.settings.image is not None:
-            self._image = engine.find_image(self._client, self.settings.image)
+            planted = [value for name, value in self.settings.env.items() if looks_secret(name)]
+            self._contents = ImageContents(engine.find_image(self._client, self.settings.image), planted)
         ensure_image(self._client, self.settings.probe_image)
         self._session = engine.Session(self._client)
         self._session.open_network()
@@ -159,8 +146,8 @@ class Stage:
         while under_way := [future for future in (*self._futures.values(), *self._observed) if not future.done()]:
             wait(under_way, timeout=1)
             self._remove_containers()
-        self._scanner.close()
-        self._scan_thread.shutdown(wait=True, cancel_futures=True)
+        if self._contents is not None:
+            self._contents.close()
         for server in list(self._servers):
             server.stop()
         for tap in list(self._taps):
@@ -242,8 +229,8 @@ class Stage:
     def _wait_quiet(self) -> None:
         with self._lock:
             under_way: list[Future[Any]] = [*self._futures.values(), *self._observed]
-            if self._scan is not None:
-                under_way.append(self._scan)
+            if self._contents is not None:
+                under_way += self._contents.under_way()
         wait(under_way, timeout=QUIET_SECONDS)
 
     def observe_ahead(self, observe: Callable[[Stage], T]) -> Future[T]:
@@ -402,91 +389,7 @@ class Stage:
         """Output of every worker so far, by worker; unredacted."""
         return {worker.name: worker.logs() for worker in self.workers()}
 
-    # -- callers
-
-    def caller(self, worker: Worker) -> Caller:
-        """A caller on the worker's server who asks for its agent."""
-        name = self.settings.agent_name
-        if name is None:
-            live = worker.wire.transcript.live()
-            name = live[-1].agent_name if live else ""
-        return Caller(worker.server, self.loop, self.ledger, name)
-
-    def served_call(self, caller: Caller, tries: int = 3) -> Call:
-        """A call that has its agent. Raises WorkerFault if none of ``tries`` calls gets one.
-
-        Several tries, because a worker that is momentarily over its threshold refuses a call rightly, and on a
-        self-hosted server nobody asks it again; one, where several were in vain before and none ever was not.
-        """
-        if self._serves is False:
-            tries = 1
-        worker = self._worker_of(caller)
-        before = worker.reading() if worker else None
-        for attempt in range(tries):
-            call = caller.join()
-            self.wait_settled(call, caller.server)
-            if call.agents:
-                self._serves = True
-                return call
-            call.leave()
-            if attempt + 1 < tries:
-                time.sleep(REFUSAL_PAUSE)
-        self.raise_if_too_busy(worker, before)
-        self._serves = bool(self._serves)
-        raise WorkerFault(
-            f"no agent came to any of {tries} calls within {AGENT_SECONDS} s each"
-            if tries > 1
-            else f"no agent came within {AGENT_SECONDS} s, as to the calls before"
-        )
-
-    def _worker_of(self, caller: Caller) -> Worker | None:
-        return next((worker for worker in self.workers() if worker.server is caller.server), None)
-
-    def questions(self, room: str, joined: float, server: Server) -> dict[str, Question]:
-        """Which workers on this server were asked for the job of this room, which a caller joined then (monotonic
-        seconds), by the worker's name."""
-        return {
-            worker.name: asked
-            for worker in self.workers()
-            if worker.server is server
-            for asked in worker.wire.transcript.questions(joined - 1)
-            if asked.room == room and not asked.probe
-        }
-
-    def lost(self, room: str, joined: float, server: Server) -> bool:
-        """Whether certainly no agent will come to this room: no worker accepted its job while the server waited."""
-        if not server.controllable:
-            return False  # at a server elsewhere, workers that we do not see may take it
-        in_time = any(
-            asked.available and (asked.answered_after or 0) < ANSWER_SECONDS
-            for asked in self.questions(room, joined, server).values()
-        )
-        return time.monotonic() - joined > LOST_SECONDS and not in_time
-
-    def wait_settled(self, call: Call, server: Server) -> None:
-        """Until the call has its agent, or will certainly get none."""
-
-        def settled() -> bool:
-            self.raise_if_closing()
-            return bool(call.agents) or self.lost(call.room_name, call.joined, server)
-
-        with self.ledger.waiting(call.room_name), contextlib.suppress(DeadlineMissed):
-            poll(settled, what="agent", seconds=AGENT_SECONDS, every=0.05)
-
-    def wait_idle(self, worker: Worker) -> None:
-        """Wait until no job holds a connection to the server any more: the caller has left, the job may still be saying
-        goodbye (an SDK gives it up to 60 s). Raises StageError if it never ends."""
-        registrations = max(len(worker.wire.transcript.live()), 1)
-        try:
-            with self.ledger.waiting(worker.name):
-                poll(
-                    lambda: len(worker.snapshot().holders_of(worker.server_peer)) <= registrations,
-                    what="end of the last call's job",
-                    seconds=IDLE_SECONDS,
-                    every=0.5,
-                )
-        except DeadlineMissed as missed:
-            raise StageError(f"{missed}: the worker never came to rest") from missed
+    # -- other hosts
 
     def neighbour(self) -> Sidecar:
         """A container beside the workers: another host on their network."""
@@ -509,33 +412,22 @@ class Stage:
             raise NotJudgeable(f"{why}: give --lk-image")
 
     @property
-    def image_attrs(self) -> dict[str, Any]:
-        """What the engine says about the image (``docker image inspect``). Raises NotJudgeable where there is none."""
+    def contents(self) -> ImageContents:
+        """The image. Raises NotJudgeable where there is none."""
         self.needs_image("there is no image to judge")
-        attrs: dict[str, Any] = self._image.attrs
-        return attrs
-
-    def image_history(self) -> list[str]:
-        """The commands that made the image, as the engine keeps them."""
-        return [str(step.get("CreatedBy") or "") for step in self._image.history()]
-
-    def start_scan(self) -> Future[ImageScan]:
-        """Read the image's layers in the background; the same reading serves every check."""
-        self.needs_image("there is no image to judge")
-        with self._lock:
-            if self._scan is None:
-                planted = [value for name, value in self.settings.env.items() if looks_secret(name)]
-                self._scan = self._scan_thread.submit(self._scanner.scan, str(self._image.id), planted)
-            return self._scan
+        assert self._contents is not None, "open() first"
+        return self._contents
 
     def scan_after_starts(self) -> None:
-        """The same, when the last of the workers asked for so far begins its start: reading takes CPU from those."""
+        """Have the image's layers read when the last of the workers asked for so far begins its start: reading takes CPU
+        from those."""
         if self.settings.image is not None:
-            self._starters.submit(self.start_scan)
+            self._starters.submit(self.contents.read)
 
     def image_scan(self) -> ImageScan:
+        """What the image's layers hold. Raises NotJudgeable where there is no image, StageError if they cannot be read."""
         with self.ledger.waiting("image"):
-            return self.start_scan().result()
+            return self.contents.read().result()
 
     # -- what the verdict says about all this
 
@@ -551,7 +443,7 @@ class Stage:
         sdk = self._sdk()
         if self.settings.image is None:
             return Subject("command", self.settings.command_text, None, None, *sdk)
-        return describe.image(str(self.settings.image), self.image_attrs, *sdk)
+        return describe.image(str(self.settings.image), self.contents.attrs, *sdk)
 
     def _sdk(self) -> tuple[str | None, str | None]:
         """As far as the shared worker tells: its ``/worker`` page, and the interpreter that holds its registration."""

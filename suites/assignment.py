@@ -35,7 +35,7 @@ def observe(stage: Stage) -> Assigned:
     """Raises NotJudgeable where two workers cannot run side by side, one is lost, or no call gets an agent."""
     workers = [stage.worker("loaded"), stage.worker("peer")]
     began = time.monotonic()
-    caller = stage.caller(workers[0])
+    caller = stage.calls.caller(workers[0])
     seen = Assigned()
     # Both may be chosen: a job that was just promised and not given keeps its slot for some seconds.
     for worker in workers:

@@ -56,7 +56,7 @@ def climb(stage: Stage, say: Say) -> Climb:
     worker = stage.worker("crowded")
     done = Climb()
     with stage.alone_on_the_machine(), Sampler(worker) as sampler:
-        stage.wait_idle(worker)
+        stage.calls.wait_idle(worker)
         began = time.monotonic()
         say("capacity: the worker at rest")
         _keep(done, worker, rest(sampler))

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import pytest
 
 from pytest_lkagents.checks import StageError, TooBusy, check_of
+from pytest_lkagents.gathered import GATHERED
 from pytest_lkagents.manifests.findings import Needs
 from pytest_lkagents.manifests.load import load as load_manifests
 from pytest_lkagents.manifests.model import Files
-from pytest_lkagents.plugin import GATHERED
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.stage import Stage
 

@@ -14,9 +14,10 @@ from pytest_lkagents.busyness import Reading, too_busy
 from pytest_lkagents.callers.caller import Call, Caller
 from pytest_lkagents.callers.continuity import Continuity, wait_heard
 from pytest_lkagents.callers.crowd import Crowd
+from pytest_lkagents.calls import AGENT_SECONDS, REFUSAL_PAUSE
 from pytest_lkagents.checks import StageError, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, poll
-from pytest_lkagents.stage import AGENT_SECONDS, REFUSAL_PAUSE, Stage
+from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
 from pytest_lkagents.worker.usage import Usage
 
@@ -130,7 +131,7 @@ class Audience:
 
     def __init__(self, stage: Stage, worker: Worker, say: Say) -> None:
         self.stage, self.worker, self.say = stage, worker, say
-        self.caller: Caller = stage.caller(worker)
+        self.caller: Caller = stage.calls.caller(worker)
         self.crowd = Crowd(worker.server, self.caller.agent_name)
         self.listener: Call | None = None
         self.refused = 0
@@ -149,7 +150,7 @@ class Audience:
     def open(self) -> None:
         """The listener's call, until it is heard. Raises WorkerFault if it is not served."""
         self.crowd.wait_ready()
-        self.listener = self.stage.served_call(self.caller)
+        self.listener = self.stage.calls.served(self.caller)
         wait_heard([self.listener])
 
     def grow(self, sessions: int) -> bool:
@@ -166,7 +167,7 @@ class Audience:
 
         def settled() -> bool:
             self.stage.raise_if_closing()
-            return user.agent is not None or self.stage.lost(user.room, user.joined or 0.0, self.worker.server)
+            return user.agent is not None or self.stage.calls.lost(user.room, user.joined or 0.0, self.worker.server)
 
         with contextlib.suppress(DeadlineMissed):
             poll(settled, what="agent", seconds=AGENT_SECONDS, every=0.1)
@@ -273,7 +274,7 @@ def load_test(stage: Stage, say: Say) -> LoadTest:
     worker = stage.worker("crowded")
     sessions = stage.settings.sessions
     with stage.alone_on_the_machine(), Sampler(worker) as sampler:
-        stage.wait_idle(worker)
+        stage.calls.wait_idle(worker)
         say(f"load test: the worker at rest, then {sessions} calls for {HOLD_SECONDS:.0f} s")
         at_rest = rest(sampler)
         audience = Audience(stage, worker, say)

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pytest_lkagents.busyness import Reading, too_busy
 from pytest_lkagents.callers.caller import Call, Caller
 from pytest_lkagents.callers.continuity import AGENT_LEFT, FOR_GOOD_SECONDS, SILENCE_SECONDS, Continuity, wait_heard
+from pytest_lkagents.calls import AGENT_SECONDS, ANSWER_SECONDS
 from pytest_lkagents.checks import StageError, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, poll
-from pytest_lkagents.stage import AGENT_SECONDS, ANSWER_SECONDS, Stage
+from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.model import Answer
 from pytest_lkagents.worker.base import Health, Worker
 
@@ -208,7 +209,7 @@ class Drainage:
         self.with_call, self.one_by_one, self.disturb, self.placed = together, one_by_one, disturb, placed
         self.send = send or (lambda stopped: stopped.signal(signal))
         self.transcript = worker.wire.transcript
-        self.caller: Caller = stage.caller(worker)
+        self.caller: Caller = stage.calls.caller(worker)
         self.health: Health | None = worker.wait_health()
         self.seen = Drain(signal, self.health.port if self.health else None, [])
         self.sent = 0.0
@@ -240,10 +241,10 @@ class Drainage:
         return time.monotonic() - self.sent
 
     def _place(self) -> list[Call]:
-        calls = [self.stage.served_call(self.caller)]
+        calls = [self.stage.calls.served(self.caller)]
         for _ in range(self.calls - 1):
             try:
-                calls.append(self.stage.served_call(self.caller))
+                calls.append(self.stage.calls.served(self.caller))
             except WorkerFault:
                 break  # it takes no more than these
         wait_heard(calls)
@@ -344,7 +345,7 @@ class Drainage:
         call, late, self._late = self._late, self.seen.together, None
         if call is None or late is None:
             return False
-        asked = self.stage.questions(call.room_name, call.joined, self.worker.server).get(self.worker.name)
+        asked = self.stage.calls.questions(call.room_name, call.joined, self.worker.server).get(self.worker.name)
         late.answer = asked.available if asked is not None else None
         late.assigned = asked is not None and asked.assigned is not None
         if late.assigned and not call.agents:

@@ -96,7 +96,7 @@ def partition(stage: Stage) -> Aftermath:
 
 
 def _observe(stage: Stage, worker: Worker, fault: AbstractContextManager[Callable[[], int] | None]) -> Aftermath:
-    caller = stage.caller(worker)
+    caller = stage.calls.caller(worker)
     try:
         before = _call_in_progress(stage, caller)
         seen = Aftermath(len(worker.wire.transcript.live()))
@@ -117,7 +117,7 @@ def _observe(stage: Stage, worker: Worker, fault: AbstractContextManager[Callabl
         # A worker may take one call at a time.
         before.call.leave()
         try:
-            call = stage.served_call(caller, tries=CALL_TRIES)
+            call = stage.calls.served(caller, tries=CALL_TRIES)
             seen.joined_s = round(call.agent_after, 2)
         except WorkerFault as nobody:
             seen.problem = worker.last_words(f"the network is back, but {nobody}")
@@ -133,7 +133,7 @@ def _alive(stage: Stage, worker: Worker) -> bool:
 
 def _call_in_progress(stage: Stage, caller: Caller) -> Continuity:
     """A call whose agent has talked for long enough that its silence would mean something, if it talks at all."""
-    call = stage.served_call(caller)
+    call = stage.calls.served(caller)
     wait_heard([call])
     return Continuity(call)
 
@@ -203,10 +203,10 @@ def reconnection(stage: Stage) -> Reconnection:
 
 def _lose_twice(stage: Stage, worker: Worker, evidence: dict[str, object]) -> None:
     log = worker.wire.transcript
-    caller = stage.caller(worker)
+    caller = stage.calls.caller(worker)
     try:
         # One that serves nobody anyway is for other checks; and one that has only just registered may not have noticed yet.
-        stage.served_call(caller).leave()
+        stage.calls.served(caller).leave()
         before, ever = len(log.live()), len(log.registrations())
         _restart_server(worker)
         up = time.monotonic()
@@ -240,7 +240,7 @@ def _restart_server(worker: Worker) -> None:
 def agent_comes(stage: Stage, caller: Caller, although: str) -> float:
     """Seconds until a new call has its agent. Raises AssertionError if none comes."""
     try:
-        call = stage.served_call(caller)
+        call = stage.calls.served(caller)
     except WorkerFault as nobody:
         raise AssertionError(f"{although}, but {nobody}") from None
     call.leave()

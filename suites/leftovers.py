@@ -117,7 +117,7 @@ class Leftovers:
 def observe(stage: Stage, pairs: int, say: Callable[[str], None]) -> Leftovers:
     """Raises WorkerFault when calls are not served."""
     worker = stage.worker("tidy")
-    stage.wait_idle(worker)
+    stage.calls.wait_idle(worker)
     own = worker.snapshot().holders_of(worker.server_peer)
     seen = Leftovers()
     calls = 0
@@ -132,12 +132,12 @@ def observe(stage: Stage, pairs: int, say: Callable[[str], None]) -> Leftovers:
 
 def _two_calls(stage: Stage, worker: Worker, own: list[int], seen: Leftovers) -> tuple[int, set[int]]:
     """Two calls side by side, one if the worker takes no more: how many, and who served them."""
-    caller = stage.caller(worker)
+    caller = stage.calls.caller(worker)
     try:
-        call = stage.served_call(caller)
+        call = stage.calls.served(caller)
         placed = 1
         try:
-            call = stage.served_call(caller, tries=1)
+            call = stage.calls.served(caller, tries=1)
             placed = 2
         except WorkerFault:
             pass

@@ -6,9 +6,10 @@ import time
 from dataclasses import dataclass, field
 
 from pytest_lkagents.callers.caller import Call, Caller
+from pytest_lkagents.calls import ANSWER_SECONDS
 from pytest_lkagents.checks import NotJudgeable, StageError, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, poll
-from pytest_lkagents.stage import ANSWER_SECONDS, Stage
+from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.model import Answer, Question, Status
 from pytest_lkagents.wire.transcript import Transcript
 from pytest_lkagents.worker.base import Worker
@@ -51,8 +52,8 @@ class Placed:
 def place(stage: Stage, caller: Caller) -> Placed:
     """Place a call and wait until it has its agent or is certainly lost."""
     call = caller.join()
-    stage.wait_settled(call, caller.server)
-    asked = stage.questions(call.room_name, call.joined, caller.server)
+    stage.calls.wait_settled(call, caller.server)
+    asked = stage.calls.questions(call.room_name, call.joined, caller.server)
     taken = [name for name, question in asked.items() if question.assigned is not None]
     return Placed(call, asked, taken[0] if taken and call.agents else None)
 
@@ -133,7 +134,7 @@ def observe(stage: Stage) -> Loaded:
 
 def _observe(stage: Stage, worker: Worker, peer: Worker | None) -> Loaded:
     transcript = worker.wire.transcript
-    caller = stage.caller(worker)
+    caller = stage.calls.caller(worker)
     began = time.monotonic()
     seen = _at_rest(worker)
     try:

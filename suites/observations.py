@@ -36,15 +36,15 @@ def stop_signal(stage: Stage) -> str:
     """The signal that engines and orchestrators send to this image; to a process, SIGTERM."""
     if stage.settings.image is None:
         return "SIGTERM"
-    named = str(stage.image_attrs["Config"].get("StopSignal") or "SIGTERM")
+    named = str(stage.contents.attrs["Config"].get("StopSignal") or "SIGTERM")
     return named if named.startswith("SIG") or named.isdigit() else f"SIG{named}"
 
 
 def first_call(stage: Stage) -> FirstCall:
     worker = stage.worker("shared")
-    caller = stage.caller(worker)
+    caller = stage.calls.caller(worker)
     try:
-        call = stage.served_call(caller)
+        call = stage.calls.served(caller)
         agent_s = call.agent_after
         return FirstCall(agent_s, call.wait_until_agent_talks(5))
     finally:

@@ -64,13 +64,13 @@ class Pair:
 
 def pair(stage: Stage) -> Pair:
     worker = stage.worker("shared")
-    stage.wait_idle(worker)
+    stage.calls.wait_idle(worker)
     before = worker.snapshot()
     own = before.holders_of(worker.server_peer)
-    caller = stage.caller(worker)
+    caller = stage.calls.caller(worker)
     try:
-        stage.served_call(caller)
-        stage.served_call(caller)
+        stage.calls.served(caller)
+        stage.calls.served(caller)
         jobs = jobs_of(worker, own, worker.snapshot())
     finally:
         caller.close()
@@ -106,7 +106,7 @@ class Scene:
     def __init__(self, stage: Stage, role: str) -> None:
         self.stage = stage
         self.worker = stage.renewed(role)
-        self.caller = stage.caller(self.worker)
+        self.caller = stage.calls.caller(self.worker)
         self.began = 0.0
 
     def observe(self, act: Callable[[Scene], None], undo: Callable[[Scene], None] = lambda _: None) -> Harm:
@@ -126,12 +126,12 @@ class Scene:
 
     def _place(self) -> None:
         stage, worker = self.stage, self.worker
-        stage.wait_idle(worker)
+        stage.calls.wait_idle(worker)
         own = worker.snapshot().holders_of(worker.server_peer)
         # The older call is the bystander: it has been heard for longer.
-        bystander = stage.served_call(self.caller)
+        bystander = stage.calls.served(self.caller)
         first = jobs_of(worker, own, worker.snapshot())
-        self.call = stage.served_call(self.caller)
+        self.call = stage.calls.served(self.caller)
         now = worker.snapshot()
         jobs = jobs_of(worker, own, now)
         require_own_processes(own, jobs)
@@ -224,7 +224,7 @@ class Scene:
         harm = self.harm
         began = time.monotonic()
         try:
-            call = self.stage.served_call(self.caller)
+            call = self.stage.calls.served(self.caller)
         except WorkerFault as fault:
             if self._accepted(began):
                 harm.not_served = f"a new call is taken and never served: {fault}"
@@ -234,7 +234,7 @@ class Scene:
             looked = self.worker.reading()
             harm.evidence["refused_beside_other_calls"] = True
             try:
-                call = self.stage.served_call(self.caller)
+                call = self.stage.calls.served(self.caller)
             except WorkerFault:
                 self._raise_if_rightly_full(looked)
                 harm.not_served = f"no new call is served: {self._said(began)}"
@@ -350,7 +350,7 @@ def find_idle(stage: Stage, worker: Worker) -> Idle:
     Other helpers may look the same (a fork server's children do). So only those count that were born after the first
     look, and calls are placed until one is served by such a one: then the earlier ones have had their turn.
     """
-    stage.wait_idle(worker)
+    stage.calls.wait_idle(worker)
     first = before = worker.snapshot()
     own = first.holders_of(worker.server_peer)
     protected = set(own) | {process.ppid for process in first.processes}
@@ -358,9 +358,9 @@ def find_idle(stage: Stage, worker: Worker) -> Idle:
     calls = 0
     while calls < MOST_IDLE:
         calls += 1
-        caller = stage.caller(worker)
+        caller = stage.calls.caller(worker)
         try:
-            stage.served_call(caller)
+            stage.calls.served(caller)
             jobs = jobs_of(worker, own, worker.snapshot())
         finally:
             caller.close()
@@ -387,7 +387,7 @@ def find_idle(stage: Stage, worker: Worker) -> Idle:
 
 def settle(stage: Stage, worker: Worker, gone: set[int], seconds: float) -> Snapshot:
     """The processes once those have ended and nothing comes or goes for a second, or after ``seconds``."""
-    stage.wait_idle(worker)
+    stage.calls.wait_idle(worker)
     last: list[Snapshot] = [worker.snapshot()]
 
     def rests() -> bool:

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 
 from pytest_lkagents.busyness import Reading, too_busy
 from pytest_lkagents.callers.caller import Caller
+from pytest_lkagents.calls import REFUSAL_PAUSE
 from pytest_lkagents.checks import NotJudgeable, StageError
 from pytest_lkagents.clock import DeadlineMissed, poll
-from pytest_lkagents.stage import REFUSAL_PAUSE, Stage
+from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
 
 from .drains import Drain, Drainage
@@ -83,7 +84,7 @@ class Arrivals:
             raise self._broken[0]
 
     def _run(self, number: int) -> None:
-        caller = self._stage.caller(self._worker)
+        caller = self._stage.calls.caller(self._worker)
         try:
             self._stop.wait(number * STAY_SECONDS)
             while not self._stop.is_set():

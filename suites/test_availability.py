@@ -6,8 +6,9 @@ import itertools
 import time
 from collections.abc import Callable
 
+from pytest_lkagents.calls import ANSWER_SECONDS
 from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, NotJudgeable, StageError, check
-from pytest_lkagents.stage import ANSWER_SECONDS, Stage
+from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.model import Answer, Question
 from pytest_lkagents.worker.base import Worker
 

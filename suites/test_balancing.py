@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable
 
 from pytest_lkagents.callers.caller import Caller
+from pytest_lkagents.calls import ANSWER_SECONDS
 from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, NotJudgeable, check
-from pytest_lkagents.stage import ANSWER_SECONDS, Stage
+from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
 
 from .assignment import Assigned
@@ -167,7 +168,7 @@ def test_spread(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loade
     """
     load()
     workers = [lk_stage.worker("loaded"), lk_stage.worker("peer")]
-    caller = lk_stage.caller(workers[0])
+    caller = lk_stage.calls.caller(workers[0])
     began = time.monotonic()
     by: dict[str, int] = {worker.name: 0 for worker in workers}
     calls = 0
@@ -209,7 +210,7 @@ def test_redispatch_on_loss(lk_stage: Stage, lk_evidence: Evidence) -> None:
     refuses. On an overloaded machine a miss is an error.
     """
     victim, heir = lk_stage.worker("victim"), lk_stage.worker("heir")
-    caller = lk_stage.caller(heir)
+    caller = lk_stage.calls.caller(heir)
     began = time.monotonic()
     try:
         with victim.wire.hold("worker", "answer"):
@@ -217,7 +218,7 @@ def test_redispatch_on_loss(lk_stage: Stage, lk_evidence: Evidence) -> None:
                 lk_evidence["calls_placed"] = number
                 for worker in (victim, heir):
                     # The call before may still be counted in what a worker last said.
-                    lk_stage.wait_idle(worker)
+                    lk_stage.calls.wait_idle(worker)
                     wait_free(worker, since=time.monotonic())
                 call = caller.join()
                 if not _offered(victim, call.room_name, began):
@@ -271,7 +272,7 @@ def test_frozen_worker(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[]
     """
     load()
     frozen, other = lk_stage.worker("loaded"), lk_stage.worker("peer")
-    caller = lk_stage.caller(other)
+    caller = lk_stage.calls.caller(other)
     server = other.wire.transcript.registrations()[-1].server_version
     for worker in (frozen, other):
         wait_free(worker)

@@ -137,8 +137,9 @@ def test_unhealthy_when_lost(lk_stage: Stage, lk_evidence: Evidence) -> None:
         raise NotJudgeable("the LiveKit server given by URL cannot be stopped")
     worker = lk_stage.worker("lost")
     _health(lk_stage, worker)
+    lost = time.monotonic()
     worker.stop_server()
-    how = until_not_ready(worker, GIVE_UP_SECONDS, lk_evidence)
+    how = until_not_ready(worker, lost, GIVE_UP_SECONDS, lk_evidence)
     assert how, f"still 200 {GIVE_UP_SECONDS} s after the server was lost"
     lk_evidence.summary = f"without a server it {how}"
 
@@ -269,9 +270,9 @@ def test_reports_jobs(lk_stage: Stage, lk_evidence: Evidence) -> None:
     began = worker.reading()
     # A job may take its shutdown time (10 s in Python) to end after the call of an earlier check.
     lk_evidence["before"] = settles(0, 15)
-    caller = lk_stage.caller(worker)
+    caller = lk_stage.calls.caller(worker)
     try:
-        lk_stage.served_call(caller)
+        lk_stage.calls.served(caller)
         lk_evidence["with_one_call"] = settles(1, 5)
         offered = "active_jobs" in worker.worker_info(health)
     finally:

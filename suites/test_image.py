@@ -73,7 +73,7 @@ def test_no_secrets(lk_stage: Stage, lk_evidence: Evidence) -> None:
     up to 256 KiB are read, and in folders of libraries only these last values count. One finding is a failure; skipped
     with `--lk-command`.
     """
-    config = lk_stage.image_attrs["Config"]
+    config = lk_stage.contents.attrs["Config"]
     found = []
     for entry in config.get("Env") or []:
         name, _, value = entry.partition("=")
@@ -82,7 +82,7 @@ def test_no_secrets(lk_stage: Stage, lk_evidence: Evidence) -> None:
     for name, value in (config.get("Labels") or {}).items():
         if holds_secret(name.replace(".", "_").replace("-", "_"), value) or tokens_in(value):
             found.append(f"label {name}")
-    history = lk_stage.image_history()
+    history = lk_stage.contents.history()
     for line in history:
         for name, value in re.findall(r"\b([A-Za-z_][A-Za-z0-9_]*)=([^\s\"']+)", line):
             if holds_secret(name, value):
@@ -138,7 +138,7 @@ def test_non_root(lk_stage: Stage, lk_evidence: Evidence) -> None:
     a connection to the LiveKit server (the first process, if none is found) must not have uid 0. Skipped with
     `--lk-command`.
     """
-    config = lk_stage.image_attrs["Config"]
+    config = lk_stage.contents.attrs["Config"]
     worker = lk_stage.worker("shared")
     snapshot = worker.snapshot()
     holders = set(snapshot.holders_of(worker.server_peer)) or {1}
@@ -206,9 +206,9 @@ def test_self_contained(lk_stage: Stage, lk_evidence: Evidence) -> None:
     except WorkerFault as fault:
         lk_evidence["tried_to_reach"] = worker.contacted()
         raise AssertionError(f"with only LiveKit within reach: {fault}") from None
-    caller = lk_stage.caller(worker)
+    caller = lk_stage.calls.caller(worker)
     try:
-        call = lk_stage.served_call(caller)
+        call = lk_stage.calls.served(caller)
         lk_evidence["agent_joined_after_s"] = round(call.agent_after, 2)
     except WorkerFault as fault:
         raise AssertionError(f"with only LiveKit within reach: {fault}") from None

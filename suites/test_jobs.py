@@ -221,12 +221,12 @@ def test_dead_idle_process(lk_stage: Stage, lk_evidence: Evidence) -> None:
     idle = pool.find_idle(lk_stage, worker)
     lk_evidence["idle_pids_killed"], lk_evidence["calls_to_find_them"] = idle.pids, idle.calls
     lk_evidence["idle_processes_look_like"] = sorted(args[:160] for _, args in idle.kinds)
-    caller = lk_stage.caller(worker)
+    caller = lk_stage.calls.caller(worker)
     try:
         killed = time.monotonic()
         worker.signal_processes(idle.pids, "SIGKILL")
         try:
-            call = lk_stage.served_call(caller, tries=1)
+            call = lk_stage.calls.served(caller, tries=1)
         except WorkerFault:
             asked = [question for question in worker.wire.transcript.questions(killed) if not question.probe]
             lk_evidence["answers"] = [question.available for question in asked]
@@ -248,9 +248,9 @@ def test_dead_idle_process(lk_stage: Stage, lk_evidence: Evidence) -> None:
 def _later(stage: Stage, worker: Worker) -> str:
     """Whether the worker recovers from its loss, in words."""
     time.sleep(LATER_SECONDS)
-    caller = stage.caller(worker)
+    caller = stage.calls.caller(worker)
     try:
-        stage.served_call(caller, tries=1)
+        stage.calls.served(caller, tries=1)
     except WorkerFault:
         return f"no agent either, {LATER_SECONDS} s after the lost one"
     finally:

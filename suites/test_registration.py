@@ -69,10 +69,10 @@ def test_outbound_only(lk_stage: Stage, lk_evidence: Evidence, first_call: Calla
     """
     worker = lk_stage.contrast("firewalled", "with inbound connections dropped it does not register")
     baseline = first_call()
-    caller = lk_stage.caller(worker)
+    caller = lk_stage.calls.caller(worker)
     try:
         try:
-            call = lk_stage.served_call(caller)
+            call = lk_stage.calls.served(caller)
         except WorkerFault as fault:
             raise AssertionError(f"with inbound connections dropped, {fault}") from None
         before = worker.reading()
@@ -113,7 +113,7 @@ def test_listens_only_for_health(lk_stage: Stage, lk_evidence: Evidence) -> None
         return [str(found) for found in worker.listeners() if not found.loopback and found.port not in known]
 
     # Media sockets belong to jobs: those of a call that has just ended may take a moment to close.
-    lk_stage.wait_idle(worker)
+    lk_stage.calls.wait_idle(worker)
     others = extra()
     lk_evidence["health_port"] = health.port if health else None
     lk_evidence["other_sockets"] = others
@@ -291,10 +291,10 @@ def test_survives_dns_loss(lk_stage: Stage, lk_evidence: Evidence) -> None:
     a miss on an overloaded machine is an error.
     """
     worker = lk_stage.worker("nameless")
-    caller = lk_stage.caller(worker)
+    caller = lk_stage.calls.caller(worker)
     try:
         # What it cannot do with names either is for other checks: a WorkerFault here is a skip.
-        lk_stage.served_call(caller).leave()
+        lk_stage.calls.served(caller).leave()
         faults.cut_and_return(worker)
         with worker.without_names() as refused:
             try:
@@ -380,13 +380,14 @@ def test_rejected_credentials(lk_stage: Stage, lk_evidence: Evidence) -> None:
     """
     faults.needs_own_server(lk_stage)
     worker = lk_stage.worker("wrong-secret")
-    how = until_not_ready(worker, GIVE_UP_SECONDS, lk_evidence)
+    how = until_not_ready(worker, worker.started, GIVE_UP_SECONDS, lk_evidence)
     assert how, f"it looks ready (health 200) for {GIVE_UP_SECONDS} s with a wrong secret"
     lk_evidence.summary = f"with a wrong secret it {how}"
 
 
-def until_not_ready(worker: Worker, seconds: float, evidence: Evidence) -> str | None:
-    """How the worker shows that it is not ready (exit with an error, or health not 200 for 5 s), or None.
+def until_not_ready(worker: Worker, since: float, seconds: float, evidence: Evidence) -> str | None:
+    """How the worker shows that it is not ready (exit with an error, or health not 200 for 5 s), or None. It is watched
+    for ``seconds`` from now on; what is said of times counts from ``since`` (monotonic seconds).
 
     Raises AssertionError when it exits with 0, NotJudgeable when there is no health endpoint and it does not exit.
     """
@@ -394,12 +395,12 @@ def until_not_ready(worker: Worker, seconds: float, evidence: Evidence) -> str |
     seen_health, bad_since = False, None
     with worker.ledger.waiting(worker.name):
         while time.monotonic() - began < seconds:
-            passed = round(time.monotonic() - began, 1)
+            passed = round(time.monotonic() - since, 1)
             code = worker.exit_code
             if code is not None:
-                evidence["exited_after_s"], evidence["exit_code"] = passed, code
-                assert code, f"exits with code 0 after {passed} s, as if all were well"
-                return f"exits with code {code} after {passed} s"
+                evidence["exited_within_s"], evidence["exit_code"] = passed, code
+                assert code, f"exits with code 0 within {passed} s, as if all were well"
+                return f"exits with code {code} within {passed} s"
             found = worker.health()
             status = worker.health_status(found) if found else None
             seen_health = seen_health or found is not None

@@ -32,7 +32,7 @@ def test_idle(lk_stage: Stage, lk_evidence: Evidence) -> None:
     does not come to rest within 60 s is an error.
     """
     worker = lk_stage.worker("shared")
-    lk_stage.wait_idle(worker)
+    lk_stage.calls.wait_idle(worker)
     first = worker.usage()
     time.sleep(IDLE_SECONDS)
     last = worker.usage()

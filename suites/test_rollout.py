@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable
 
 from pytest_lkagents.callers.continuity import SILENCE_SECONDS
+from pytest_lkagents.calls import ANSWER_SECONDS
 from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, NotJudgeable, StageError, check
 from pytest_lkagents.settings import LONGEST_HOLD
-from pytest_lkagents.stage import ANSWER_SECONDS, Stage
+from pytest_lkagents.stage import Stage
 
 from .drains import DISTURB_SECONDS, DRAIN_SECONDS, STOPS_SECONDS, Drain, Drainage, Kept, engine_timeout
 from .observations import REACTION_SECONDS, Stop, stop_signal
@@ -380,7 +381,7 @@ def test_engine_stop(lk_stage: Stage, lk_evidence: Evidence, engine_stop: Callab
     Skipped with `--lk-command` or if the call is not served; on an overloaded machine silence is an error.
     """
     lk_stage.needs_image("an engine stops containers")
-    own = lk_stage.image_attrs["Config"].get("StopTimeout")
+    own = lk_stage.contents.attrs["Config"].get("StopTimeout")
     lk_evidence["stop_signal"], lk_evidence["stop_timeout_s"] = stop_signal(lk_stage), own
     lk_evidence["timeout_given_s"] = engine_timeout(lk_stage)
     seen = engine_stop()

@@ -28,7 +28,7 @@ def test_image_size(lk_stage: Stage, lk_evidence: Evidence) -> None:
     The size is the one that the engine states for the image (`docker image inspect`); it must be below 1 GB (10^9
     bytes), as that of typical agents is. Nothing is started; skipped with `--lk-command`.
     """
-    size = int(lk_stage.image_attrs["Size"])
+    size = int(lk_stage.contents.attrs["Size"])
     lk_evidence["size_bytes"], lk_evidence["limit_bytes"] = size, TYPICAL_BYTES
     assert size < TYPICAL_BYTES, f"the image has {size / 1e9:.2f} GB, typical are less than 1 GB"
     lk_evidence.summary = f"{size / 1e6:.0f} MB"
@@ -57,7 +57,7 @@ def test_ephemeral(lk_stage: Stage, lk_evidence: Evidence, tidied: Callable[[], 
     seen = tidied()
     found = seen.trends()["file_bytes"]
     calls = seen.rests[-1].calls - seen.rests[0].calls
-    image = int(lk_stage.image_attrs["Size"])
+    image = int(lk_stage.contents.attrs["Size"])
     peak = round(max(seen.busy_bytes, *found.values)) + image
     lk_evidence["calls"], lk_evidence["file_bytes"] = calls, found.evidence()
     lk_evidence["image_bytes"], lk_evidence["peak_bytes"], lk_evidence["limit_bytes"] = image, peak, MOST_BYTES
@@ -87,9 +87,9 @@ def test_read_only(lk_stage: Stage, lk_evidence: Evidence) -> None:
     """
     lk_stage.needs_image("a process here shares this machine's files")
     worker = lk_stage.contrast("read-only", "with a read-only file system it does not register")
-    caller = lk_stage.caller(worker)
+    caller = lk_stage.calls.caller(worker)
     try:
-        call = lk_stage.served_call(caller)
+        call = lk_stage.calls.served(caller)
         lk_evidence["agent_joined_after_s"] = round(call.agent_after, 2)
     except WorkerFault as fault:
         raise AssertionError(f"with a read-only file system {fault}") from None

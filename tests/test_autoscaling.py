@@ -235,7 +235,7 @@ import json, time
 from pathlib import Path
 
 def refused(stage, plan):
-    caller = stage.caller(stage.worker("loaded"))
+    caller = stage.calls.caller(stage.worker("loaded"))
     events = sorted((when, joins, number) for number, call in enumerate(plan) for when, joins in zip(call, (True, False)))
     calls, began = {}, time.monotonic()
     for when, joins, number in events:
@@ -249,7 +249,7 @@ def test_one(lk_stage):
 
 def test_two(lk_stage):
     lk_stage.worker("peer")
-    lk_stage.wait_idle(lk_stage.worker("loaded"))
+    lk_stage.calls.wait_idle(lk_stage.worker("loaded"))
     Path("two.json").write_text(json.dumps(refused(lk_stage, ON_TWO)))
 """
 

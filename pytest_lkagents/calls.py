@@ -1,0 +1,120 @@
+"""Calls to a worker's agent: until they are served, or certainly will not be, and until their jobs are over."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+from pytest_lkagents.callers.caller import Call, Caller
+from pytest_lkagents.checks import StageError, WorkerFault
+from pytest_lkagents.clock import DeadlineMissed, poll
+from pytest_lkagents.server.base import Server
+from pytest_lkagents.wire.model import Question
+from pytest_lkagents.worker.base import Worker
+
+if TYPE_CHECKING:
+    from pytest_lkagents.stage import Stage
+
+# The server gives up after 3 s, a worker may start a process for the job (10 s by default).
+AGENT_SECONDS = 15
+# After this time without an answer the server drops the job (livekit-server, all versions up to 1.13.11).
+ANSWER_SECONDS = 3.0
+# The same after the caller's join: the server's own bidding takes 0.2 s, the rest is for a busy machine.
+LOST_SECONDS = 4.5
+# Loads are averaged over some seconds; a call right after a refusal would only be refused again.
+REFUSAL_PAUSE = 3
+IDLE_SECONDS = 60
+
+
+class Calls:
+    """A stage's calls; ``stage.calls``."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        # Whether any call ever had an agent; None before that is known.
+        self._serves: bool | None = None
+
+    def caller(self, worker: Worker) -> Caller:
+        """A caller on the worker's server who asks for its agent."""
+        name = self._stage.settings.agent_name
+        if name is None:
+            live = worker.wire.transcript.live()
+            name = live[-1].agent_name if live else ""
+        return Caller(worker.server, self._stage.loop, self._stage.ledger, name)
+
+    def served(self, caller: Caller, tries: int = 3) -> Call:
+        """A call that has its agent. Raises WorkerFault if none of ``tries`` calls gets one.
+
+        Several tries, because a worker that is momentarily over its threshold refuses a call rightly, and on a
+        self-hosted server nobody asks it again; one, where several were in vain before and none ever was not.
+        """
+        if self._serves is False:
+            tries = 1
+        worker = self._worker_of(caller)
+        before = worker.reading() if worker else None
+        for attempt in range(tries):
+            call = caller.join()
+            self.wait_settled(call, caller.server)
+            if call.agents:
+                self._serves = True
+                return call
+            call.leave()
+            if attempt + 1 < tries:
+                time.sleep(REFUSAL_PAUSE)
+        self._stage.raise_if_too_busy(worker, before)
+        self._serves = bool(self._serves)
+        raise WorkerFault(
+            f"no agent came to any of {tries} calls within {AGENT_SECONDS} s each"
+            if tries > 1
+            else f"no agent came within {AGENT_SECONDS} s, as to the calls before"
+        )
+
+    def _worker_of(self, caller: Caller) -> Worker | None:
+        return next((worker for worker in self._stage.workers() if worker.server is caller.server), None)
+
+    def questions(self, room: str, joined: float, server: Server) -> dict[str, Question]:
+        """Which workers on this server were asked for the job of this room, which a caller joined then (monotonic
+        seconds), by the worker's name."""
+        return {
+            worker.name: asked
+            for worker in self._stage.workers()
+            if worker.server is server
+            for asked in worker.wire.transcript.questions(joined - 1)
+            if asked.room == room and not asked.probe
+        }
+
+    def lost(self, room: str, joined: float, server: Server) -> bool:
+        """Whether certainly no agent will come to this room: no worker accepted its job while the server waited."""
+        if not server.controllable:
+            return False  # at a server elsewhere, workers that we do not see may take it
+        in_time = any(
+            asked.available and (asked.answered_after or 0) < ANSWER_SECONDS
+            for asked in self.questions(room, joined, server).values()
+        )
+        return time.monotonic() - joined > LOST_SECONDS and not in_time
+
+    def wait_settled(self, call: Call, server: Server) -> None:
+        """Until the call has its agent, or will certainly get none."""
+
+        def settled() -> bool:
+            self._stage.raise_if_closing()
+            return bool(call.agents) or self.lost(call.room_name, call.joined, server)
+
+        with self._stage.ledger.waiting(call.room_name), contextlib.suppress(DeadlineMissed):
+            poll(settled, what="agent", seconds=AGENT_SECONDS, every=0.05)
+
+    def wait_idle(self, worker: Worker) -> None:
+        """Wait until no job holds a connection to the server any more: the caller has left, the job may still be saying
+        goodbye (an SDK gives it up to 60 s). Raises StageError if it never ends."""
+        registrations = max(len(worker.wire.transcript.live()), 1)
+        try:
+            with self._stage.ledger.waiting(worker.name):
+                poll(
+                    lambda: len(worker.snapshot().holders_of(worker.server_peer)) <= registrations,
+                    what="end of the last call's job",
+                    seconds=IDLE_SECONDS,
+                    every=0.5,
+                )
+        except DeadlineMissed as missed:
+            raise StageError(f"{missed}: the worker never came to rest") from missed

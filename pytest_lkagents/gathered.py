@@ -1,0 +1,115 @@
+"""What the process that reports (with xdist: the controller) learns during the run, and the verdict that it makes of it."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_lkagents.fixtures import REDACTOR, SETTINGS, STAGE
+from pytest_lkagents.settings import Settings
+from pytest_lkagents.verdict import CheckResult, Lane, Subject, Verdict
+
+GATHERED = pytest.StashKey["Gathered"]()
+COMMAND = pytest.StashKey[str]()
+
+
+class Gathered:
+    """What the process that reports (with xdist: the controller) learns during the run."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+        self.results: dict[str, CheckResult] = {}
+        self.facts: dict[str, Any] = {}
+        self.broken: str | None = None
+        self.verdict: Verdict | None = None
+        # What got worse since --lk-baseline; None: there is none.
+        self.worse: list[str] | None = None
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        result: dict[str, Any] | None = getattr(report, "lkagents", None)
+        if result is not None:
+            self.results[result["id"]] = CheckResult(**result)
+
+    def merge(self, facts: dict[str, Any]) -> None:
+        """Take in what a process knows about its stage (``stage_facts``); with xdist there are several."""
+        floor = max(self.facts.get("floor_s", 0.0), facts.get("floor_s", 0.0))
+        subject = {
+            **self.facts.get("subject", {}),
+            **{name: value for name, value in facts.get("subject", {}).items() if value is not None},
+        }
+        lanes = [*self.facts.get("lanes", ()), *facts.get("lanes", ())]
+        self.facts = {**self.facts, **facts, "floor_s": floor, "subject": subject, "lanes": lanes}
+
+
+def stage_facts(config: pytest.Config) -> dict[str, Any]:
+    """What this process's stage has to say for the verdict: ``subject``, ``stage``, ``floor_s`` (seconds), ``lanes``."""
+    stage = config.stash[STAGE].opened
+    if stage is None:
+        return {}
+    try:
+        return {
+            "subject": asdict(stage.subject()),
+            "stage": stage.facts(),
+            "floor_s": stage.ledger.floor(),
+            "lanes": [asdict(lane) for lane in stage.lanes()] if config.stash[SETTINGS].report_dir is not None else [],
+        }
+    except Exception as error:  # the engine may be gone by now; the results are not
+        return {"stage": {"engine": f"gone: {type(error).__name__}"}}
+
+
+def conclude(config: pytest.Config) -> Verdict:
+    """Make the verdict and write the files that were asked for."""
+    settings, gathered = config.stash[SETTINGS], config.stash[GATHERED]
+    redactor = config.stash[REDACTOR]
+    if settings.image is not None:
+        known = Subject("image", settings.image)
+    elif settings.command:
+        known = Subject("command", settings.command_text)
+    else:
+        known = Subject("pod", ", ".join(settings.manifests))  # what the files make
+    subject = Subject(**redactor.data({**asdict(known), **gathered.facts.get("subject", {})}))
+    verdict = Verdict(
+        settings.profile,
+        subject,
+        gathered.facts.get("stage", {}),
+        time.monotonic() - gathered.started,
+        gathered.facts.get("floor_s"),
+        tuple(gathered.results.values()),
+        settings.strict,
+        gathered.broken,
+        config.stash[COMMAND],
+        tuple(Lane(**lane) for lane in redactor.data(gathered.facts.get("lanes", []))),
+    )
+    gathered.verdict = verdict
+    if settings.baseline is not None:
+        from pytest_lkagents.report import baseline
+
+        gathered.worse = baseline.worse(settings.baseline, verdict)
+    try:
+        _write_reports(verdict, settings, gathered.worse)
+    except OSError as error:
+        gathered.broken = f"cannot write {error.filename}: {error.strerror}"
+    return verdict
+
+
+def _write_reports(verdict: Verdict, settings: Settings, worse: list[str] | None) -> None:
+    """Raises OSError."""
+    if settings.json_path is not None:
+        from pytest_lkagents.report import json_file
+
+        json_file.write(verdict, settings.json_path)
+    if settings.report_dir is not None:
+        from pytest_lkagents.report import markdown, page
+
+        page.write(verdict, settings.report_dir, worse)
+        markdown.write(verdict, settings.report_dir / "summary.md")
+    # GitHub's own: what is written there is shown on the page of the run.
+    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        from pytest_lkagents.report import markdown
+
+        markdown.write(verdict, Path(summary), append=True)

@@ -1,0 +1,131 @@
+"""Which checks are run, and in which order: the packaged suites, the profile, what --lk-suite names."""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from pytest_lkagents.checks import Check
+from pytest_lkagents.outcomes import GATE
+from pytest_lkagents.roles import ROLES
+from pytest_lkagents.settings import TRACES, Settings
+
+# From this order on a check looks at what all others left.
+LAST = 9
+# What judges deployment files.
+FILES = {"manifests", "autoscaling"}
+
+
+def require_manifests(settings: Settings) -> None:
+    """Raises UsageError where the files cannot be judged."""
+    for package in ("yaml", "simpy"):
+        if importlib.util.find_spec(package) is None:
+            raise pytest.UsageError(f"--lk-manifests needs {package}: pip install 'pytest-lkagents[manifests]'")
+    from pytest_lkagents.capacity.csv_trace import read_rows
+    from pytest_lkagents.manifests.load import find
+
+    for path in settings.manifests:
+        if path != "-" and not find(Path(path)):
+            raise pytest.UsageError(
+                f"--lk-manifests: {path!r} holds no deployment file (*.yaml, *.json, *.toml, Dockerfile); name another folder"
+            )
+    for name in settings.traces:
+        if name not in TRACES:
+            try:
+                read_rows(Path(name))
+            except ValueError as error:
+                raise pytest.UsageError(f"--lk-traces: {error}") from None
+
+
+def packaged_suites() -> dict[str, Path]:
+    """The packaged suites' files by name, in the wheel or in a checkout."""
+    here = Path(__file__).resolve().parent
+    folder = here / "suites" if (here / "suites").is_dir() else here.parent / "suites"
+    return {path.stem.removeprefix("test_"): path for path in sorted(folder.glob("test_*.py"))}
+
+
+def add_packaged(config: pytest.Config, settings: Settings) -> None:
+    """Have pytest collect the packaged suites that are asked for. Raises UsageError."""
+    suites = packaged_suites()
+    wanted = {name.partition(".")[0] for name in settings.suites}
+    for name in sorted(wanted - set(suites)):
+        raise pytest.UsageError(f"--lk-suite: no packaged suite {name!r}; there are {', '.join(suites)}")
+    for name in sorted(wanted & FILES if not settings.manifests else ()):
+        raise pytest.UsageError(f"--lk-suite: the suite {name} judges files; give --lk-manifests too")
+    if not settings.has_worker:
+        for name in sorted(wanted - FILES):
+            raise pytest.UsageError(f"--lk-suite: {name!r} judges a worker; give --lk-image or --lk-command too")
+        wanted = wanted or FILES
+    own_paths = config.args_source == pytest.Config.ArgsSource.ARGS
+    if own_paths and not wanted:
+        return
+    if settings.has_worker:
+        wanted |= {GATE.partition(".")[0]} if wanted else set(suites)
+        wanted = wanted | FILES if settings.manifests else wanted - FILES
+    # The files one by one: a folder would be subject to the user's norecursedirs and python_files.
+    chosen = [str(path) for name, path in suites.items() if name in wanted]
+    config.args[:] = [*config.args, *chosen] if own_paths else chosen
+
+
+def rank(check: Check, settings: Settings) -> tuple[int, int]:
+    """Checks of a lower rank run first. Where workers take turns, the checks of one worker follow each other."""
+    if settings.image is not None:
+        return (check.order, 0)
+    if check.order < 0 or check.order >= LAST:
+        return (check.order * len(ROLES), 0)
+    return (max((list(ROLES).index(role) for role in check.roles), default=0), check.order)
+
+
+def chosen(check: Check, settings: Settings, small: set[str]) -> bool:
+    """``small`` are the suites with a check in the profile."""
+    if check.id in settings.suites:
+        return True  # asked for by name, whatever the profile
+    if check.suite in FILES:
+        # By their own option, with whatever else is judged; of those named, only what is named.
+        named = [name for name in settings.suites if name.partition(".")[0] in FILES]
+        return bool(settings.manifests) and (check.suite in named if named else check.included_in(settings.profile))
+    if check.suite in settings.suites and check.suite not in small:
+        return True  # so is a suite that is not in the profile at all, such as capacity
+    if check.suite not in packaged_suites():
+        return check.included_in(settings.profile)  # the user's own, whose file was named
+    if settings.suites and check.suite not in settings.suites and check.id != GATE:
+        return False
+    # An option that only one check looks at is a wish for that check.
+    asked_for = bool(check.setting) and getattr(settings, check.setting) is not None
+    return asked_for or check.included_in(settings.profile)
+
+
+def reject_unknown(settings: Settings, collected: set[str], config: pytest.Config) -> None:
+    """Raises UsageError for a check, among those selected or waived, that there is not."""
+    known = collected | _packaged_ids()
+    for name in settings.suites:
+        if "." in name and name not in known:
+            raise pytest.UsageError(f"--lk-suite: no check {name!r}; {_similar(name, known)}")
+    for waiver in settings.waivers:
+        if waiver.check not in known:
+            raise pytest.UsageError(f"--lk-waive: no check {waiver.check!r}; {_similar(waiver.check, known)}")
+    for waiver in settings.waivers:
+        if waiver.until is not None and waiver.until < dt.date.today():
+            config.issue_config_time_warning(
+                pytest.PytestConfigWarning(f"the waiver of {waiver.check} expired on {waiver.until}"), stacklevel=2
+            )
+
+
+def _packaged_ids() -> set[str]:
+    package = "pytest_lkagents.suites" if (Path(__file__).parent / "suites").is_dir() else "suites"
+    found = set()
+    for name in packaged_suites():
+        module = importlib.import_module(f"{package}.test_{name}")
+        found |= {made.id for value in vars(module).values() if (made := getattr(value, "__lk_check__", None))}
+    return found
+
+
+def _similar(name: str, known: set[str]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, sorted(known), 1)
+    return f"did you mean {close[0]!r}?" if close else f"ids are such as {sorted(known)[0]!r}"

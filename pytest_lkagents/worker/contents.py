@@ -1,0 +1,52 @@
+"""The image itself, beside what runs of it: the engine's words about it, and its layers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from pytest_lkagents.worker.layers import ImageScan
+from pytest_lkagents.worker.scanner import Scanner
+
+if TYPE_CHECKING:
+    from docker.models.images import Image
+
+
+class ImageContents:
+    """Its layers are read once, in the background, for every check that looks at them. ``planted`` are secrets that no
+    layer may hold. ``close`` ends a reading that is under way."""
+
+    def __init__(self, image: Image, planted: Sequence[str]) -> None:
+        self._image = image
+        self._planted = list(planted)
+        self._scanner = Scanner()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="lk-scan")
+        self._reading: Future[ImageScan] | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """What the engine says about the image (``docker image inspect``)."""
+        attrs: dict[str, Any] = self._image.attrs
+        return attrs
+
+    def history(self) -> list[str]:
+        """The commands that made the image, as the engine keeps them."""
+        return [str(step.get("CreatedBy") or "") for step in self._image.history()]
+
+    def read(self) -> Future[ImageScan]:
+        """Begin to read the layers, if that has not begun yet."""
+        with self._lock:
+            if self._reading is None:
+                self._reading = self._thread.submit(self._scanner.scan, str(self._image.id), self._planted)
+            return self._reading
+
+    def under_way(self) -> list[Future[ImageScan]]:
+        """The reading, if it has begun."""
+        return [self._reading] if self._reading is not None else []
+
+    def close(self) -> None:
+        self._scanner.close()
+        self._thread.shutdown(wait=True, cancel_futures=True)
