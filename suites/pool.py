@@ -33,6 +33,9 @@ OTHER_ENDED = "the process of its job ended too"
 STARVE_SECONDS = 5.0
 # A worker may refuse calls from here on; the lowest threshold in use is 0.7.
 BUSY_SHARE = 0.6
+# A starting Python process takes more memory with every library that it imports, many MB a second; one at rest, none.
+REST_SECONDS = 1.0
+GROWTH_BYTES = 1_000_000
 # SDKs keep up to four idle processes; after so many calls every one of them has served.
 MOST_IDLE = 6
 
@@ -386,17 +389,24 @@ def find_idle(stage: Stage, worker: Worker) -> Idle:
 
 
 def settle(stage: Stage, worker: Worker, gone: set[int], seconds: float) -> Snapshot:
-    """The processes once those have ended and nothing comes or goes for a second, or after ``seconds``."""
+    """The processes once those have ended and for a second nothing comes, goes or grows, or after ``seconds``.
+
+    What grows is a process that gets ready: it waits for no job yet.
+    """
     stage.calls.wait_idle(worker)
-    last: list[Snapshot] = [worker.snapshot()]
+    last, taken = worker.snapshot(), time.monotonic()
 
     def rests() -> bool:
+        nonlocal last, taken
         stage.raise_if_closing()
-        now = worker.snapshot()
-        same = {process.pid for process in now.processes} == {process.pid for process in last[0].processes}
-        last[0] = now
-        return same and not gone & set(now.living())
+        if time.monotonic() - taken < REST_SECONDS:
+            return False
+        before, last, taken = last, worker.snapshot(), time.monotonic()
+        held = {process.pid: process.resident_bytes for process in before.processes}
+        if set(held) != {process.pid for process in last.processes} or gone & set(last.living()):
+            return False
+        return all(process.resident_bytes - held[process.pid] < GROWTH_BYTES for process in last.processes)
 
     with contextlib.suppress(DeadlineMissed):
-        poll(rests, what="rest", seconds=seconds, every=1)
-    return last[0]
+        poll(rests, what="rest", seconds=seconds, every=0.25)
+    return last
