@@ -24,6 +24,11 @@ PAIRS = [
     ("registration.registers", "1.4.1", "1.4.2", ["--lk-env", "RELEASE_PREWARM=30"]),
     # Drains for 60 s; the check holds the call for longer.
     ("rollout.grace-period", "1.0.19", "1.0.20", ["--lk-drain-hold", "85s"]),
+    # The only idle process dies: the next job is not lost, since it is started again.
+    ("jobs.dead-idle-process", "1.4.1", "1.4.2", []),
+    # Its server is gone for good: after about 130 s of tries the flawed one rests, healthy.
+    ("health.unhealthy-when-lost", "1.3.10", "1.3.11", []),
+    ("jobs.joins", "0.8.12", "0.9.0", ["--lk-env", "RELEASE_IDLE=0"]),
     # The releases from 0.7.4 on do connect again, and end when the first try is refused, as it is here, until 1.0.31.
     ("registration.reconnects", "node:0.7.1", "node:1.0.31", []),
     ("registration.waits-for-server", "node:1.0.24", "node:1.0.31", []),
