@@ -2,8 +2,8 @@
                                     [--keep DIR]
 
 Runs packaged suites (default: rollout with a replacement) on the image, and prints for each figure its median with the least
-and the most, and how the runs ended. ``--neighbour`` burns that many cores of the machine meanwhile; ``--keep`` keeps the
-JSON verdicts of the runs that did not pass.
+and the most, how the runs ended and which checks were tried again because the machine was busy. ``--neighbour`` burns that many
+cores of the machine meanwhile; ``--keep`` keeps the JSON verdicts of the runs that did not pass.
 """
 
 from __future__ import annotations
@@ -91,6 +91,11 @@ def main() -> None:
                 given.keep.mkdir(parents=True, exist_ok=True)
                 (given.keep / f"run-{number}.json").write_text(json.dumps(verdict, indent=1))
             odd = [f"{name}: {check['summary']}" for name, check in found.items() if check["status"] not in ("pass", "waived")]
+            odd += [
+                f"{name}: tried again: {why}"
+                for name, check in found.items()
+                if (why := check["evidence"].get("tried_again_because"))
+            ]
             print(f"run {number}: {verdict['verdict']} in {verdict['duration_s']:.0f} s", *odd, sep="\n  ", file=sys.stderr)
     beside = f" beside {given.neighbour} burnt cores" if given.neighbour else ""
     print(f"{given.image}, {given.runs} runs{beside}: {', '.join(f'{count} {end}' for end, count in ends.items())}\n")
