@@ -12,10 +12,13 @@ import ipaddress
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from pytest_lkagents.checks import Check
 
 from .conftest import ROOT, build
 from .wire_server import RealServer
@@ -44,11 +47,14 @@ def describe(kind: str, name: str) -> dict:
     return tomllib.loads((WORKERS / kind / name / "worker.toml").read_text())
 
 
+def checks() -> list[Check]:
+    found = [vars(importlib.import_module(f"suites.{path.stem}")).values() for path in (ROOT / "suites").glob("test_*.py")]
+    return [made for values in found for value in values if (made := getattr(value, "__lk_check__", None))]
+
+
 def binding() -> set[str]:
     """The checks that decide over a verdict by default."""
-    found = [vars(importlib.import_module(f"suites.{path.stem}")).values() for path in (ROOT / "suites").glob("test_*.py")]
-    checks = [made for values in found for value in values if (made := getattr(value, "__lk_check__", None))]
-    return {check.id for check in checks if check.severity == "MUST" and check.included_in("core")}
+    return {check.id for check in checks() if check.severity == "MUST" and check.included_in("core")}
 
 
 def ordinary() -> set[str]:
@@ -161,6 +167,15 @@ def test_good_worker_is_left_alone(name: str, lk, keep, pytestconfig: pytest.Con
     assert not run.checks("error"), run.output
     assert run.code == 0, run.output
     assert run.verdict["verdict"] == "pass"
+
+
+def test_every_promise_is_broken_by_a_worker_and_every_must_by_two() -> None:
+    described = [describe("broken", name) for name in workers("broken")]
+    shown = Counter(check for worker in described for check in (worker["catches"], *worker.get("catches_too", ())))
+    for check in checks():
+        # Deployment files have fixtures of their own, and INFO judges nothing.
+        if check.suite not in ("manifests", "autoscaling") and check.severity in ("MUST", "SHOULD"):
+            assert shown[check.id] >= (2 if check.severity == "MUST" else 1), check.id
 
 
 def test_every_fixture_says_what_it_is() -> None:
