@@ -185,7 +185,8 @@ def test_refuses_while_full(
     full or closes its registration, else 5 s after the stop signal, as long as it is registered). A yes while draining
     is a failure; a yes while full is one only if the statuses before and after it are "full" with a load of 0.95 or
     more (asked up to three times), or with the load that its last call led to where calls fill it. No answer counts as
-    not accepted here. Skipped if it could be asked in neither state, or if its load fell too soon to tell.
+    not accepted here. Skipped if it could be asked in neither state, was never full, or if its load fell too
+    soon to tell.
     """
     draining = drain()
     asked: dict[str, bool | None] = {}
@@ -204,6 +205,8 @@ def test_refuses_while_full(
         lk_evidence["transcript"] = (draining.lines if "draining" in wrong else []) + (seen.lines if "full" in wrong else [])
     assert not wrong, f"accepts a job while {' and while '.join(wrong)}"
     if answer is not None and answer.available and "full" not in asked:
+        if seen.full_after is None:
+            raise NotJudgeable("it was never full: see availability.rejects-over-threshold")
         raise NotJudgeable("it accepted a job while it was full or nearly so: its load fell too soon to tell")
     if not asked:
         raise NotJudgeable("it was neither full nor draining when it could be asked")

@@ -45,6 +45,8 @@ JUDGED: list[tuple[str, set[str]]] = [
     ("1.8.9", set()),
     ("1.3.12", {"availability.refuses-while-full"}),
     ("1.2.18", {"availability.refuses-while-full", "registration.refuses-incomplete-configuration"}),
+    # `start` leaves the threshold of an agent that names none at infinity.
+    ("node:1.9.0", {"availability.rejects-over-threshold", "registration.refuses-incomplete-configuration"}),
 ]
 
 
