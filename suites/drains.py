@@ -175,6 +175,11 @@ class Drain:
         return max((kept.longest_gap for kept in self.kept), default=0.0)
 
     @property
+    def heeded(self) -> bool:
+        """Whether the signal changed anything: from some moment on it took nothing new, or it ended."""
+        return self.stopped_s is not None or self.exit_code is not None
+
+    @property
     def lost_signal(self) -> str:
         """What to add to a complaint, in words; empty if there is nothing."""
         return ", but heeds a second one: the first was lost" if self.heeds_second else ""

@@ -182,15 +182,16 @@ def test_refuses_while_full(
 
     The proxy on the wire offers the worker a job that does not exist, with 3 s to answer: once while it is full (see
     `availability.load-follows-work`), once while it drains with a call that is not cut (as soon as it says that it is
-    full or closes its registration, else 5 s after the stop signal, as long as it is registered). A yes while draining
-    is a failure; a yes while full is one only if the statuses before and after it are "full" with a load of 0.95 or
-    more (asked up to three times), or with the load that its last call led to where calls fill it. No answer counts as
-    not accepted here. Skipped if it could be asked in neither state, was never full, or if its load fell too
-    soon to tell.
+    full or closes its registration, else 5 s after the stop signal, as long as it is registered), unless the signal
+    changes nothing. A yes while draining is a failure; a yes while full is one only if the statuses before and after it
+    are "full" with a load of 0.95 or more (asked up to three times), or with the load that its last call led to where
+    calls fill it. No answer counts as not accepted here. Skipped if it could be asked in neither state, was never full,
+    or if its load fell too soon to tell.
     """
     draining = drain()
     asked: dict[str, bool | None] = {}
-    if draining.asked is not None and draining.cut_while_held is None:
+    # Who ignores the signal does not drain: see rollout.sigterm-stops-new-jobs.
+    if draining.asked is not None and draining.heeded and draining.cut_while_held is None:
         asked["draining"] = draining.asked.available
     seen = load()
     # A yes counts if it was full for certain; a no is a no.
