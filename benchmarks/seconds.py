@@ -17,6 +17,8 @@ from typing import Any
 import psutil
 import pytest
 
+from pytest_lkagents.checks import check_of
+
 
 class Clock:
     """A pytest plugin: wall time per check and phase, and how much of it the test's thread slept."""
@@ -40,8 +42,7 @@ class Clock:
             return (yield)
         finally:
             wall, busy = time.monotonic() - began, time.thread_time() - worked
-            found = getattr(getattr(item, "function", None), "__lk_check__", None)
-            if found is not None:
+            if (found := check_of(item)) is not None:
                 self.rows.append((found.id, self._setup.get(item.nodeid, 0.0), wall - busy, busy))
 
 

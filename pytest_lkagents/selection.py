@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import importlib
 import importlib.util
 from pathlib import Path
@@ -41,6 +42,7 @@ def require_manifests(settings: Settings) -> None:
                 raise pytest.UsageError(f"--lk-traces: {error}") from None
 
 
+@functools.cache
 def packaged_suites() -> dict[str, Path]:
     """The packaged suites' files by name, in the wheel or in a checkout."""
     here = Path(__file__).resolve().parent
@@ -67,8 +69,8 @@ def add_packaged(config: pytest.Config, settings: Settings) -> None:
         wanted |= {GATE.partition(".")[0]} if wanted else set(suites)
         wanted = wanted | FILES if settings.manifests else wanted - FILES
     # The files one by one: a folder would be subject to the user's norecursedirs and python_files.
-    chosen = [str(path) for name, path in suites.items() if name in wanted]
-    config.args[:] = [*config.args, *chosen] if own_paths else chosen
+    files = [str(path) for name, path in suites.items() if name in wanted]
+    config.args[:] = [*config.args, *files] if own_paths else files
 
 
 def rank(check: Check, settings: Settings) -> tuple[int, int]:
@@ -101,7 +103,7 @@ def chosen(check: Check, settings: Settings, small: set[str]) -> bool:
 
 def reject_unknown(settings: Settings, collected: set[str], config: pytest.Config) -> None:
     """Raises UsageError for a check, among those selected or waived, that there is not."""
-    known = collected | _packaged_ids()
+    known = collected | {check.id for check in packaged_checks()}
     for name in settings.suites:
         if "." in name and name not in known:
             raise pytest.UsageError(f"--lk-suite: no check {name!r}; {_similar(name, known)}")
@@ -115,13 +117,12 @@ def reject_unknown(settings: Settings, collected: set[str], config: pytest.Confi
             )
 
 
-def _packaged_ids() -> set[str]:
+def packaged_checks() -> list[Check]:
+    """Every check of the packaged suites, which are imported for it."""
     package = "pytest_lkagents.suites" if (Path(__file__).parent / "suites").is_dir() else "suites"
-    found = set()
-    for name in packaged_suites():
-        module = importlib.import_module(f"{package}.test_{name}")
-        found |= {made.id for value in vars(module).values() if (made := getattr(value, "__lk_check__", None))}
-    return found
+    modules = [importlib.import_module(f"{package}.test_{name}") for name in packaged_suites()]
+    values = [value for module in modules for value in vars(module).values()]
+    return [made for value in values if (made := getattr(value, "__lk_check__", None))]
 
 
 def _similar(name: str, known: set[str]) -> str:

@@ -399,7 +399,7 @@ class Drainage:
             seen.busy = seen.busy or too_busy(before, self.worker.reading())
             if seen.busy is None and not all(kept.call.hung_up for kept in seen.kept):
                 seen.busy = "a caller could not hang up in time"
-            if seen.stopped_s is None:
+            if not seen.heeded:
                 seen.heeds_second = self._signal_again()
 
     def _signal_again(self) -> bool:

@@ -34,7 +34,7 @@ STARVE_SECONDS = 5.0
 # A worker may refuse calls from here on; the lowest threshold in use is 0.7.
 BUSY_SHARE = 0.6
 # A starting Python process takes more memory with every library that it imports, many MB a second; one at rest, none.
-REST_SECONDS = 1.0
+STILL_SECONDS = 1.0
 GROWTH_BYTES = 1_000_000
 # SDKs keep up to four idle processes; after so many calls every one of them has served.
 MOST_IDLE = 6
@@ -394,19 +394,20 @@ def settle(stage: Stage, worker: Worker, gone: set[int], seconds: float) -> Snap
     What grows is a process that gets ready: it waits for no job yet.
     """
     stage.calls.wait_idle(worker)
-    last, taken = worker.snapshot(), time.monotonic()
+    last: Snapshot | None = None
 
     def rests() -> bool:
-        nonlocal last, taken
+        nonlocal last
         stage.raise_if_closing()
-        if time.monotonic() - taken < REST_SECONDS:
+        before, last = last, worker.snapshot()
+        if before is None or gone & set(last.living()):
             return False
-        before, last, taken = last, worker.snapshot(), time.monotonic()
         held = {process.pid: process.resident_bytes for process in before.processes}
-        if set(held) != {process.pid for process in last.processes} or gone & set(last.living()):
+        if set(held) != {process.pid for process in last.processes}:
             return False
         return all(process.resident_bytes - held[process.pid] < GROWTH_BYTES for process in last.processes)
 
     with contextlib.suppress(DeadlineMissed):
-        poll(rests, what="rest", seconds=seconds, every=0.25)
+        poll(rests, what="rest", seconds=seconds, every=STILL_SECONDS)
+    assert last is not None, "a probe comes before the deadline"
     return last

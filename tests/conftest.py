@@ -152,12 +152,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def keep(pytestconfig: pytest.Config):
     """Keep what a run saw of an image as a row of the kill matrix, where ``--keep`` says."""
 
-    def row(kind: str, name: str, run: Run, *, expected: list[str], also: list[str] = []) -> None:  # noqa: B006
+    def row(kind: str, name: str, run: Run, *, expected: list[str]) -> None:
         folder = pytestconfig.getoption("keep")
         if not folder or run.verdict is None:
             return
         seen = {check["id"]: check["status"] for check in run.verdict["checks"]}
-        made = {"kind": kind, "name": name, "expected": expected, "also": also, "seen": seen, "day": str(date.today())}
+        made = {"kind": kind, "name": name, "expected": expected, "seen": seen, "day": str(date.today())}
         Path(folder).mkdir(parents=True, exist_ok=True)
         (Path(folder) / f"{kind}-{name}.json".replace("/", "-")).write_text(json.dumps(made))
 

@@ -7,7 +7,6 @@ differ most between workers; ``--whole`` (tox -e detection) runs every suite on 
 from __future__ import annotations
 
 import http.server
-import importlib
 import ipaddress
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_lkagents.checks import Check
+from pytest_lkagents.selection import packaged_checks
 
 from .conftest import ROOT, build
 from .wire_server import RealServer
@@ -47,14 +46,9 @@ def describe(kind: str, name: str) -> dict:
     return tomllib.loads((WORKERS / kind / name / "worker.toml").read_text())
 
 
-def checks() -> list[Check]:
-    found = [vars(importlib.import_module(f"suites.{path.stem}")).values() for path in (ROOT / "suites").glob("test_*.py")]
-    return [made for values in found for value in values if (made := getattr(value, "__lk_check__", None))]
-
-
 def binding() -> set[str]:
     """The checks that decide over a verdict by default."""
-    return {check.id for check in checks() if check.severity == "MUST" and check.included_in("core")}
+    return {check.id for check in packaged_checks() if check.severity == "MUST" and check.included_in("core")}
 
 
 def ordinary() -> set[str]:
@@ -142,7 +136,7 @@ def test_broken_worker_is_caught(name: str, lk, keep, request: pytest.FixtureReq
         run = lk("--lk-image", tag, "--lk-suite", ",".join([suites, caught, *caught_too]), *options, alone=loading, seconds=600)
         if caught not in run.checks("skip"):
             break
-    keep("broken", name, run, expected=[caught, *caught_too], also=described["also"])
+    keep("broken", name, run, expected=[caught, *caught_too])
     assert {caught, *caught_too} <= run.checks("fail"), run.output
     unrelated = run.checks("fail", "MUST") - {caught, *caught_too, *described["also"]}
     assert not unrelated, run.output
@@ -162,7 +156,7 @@ def test_good_worker_is_left_alone(name: str, lk, keep, pytestconfig: pytest.Con
     if pytestconfig.getoption("whole"):
         selection = ["--lk-profile", "full" if described.get("full") else "core"]
     run = lk("--lk-image", tag, *selection, *described["options"], alone=True, seconds=900)
-    keep("good", name, run, expected=[], also=described.get("should", []))
+    keep("good", name, run, expected=[])
     assert run.checks("fail") <= set(described.get("should", [])), run.output
     assert not run.checks("error"), run.output
     assert run.code == 0, run.output
@@ -172,7 +166,7 @@ def test_good_worker_is_left_alone(name: str, lk, keep, pytestconfig: pytest.Con
 def test_every_promise_is_broken_by_a_worker_and_every_must_by_two() -> None:
     described = [describe("broken", name) for name in workers("broken")]
     shown = Counter(check for worker in described for check in (worker["catches"], *worker.get("catches_too", ())))
-    for check in checks():
+    for check in packaged_checks():
         # Deployment files have fixtures of their own, and INFO judges nothing.
         if check.suite not in ("manifests", "autoscaling") and check.severity in ("MUST", "SHOULD"):
             assert shown[check.id] >= (2 if check.severity == "MUST" else 1), check.id
