@@ -104,12 +104,15 @@ def first_call(lk_stage: Stage) -> Callable[[], observations.FirstCall]:
 
 
 @pytest.fixture(scope="session")
-def emptying(lk_stage: Stage, selected: set[str]) -> Callable[[], drains.Drain]:
+def emptying(request: pytest.FixtureRequest, lk_stage: Stage, selected: set[str]) -> Callable[[], drains.Drain]:
     """The worker's own stop signal, with calls of which the newest is kept; no more of them than the checks need."""
     together = "rollout.sigterm-stops-new-jobs" in selected
     calls = drains.CALLS if "rollout.drains-every-call" in selected else 1
-    hold = _hold(lk_stage, selected)
-    return Ahead(lk_stage, lambda stage: drains.by_stop_signal(stage, together=together, calls=calls, hold=hold))
+    hold, brief = _hold(lk_stage, selected), _users(request, "drain") <= {"image.production-mode"}
+    return Ahead(
+        lk_stage,
+        lambda stage: drains.by_stop_signal(stage, together=together, calls=calls, hold=hold, brief=brief),
+    )
 
 
 @pytest.fixture(scope="session")
@@ -122,9 +125,16 @@ def drain(lk_stage: Stage, selected: set[str], emptying: Callable[[], drains.Dra
         if seen.cut is None or seen.cut_while_held is not None:
             return seen
         hold = _hold(stage, selected)
-        return Ahead(stage, lambda stage: drains.by_stop_signal(stage, together=False, calls=1, hold=hold))()
+        once_more = Ahead(stage, lambda stage: drains.by_stop_signal(stage, together=False, calls=1, hold=hold, brief=False))
+        return once_more()
 
     return _once(observe, lk_stage)
+
+
+def _users(request: pytest.FixtureRequest, name: str) -> set[str]:
+    """The ids of this run's checks that use this fixture."""
+    items = [item for item in request.session.items if name in getattr(item, "fixturenames", ())]
+    return {found.id for item in items if (found := check_of(item)) is not None}
 
 
 def _hold(stage: Stage, selected: set[str]) -> float:

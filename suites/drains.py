@@ -194,7 +194,8 @@ class Drainage:
     """One observation. ``calls`` are placed before the signal, as many as the worker takes, and kept for ``hold``
     seconds; with ``one_by_one`` all but the newest end earlier; ``together``: another one comes in the same instant;
     ``disturb`` is called once, 2 s after the signal; ``send`` stops the worker in another way than by the signal;
-    ``placed`` is called when the calls are there."""
+    ``placed`` is called when the calls are there; ``brief``: all that is asked is whether a call outlives the signal, so
+    that presence and packets are judged, not silence, and nobody waits for the worker's end."""
 
     def __init__(
         self,
@@ -209,9 +210,11 @@ class Drainage:
         disturb: Callable[[Worker], None] | None = None,
         send: Callable[[Worker], None] | None = None,
         placed: Callable[[], None] | None = None,
+        brief: bool = False,
     ) -> None:
         self.stage, self.worker, self.calls, self.hold = stage, worker, calls, hold
         self.with_call, self.one_by_one, self.disturb, self.placed = together, one_by_one, disturb, placed
+        self.brief = brief
         self.send = send or (lambda stopped: stopped.signal(signal))
         self.transcript = worker.wire.transcript
         self.caller: Caller = stage.calls.caller(worker)
@@ -252,7 +255,7 @@ class Drainage:
                 calls.append(self.stage.calls.served(self.caller))
             except WorkerFault:
                 break  # it takes no more than these
-        wait_heard(calls)
+        wait_heard(calls, steady=not self.brief)
         return calls
 
     def _stop(self) -> None:
@@ -387,7 +390,7 @@ class Drainage:
     def _wait_exit(self) -> None:
         seen = self.seen
         over = time.monotonic()
-        if seen.cut is not None:
+        if seen.cut is not None or self.brief:
             seen.exit_code = self.worker.exit_code
             return
         limit = self.stage.settings.exit_timeout
@@ -416,10 +419,10 @@ class Drainage:
         return False
 
 
-def by_stop_signal(stage: Stage, *, together: bool, calls: int, hold: float) -> Drain:
+def by_stop_signal(stage: Stage, *, together: bool, calls: int, hold: float, brief: bool) -> Drain:
     """The image's own stop signal, which is what engines and orchestrators send."""
-    worker = stage.renewed("draining")
-    return Drainage(stage, worker, stop_signal(stage), hold=hold, together=together, calls=calls, one_by_one=True).observe()
+    worker, signal = stage.renewed("draining"), stop_signal(stage)
+    return Drainage(stage, worker, signal, hold=hold, together=together, calls=calls, one_by_one=True, brief=brief).observe()
 
 
 def by_interrupt(stage: Stage) -> Drain:

@@ -75,13 +75,13 @@ class Received:
         return (found[-1].concealed - found[0].concealed) / total if total > 0 else None
 
 
-def wait_heard(calls: Sequence[Call]) -> None:
-    """Until every agent has been heard for a while, so that it is known to talk on, or to make pauses; no longer than it
-    takes those that talk at all."""
+def wait_heard(calls: Sequence[Call], *, steady: bool = True) -> None:
+    """Until every agent has been heard, and with ``steady`` for a while, so that it is known to talk on, or to make pauses;
+    no longer than it takes those that talk at all."""
     with contextlib.suppress(DeadlineMissed):
         poll(lambda: all(call.heard.first is not None for call in calls), what="voices", seconds=TALK_SECONDS)
     heard = [call.heard.first for call in calls if call.heard.first is not None]
-    if heard:
+    if heard and steady:
         time.sleep(max(max(heard) + STEADY_SECONDS - time.monotonic(), 0.0))
     # On a busy machine the last look at the packets may be old, and what is not seen now cannot be missed later.
     fresh = [call for call in calls if call.received.last_packet is not None]
