@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import pytest
 
-from pytest_lkagents.checks import StageError, TooBusy, check_of
+from pytest_lkagents.checks import Evidence, StageError, TooBusy, check_of
 from pytest_lkagents.gathered import GATHERED
 from pytest_lkagents.manifests.findings import Needs
 from pytest_lkagents.manifests.load import load as load_manifests
@@ -66,7 +66,9 @@ def _once(observe: Callable[[Stage], T], stage: Stage, busy_tries: int = 2) -> C
 
 class Ahead(Generic[T]):
     """The same for an observation that mostly waits: ``begin`` starts it beside the checks. What this machine was too busy
-    for is observed once more when nothing else of ours is under way."""
+    for is observed once more when nothing else of ours is under way; ``again_because`` then says why."""
+
+    again_because: str | None = None
 
     def __init__(self, stage: Stage, observe: Callable[[Stage], T]) -> None:
         self._stage, self._observe = stage, observe
@@ -84,12 +86,26 @@ class Ahead(Generic[T]):
     def _in_doubt_again(self, stage: Stage) -> T:
         try:
             seen = self.begin().result()
-            if not getattr(seen, "doubtful", False):
+            self.again_because = getattr(seen, "doubt", None)
+            if self.again_because is None:
                 return seen
-        except StageError:
+        except StageError as error:
             stage.raise_if_closing()
+            self.again_because = str(error)
         with stage.alone_on_the_machine():
             return self._observe(stage)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """A check's evidence says if what it judges was observed twice."""
+    try:
+        return (yield)
+    finally:
+        evidence = pyfuncitem.funcargs.get("lk_evidence")
+        for name, shared in pyfuncitem.funcargs.items():
+            if isinstance(evidence, Evidence) and isinstance(shared, Ahead) and shared.again_because is not None:
+                evidence.setdefault("tried_again_because", f"{name}: {shared.again_because}")
 
 
 @pytest.fixture(scope="session")

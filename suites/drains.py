@@ -157,17 +157,19 @@ class Drain:
             raise StageError(f"this machine is too busy to judge: {what + ', ' if what else ''}{self.busy}")
 
     @property
-    def doubtful(self) -> bool:
-        """Whether what was seen may be this machine's doing: worth another look in peace."""
+    def doubt(self) -> str | None:
+        """Why what was seen may be this machine's doing, and is worth another look in peace; None if it is not."""
         if self.heeds_second and self.together is None:
-            return True  # lost by chance: with a job in the same instant that would be what is looked for
+            # With a job in the same instant that would be what is looked for.
+            return f"{self.signal} was lost, perhaps by chance"
         if self.cut_for_certain:
-            return False
+            return None
         if self.longest_gap > SILENCE_SECONDS and self.cut is None:
-            return True  # a machine that stalls for some seconds does not show in how busy it was on the whole
+            # A machine that stalls for some seconds does not show in how busy it was on the whole.
+            return f"a voice paused for {self.longest_gap:.1f} s and went on"
         late = self.stopped_s is None or self.stopped_s > STOPS_SECONDS
         lost = self.together is not None and self.together.trouble is not None
-        return self.busy is not None and (self.cut is not None or late or lost)
+        return self.busy if self.cut is not None or late or lost else None
 
     @property
     def longest_gap(self) -> float:

@@ -7,10 +7,16 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import jsonschema
 import pytest
+
+from pytest_lkagents.checks import Evidence
 
 from .conftest import ROOT, build
 
@@ -211,6 +217,24 @@ def test_what_the_machine_was_too_busy_for_is_tried_once_more(lk, example: str, 
     assert seen["peace.well"] == ("pass", again)
     assert seen["peace.broken"] == ("fail", again)
     assert seen["peace.busy"] == ("error", again)
+
+
+def test_evidence_says_why_something_was_observed_twice() -> None:
+    from suites.conftest import Ahead, pytest_pyfunc_call
+
+    def observed_at_once(observe: Callable[[object], object]) -> Future[object]:
+        future: Future[object] = Future()
+        future.set_result(observe(stage))
+        return future
+
+    stage = SimpleNamespace(observe_ahead=observed_at_once, alone_on_the_machine=nullcontext)
+    looks = iter([SimpleNamespace(doubt="the machine stalled"), SimpleNamespace(doubt=None)])
+    drain, evidence = Ahead(stage, lambda _: next(looks)), Evidence()
+    judged = pytest_pyfunc_call(SimpleNamespace(funcargs={"lk_evidence": evidence, "drain": drain}))
+    next(judged)
+    assert drain().doubt is None
+    assert list(judged) == []
+    assert evidence == {"tried_again_because": "drain: the machine stalled"}
 
 
 def test_the_pages_of_the_checks_are_current() -> None:
