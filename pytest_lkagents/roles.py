@@ -39,9 +39,9 @@ def _wrong_secret() -> dict[str, str]:
 ROLES = {
     "shared": Role(),
     "draining": Role(),
+    "crashing": Role(),
     "firewalled": Role(firewall="drop-inbound"),
     "early": Role(registered=False, server_up=False),
-    "crashing": Role(),
     "half-open": Role(),
     "partitioned": Role(),
     # What these are to show does not depend on the calls, or the lack of inbound connections, that came before.

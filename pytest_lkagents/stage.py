@@ -87,6 +87,9 @@ class Stage:
         self._starters = ThreadPoolExecutor(STARTERS, thread_name_prefix="lk-start")
         self._observers = ThreadPoolExecutor(OBSERVERS, thread_name_prefix="lk-observe")
         self._observed: list[Future[Any]] = []
+        # Done when an observation is over, or merely watches; ``_mine.calm`` is that of the observation in this thread.
+        self._calm: list[Future[None]] = []
+        self._mine = threading.local()
         self._closing = False
         self.calls = Calls(self)
 
@@ -213,32 +216,49 @@ class Stage:
             return self._futures[role]
 
     @contextmanager
-    def alone_on_the_machine(self) -> Iterator[None]:
+    def alone_on_the_machine(self, *, beside_watches: bool = False) -> Iterator[None]:
         """A context for what burns CPU and measures it: nothing of our own starts or reads in the background, and
-        sessions side by side take turns. Raises StageError if the turn never comes."""
+        sessions side by side take turns. ``beside_watches``: observations that merely watch may go on. Raises StageError
+        if the turn never comes."""
         try:
             self._alone.acquire(timeout=QUIET_SECONDS)
         except Timeout:
             raise StageError("this machine is too busy to judge: another session loads it all the time") from None
         try:
-            self._wait_quiet()
+            self._wait_quiet(self._calm if beside_watches else self._observed)
             yield
         finally:
             self._alone.release()
 
-    def _wait_quiet(self) -> None:
+    def _wait_quiet(self, observed: Iterable[Future[Any]]) -> None:
         with self._lock:
-            under_way: list[Future[Any]] = [*self._futures.values(), *self._observed]
+            under_way: list[Future[Any]] = [*self._futures.values(), *observed]
             if self._contents is not None:
                 under_way += self._contents.under_way()
         wait(under_way, timeout=QUIET_SECONDS)
 
     def observe_ahead(self, observe: Callable[[Stage], T]) -> Future[T]:
-        """Start an observation that mostly waits; checks which burn CPU wait until it is over."""
+        """Start an observation that mostly waits; checks which burn CPU wait until it is over, or merely watches."""
+        calm: Future[None] = Future()
+
+        def observed() -> T:
+            self._mine.calm = calm
+            try:
+                return observe(self)
+            finally:
+                self.merely_watches()
+
         with self._lock:
-            future = self._observers.submit(observe, self)
+            future = self._observers.submit(observed)
             self._observed.append(future)
+            self._calm.append(calm)
             return future
+
+    def merely_watches(self) -> None:
+        """An observation says that from now on it needs next to no CPU, and that a core burnt by others does no harm."""
+        calm: Future[None] | None = getattr(self._mine, "calm", None)
+        if calm is not None and not calm.done():
+            calm.set_result(None)
 
     def raise_if_closing(self) -> None:
         """For long waits: raises StageError once the run is being ended."""

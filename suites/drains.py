@@ -339,6 +339,7 @@ class Drainage:
             if self._finish_late():
                 self._until_gone(before)
             self._end_all_but_one()
+        self.stage.merely_watches()
         self._watch(max(self.hold - self.passed, 0.0))
         asked = self.seen.asked
         if self.seen.stopped_s is None and asked is not None and asked.available is False and self.transcript.live():
@@ -383,6 +384,7 @@ class Drainage:
             self._until_gone(before)
             if not self._watch(BETWEEN_ENDS_SECONDS):
                 return
+        self.stage.merely_watches()
         self._watch(AFTER_ENDS_SECONDS - BETWEEN_ENDS_SECONDS)
 
     def _until_gone(self, before: int) -> None:

@@ -151,7 +151,7 @@ def test_unhealthy_when_lost(lk_stage: Stage, lk_evidence: Evidence) -> None:
     why="A liveness probe that fails during the drain kills the calls that the drain protects.",
     remedy="keep the health endpoint open and at 200 until the last call has ended",
     roles=("draining",),
-    order=1,
+    order=2,
 )
 def test_answers_while_draining(lk_stage: Stage, lk_evidence: Evidence, drain: Callable[[], Drain]) -> None:
     """The health endpoint answers while the worker drains.

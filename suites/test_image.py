@@ -23,7 +23,7 @@ from .observations import Stop
     why="Development mode takes calls without bound and cuts them when it is stopped.",
     remedy='end the Dockerfile in the production command, such as CMD ["python", "agent.py", "start"]',
     roles=("shared", "draining"),
-    order=1,
+    order=2,
 )
 def test_production_mode(lk_stage: Stage, lk_evidence: Evidence, drain: Callable[[], Drain]) -> None:
     """It runs in production mode: its call outlives the stop signal, its health port is the same at every start.
@@ -61,7 +61,7 @@ def test_production_mode(lk_stage: Stage, lk_evidence: Evidence, drain: Callable
     why="Whoever can pull the image can read every layer and all of its history.",
     remedy="pass secrets at run time, or as build secrets; rotate what has been in a layer",
     seconds=300,
-    order=1,
+    order=2,
 )
 def test_no_secrets(lk_stage: Stage, lk_evidence: Evidence) -> None:
     """No secret is in the image's variables, labels, history or layers.
@@ -106,7 +106,7 @@ def test_no_secrets(lk_stage: Stage, lk_evidence: Evidence) -> None:
     why="Without a CA bundle the worker cannot connect to any wss:// URL.",
     remedy="install the distribution's ca-certificates package",
     seconds=300,
-    order=1,
+    order=2,
 )
 def test_ca_certificates(lk_stage: Stage, lk_evidence: Evidence) -> None:
     """A CA bundle is in the image.
@@ -130,6 +130,7 @@ def test_ca_certificates(lk_stage: Stage, lk_evidence: Evidence) -> None:
     why="A flaw in an agent that runs as root is a flaw of the whole container, and many clusters refuse it.",
     remedy="create a user and name it with USER",
     roles=("shared",),
+    order=1,
 )
 def test_non_root(lk_stage: Stage, lk_evidence: Evidence) -> None:
     """The worker's processes do not run as root.
@@ -157,6 +158,7 @@ def test_non_root(lk_stage: Stage, lk_evidence: Evidence) -> None:
     why="A worker that never hears of its end takes calls until it is killed in the middle of them.",
     remedy="use the exec form of CMD, exec in wrapper scripts, or an init such as tini",
     roles=("stopped",),
+    order=1,
 )
 def test_forwards_signals(lk_stage: Stage, lk_evidence: Evidence, stop: Callable[[], Stop]) -> None:
     """The stop signal reaches the worker.

@@ -53,6 +53,7 @@ def test_joins(lk_stage: Stage, lk_evidence: Evidence, first_call: Callable[[], 
     why="Jobs that share a process share their crashes, their blocked loops and their memory.",
     remedy="run jobs in processes, not in threads (job_executor_type)",
     roles=("shared",),
+    order=1,
 )
 def test_own_process(lk_stage: Stage, lk_evidence: Evidence, pair: Callable[[], pool.Pair]) -> None:
     """Two calls at once are served by two processes, neither of them the worker's own.
@@ -82,6 +83,7 @@ def test_own_process(lk_stage: Stage, lk_evidence: Evidence, pair: Callable[[], 
     remedy="end the job when the last user has left, leave no thread or child process behind, and reap ended children "
     "(an init such as tini as the container's first process)",
     roles=("shared",),
+    order=1,
 )
 def test_ends_with_call(lk_stage: Stage, lk_evidence: Evidence, pair: Callable[[], pool.Pair]) -> None:
     """After the callers left, the jobs' processes and their connections end, and no zombie stays.

@@ -328,6 +328,7 @@ REQUIRED = {
     why="A worker that runs with a default instead of a missing value serves the wrong project, or nobody, unnoticed.",
     remedy="exit, best with a non-zero code, and with a message that names the missing variable",
     roles=("shared", *(role for role, _ in REQUIRED.values())),
+    order=1,
 )
 def test_refuses_incomplete_configuration(lk_stage: Stage, lk_evidence: Evidence) -> None:
     """Without URL, key or secret it exits soon and says which.

@@ -96,7 +96,7 @@ def judge_exit(seen: Drain, limit: float, evidence: Evidence) -> None:
     remedy=DRAIN,
     roles=("draining",),
     seconds=LONGEST_HOLD + 300,
-    order=1,
+    order=2,
 )
 def test_sigterm_stops_new_jobs(lk_stage: Stage, lk_evidence: Evidence, drain: Callable[[], Drain]) -> None:
     """Within 5 s of the stop signal it takes no new job; a job that came in the same instant is refused or served.
@@ -147,7 +147,7 @@ def test_sigterm_stops_new_jobs(lk_stage: Stage, lk_evidence: Evidence, drain: C
     remedy=DRAIN,
     roles=("draining",),
     seconds=LONGEST_HOLD + 300,
-    order=1,
+    order=2,
 )
 def test_sigterm_drains(lk_stage: Stage, lk_evidence: Evidence, drain: Callable[[], Drain]) -> None:
     """After the stop signal a running call goes on undisturbed: same agent, no gap.
@@ -175,7 +175,7 @@ def test_sigterm_drains(lk_stage: Stage, lk_evidence: Evidence, drain: Callable[
     remedy="wait for every job; update the SDK",
     roles=("draining",),
     seconds=LONGEST_HOLD + 300,
-    order=1,
+    order=2,
 )
 def test_drains_every_call(
     lk_stage: Stage, lk_evidence: Evidence, emptying: Callable[[], Drain], drain: Callable[[], Drain]
@@ -219,7 +219,7 @@ def test_drains_every_call(
     why="Some platforms stop workers with SIGINT (Fly.io by default), and so does Ctrl-C.",
     remedy="handle SIGINT like SIGTERM",
     roles=("interrupted",),
-    order=1,
+    order=2,
 )
 def test_sigint_drains(lk_stage: Stage, lk_evidence: Evidence, interrupt: Callable[[], Drain]) -> None:
     """After SIGINT a running call goes on undisturbed, and no new job is taken.
@@ -254,7 +254,7 @@ def test_sigint_drains(lk_stage: Stage, lk_evidence: Evidence, interrupt: Callab
     remedy="exit with code 0 (or 128 + signal) once the last job has ended",
     roles=("draining",),
     seconds=LONGEST_HOLD + 300,
-    order=1,
+    order=2,
 )
 def test_exits_when_drained(lk_stage: Stage, lk_evidence: Evidence, drain: Callable[[], Drain]) -> None:
     """After its last call has ended it exits, with code 0 or 128 + signal.
