@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pytest_lkagents.callers.caller import Call, Caller
+from pytest_lkagents.callers.continuity import Continuity, Habit, wait_heard
 from pytest_lkagents.checks import StageError, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.server.base import Server
@@ -34,6 +36,7 @@ class Calls:
         self._stage = stage
         # Whether any call ever had an agent; None before that is known.
         self._serves: bool | None = None
+        self._habit = Habit()
 
     def caller(self, worker: Worker) -> Caller:
         """A caller on the worker's server who asks for its agent."""
@@ -69,6 +72,14 @@ class Calls:
             if tries > 1
             else f"no agent came within {AGENT_SECONDS} s, as to the calls before"
         )
+
+    def wait_heard(self, calls: Sequence[Call], *, steady: bool = True) -> None:
+        """Until every agent has been heard, and with ``steady`` for so long that its silence would mean something."""
+        wait_heard(calls, self._habit if steady else None)
+
+    def continuity(self, call: Call) -> Continuity:
+        """To be asked for before a disturbance of the call."""
+        return Continuity(call, self._habit)
 
     def _worker_of(self, caller: Caller) -> Worker | None:
         return next((worker for worker in self._stage.workers() if worker.server is caller.server), None)

@@ -23,6 +23,8 @@ __all__ = [
     "NotJudgeable",
     "StageError",
     "TooBusy",
+    "TryAgain",
+    "Unproven",
     "WorkerFault",
     "check",
 ]
@@ -38,9 +40,17 @@ class StageError(Exception):
     """The stage broke, or the machine is too busy: the check could not be judged. Never the worker's failure."""
 
 
-class TooBusy(StageError):
-    """A deadline was missed that says more about this machine than about the worker. The check is tried once more when
-    nothing else of ours is under way."""
+class TryAgain(StageError):
+    """What was seen may have another cause than the worker. The check is tried once more when nothing else of ours is under
+    way."""
+
+
+class TooBusy(TryAgain):
+    """A deadline was missed that says more about this machine than about the worker."""
+
+
+class Unproven(TryAgain):
+    """An agent fell silent, which may be its habit: in the next call it is known for how long it has to talk on before."""
 
 
 class NotJudgeable(Exception):

@@ -16,7 +16,7 @@ import pytest
 
 from pytest_lkagents import selection
 from pytest_lkagents import settings as options
-from pytest_lkagents.checks import Evidence, StageError, TooBusy, check_of
+from pytest_lkagents.checks import Evidence, StageError, TryAgain, check_of
 from pytest_lkagents.fixtures import (
     EVIDENCE,
     REDACTOR,
@@ -191,11 +191,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
-    """What this machine was too busy for is tried once more, when nothing else of ours is under way."""
+    """What may have another cause than the worker is tried once more, when nothing else of ours is under way."""
     try:
         return (yield)
-    except TooBusy as error:
-        stage, busy = pyfuncitem.config.stash[STAGE].opened, str(error)
+    except TryAgain as error:
+        stage, why = pyfuncitem.config.stash[STAGE].opened, str(error)
         if check_of(pyfuncitem) is None or stage is None:
             raise
     evidence = pyfuncitem.stash.get(EVIDENCE, Evidence())
@@ -204,7 +204,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
         with stage.alone_on_the_machine():
             pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in inspect.signature(pyfuncitem.obj).parameters})
     finally:
-        evidence["tried_again_because"] = busy
+        evidence["tried_again_because"] = why
     return True
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import pytest
 
-from pytest_lkagents.checks import Evidence, StageError, TooBusy, check_of
+from pytest_lkagents.checks import Evidence, StageError, TryAgain, Unproven, check_of
 from pytest_lkagents.gathered import GATHERED
 from pytest_lkagents.manifests.findings import Needs
 from pytest_lkagents.manifests.load import load as load_manifests
@@ -38,11 +38,10 @@ AHEAD = {
 }
 
 
-def _once(observe: Callable[[Stage], T], stage: Stage, busy_tries: int = 2) -> Callable[[], T]:
-    """Observe at the first call; every later one gets the same result or the same exception. Where this machine was too
-    busy the next one may try once more."""
+def _once(observe: Callable[[Stage], T], stage: Stage, tries: int = 2) -> Callable[[], T]:
+    """Observe at the first call; every later one gets the same result or the same exception. What may have another
+    cause than the worker the next one may try once more."""
     outcome: list[T | Exception] = []
-    tries = busy_tries
 
     @functools.wraps(observe)
     def observed() -> T:
@@ -50,7 +49,7 @@ def _once(observe: Callable[[Stage], T], stage: Stage, busy_tries: int = 2) -> C
         if not outcome:
             try:
                 outcome.append(observe(stage))
-            except TooBusy as error:
+            except TryAgain as error:
                 tries -= 1
                 if tries > 0:
                     raise
@@ -69,16 +68,30 @@ class Ahead(Generic[T]):
     for is observed once more when nothing else of ours is under way; ``again_because`` then says why."""
 
     again_because: str | None = None
+    _unproven: str | None = None
 
     def __init__(self, stage: Stage, observe: Callable[[Stage], T]) -> None:
         self._stage, self._observe = stage, observe
         self._future: Future[T] | None = None
-        self._final = _once(self._in_doubt_again, stage, busy_tries=1)
+        self._final = _once(self._in_doubt_again, stage, tries=1)
 
     def begin(self) -> Future[T]:
         if self._future is None:
-            self._future = self._stage.observe_ahead(self._observe)
+            self._future = self._stage.observe_ahead(self._proven)
         return self._future
+
+    def _proven(self, stage: Stage) -> T:
+        """What an agent's habit may have been is observed again at once: that takes no quiet machine."""
+        try:
+            seen = self._observe(stage)
+            why = getattr(seen, "unproven", None)
+            if why is None:
+                return seen
+        except Unproven as error:
+            why = str(error)
+        stage.raise_if_closing()
+        self._unproven = why
+        return self._observe(stage)
 
     def __call__(self) -> T:
         return self._final()
@@ -86,8 +99,9 @@ class Ahead(Generic[T]):
     def _in_doubt_again(self, stage: Stage) -> T:
         try:
             seen = self.begin().result()
-            self.again_because = getattr(seen, "doubt", None)
-            if self.again_because is None:
+            doubt = getattr(seen, "doubt", None)
+            self.again_because = doubt or self._unproven
+            if doubt is None:
                 return seen
         except StageError as error:
             stage.raise_if_closing()

@@ -12,10 +12,10 @@ from typing import Any
 
 from pytest_lkagents.busyness import Reading, too_busy
 from pytest_lkagents.callers.caller import Call, Caller
-from pytest_lkagents.callers.continuity import Continuity, wait_heard
+from pytest_lkagents.callers.continuity import Continuity
 from pytest_lkagents.callers.crowd import Crowd
 from pytest_lkagents.calls import AGENT_SECONDS, REFUSAL_PAUSE
-from pytest_lkagents.checks import StageError, WorkerFault
+from pytest_lkagents.checks import StageError, Unproven, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
@@ -31,13 +31,14 @@ SAMPLE_SECONDS = 0.5
 # A worker that is over its threshold for a moment refuses rightly: so often is a user's call placed before that counts.
 TRIES = 3
 
+# An agent that talked on without a pause of a second before: twice that is a hole.
+HOLE_SECONDS = 2.0
 # name in Quality, bound, words.
 BOUNDS = (
     # Half of the callers of a hotline hang up within half a minute; 10 s is also what SDKs give a job's process to start.
     ("agent_s", 10.0, "the agent came {value:.1f} s after its caller"),
     ("sound_s", 15.0, "the agent was heard {value:.1f} s after its caller joined"),
-    # An agent that talked on without a pause of a second before: twice that is a hole.
-    ("longest_silence_s", 2.0, "a hole of {value:.1f} s in what the agent said"),
+    ("longest_silence_s", HOLE_SECONDS, "a hole of {value:.1f} s in what the agent said"),
     # Opus hides single lost packets; from 5 % on listeners rate speech as impaired.
     ("concealed_share", 0.05, "{value:.0%} of the sound had to be invented"),
     # The usual limit for voice (Cisco's and others' planning guides): 30 ms.
@@ -151,7 +152,7 @@ class Audience:
         """The listener's call, until it is heard. Raises WorkerFault if it is not served."""
         self.crowd.wait_ready()
         self.listener = self.stage.calls.served(self.caller)
-        wait_heard([self.listener])
+        self.stage.calls.wait_heard([self.listener])
 
     def grow(self, sessions: int) -> bool:
         """One user after the other until there are ``sessions`` calls; False once the worker takes no more."""
@@ -184,7 +185,7 @@ class Audience:
         assert self.listener is not None, "open() first"
         time.sleep(SETTLE_SECONDS)
         began, before = time.monotonic(), Reading.now(self.worker.cpu_seconds())
-        continuity = Continuity(self.listener)
+        continuity = self.stage.calls.continuity(self.listener)
         until = began + seconds
         while (left := until - time.monotonic()) > 0:
             self.stage.raise_if_closing()
@@ -207,6 +208,10 @@ class Audience:
             raise WorkerFault(f"the listener's call was lost: {trouble}")
         received = call.received
         sound = call.heard.first - call.joined if call.heard.first is not None else None
+        if continuity.steady and continuity.gap() > HOLE_SECONDS:
+            continuity.note_silence()
+            if continuity.unproven is not None:
+                raise Unproven(continuity.unproven)
         return Quality(
             call.agent_after,
             sound,

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 from pytest_lkagents.busyness import Reading, too_busy
 from pytest_lkagents.callers.caller import Call, Caller
-from pytest_lkagents.callers.continuity import AGENT_LEFT, FOR_GOOD_SECONDS, SILENCE_SECONDS, Continuity, wait_heard
+from pytest_lkagents.callers.continuity import AGENT_LEFT, FOR_GOOD_SECONDS, SILENCE_SECONDS, Continuity
 from pytest_lkagents.calls import AGENT_SECONDS, ANSWER_SECONDS
-from pytest_lkagents.checks import StageError, WorkerFault
+from pytest_lkagents.checks import StageError, Unproven, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.model import Answer
@@ -55,6 +55,8 @@ class Kept:
     trouble: str | None = None
     trouble_s: float | None = None
     longest_gap: float = 0.0
+    # Why the trouble may be no fault: the agent is there, and merely silent.
+    unproven: str | None = None
     evidence: dict[str, object] = field(default_factory=dict)
     _since: float | None = None
 
@@ -71,6 +73,12 @@ class Kept:
             self._since = passed
         if found == AGENT_LEFT or passed - self._since >= FOR_GOOD_SECONDS:
             self.trouble, self.trouble_s = found, round(self._since, 1)
+            if found != AGENT_LEFT:
+                self._note_silence()
+
+    def _note_silence(self) -> None:
+        self.continuity.note_silence()
+        self.unproven = self.continuity.unproven
 
     @property
     def suspected(self) -> bool:
@@ -78,6 +86,8 @@ class Kept:
 
     def hang_up(self, passed: float) -> None:
         self.evidence = self.continuity.evidence()
+        if self.longest_gap > SILENCE_SECONDS:
+            self._note_silence()
         self.hung_up_s = round(passed, 1)
         self.call.leave()
 
@@ -156,6 +166,11 @@ class Drain:
         if self.busy is not None:
             raise StageError(f"this machine is too busy to judge: {what + ', ' if what else ''}{self.busy}")
 
+    def raise_if_unproven(self) -> None:
+        """Raises Unproven if what is wrong with the calls may be no fault."""
+        if self.unproven is not None and not self.cut_for_certain:
+            raise Unproven(self.unproven)
+
     @property
     def doubt(self) -> str | None:
         """Why what was seen may be this machine's doing, and is worth another look in peace; None if it is not."""
@@ -164,12 +179,22 @@ class Drain:
             return f"{self.signal} was lost, perhaps by chance"
         if self.cut_for_certain:
             return None
+        if self.unproven is not None:
+            return self.unproven
         if self.longest_gap > SILENCE_SECONDS and self.cut is None:
             # A machine that stalls for some seconds does not show in how busy it was on the whole.
             return f"a voice paused for {self.longest_gap:.1f} s and went on"
         late = self.stopped_s is None or self.stopped_s > STOPS_SECONDS
         lost = self.together is not None and self.together.trouble is not None
         return self.busy if self.cut is not None or late or lost else None
+
+    @property
+    def unproven(self) -> str | None:
+        """Why what is wrong with the calls may be no fault, in words: all of it is silence."""
+        cut = self.cut
+        if cut is not None:
+            return cut.unproven
+        return next((kept.unproven for kept in self.kept if kept.unproven is not None), None)
 
     @property
     def longest_gap(self) -> float:
@@ -233,7 +258,7 @@ class Drainage:
             calls = self._place()
             if self.placed is not None:
                 self.placed()
-            seen.kept = [Kept(call, Continuity(call)) for call in calls]
+            seen.kept = [Kept(call, self.stage.calls.continuity(call)) for call in calls]
             seen.arguments = [process.args for process in self.worker.snapshot().processes]
             before = Reading.now()
             self._stop()
@@ -257,7 +282,7 @@ class Drainage:
                 calls.append(self.stage.calls.served(self.caller))
             except WorkerFault:
                 break  # it takes no more than these
-        wait_heard(calls, steady=not self.brief)
+        self.stage.calls.wait_heard(calls, steady=not self.brief)
         return calls
 
     def _stop(self) -> None:
@@ -339,7 +364,7 @@ class Drainage:
             if self._finish_late():
                 self._until_gone(before)
             self._end_all_but_one()
-        self.stage.merely_watches()
+        self._merely_watch()
         self._watch(max(self.hold - self.passed, 0.0))
         asked = self.seen.asked
         if self.seen.stopped_s is None and asked is not None and asked.available is False and self.transcript.live():
@@ -384,8 +409,13 @@ class Drainage:
             self._until_gone(before)
             if not self._watch(BETWEEN_ENDS_SECONDS):
                 return
-        self.stage.merely_watches()
+        self._merely_watch()
         self._watch(AFTER_ENDS_SECONDS - BETWEEN_ENDS_SECONDS)
+
+    def _merely_watch(self) -> None:
+        """From here on little is done, unless all of it will have to be done again."""
+        if self.seen.unproven is None and not any(kept.suspected for kept in self.seen.kept):
+            self.stage.merely_watches()
 
     def _until_gone(self, before: int) -> None:
         """Until the job of a call that was hung up has left the server, and no longer than jobs take for it."""

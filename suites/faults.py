@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from pytest_lkagents.callers.caller import Caller
-from pytest_lkagents.callers.continuity import AGENT_LEFT, Continuity, wait_heard
+from pytest_lkagents.callers.continuity import AGENT_LEFT, Continuity
 from pytest_lkagents.checks import NotJudgeable, StageError, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, holds, poll
 from pytest_lkagents.stage import Stage
@@ -134,8 +134,8 @@ def _alive(stage: Stage, worker: Worker) -> bool:
 def _call_in_progress(stage: Stage, caller: Caller) -> Continuity:
     """A call whose agent has talked for long enough that its silence would mean something, if it talks at all."""
     call = stage.calls.served(caller)
-    wait_heard([call])
-    return Continuity(call)
+    stage.calls.wait_heard([call])
+    return stage.calls.continuity(call)
 
 
 def _trouble(before: Continuity) -> str | None:

@@ -14,8 +14,8 @@ from typing import Any
 
 from pytest_lkagents.busyness import Reading
 from pytest_lkagents.callers.caller import Call
-from pytest_lkagents.callers.continuity import AGENT_LEFT, STEADY_SECONDS, Continuity, wait_heard
-from pytest_lkagents.checks import NotJudgeable, StageError, WorkerFault
+from pytest_lkagents.callers.continuity import AGENT_LEFT, STEADY_SECONDS
+from pytest_lkagents.checks import NotJudgeable, StageError, Unproven, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
@@ -145,8 +145,8 @@ class Scene:
         self.pid = victims[0]
         self.other_pid = first[0]
         self.process = now.living()[self.pid]
-        wait_heard([bystander])
-        self.kept = Kept(bystander, Continuity(bystander))
+        stage.calls.wait_heard([bystander])
+        self.kept = Kept(bystander, stage.calls.continuity(bystander))
         self.harm = Harm(self.pid, evidence={"harmed_pid": self.pid, "harmed_process": self.process.args[:120]})
         self.began = time.monotonic()
 
@@ -219,6 +219,8 @@ class Scene:
         harm.evidence["registered"] = bool(worker.wire.transcript.live())
         certain = kept.trouble in (OTHER_ENDED, AGENT_LEFT) or not worker.is_running
         if harm.verdict is not None and not certain:
+            if kept.unproven is not None and harm.worker_trouble is None:
+                raise Unproven(kept.unproven)
             self.stage.raise_if_too_busy(worker, before)
         return harm
 

@@ -46,6 +46,7 @@ def test_production_mode(lk_stage: Stage, lk_evidence: Evidence, drain: Callable
         words = {word for arguments in seen.arguments for word in arguments.split()}
         if not words & DEVELOPMENT:
             raise NotJudgeable(f"{seen.signal} cuts its call, in whatever mode: see rollout.sigterm-drains")
+        seen.raise_if_unproven()
         raise AssertionError(
             f"it was started with {' '.join(sorted(words & DEVELOPMENT))!r}, and {seen.signal} cuts the call after "
             f"{cut.trouble_s} s ({cut.trouble})"

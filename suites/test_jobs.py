@@ -142,9 +142,10 @@ def test_crash_isolated(lk_evidence: Evidence, crash: Callable[[], pool.Harm]) -
     Two calls are served by two processes; the process of the newer one is killed with SIGKILL, as the kernel or a fault
     in a native library does. The other call is watched for 5 s (longer while something is suspected): it is harmed if
     its agent leaves, its process ends, or packets (1.5 s) or the sound of an agent that talks without pauses (2.5 s)
-    are missing and stay away for 8 s. The worker must still run and be registered, and one of three new calls must get
-    its agent, tried again without the old calls if the worker refuses. Skipped if jobs share a process or two calls are
-    not served; on an overloaded machine what is not certain is an error.
+    are missing and stay away for 8 s. Silence of an agent that is there counts as in `rollout.sigterm-drains`, after a
+    second look. The worker must still run and be registered, and one of three new calls must get its agent, tried again
+    without the old calls if the worker refuses. Skipped if jobs share a process or two calls are not served; on an
+    overloaded machine what is not certain is an error.
     """
     _judge(crash(), lk_evidence, "a job's process killed")
 

@@ -8,7 +8,7 @@ import pytest
 
 from pytest_lkagents.busyness import Reading, too_busy
 from pytest_lkagents.callers.caller import Call, Heard
-from pytest_lkagents.callers.continuity import Continuity, Received, Sample
+from pytest_lkagents.callers.continuity import Continuity, Habit, Received, Sample
 from pytest_lkagents.checks import StageError
 
 LOUD = 1000.0
@@ -31,7 +31,7 @@ def call_with_agent(*, talked: float, packets_until: float = 0.0, heard_until: f
 
 def test_an_agent_that_vanished_is_noticed_although_it_never_left() -> None:
     call = call_with_agent(talked=5)
-    watch = Continuity(call)
+    watch = Continuity(call, Habit())
     assert watch.steady
     assert watch.trouble() is None
     call.received.last_packet = time.monotonic() - 1.6
@@ -40,21 +40,38 @@ def test_an_agent_that_vanished_is_noticed_although_it_never_left() -> None:
 
 def test_an_agent_that_fell_silent_counts_only_if_it_talked_on_before() -> None:
     call = call_with_agent(talked=5)
-    watch = Continuity(call)
+    watch = Continuity(call, Habit())
     call.received.last_packet = time.monotonic()
     call.heard.last = time.monotonic() - 3
     assert "silent" in str(watch.trouble())
     listening = call_with_agent(talked=5)
-    listening.heard.longest_gap = 2.0
-    watch = Continuity(listening)
+    listening.heard.pauses.append((time.monotonic() - 3.0, time.monotonic() - 1.0))
+    watch = Continuity(listening, Habit())
     listening.received.last_packet = time.monotonic()
     listening.heard.last = time.monotonic() - 60
     assert watch.trouble() is None
 
 
+def test_a_silence_proves_nothing_until_another_call_showed_that_the_agent_talks_on() -> None:
+    habit = Habit()
+    greeted = call_with_agent(talked=5)
+    watch = Continuity(greeted, habit)
+    # As if the watch had begun 4 s ago, and the silence 1 s later.
+    watch.began, greeted.heard.last = time.monotonic() - 4, time.monotonic() - 3
+    watch.note_silence()
+    assert "may be its habit" in str(watch.unproven)
+    assert habit.silent_after == pytest.approx(6.0, abs=0.2)
+    again = Continuity(call_with_agent(talked=14), habit)
+    assert not again.steady
+    assert again.unproven is None
+    talks_on = Continuity(call_with_agent(talked=16), habit)
+    assert talks_on.steady
+    assert talks_on.unproven is None
+
+
 def test_an_agent_that_left_and_one_that_took_over() -> None:
     call = call_with_agent(talked=5)
-    watch = Continuity(call)
+    watch = Continuity(call, Habit())
     call.left["agent"] = time.monotonic()
     call.agents["another"] = time.monotonic()
     assert watch.trouble() == "the agent left the call"
@@ -62,7 +79,7 @@ def test_an_agent_that_left_and_one_that_took_over() -> None:
 
 def test_the_callers_own_trouble_is_not_the_agents() -> None:
     call = call_with_agent(talked=5)
-    watch = Continuity(call)
+    watch = Continuity(call, Habit())
     call.interruptions.append(time.monotonic())
     with pytest.raises(StageError, match="the caller's own connection"):
         watch.trouble()

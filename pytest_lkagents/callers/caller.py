@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pytest_lkagents.callers import library, speech
-from pytest_lkagents.callers.continuity import SAMPLE_SECONDS, Received, Sample
+from pytest_lkagents.callers.continuity import SAMPLE_SECONDS, STEADY_PAUSE, Received, Sample
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.clock import DeadlineMissed, Ledger, poll
 from pytest_lkagents.loop import EventLoop
@@ -69,6 +69,22 @@ class Heard:
             if now - self.last > PAUSE_SECONDS:
                 self.pauses.append((self.last, now))
         self.last = now
+
+    @property
+    def talking(self) -> float:
+        """Seconds for which it has talked until now without a pause that counts; 0.0 while it pauses."""
+        now = time.monotonic()
+        if self.first is None or self.last is None or now - self.last >= STEADY_PAUSE:
+            return 0.0
+        return now - max([self.first, *(end for begin, end in self.pauses if end - begin >= STEADY_PAUSE)])
+
+    def first_pause(self, seconds: float, since: float = 0.0) -> float | None:
+        """When the first pause of at least so many seconds began that is not over before ``since`` (both monotonic); None:
+        it made none, or was never heard."""
+        if self.last is None:
+            return None
+        pauses = [*self.pauses, (self.last, time.monotonic())]
+        return next((begin for begin, end in pauses if end - max(begin, since) >= seconds), None)
 
     def longest_since(self, since: float) -> float:
         """The longest silence since then, the current one included, in seconds."""

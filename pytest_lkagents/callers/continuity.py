@@ -25,9 +25,13 @@ NO_PACKETS_SECONDS = 1.5
 SILENCE_SECONDS = 2.5
 # A machine that stalls for seconds goes on afterwards, a cut call stays silent for good.
 FOR_GOOD_SECONDS = 8.0
-# An agent that was heard at least this long without such a pause is one that talks on and on.
+# An agent that was heard at least this long without such a pause may be one that talks on and on.
 STEADY_SECONDS = 3.0
 STEADY_PAUSE = 1.0
+# It certainly is one if it talks this many times as long as it took to the silence of another call.
+CONTROL = 2
+# For a voice that paused at first, as this machine was busy.
+PATIENCE_SECONDS = 2.0
 # An agent that talks at all says something within this time.
 TALK_SECONDS = 5.0
 FRESH_SECONDS = 3.0
@@ -75,38 +79,80 @@ class Received:
         return (found[-1].concealed - found[0].concealed) / total if total > 0 else None
 
 
-def wait_heard(calls: Sequence[Call], *, steady: bool = True) -> None:
-    """Until every agent has been heard, and with ``steady`` for a while, so that it is known to talk on, or to make pauses;
-    no longer than it takes those that talk at all."""
+@dataclass
+class Habit:
+    """How a worker's agents talk. ``silent_after``: seconds of talk after which one fell silent in a call that was
+    watched, or sent no more packets; None: none did so far.
+
+    One call cannot tell whether silence is a fault: an agent that greets and then listens falls silent too. So the first
+    silence is only noted. In the next call the agent has to talk on undisturbed for more than twice as long; if it does not,
+    its silence means nothing, and if it does, it was the disturbance that silenced it.
+    """
+
+    silent_after: float | None = None
+
+    @property
+    def known(self) -> bool:
+        return self.silent_after is not None
+
+    @property
+    def talk_seconds(self) -> float:
+        """How long an agent has to talk on before its silence means something."""
+        return STEADY_SECONDS + CONTROL * (self.silent_after or 0.0)
+
+    def note(self, talked: float) -> None:
+        self.silent_after = max(self.silent_after or 0.0, talked)
+
+
+def wait_heard(calls: Sequence[Call], habit: Habit | None) -> None:
+    """Until every agent has been heard, and with ``habit`` for so long that its silence would mean something; no longer
+    than it takes those that talk at all."""
     with contextlib.suppress(DeadlineMissed):
         poll(lambda: all(call.heard.first is not None for call in calls), what="voices", seconds=TALK_SECONDS)
-    heard = [call.heard.first for call in calls if call.heard.first is not None]
-    if heard and steady:
-        time.sleep(max(max(heard) + STEADY_SECONDS - time.monotonic(), 0.0))
+    if habit is not None:
+        _wait_steady(calls, habit)
     # On a busy machine the last look at the packets may be old, and what is not seen now cannot be missed later.
     fresh = [call for call in calls if call.received.last_packet is not None]
     with contextlib.suppress(DeadlineMissed):
         poll(lambda: all(call.packet_gap < NO_PACKETS_SECONDS for call in fresh), what="fresh packets", seconds=FRESH_SECONDS)
 
 
+def _wait_steady(calls: Sequence[Call], habit: Habit) -> None:
+    """Until all voices, and the packets of those that are not heard, have come for long enough without a pause, or have
+    paused: that is a habit, as nothing disturbs them yet."""
+    needed = habit.talk_seconds
+    heard = [call.heard for call in calls if call.heard.first is not None]
+    unheard = [call.received.samples[0].at for call in calls if call.heard.first is None and call.received.samples]
+    packets = max(unheard, default=0.0) + needed if habit.known else 0.0
+    last = max([packets, *((voice.first or 0.0) + needed for voice in heard)])
+
+    def told() -> bool:
+        voices = all(voice.talking >= needed or voice.first_pause(SILENCE_SECONDS) is not None for voice in heard)
+        return voices and time.monotonic() >= packets
+
+    with contextlib.suppress(DeadlineMissed):
+        poll(told, what="steady voices", seconds=max(last + PATIENCE_SECONDS - time.monotonic(), 0.0))
+    for voice in heard:
+        paused = voice.first_pause(SILENCE_SECONDS)
+        if paused is not None and voice.first is not None:
+            habit.note(paused - voice.first)
+
+
 class Continuity:
     """Made before a disturbance; afterwards ``trouble`` says what the user notices of it.
 
-    ``steady``: the agent talked on without pauses before, so that silence means something; an agent that listens
-    may be silent for as long as it likes.
+    ``steady``: the agent talked on without pauses before, so that silence may mean something, and with ``controlled`` does;
+    an agent that listens may be silent for as long as it likes.
     """
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, habit: Habit) -> None:
         self.call = call
         self.began = time.monotonic()
         self.agents = call.agents_present
-        heard = call.heard
-        self.steady = (
-            heard.first is not None
-            and self.began - heard.first >= STEADY_SECONDS
-            and call.silence < STEADY_PAUSE
-            and heard.longest_gap < STEADY_PAUSE
-        )
+        self.talked = call.heard.talking
+        self.steady = self.talked >= habit.talk_seconds
+        self.controlled = habit.known
+        self._habit = habit
         self.sending = call.received.last_packet is not None and call.packet_gap < NO_PACKETS_SECONDS
 
     @property
@@ -133,11 +179,30 @@ class Continuity:
             return AGENT_LEFT
         # Not seen in time before, on a busy machine; what is seen now can be missed from now on.
         self.sending = self.sending or call.packet_gap < NO_PACKETS_SECONDS
-        if self.sending and call.packet_gap > NO_PACKETS_SECONDS:
+        if self._without_packets:
             return f"no packet came from the agent for {call.packet_gap:.1f} s"
         if self.steady and call.silence > SILENCE_SECONDS:
             return f"the agent fell silent for {call.silence:.1f} s"
         return None
+
+    @property
+    def _without_packets(self) -> bool:
+        return self.sending and self.call.packet_gap > NO_PACKETS_SECONDS
+
+    def note_silence(self) -> None:
+        """Keep in mind how long the agent had talked, or sent packets, when it fell silent after the beginning."""
+        silent = self.call.heard.first_pause(SILENCE_SECONDS, self.began) if self.steady else None
+        if silent is not None:
+            self._habit.note(self.talked + silent - self.began)
+        elif self.call.received.last_packet is not None:
+            self._habit.note(self.call.received.last_packet - self.call.received.samples[0].at)
+
+    @property
+    def unproven(self) -> str | None:
+        """Why a silence of an agent that is there proves nothing yet, in words; None where it does."""
+        if self.controlled:
+            return None
+        return f"its agent was silent after {self._habit.silent_after or 0.0:.0f} s of talk, which may be its habit"
 
     @property
     def pause(self) -> float:
@@ -162,6 +227,7 @@ class Continuity:
         """What was measured since the beginning, for the verdict."""
         share = self.call.received.concealed_share(self.began)
         return {
+            "talked_before_s": round(self.talked, 1),
             "longest_silence_s": round(self.call.heard.longest_since(self.began), 2) if self.steady else None,
             "concealed_share": None if share is None else round(share, 4),
             "agents": len(self.agents),
