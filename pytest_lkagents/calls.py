@@ -74,8 +74,9 @@ class Calls:
         )
 
     def wait_heard(self, calls: Sequence[Call], *, steady: bool = True) -> None:
-        """Until every agent has been heard, and with ``steady`` for so long that its silence would mean something."""
-        wait_heard(calls, self._habit if steady else None)
+        """Until every agent has been heard, and with ``steady`` for so long that its silence would mean something.
+        Raises NotJudgeable if an agent leaves meanwhile, with nothing to disturb it."""
+        wait_heard(calls, self._habit, steady=steady)
 
     def continuity(self, call: Call) -> Continuity:
         """To be asked for before a disturbance of the call."""

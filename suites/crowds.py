@@ -210,8 +210,8 @@ class Audience:
         sound = call.heard.first - call.joined if call.heard.first is not None else None
         if continuity.steady and continuity.gap() > HOLE_SECONDS:
             continuity.note_silence()
-            if continuity.unproven is not None:
-                raise Unproven(continuity.unproven)
+            if continuity.unproven_silence is not None:
+                raise Unproven(continuity.unproven_silence)
         return Quality(
             call.agent_after,
             sound,

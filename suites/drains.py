@@ -55,7 +55,7 @@ class Kept:
     trouble: str | None = None
     trouble_s: float | None = None
     longest_gap: float = 0.0
-    # Why the trouble may be no fault: the agent is there, and merely silent.
+    # Why the trouble may be no fault, in words: the agent may have fallen silent, or left, by itself.
     unproven: str | None = None
     evidence: dict[str, object] = field(default_factory=dict)
     _since: float | None = None
@@ -73,12 +73,14 @@ class Kept:
             self._since = passed
         if found == AGENT_LEFT or passed - self._since >= FOR_GOOD_SECONDS:
             self.trouble, self.trouble_s = found, round(self._since, 1)
-            if found != AGENT_LEFT:
-                self._note_silence()
+            self._note(left=found == AGENT_LEFT)
 
-    def _note_silence(self) -> None:
-        self.continuity.note_silence()
-        self.unproven = self.continuity.unproven
+    def _note(self, *, left: bool = False) -> None:
+        if left:
+            self.continuity.note_leave()
+        else:
+            self.continuity.note_silence()
+        self.unproven = self.continuity.unproven_leave if left else self.continuity.unproven_silence
 
     @property
     def suspected(self) -> bool:
@@ -87,7 +89,7 @@ class Kept:
     def hang_up(self, passed: float) -> None:
         self.evidence = self.continuity.evidence()
         if self.longest_gap > SILENCE_SECONDS:
-            self._note_silence()
+            self._note()
         self.hung_up_s = round(passed, 1)
         self.call.leave()
 
@@ -157,9 +159,13 @@ class Drain:
 
     @property
     def cut_for_certain(self) -> bool:
-        """A silence on a busy machine may be the machine's; an agent that left, or a worker that ended, is certain."""
+        """A silence on a busy machine may be the machine's. An agent that left is certain if it does not do so by itself, and
+        so is a worker that ended before a call was in trouble."""
         cut = self.cut
-        return cut is not None and (self.exit_code is not None or not cut.continuity.agents_are_there)
+        if cut is None or cut.trouble == AGENT_LEFT:
+            return cut is not None and cut.unproven is None
+        ended_first = self.ended_early_s is not None and self.ended_early_s <= (cut.trouble_s or 0.0)
+        return ended_first or (cut.unproven is None and not cut.continuity.agents_are_there)
 
     def raise_if_busy(self, what: str = "") -> None:
         """Raises StageError if this machine was too busy for what was seen, in words, to mean something."""
@@ -168,7 +174,7 @@ class Drain:
 
     def raise_if_unproven(self) -> None:
         """Raises Unproven if what is wrong with the calls may be no fault."""
-        if self.unproven is not None and not self.cut_for_certain:
+        if self.unproven is not None:
             raise Unproven(self.unproven)
 
     @property
@@ -190,8 +196,10 @@ class Drain:
 
     @property
     def unproven(self) -> str | None:
-        """Why what is wrong with the calls may be no fault, in words: all of it is silence."""
+        """Why what is wrong with the calls may be no fault, in words."""
         cut = self.cut
+        if self.cut_for_certain:
+            return None
         if cut is not None:
             return cut.unproven
         return next((kept.unproven for kept in self.kept if kept.unproven is not None), None)

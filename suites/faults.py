@@ -134,7 +134,9 @@ def _alive(stage: Stage, worker: Worker) -> bool:
 def _call_in_progress(stage: Stage, caller: Caller) -> Continuity:
     """A call whose agent has talked for long enough that its silence would mean something, if it talks at all."""
     call = stage.calls.served(caller)
-    stage.calls.wait_heard([call])
+    # What becomes of this call is a story, and not judged.
+    with contextlib.suppress(NotJudgeable):
+        stage.calls.wait_heard([call])
     return stage.calls.continuity(call)
 
 

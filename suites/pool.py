@@ -217,10 +217,10 @@ class Scene:
             self._call_anew()
             harm.evidence["new_call_served_after_s"] = harm.served_s
         harm.evidence["registered"] = bool(worker.wire.transcript.live())
+        if kept.unproven is not None and kept.trouble != OTHER_ENDED and harm.worker_trouble is None:
+            raise Unproven(kept.unproven)
         certain = kept.trouble in (OTHER_ENDED, AGENT_LEFT) or not worker.is_running
         if harm.verdict is not None and not certain:
-            if kept.unproven is not None and harm.worker_trouble is None:
-                raise Unproven(kept.unproven)
             self.stage.raise_if_too_busy(worker, before)
         return harm
 

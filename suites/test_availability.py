@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from pytest_lkagents.calls import ANSWER_SECONDS
 from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, NotJudgeable, StageError, check
+from pytest_lkagents.settings import LONGEST_HOLD
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.model import Answer, Question
 from pytest_lkagents.worker.base import Worker
@@ -173,6 +174,7 @@ def test_rejects_over_threshold(lk_stage: Stage, lk_evidence: Evidence, load: Ca
     why="A question may cross the status on the wire; who says yes then takes a job over its threshold, or one it will drop.",
     remedy="update the SDK (Python 1.4.2 or later refuses by itself), or reject in the request function while full (Node)",
     roles=("loaded", "peer", "draining"),
+    seconds=LONGEST_HOLD + 300,
     order=2,
 )
 def test_refuses_while_full(

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, check
 from pytest_lkagents.clock import DeadlineMissed, poll
+from pytest_lkagents.settings import LONGEST_HOLD
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Health, Worker
 
@@ -151,6 +152,7 @@ def test_unhealthy_when_lost(lk_stage: Stage, lk_evidence: Evidence) -> None:
     why="A liveness probe that fails during the drain kills the calls that the drain protects.",
     remedy="keep the health endpoint open and at 200 until the last call has ended",
     roles=("draining",),
+    seconds=LONGEST_HOLD + 300,
     order=2,
 )
 def test_answers_while_draining(lk_stage: Stage, lk_evidence: Evidence, drain: Callable[[], Drain]) -> None:

@@ -134,6 +134,7 @@ def test_ends_with_call(lk_stage: Stage, lk_evidence: Evidence, pair: Callable[[
     section="Overview",
     why="One fault in a native library, or one call that takes too much memory, would end every call of the worker.",
     remedy="run each job in a process of its own, and let the worker survive the death of one",
+    seconds=400,
     roles=("crashing",),
 )
 def test_crash_isolated(lk_evidence: Evidence, crash: Callable[[], pool.Harm]) -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from pytest_lkagents.busyness import Reading, too_busy
 from pytest_lkagents.callers.caller import Call, Heard
-from pytest_lkagents.callers.continuity import Continuity, Habit, Received, Sample
-from pytest_lkagents.checks import StageError
+from pytest_lkagents.callers.continuity import Continuity, Habit, Received, Sample, wait_heard
+from pytest_lkagents.checks import NotJudgeable, StageError
 
 LOUD = 1000.0
 
@@ -59,14 +59,27 @@ def test_a_silence_proves_nothing_until_another_call_showed_that_the_agent_talks
     # As if the watch had begun 4 s ago, and the silence 1 s later.
     watch.began, greeted.heard.last = time.monotonic() - 4, time.monotonic() - 3
     watch.note_silence()
-    assert "may be its habit" in str(watch.unproven)
+    assert "may be its habit" in str(watch.unproven_silence)
     assert habit.silent_after == pytest.approx(6.0, abs=0.2)
     again = Continuity(call_with_agent(talked=14), habit)
     assert not again.steady
-    assert again.unproven is None
+    assert again.unproven_silence is None
     talks_on = Continuity(call_with_agent(talked=16), habit)
     assert talks_on.steady
-    assert talks_on.unproven is None
+    assert talks_on.unproven_silence is None
+
+
+def test_a_leave_proves_nothing_until_another_agent_stayed_for_longer() -> None:
+    habit = Habit()
+    announced = call_with_agent(talked=5)
+    watch = Continuity(announced, habit)
+    announced.left["agent"] = time.monotonic()
+    watch.note_leave()
+    assert "may be its habit" in str(watch.unproven_leave)
+    assert habit.stay_seconds == pytest.approx(10.5, abs=0.2)
+    assert Continuity(call_with_agent(talked=11), habit).unproven_leave is None
+    with pytest.raises(NotJudgeable, match="leave their calls by themselves, this one after 5"):
+        wait_heard([announced], habit)
 
 
 def test_an_agent_that_left_and_one_that_took_over() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pytest_lkagents.checks import StageError
+from pytest_lkagents.checks import NotJudgeable, StageError
 from pytest_lkagents.clock import DeadlineMissed, poll
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ STEADY_SECONDS = 3.0
 STEADY_PAUSE = 1.0
 # It certainly is one if it talks this many times as long as it took to the silence of another call.
 CONTROL = 2
+# One that stays this many times as long as the agent of another call, and these seconds more, does not leave by itself.
+STAY_CONTROL, STAY_SECONDS = 1.5, 3.0
 # For a voice that paused at first, as this machine was busy.
 PATIENCE_SECONDS = 2.0
 # An agent that talks at all says something within this time.
@@ -81,40 +83,48 @@ class Received:
 
 @dataclass
 class Habit:
-    """How a worker's agents talk. ``silent_after``: seconds of talk after which one fell silent in a call that was
-    watched, or sent no more packets; None: none did so far.
+    """How a worker's agents behave. ``silent_after``: seconds of talk after which one fell silent in a call that was watched,
+    or sent no more packets; ``left_after``: seconds after which one left; None: none did so far.
 
-    One call cannot tell whether silence is a fault: an agent that greets and then listens falls silent too. So the first
-    silence is only noted. In the next call the agent has to talk on undisturbed for more than twice as long; if it does not,
-    its silence means nothing, and if it does, it was the disturbance that silenced it.
+    One call cannot tell whether that is a fault: an agent that greets and then listens falls silent too, and one that
+    announces something leaves. So the first time is only noted. In the next call the agent has to go on undisturbed for
+    clearly longer; if it does not, its silence means nothing, and if it does, the disturbance was the reason.
     """
 
     silent_after: float | None = None
-
-    @property
-    def known(self) -> bool:
-        return self.silent_after is not None
+    left_after: float | None = None
 
     @property
     def talk_seconds(self) -> float:
         """How long an agent has to talk on before its silence means something."""
         return STEADY_SECONDS + CONTROL * (self.silent_after or 0.0)
 
-    def note(self, talked: float) -> None:
+    @property
+    def stay_seconds(self) -> float:
+        """How long an agent has to stay before its leave means something; 0.0 while none left."""
+        return 0.0 if self.left_after is None else STAY_SECONDS + STAY_CONTROL * self.left_after
+
+    def note_silence(self, talked: float) -> None:
         self.silent_after = max(self.silent_after or 0.0, talked)
 
+    def note_leave(self, stayed: float) -> None:
+        self.left_after = max(self.left_after or 0.0, stayed)
 
-def wait_heard(calls: Sequence[Call], habit: Habit | None) -> None:
-    """Until every agent has been heard, and with ``habit`` for so long that its silence would mean something; no longer
-    than it takes those that talk at all."""
+
+def wait_heard(calls: Sequence[Call], habit: Habit, *, steady: bool = True) -> None:
+    """Until every agent has been heard, and with ``steady`` for so long that its silence would mean something; no longer than
+    it takes those that talk at all. Its leave means something in any case. Raises NotJudgeable if an agent leaves meanwhile."""
     with contextlib.suppress(DeadlineMissed):
         poll(lambda: all(call.heard.first is not None for call in calls), what="voices", seconds=TALK_SECONDS)
-    if habit is not None:
+    if steady:
         _wait_steady(calls, habit)
+    _wait_stayed(calls, habit)
     # On a busy machine the last look at the packets may be old, and what is not seen now cannot be missed later.
     fresh = [call for call in calls if call.received.last_packet is not None]
     with contextlib.suppress(DeadlineMissed):
         poll(lambda: all(call.packet_gap < NO_PACKETS_SECONDS for call in fresh), what="fresh packets", seconds=FRESH_SECONDS)
+    if (gone := _first_leave(calls)) is not None:
+        raise NotJudgeable(f"its agents leave their calls by themselves, this one after {gone:.1f} s")
 
 
 def _wait_steady(calls: Sequence[Call], habit: Habit) -> None:
@@ -123,7 +133,7 @@ def _wait_steady(calls: Sequence[Call], habit: Habit) -> None:
     needed = habit.talk_seconds
     heard = [call.heard for call in calls if call.heard.first is not None]
     unheard = [call.received.samples[0].at for call in calls if call.heard.first is None and call.received.samples]
-    packets = max(unheard, default=0.0) + needed if habit.known else 0.0
+    packets = max(unheard, default=0.0) + needed if habit.silent_after is not None else 0.0
     last = max([packets, *((voice.first or 0.0) + needed for voice in heard)])
 
     def told() -> bool:
@@ -135,7 +145,24 @@ def _wait_steady(calls: Sequence[Call], habit: Habit) -> None:
     for voice in heard:
         paused = voice.first_pause(SILENCE_SECONDS)
         if paused is not None and voice.first is not None:
-            habit.note(paused - voice.first)
+            habit.note_silence(paused - voice.first)
+
+
+def _wait_stayed(calls: Sequence[Call], habit: Habit) -> None:
+    needed = habit.stay_seconds
+    last = max((at for call in calls for at in call.agents.values()), default=0.0) + needed
+    with contextlib.suppress(DeadlineMissed):
+        poll(
+            lambda: time.monotonic() >= last or _first_leave(calls) is not None,
+            what="stay",
+            seconds=max(last + PATIENCE_SECONDS - time.monotonic(), 0.0),
+        )
+
+
+def _first_leave(calls: Sequence[Call]) -> float | None:
+    """Seconds after which the agent of one of these calls left it, with nobody in its place; None: all are served."""
+    left = [max(call.left.values()) - min(call.agents.values()) for call in calls if call.agents and not call.agents_present]
+    return min(left, default=None)
 
 
 class Continuity:
@@ -151,7 +178,9 @@ class Continuity:
         self.agents = call.agents_present
         self.talked = call.heard.talking
         self.steady = self.talked >= habit.talk_seconds
-        self.controlled = habit.known
+        # Whether what it showed before says that it does not do so by itself.
+        self.controlled = habit.silent_after is not None
+        self.stays = habit.left_after is not None
         self._habit = habit
         self.sending = call.received.last_packet is not None and call.packet_gap < NO_PACKETS_SECONDS
 
@@ -193,16 +222,29 @@ class Continuity:
         """Keep in mind how long the agent had talked, or sent packets, when it fell silent after the beginning."""
         silent = self.call.heard.first_pause(SILENCE_SECONDS, self.began) if self.steady else None
         if silent is not None:
-            self._habit.note(self.talked + silent - self.began)
+            self._habit.note_silence(self.talked + silent - self.began)
         elif self.call.received.last_packet is not None:
-            self._habit.note(self.call.received.last_packet - self.call.received.samples[0].at)
+            self._habit.note_silence(self.call.received.last_packet - self.call.received.samples[0].at)
+
+    def note_leave(self) -> None:
+        """Keep in mind how long the agents that left had stayed."""
+        for identity in self.agents:
+            if identity in self.call.left:
+                self._habit.note_leave(self.call.left[identity] - self.call.agents[identity])
 
     @property
-    def unproven(self) -> str | None:
+    def unproven_silence(self) -> str | None:
         """Why a silence of an agent that is there proves nothing yet, in words; None where it does."""
         if self.controlled:
             return None
         return f"its agent was silent after {self._habit.silent_after or 0.0:.0f} s of talk, which may be its habit"
+
+    @property
+    def unproven_leave(self) -> str | None:
+        """Why it proves nothing yet that an agent left, in words; None where it does."""
+        if self.stays:
+            return None
+        return f"its agent left after {self._habit.left_after or 0.0:.0f} s, which may be its habit"
 
     @property
     def pause(self) -> float:
