@@ -178,9 +178,12 @@ class Continuity:
         self.agents = call.agents_present
         self.talked = call.heard.talking
         self.steady = self.talked >= habit.talk_seconds
-        # Whether what it showed before says that it does not do so by itself.
-        self.controlled = habit.silent_after is not None
-        self.stays = habit.left_after is not None
+        # Whether this call is beyond the point at which another one's agent fell silent, or left.
+        packets = call.received.samples[0].at if call.received.samples else self.began
+        voice = self.began - (packets if call.heard.first is None else call.heard.first)
+        self.controlled = habit.silent_after is not None and voice >= habit.silent_after + STEADY_PAUSE
+        stayed = self.began - max((call.agents[identity] for identity in self.agents), default=self.began)
+        self.stays = habit.left_after is not None and stayed >= habit.stay_seconds
         self._habit = habit
         self.sending = call.received.last_packet is not None and call.packet_gap < NO_PACKETS_SECONDS
 
