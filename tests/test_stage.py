@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from pytest_lkagents.engine import cache_dir
+from pytest_lkagents.server.binary import _free_port
 
 from .conftest import ROOT, machine, start_pytest
 
@@ -73,6 +74,12 @@ class Corner:
 @pytest.fixture
 def corner(tmp_path: Path) -> Corner:
     return Corner(tmp_path)
+
+
+def test_a_server_that_starts_again_finds_its_port_free() -> None:
+    given_by_chance = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    ports = [_free_port("127.0.0.1", kind) for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM) for _ in range(20)]
+    assert max(ports) < given_by_chance
 
 
 @pytest.mark.timeout(1200)

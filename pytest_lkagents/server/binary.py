@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -16,6 +18,9 @@ from pytest_lkagents.server.base import Server, configuration
 
 # A server starts in well under a second; the bound is for a machine that is busy building images.
 START_SECONDS = 20
+# Below those that systems give to sockets that name none (Linux: from 32768), such as the callers' and the workers' media.
+FIXED_PORTS = (10000, 32768)
+TRIES = 100
 
 
 def find_binary() -> Path | None:
@@ -41,9 +46,13 @@ def version_of(binary: Path) -> str | None:
 
 
 def _free_port(address: str, kind: socket.SocketKind) -> int:
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind((address, 0))
-        return int(probe.getsockname()[1])
+    """One that nobody is given by chance: a server that is stopped and started again must find its port free."""
+    for _ in range(TRIES):
+        port = random.randrange(*FIXED_PORTS)  # noqa: S311 - no secret
+        with socket.socket(socket.AF_INET, kind) as probe, contextlib.suppress(OSError):
+            probe.bind((address, port))
+            return port
+    raise StageError(f"no free port was found on {address} in {TRIES} tries")
 
 
 class BinaryServer(Server):
