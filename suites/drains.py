@@ -65,7 +65,7 @@ class Kept:
         if self.trouble is not None or self.hung_up_s is not None:
             return
         found = self.continuity.trouble()
-        self.longest_gap = max(self.longest_gap, self.continuity.gap())
+        self.longest_gap = self.continuity.gap()
         if found is None:
             self._since = None
             return
@@ -88,6 +88,7 @@ class Kept:
 
     def hang_up(self, passed: float) -> None:
         self.evidence = self.continuity.evidence()
+        self.longest_gap = self.continuity.gap()
         if self.longest_gap > SILENCE_SECONDS:
             self._note()
         self.hung_up_s = round(passed, 1)

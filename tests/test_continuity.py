@@ -98,6 +98,21 @@ def test_the_callers_own_trouble_is_not_the_agents() -> None:
         watch.trouble()
 
 
+def test_what_the_caller_could_not_hear_is_no_silence() -> None:
+    call = call_with_agent(talked=10)
+    now = time.monotonic()
+    watch = Continuity(call, Habit())
+    watch.began = now - 9
+    call.heard.pauses.append((now - 8, now - 4))
+    assert watch.gap() == pytest.approx(4.0, abs=0.2)
+    call.received.stalls.append((now - 8, now - 4.5))
+    assert watch.gap() < 1
+    assert watch.stalled == pytest.approx(3.5)
+    assert call.heard.talking == pytest.approx(10.0, abs=0.2)
+    call.received.stalls.clear()
+    assert call.heard.talking == pytest.approx(4.0, abs=0.2)
+
+
 def test_the_longest_silence_and_the_concealed_share_since_a_moment() -> None:
     heard = Heard()
     for at in (0.0, 0.1, 5.1, 5.2):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pytest_lkagents.callers import library, speech
-from pytest_lkagents.callers.continuity import SAMPLE_SECONDS, STEADY_PAUSE, Received, Sample
+from pytest_lkagents.callers.continuity import SAMPLE_SECONDS, STALL_SECONDS, STEADY_PAUSE, Received, Sample, lasted
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.clock import DeadlineMissed, Ledger, poll
 from pytest_lkagents.loop import EventLoop
@@ -56,6 +56,8 @@ class Heard:
     frames: int = 0
     loudest: float = 0.0
     pauses: list[tuple[float, float]] = field(default_factory=list)
+    # When the caller itself could not listen: its media library stood still, as it does for seconds while it enters a room.
+    stalls: list[tuple[float, float]] = field(default_factory=list)
 
     def add(self, loudness: float, now: float) -> None:
         self.frames += 1
@@ -74,9 +76,10 @@ class Heard:
     def talking(self) -> float:
         """Seconds for which it has talked until now without a pause that counts; 0.0 while it pauses."""
         now = time.monotonic()
-        if self.first is None or self.last is None or now - self.last >= STEADY_PAUSE:
+        if self.first is None or self.last is None or lasted(self.last, now, self.stalls) >= STEADY_PAUSE:
             return 0.0
-        return now - max([self.first, *(end for begin, end in self.pauses if end - begin >= STEADY_PAUSE)])
+        counting = (end for begin, end in self.pauses if lasted(begin, end, self.stalls) >= STEADY_PAUSE)
+        return now - max([self.first, *counting])
 
     def first_pause(self, seconds: float, since: float = 0.0) -> float | None:
         """When the first pause of at least so many seconds began that is not over before ``since`` (both monotonic); None:
@@ -84,13 +87,13 @@ class Heard:
         if self.last is None:
             return None
         pauses = [*self.pauses, (self.last, time.monotonic())]
-        return next((begin for begin, end in pauses if end - max(begin, since) >= seconds), None)
+        return next((begin for begin, end in pauses if lasted(max(begin, since), end, self.stalls) >= seconds), None)
 
     def longest_since(self, since: float) -> float:
-        """The longest silence since then, the current one included, in seconds."""
+        """The longest silence since then, the current one included, in seconds, without what the caller could not hear."""
         last = since if self.last is None else max(self.last, since)
-        ended = [end - max(begin, since) for begin, end in self.pauses if end > since]
-        return max([*ended, time.monotonic() - last])
+        pauses = [*((max(begin, since), end) for begin, end in self.pauses if end > since), (last, time.monotonic())]
+        return max(lasted(begin, end, self.stalls) for begin, end in pauses)
 
 
 @dataclass
@@ -114,6 +117,9 @@ class Call:
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _speaking: asyncio.Task[None] | None = None
     _over: bool = False
+
+    def __post_init__(self) -> None:
+        self.heard.stalls = self.received.stalls
 
     @property
     def agents_present(self) -> list[str]:
@@ -240,6 +246,8 @@ class Caller:
                 # A track that is being taken away has no statistics any more.
                 with contextlib.suppress(Exception):
                     stats = await asyncio.wait_for(track.get_stats(), LEAVE_SECONDS)
+                    if (now := time.monotonic()) - due > STALL_SECONDS:
+                        call.received.stalls.append((due, now))
                     for found in stats:
                         if found.HasField("inbound_rtp"):
                             call.received.add(_sample(found.inbound_rtp, base, late))

@@ -10,6 +10,7 @@ import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from pytest_lkagents.checks import NotJudgeable, StageError
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from pytest_lkagents.callers.caller import Call
 
 SAMPLE_SECONDS = 0.25
+# A look at the statistics that takes longer says that the media library stands still.
+STALL_SECONDS = 0.5
 # Opus sends a packet every 20 ms, and in silence (DTX) every 400 ms; a publisher that is there sends something.
 NO_PACKETS_SECONDS = 1.5
 # Speech pauses and a busy machine stay below this.
@@ -53,12 +56,18 @@ class Sample:
     jitter: float = 0.0
 
 
+def lasted(begin: float, end: float, stalls: Sequence[tuple[float, float]]) -> float:
+    """Seconds from ``begin`` to ``end`` in which the caller did not stand still."""
+    return end - begin - sum(max(min(end, until) - max(begin, since), 0.0) for since, until in stalls)
+
+
 @dataclass
 class Received:
-    """What arrived of one agent's voice."""
+    """What arrived of one agent's voice. ``stalls``: when the caller could not look, from and to (monotonic seconds)."""
 
     samples: list[Sample] = field(default_factory=list)
     last_packet: float | None = None
+    stalls: list[tuple[float, float]] = field(default_factory=list)
 
     def add(self, sample: Sample) -> None:
         before = self.samples[-1].packets if self.samples else 0
@@ -68,6 +77,11 @@ class Received:
 
     def since(self, at: float) -> list[Sample]:
         return [sample for sample in self.samples if sample.at >= at]
+
+    def longest_gap(self, since: float) -> float:
+        """The longest time without a packet since then, the current one included, in seconds, as far as the caller looked."""
+        came = [now.at for before, now in pairwise(self.samples) if now.packets > before.packets and now.at > since]
+        return max(lasted(begin, end, self.stalls) for begin, end in pairwise([since, *came, time.monotonic()]))
 
     def jitter(self, since: float = 0.0) -> float | None:
         """The mean since then in seconds; None when nothing was received."""
@@ -186,6 +200,7 @@ class Continuity:
         self.stays = habit.left_after is not None and stayed >= habit.stay_seconds
         self._habit = habit
         self.sending = call.received.last_packet is not None and call.packet_gap < NO_PACKETS_SECONDS
+        self._sends_since = self.began
 
     @property
     def lost_from_sight(self) -> bool:
@@ -210,7 +225,8 @@ class Continuity:
         if not self.agents_are_there:
             return AGENT_LEFT
         # Not seen in time before, on a busy machine; what is seen now can be missed from now on.
-        self.sending = self.sending or call.packet_gap < NO_PACKETS_SECONDS
+        if not self.sending and call.packet_gap < NO_PACKETS_SECONDS:
+            self.sending, self._sends_since = True, time.monotonic()
         if self._without_packets:
             return f"no packet came from the agent for {call.packet_gap:.1f} s"
         if self.steady and call.silence > SILENCE_SECONDS:
@@ -261,12 +277,14 @@ class Continuity:
         cannot be told."""
         if self.steady:
             return self.call.heard.longest_since(self.began)
-        return self.call.packet_gap if self.sending else 0.0
+        return self.call.received.longest_gap(self._sends_since) if self.sending else 0.0
 
     @property
     def stalled(self) -> float:
         """Seconds by which this machine held up the caller itself since the beginning, at most."""
-        return max((sample.late for sample in self.call.received.since(self.began)), default=0.0)
+        received = self.call.received
+        stalls = [end - begin for begin, end in received.stalls if end > self.began]
+        return max([*stalls, *(sample.late for sample in received.since(self.began))], default=0.0)
 
     def evidence(self) -> dict[str, object]:
         """What was measured since the beginning, for the verdict."""
