@@ -68,7 +68,6 @@ class Ahead(Generic[T]):
     for is observed once more when nothing else of ours is under way; ``again_because`` then says why."""
 
     again_because: str | None = None
-    _unproven: str | None = None
 
     def __init__(self, stage: Stage, observe: Callable[[Stage], T]) -> None:
         self._stage, self._observe = stage, observe
@@ -90,7 +89,7 @@ class Ahead(Generic[T]):
         except Unproven as error:
             why = str(error)
         stage.raise_if_closing()
-        self._unproven = why
+        self.again_because = why
         return self._observe(stage)
 
     def __call__(self) -> T:
@@ -100,9 +99,9 @@ class Ahead(Generic[T]):
         try:
             seen = self.begin().result()
             doubt = getattr(seen, "doubt", None)
-            self.again_because = doubt or self._unproven
             if doubt is None:
                 return seen
+            self.again_because = doubt
         except StageError as error:
             stage.raise_if_closing()
             self.again_because = str(error)
