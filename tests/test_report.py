@@ -57,6 +57,10 @@ class Balanced(HTMLParser):
     [
         ([result("a.b")], "my agent:1 may be rolled out."),
         ([result("a.b"), result("a.c", FAIL, SHOULD)], "my agent:1 may be rolled out; a.c should be mended."),
+        (
+            [result("a.b"), result("a.c", SKIP), result("a.d", SKIP, SHOULD)],
+            "my agent:1 may be rolled out; a.c could not be judged.",
+        ),
         ([result("a.b", FAIL)], "my agent:1 must not be rolled out: a.b failed."),
         ([result("a.b", ERROR)], "my agent:1 is neither cleared nor rejected: a.b could not be judged."),
         ([result("a.b", SKIP)], "my agent:1 is neither cleared nor rejected: nothing was judged."),

@@ -25,9 +25,10 @@ def decision(verdict: Verdict) -> str:
         doubtful = [check.id for check in verdict.checks if check.status == ERROR]
         why = f"{_some(doubtful)} could not be judged" if doubtful else verdict.broken or "nothing was judged"
         return f"{name} is neither cleared nor rejected: {why}."
-    if soft:
-        return f"{name} may be rolled out; {_some(soft)} should be mended."
-    return f"{name} may be rolled out."
+    skipped = [check.id for check in verdict.checks if check.status == SKIP and check.severity == MUST]
+    mended = f"; {_some(soft)} should be mended" if soft else ""
+    unknown = f"; {_some(skipped)} could not be judged" if skipped else ""
+    return f"{name} may be rolled out{mended}{unknown}."
 
 
 def _some(ids: list[str]) -> str:
