@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from pytest_lkagents.callers.caller import Call, Caller
-from pytest_lkagents.callers.continuity import Continuity, Habit, wait_heard
+from pytest_lkagents.callers.continuity import Continuity, Habit, Stay, usual_stay, wait_heard
+from pytest_lkagents.callers.request import CallRequest
 from pytest_lkagents.checks import StageError, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.server.base import Server
@@ -40,14 +41,17 @@ class Calls:
 
     def caller(self, worker: Worker) -> Caller:
         """A caller on the worker's server who asks for its agent."""
-        name = self._stage.settings.agent_name
+        settings = self._stage.settings
+        name = settings.agent_name
         if name is None:
             live = worker.wire.transcript.live()
             name = live[-1].agent_name if live else ""
-        return Caller(worker.server, self._stage.loop, self._stage.ledger, name)
+        request = CallRequest(name, settings.metadata, settings.attributes)
+        return Caller(worker.server, self._stage.loop, self._stage.ledger, request)
 
     def served(self, caller: Caller, tries: int = 3) -> Call:
-        """A call that has its agent. Raises WorkerFault if none of ``tries`` calls gets one.
+        """A call that has its agent. Raises WorkerFault if none of ``tries`` calls gets one, StageError if no caller can see
+        agents of this worker.
 
         Several tries, because a worker that is momentarily over its threshold refuses a call rightly, and on a
         self-hosted server nobody asks it again; one, where several were in vain before and none ever was not.
@@ -55,6 +59,8 @@ class Calls:
         if self._serves is False:
             tries = 1
         worker = self._worker_of(caller)
+        if worker is not None and any(known.hidden for known in worker.wire.transcript.live()):
+            raise StageError("it asks for agents that are hidden from callers (permissions), and callers have to judge them")
         before = worker.reading() if worker else None
         for attempt in range(tries):
             call = caller.join()
@@ -75,8 +81,18 @@ class Calls:
 
     def wait_heard(self, calls: Sequence[Call], *, steady: bool = True) -> None:
         """Until every agent has been heard, and with ``steady`` for so long that its silence would mean something.
-        Raises NotJudgeable if an agent leaves meanwhile, with nothing to disturb it."""
+        Raises AgentsLeave if one leaves meanwhile, with nothing to disturb it."""
         wait_heard(calls, self._habit, steady=steady)
+
+    @property
+    def leave_by_themselves(self) -> bool:
+        """Whether agents of this worker were seen to leave calls that nothing disturbed."""
+        return bool(self._habit.stays)
+
+    def usual_stay(self, calls: Sequence[Call], more: Callable[[], Call]) -> Stay:
+        """How long agents stay that leave by themselves: of these calls, and of further ones until there are enough.
+        Raises AgentsLeave if that differs too much, or is too short, for a leave to mean anything."""
+        return usual_stay(calls, more, self._habit)
 
     def continuity(self, call: Call) -> Continuity:
         """To be asked for before a disturbance of the call."""

@@ -52,6 +52,8 @@ OPTIONS = (
     Option("lk_profile", f"which checks run: {', '.join(PROFILES)} (default: core)", metavar="PROFILE"),
     Option("lk_suite", "packaged suites or single checks to run, separated by commas", metavar="NAMES"),
     Option("lk_agent_name", "name under which the worker's agent is dispatched (default: as registered)", metavar="NAME"),
+    Option("lk_metadata", "metadata that each call's job is given (default: none)", metavar="TEXT"),
+    Option("lk_attribute", "one attribute of every caller; may be repeated", "linelist", "NAME=VALUE"),
     Option("lk_env_file", "file of NAME=VALUE lines for the worker's environment", metavar="FILE"),
     Option("lk_env", "one variable for the worker's environment; may be repeated", "linelist", "NAME=VALUE"),
     Option("lk_cpus", "CPU limit of the worker, in cores (default: none)", metavar="CORES"),
@@ -97,6 +99,8 @@ class Settings:
     profile: str = "core"
     suites: tuple[str, ...] = ()
     agent_name: str | None = None
+    metadata: str = ""
+    attributes: dict[str, str] = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
     cpus: float | None = None
     memory_bytes: int | None = None
@@ -265,6 +269,8 @@ def read(config: pytest.Config) -> Settings:
         profile=choice("lk_profile", PROFILES, defaults.profile),
         suites=tuple(name.strip() for name in (text("lk_suite") or "").split(",") if name.strip()),
         agent_name=text("lk_agent_name"),
+        metadata=text("lk_metadata") or "",
+        attributes=dict(_attribute(entry, origin("lk_attribute")) for entry in given.get("lk_attribute", ([], ""))[0]),
         env=env,
         cpus=number("lk_cpus", 0.01, None),
         memory_bytes=_size(text("lk_memory"), origin("lk_memory") if "lk_memory" in given else ""),
@@ -316,6 +322,13 @@ def _variable(text: str, origin: str) -> tuple[str, str]:
     if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":
         value = value[1:-1]
     return name, value
+
+
+def _attribute(text: str, origin: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise SettingsError(f"{origin}: expected NAME=VALUE, such as sip.phoneNumber=+15550100")
+    return name.strip(), value.strip()
 
 
 def _manifests(config: pytest.Config, entries: list[str], origin: str) -> tuple[str, ...]:

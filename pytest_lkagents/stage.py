@@ -330,7 +330,7 @@ class Stage:
         server = self.worker(role.beside).server if role.beside is not None else self._start_server(name)
         if not role.server_up and not server.controllable:
             raise StageError("the LiveKit server given cannot be stopped by this suite")
-        tap = Tap(self._wire_loop, self.session.gateway, server.url, name)
+        tap = Tap(self._wire_loop, self.session.gateway, server.url, name, self.settings.metadata)
         self._taps.append(tap)
         tap.start()
         worker = self._make_worker(name, role, server, tap)

@@ -133,7 +133,7 @@ class Audience:
     def __init__(self, stage: Stage, worker: Worker, say: Say) -> None:
         self.stage, self.worker, self.say = stage, worker, say
         self.caller: Caller = stage.calls.caller(worker)
-        self.crowd = Crowd(worker.server, self.caller.agent_name)
+        self.crowd = Crowd(worker.server, self.caller.request)
         self.listener: Call | None = None
         self.refused = 0
 

@@ -10,10 +10,20 @@ from dataclasses import dataclass, field
 
 from pytest_lkagents.busyness import Reading, too_busy
 from pytest_lkagents.callers.caller import Call, Caller
-from pytest_lkagents.callers.continuity import AGENT_LEFT, FOR_GOOD_SECONDS, SILENCE_SECONDS, Continuity
+from pytest_lkagents.callers.continuity import (
+    AGENT_LEFT,
+    FOR_GOOD_SECONDS,
+    SILENCE_SECONDS,
+    STAY_CONTROL,
+    STAY_SECONDS,
+    AgentsLeave,
+    Continuity,
+    Stay,
+)
 from pytest_lkagents.calls import AGENT_SECONDS, ANSWER_SECONDS
 from pytest_lkagents.checks import StageError, Unproven, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, poll
+from pytest_lkagents.settings import LONGEST_HOLD
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.model import Answer
 from pytest_lkagents.worker.base import Health, Worker
@@ -42,15 +52,19 @@ DISTURB_SECONDS = 2.0
 # First with the server, then as long without it as other drains are watched.
 WITHOUT_SERVER_SECONDS = DISTURB_SECONDS + DRAIN_SECONDS
 LOOK_SECONDS = 0.25
+# For a check that waits for a drain: its longest hold and what is around it.
+CHECK_SECONDS = LONGEST_HOLD + 300
 PROBE_EVERY = 0.5
 
 
 @dataclass
 class Kept:
-    """A call that the worker had when the signal came. Seconds after the signal; None: it did not happen."""
+    """A call that the worker had when the signal came. Seconds after the signal; None: it did not happen. ``usual``: how
+    long its agent stays if nothing disturbs it, where agents leave by themselves."""
 
     call: Call
     continuity: Continuity
+    usual: Stay | None = None
     hung_up_s: float | None = None
     trouble: str | None = None
     trouble_s: float | None = None
@@ -71,11 +85,15 @@ class Kept:
             return
         if self._since is None:
             self._since = passed
-        if found == AGENT_LEFT or passed - self._since >= FOR_GOOD_SECONDS:
+        if found == AGENT_LEFT and self.usual is not None and self.usual.over(self.continuity.stayed):
+            self.hang_up(passed)
+        elif found == AGENT_LEFT or passed - self._since >= FOR_GOOD_SECONDS:
             self.trouble, self.trouble_s = found, round(self._since, 1)
             self._note(left=found == AGENT_LEFT)
 
     def _note(self, *, left: bool = False) -> None:
+        if left and self.usual is not None:
+            return  # it left too early, as is known of this worker's agents
         if left:
             self.continuity.note_leave()
         else:
@@ -88,7 +106,8 @@ class Kept:
 
     def hang_up(self, passed: float) -> None:
         self.evidence = self.continuity.evidence()
-        self.longest_gap = self.continuity.gap()
+        # How a call ends that its agent ends by itself is not known.
+        self.longest_gap = self.continuity.gap() if self.usual is None else 0.0
         if self.longest_gap > SILENCE_SECONDS:
             self._note()
         self.hung_up_s = round(passed, 1)
@@ -221,6 +240,11 @@ class Drain:
         return ", but heeds a second one: the first was lost" if self.heeds_second else ""
 
     @property
+    def usual(self) -> Stay | None:
+        """How long agents of this worker stay, where they leave by themselves and a call was watched until then."""
+        return next((kept.usual for kept in self.kept), None)
+
+    @property
     def drained(self) -> bool:
         """Whether every call lived until its caller hung up."""
         return bool(self.kept) and self.cut is None and self.ended_early_s is None
@@ -264,10 +288,7 @@ class Drainage:
         """Raises WorkerFault when not even one call is served, StageError when the stage breaks."""
         seen = self.seen
         try:
-            calls = self._place()
-            if self.placed is not None:
-                self.placed()
-            seen.kept = [Kept(call, self.stage.calls.continuity(call)) for call in calls]
+            seen.kept = self._place()
             seen.arguments = [process.args for process in self.worker.snapshot().processes]
             before = Reading.now()
             self._stop()
@@ -284,15 +305,36 @@ class Drainage:
     def passed(self) -> float:
         return time.monotonic() - self.sent
 
-    def _place(self) -> list[Call]:
-        calls = [self.stage.calls.served(self.caller)]
-        for _ in range(self.calls - 1):
-            try:
-                calls.append(self.stage.calls.served(self.caller))
-            except WorkerFault:
-                break  # it takes no more than these
-        self.stage.calls.wait_heard(calls, steady=not self.brief)
-        return calls
+    def _place(self) -> list[Kept]:
+        known = self.stage.calls
+        calls: list[Call] = []
+        try:
+            if self.placed is not None or not known.leave_by_themselves:
+                calls.append(known.served(self.caller))
+                for _ in range(self.calls - 1):
+                    try:
+                        calls.append(known.served(self.caller))
+                    except WorkerFault:
+                        break  # it takes no more than these
+                known.wait_heard(calls, steady=not self.brief)
+                if self.placed is not None:
+                    self.placed()
+                return [Kept(call, known.continuity(call)) for call in calls]
+        except AgentsLeave:
+            if self.placed is not None:
+                raise
+        return [self._place_leaving(calls)]
+
+    def _place_leaving(self, before: list[Call]) -> Kept:
+        """Where agents leave by themselves: a call of which the agent has just come, and is to stay as long as it does in
+        calls that nothing disturbs. Raises AgentsLeave where that cannot be told."""
+        known = self.stage.calls
+        usual = known.usual_stay(before, lambda: known.served(self.caller))
+        self.caller.close()
+        self.with_call = self.one_by_one = False
+        self.hold = STAY_CONTROL * usual.least + STAY_SECONDS
+        call = known.served(self.caller)
+        return Kept(call, known.continuity(call), usual)
 
     def _stop(self) -> None:
         if not self.with_call:

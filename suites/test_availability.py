@@ -8,12 +8,11 @@ from collections.abc import Callable
 
 from pytest_lkagents.calls import ANSWER_SECONDS
 from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, NotJudgeable, StageError, check
-from pytest_lkagents.settings import LONGEST_HOLD
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.model import Answer, Question
 from pytest_lkagents.worker.base import Worker
 
-from .drains import Drain
+from .drains import CHECK_SECONDS, Drain
 from .load import EXHAUSTED, RECOVER_SECONDS, RISE_SECONDS, Loaded, next_status, wait_free
 
 # The guide's own word is "periodically"; the SDKs report every 2.5 s, and a load older than this misleads the dispatch.
@@ -174,7 +173,7 @@ def test_rejects_over_threshold(lk_stage: Stage, lk_evidence: Evidence, load: Ca
     why="A question may cross the status on the wire; who says yes then takes a job over its threshold, or one it will drop.",
     remedy="update the SDK (Python 1.4.2 or later refuses by itself), or reject in the request function while full (Node)",
     roles=("loaded", "peer", "draining"),
-    seconds=LONGEST_HOLD + 300,
+    seconds=CHECK_SECONDS,
     order=2,
 )
 def test_refuses_while_full(

@@ -35,8 +35,9 @@ def test_single_assignment(lk_evidence: Evidence, assigned: Callable[[], Assigne
 
     Calls are placed one after the other on two workers of one server and kept, until four are served or six got no
     agent. For 3 s after the last one each room must have had exactly one agent, since a second one comes with the
-    first; and on the wire no question about a job may have more than one answer. Skipped if two workers cannot run side
-    by side, one is no longer registered, or no call gets an agent.
+    first (a participant that publishes on its behalf, an avatar, is none); and on the wire no question about a job may
+    have more than one answer. Skipped if two workers cannot run side by side, one is no longer registered, or no call
+    gets an agent.
     """
     seen = assigned()
     lk_evidence["calls"], lk_evidence["agents_per_call"] = len(seen.served), seen.agents
@@ -130,7 +131,7 @@ def test_agent_name(lk_stage: Stage, lk_evidence: Evidence, first_call: Callable
     if names == [""]:
         lk_evidence.summary = "no name: it joins every room of its project"
         return
-    plain = Caller(worker.server, lk_stage.loop, lk_stage.ledger, "")
+    plain = Caller(worker.server, lk_stage.loop, lk_stage.ledger)
     since = time.monotonic()
     try:
         call = plain.join()

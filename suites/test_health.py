@@ -8,11 +8,10 @@ from collections.abc import Callable
 
 from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, check
 from pytest_lkagents.clock import DeadlineMissed, poll
-from pytest_lkagents.settings import LONGEST_HOLD
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Health, Worker
 
-from .drains import Drain
+from .drains import CHECK_SECONDS, Drain
 from .test_registration import GIVE_UP_SECONDS, until_not_ready
 
 # Three failed probes in a row are what orchestrators restart a container for, by default.
@@ -152,7 +151,7 @@ def test_unhealthy_when_lost(lk_stage: Stage, lk_evidence: Evidence) -> None:
     why="A liveness probe that fails during the drain kills the calls that the drain protects.",
     remedy="keep the health endpoint open and at 200 until the last call has ended",
     roles=("draining",),
-    seconds=LONGEST_HOLD + 300,
+    seconds=CHECK_SECONDS,
     order=2,
 )
 def test_answers_while_draining(lk_stage: Stage, lk_evidence: Evidence, drain: Callable[[], Drain]) -> None:

@@ -8,11 +8,10 @@ from collections.abc import Callable
 from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, WorkerFault, check
 from pytest_lkagents.manifests.readers.common import DEVELOPMENT
 from pytest_lkagents.secrets import holds_secret
-from pytest_lkagents.settings import LONGEST_HOLD
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.layers import tokens_in
 
-from .drains import Drain
+from .drains import CHECK_SECONDS, Drain
 from .observations import Stop
 
 
@@ -24,7 +23,7 @@ from .observations import Stop
     why="Development mode takes calls without bound and cuts them when it is stopped.",
     remedy='end the Dockerfile in the production command, such as CMD ["python", "agent.py", "start"]',
     roles=("shared", "draining"),
-    seconds=LONGEST_HOLD + 300,
+    seconds=CHECK_SECONDS,
     order=2,
 )
 def test_production_mode(lk_stage: Stage, lk_evidence: Evidence, drain: Callable[[], Drain]) -> None:

@@ -23,7 +23,8 @@ LATER_SECONDS = 5
     profile="smoke",
     section="Overview",
     why="A worker can be registered and healthy while every job of it fails.",
-    remedy="read the worker's log of that job: prewarm, missing model or key, agent name, request function",
+    remedy="read the worker's log of that job: prewarm, missing model or key, agent name, request function, "
+    "job metadata (--lk-metadata), what it expects of its caller (--lk-attribute)",
     roles=("shared",),
 )
 def test_joins(lk_stage: Stage, lk_evidence: Evidence, first_call: Callable[[], FirstCall]) -> None:
@@ -31,7 +32,8 @@ def test_joins(lk_stage: Stage, lk_evidence: Evidence, first_call: Callable[[], 
 
     A caller, a real WebRTC participant that speaks, joins a new room and asks for the worker's agent. An agent
     participant must come into the room within 15 s; up to three calls are placed, 3 s apart, because a worker that is
-    over its threshold for a moment refuses rightly. When its sound is first heard (awaited for 5 s) is recorded and not
+    over its threshold for a moment refuses rightly. It must not leave again, with its caller there, within 5 s and before
+    anything was heard or read of it, in this call and in a second one. When its sound is first heard is recorded and not
     judged. Skipped if the worker does not register; on an overloaded machine a miss is an error.
     """
     worker = lk_stage.worker("shared")
@@ -41,6 +43,9 @@ def test_joins(lk_stage: Stage, lk_evidence: Evidence, first_call: Callable[[], 
         raise AssertionError(worker.last_words(str(fault))) from None
     lk_evidence["agent_joined_after_s"] = round(seen.agent_s, 2)
     lk_evidence["first_sound_after_s"] = None if seen.sound_s is None else round(seen.sound_s, 2)
+    if seen.left_s is not None:
+        said = f"the agent of two calls came and left again after {seen.left_s:.1f} s, without a word, with its caller there"
+        raise AssertionError(worker.last_words(said))
     lk_evidence.summary = f"the agent joined {seen.agent_s:.1f} s after the caller" + (
         f" and was heard after {seen.sound_s:.1f} s" if seen.sound_s is not None else ""
     )

@@ -36,6 +36,7 @@ SCHEMA = json.loads((ROOT / "tests/verdict.schema.json").read_text())
         (["--lk-image", "x", "--lk-memory", "2x"], "--lk-memory: '2x' is not a size"),
         (["--lk-image", "x", "--lk-start-timeout", "0"], "--lk-start-timeout: '0' is not a number of at least 1"),
         (["--lk-image", "x", "--lk-env", "NOVALUE"], "--lk-env: expected NAME=VALUE"),
+        (["--lk-image", "x", "--lk-attribute", "NOVALUE"], "--lk-attribute: expected NAME=VALUE"),
         (["--lk-image", "x", "--lk-env-file", "missing.env"], "--lk-env-file: cannot read"),
         (["--lk-image", "x", "--lk-server", "somewhere"], "--lk-server: 'somewhere' is not auto, binary, container or a URL"),
         (["--lk-image", "x", "--lk-server", "wss://prod.example.com"], "add --lk-allow-remote prod.example.com"),

@@ -8,7 +8,7 @@ import pytest
 
 from pytest_lkagents.busyness import Reading, too_busy
 from pytest_lkagents.callers.caller import Call, Heard
-from pytest_lkagents.callers.continuity import Continuity, Habit, Received, Sample, wait_heard
+from pytest_lkagents.callers.continuity import AgentsLeave, Continuity, Habit, Received, Sample, usual_stay, wait_heard
 from pytest_lkagents.checks import NotJudgeable, StageError
 
 LOUD = 1000.0
@@ -23,7 +23,7 @@ def call_with_agent(*, talked: float, packets_until: float = 0.0, heard_until: f
     for step in range(steps):
         at = now - talked + step / 10
         if at <= now - packets_until:
-            call.received.add(Sample(at, step, step * 100, step * 25, 0.0))
+            call.received.add(Sample(at, step, step * 100, step * 25))
         if at <= now - heard_until:
             call.heard.add(LOUD, at)
     return call
@@ -98,6 +98,32 @@ def test_the_callers_own_trouble_is_not_the_agents() -> None:
         watch.trouble()
 
 
+def call_that_was_left(room: str, stayed: float) -> Call:
+    call = call_with_agent(talked=stayed)
+    call.room_name = room
+    call.left["agent"] = call.agents["agent"] + stayed
+    return call
+
+
+def no_more() -> Call:
+    raise AssertionError("two are enough")
+
+
+def test_how_long_agents_stay_that_leave_by_themselves() -> None:
+    habit = Habit()
+    stay = usual_stay([call_that_was_left("a", 7.0)], lambda: call_that_was_left("b", 7.2), habit)
+    assert (stay.least, stay.margin) == (pytest.approx(7.0), pytest.approx(1.2))
+    assert stay.over(6.0)
+    assert not stay.over(5.7)
+    assert usual_stay([], no_more, habit) == stay
+
+
+@pytest.mark.parametrize(("first", "second"), [(7.0, 12.0), (3.0, 3.0)])
+def test_stays_that_differ_or_are_short_tell_nothing(first: float, second: float) -> None:
+    with pytest.raises(AgentsLeave, match=f"after {first:.1f} to {second:.1f} s"):
+        usual_stay([call_that_was_left("a", first), call_that_was_left("b", second)], no_more, Habit())
+
+
 def test_what_the_caller_could_not_hear_is_no_silence() -> None:
     call = call_with_agent(talked=10)
     now = time.monotonic()
@@ -121,10 +147,26 @@ def test_the_longest_silence_and_the_concealed_share_since_a_moment() -> None:
     assert heard.longest_since(103.0) >= 2.1
     received = Received()
     for at, samples, concealed in ((1, 100, 0), (2, 200, 50), (3, 300, 50)):
-        received.add(Sample(at, at, samples, concealed, 0.0))
+        received.add(Sample(at, at, samples, concealed))
     assert received.concealed_share() == pytest.approx(0.25)
     assert received.concealed_share(2) == 0
     assert received.concealed_share(9) is None
+
+
+def test_packets_of_one_track_do_not_hide_that_both_stopped() -> None:
+    received = Received()
+    for at, voice, music in ((1, 50, 20), (2, 100, 70), (3, 100, 70)):
+        received.add(Sample(at, voice, voice * 10, voice), "voice")
+        received.add(Sample(at, music, music * 10, 0), "music")
+    assert received.last_packet == 2
+    assert [sample.packets for sample in received.since(2)] == [120, 170, 170, 170]
+
+
+def test_a_stall_counts_once_although_both_tracks_saw_it() -> None:
+    received = Received()
+    for begin, end in ((1.0, 4.0), (1.1, 4.1), (1.2, 4.0), (9.0, 9.6)):
+        received.stalled(begin, end)
+    assert received.stalls == [(1.0, 4.0), (4.0, 4.1), (9.0, 9.6)]
 
 
 def test_a_machine_is_too_busy_when_others_use_it_up(monkeypatch: pytest.MonkeyPatch) -> None:

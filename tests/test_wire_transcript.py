@@ -92,6 +92,16 @@ def test_a_second_registration_of_a_connection_ends_the_first() -> None:
     assert [known.worker_id for known in seen.live()] == ["AW_3"]
 
 
+@pytest.mark.parametrize(
+    "permissions", [{}, {"allowed_permissions": {"hidden": False}}, {"allowed_permissions": {"hidden": True}}]
+)
+def test_a_registration_says_whether_its_agents_are_hidden(permissions: dict) -> None:
+    seen = Transcript()
+    seen.add(entry("register", agent_name="me", **permissions))
+    seen.add(entry("registered", source="server", worker_id="AW_1"))
+    assert seen.live()[0].hidden == permissions.get("allowed_permissions", {}).get("hidden", False)
+
+
 def test_lines_are_one_line_each() -> None:
     seen = Transcript()
     seen.add(entry("question", source="server", job={"id": "AJ_1", "room": {"name": "two\nlines\x1b[31m"}}))

@@ -117,6 +117,10 @@ class Services(dict[str, str]):
         return str(self._request.getfixturevalue(name))
 
 
+def options_of(described: dict, request: pytest.FixtureRequest) -> list[str]:
+    return [option.format_map(Services(request)) for option in described["options"]]
+
+
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", workers("broken"))
 def test_broken_worker_is_caught(name: str, lk, keep, request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> None:
@@ -131,7 +135,7 @@ def test_broken_worker_is_caught(name: str, lk, keep, request: pytest.FixtureReq
     loading = whole or suites in LOADING
     if suites in LONG and not whole:
         suites = caught
-    options = [option.format_map(Services(request)) for option in described["options"]]
+    options = options_of(described, request)
     for _ in range(CHANCES):
         run = lk("--lk-image", tag, "--lk-suite", ",".join([suites, caught, *caught_too]), *options, alone=loading, seconds=600)
         if caught not in run.checks("skip"):
@@ -148,14 +152,14 @@ def test_broken_worker_is_caught(name: str, lk, keep, request: pytest.FixtureReq
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", workers("good"))
-def test_good_worker_is_left_alone(name: str, lk, keep, pytestconfig: pytest.Config) -> None:
+def test_good_worker_is_left_alone(name: str, lk, keep, request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> None:
     if describe("good", name).get("slow") and not pytestconfig.getoption("whole"):
         pytest.skip("others are more unlike the example: --whole runs it")
     tag, described = image("good", name)
     selection = ["--lk-suite", described.get("suites", "registration,rollout,jobs.own-process,image")]
     if pytestconfig.getoption("whole"):
         selection = ["--lk-profile", "full" if described.get("full") else "core"]
-    run = lk("--lk-image", tag, *selection, *described["options"], alone=True, seconds=900)
+    run = lk("--lk-image", tag, *selection, *options_of(described, request), alone=True, seconds=900)
     keep("good", name, run, expected=[])
     assert run.checks("fail") <= set(described.get("should", [])), run.output
     assert not run.checks("error"), run.output

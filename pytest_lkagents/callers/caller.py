@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_lkagents.callers import library, speech
 from pytest_lkagents.callers.continuity import SAMPLE_SECONDS, STALL_SECONDS, STEADY_PAUSE, Received, Sample, lasted
+from pytest_lkagents.callers.request import ANY_AGENT, CallRequest, token
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.clock import DeadlineMissed, Ledger, poll
 from pytest_lkagents.loop import EventLoop
@@ -25,22 +26,8 @@ CONNECT_SECONDS = 15
 # Shorter pauses are part of speech and not kept.
 PAUSE_SECONDS = 0.3
 LEAVE_SECONDS = 5
-
-
-def token(server: Server, room: str, agent_name: str = "") -> str:
-    """A new caller's token for this room, with explicit dispatch of ``agent_name`` if it is not empty."""
-    from livekit import api
-
-    made = (
-        api.AccessToken(server.api_key, server.api_secret)
-        .with_identity(f"caller-{uuid.uuid4().hex[:8]}")
-        .with_grants(api.VideoGrants(room_join=True, room=room))
-    )
-    if agent_name:
-        # It counts only in the token that creates the room, which this one does.
-        dispatch = api.RoomAgentDispatch(agent_name=agent_name)
-        made = made.with_room_config(api.RoomConfiguration(agents=[dispatch]))
-    return made.to_jwt()
+# Where agents write what they say, and chat.
+TEXT_TOPICS = ("lk.transcription", "lk.chat")
 
 
 @dataclass
@@ -109,6 +96,8 @@ class Call:
     left: dict[str, float] = field(default_factory=dict)
     heard: Heard = field(default_factory=Heard)
     received: Received = field(default_factory=Received)
+    # Whether anything was written to the caller: chat, a transcript, data.
+    written: bool = False
     disconnected: float | None = None
     # When the caller's own connection to the server broke, whether it came back or not.
     interruptions: list[float] = field(default_factory=list)
@@ -188,13 +177,13 @@ class Call:
 
 
 class Caller:
-    """Places calls to one server. ``agent_name`` (may be empty) is dispatched explicitly when given."""
+    """Places calls to one server; ``request`` is what each of them asks for."""
 
     _numbers = itertools.count(1)
 
-    def __init__(self, server: Server, loop: EventLoop, ledger: Ledger, agent_name: str = "") -> None:
+    def __init__(self, server: Server, loop: EventLoop, ledger: Ledger, request: CallRequest = ANY_AGENT) -> None:
         self.server = server
-        self.agent_name = agent_name
+        self.request = request
         self._loop = loop
         self._ledger = ledger
         self._calls: list[Call] = []
@@ -210,12 +199,14 @@ class Caller:
         from livekit import rtc
         from livekit.rtc.participant import PublishTrackError
 
+        from pytest_lkagents.callers.participants import hung_up, is_agent, speaks_for_agent
+
         library.use()
         room = rtc.Room()
         call = Call(name, self._loop, room, self._ledger, time.monotonic())
 
         def entered(participant: rtc.RemoteParticipant) -> None:
-            if participant.kind == rtc.ParticipantKind.PARTICIPANT_KIND_AGENT:
+            if is_agent(participant):
                 call.agents.setdefault(participant.identity, time.monotonic())
                 call.left.pop(participant.identity, None)
 
@@ -225,7 +216,7 @@ class Caller:
 
         def subscribed(track: rtc.Track, _publication: Any, participant: rtc.RemoteParticipant) -> None:
             entered(participant)
-            if track.kind == rtc.TrackKind.KIND_AUDIO and participant.identity in call.agents:
+            if track.kind == rtc.TrackKind.KIND_AUDIO and (is_agent(participant) or speaks_for_agent(participant)):
                 _keep(call, listen(track))
                 _keep(call, measure(track))
 
@@ -238,22 +229,27 @@ class Caller:
                 await stream.aclose()
 
         async def measure(track: rtc.Track) -> None:
-            base = call.received.samples[-1].packets if call.received.samples else 0
             while True:
                 due = time.monotonic() + SAMPLE_SECONDS
                 await asyncio.sleep(SAMPLE_SECONDS)
-                late = time.monotonic() - due
                 # A track that is being taken away has no statistics any more.
                 with contextlib.suppress(Exception):
                     stats = await asyncio.wait_for(track.get_stats(), LEAVE_SECONDS)
                     if (now := time.monotonic()) - due > STALL_SECONDS:
-                        call.received.stalls.append((due, now))
+                        call.received.stalled(due, now)
                     for found in stats:
                         if found.HasField("inbound_rtp"):
-                            call.received.add(_sample(found.inbound_rtp, base, late))
+                            call.received.add(_sample(found.inbound_rtp), track.sid)
 
-        def gone(*_: object) -> None:
-            call.disconnected = time.monotonic()
+        def wrote(*_: object) -> None:
+            call.written = True
+
+        def gone(reason: int) -> None:
+            if hung_up(reason):
+                # Who was in the room has left it, too.
+                call.left.update(dict.fromkeys(call.agents_present, time.monotonic()))
+            else:
+                call.disconnected = time.monotonic()
 
         def interrupted(*_: object) -> None:
             call.interruptions.append(time.monotonic())
@@ -263,8 +259,11 @@ class Caller:
         room.on("participant_disconnected", left)
         room.on("track_subscribed", subscribed)
         room.on("disconnected", gone)
+        room.on("data_received", wrote)
+        for topic in TEXT_TOPICS:
+            room.register_text_stream_handler(topic, wrote)
         try:
-            await asyncio.wait_for(room.connect(self.server.url, token(self.server, name, self.agent_name)), CONNECT_SECONDS)
+            await asyncio.wait_for(room.connect(self.server.url, token(self.server, name, self.request)), CONNECT_SECONDS)
         except (rtc.ConnectError, asyncio.TimeoutError) as error:
             raise StageError(f"a caller cannot join the LiveKit server: {error or 'no answer'}") from error
         for participant in room.remote_participants.values():
@@ -296,14 +295,13 @@ class Caller:
         self._calls.clear()
 
 
-def _sample(rtp: Any, base: int, late: float) -> Sample:
+def _sample(rtp: Any) -> Sample:
     received, inbound = rtp.received, rtp.inbound
     return Sample(
         time.monotonic(),
-        base + received.packets_received,
+        received.packets_received,
         inbound.total_samples_received,
         inbound.concealed_samples,
-        late,
         received.jitter,
     )
 

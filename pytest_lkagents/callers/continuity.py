@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pytest_lkagents.callers.caller import Call
 
 SAMPLE_SECONDS = 0.25
-# A look at the statistics that takes longer says that the media library stands still.
+# A look at the statistics that comes later says that the media library stands still, or that this machine is busy.
 STALL_SECONDS = 0.5
 # Opus sends a packet every 20 ms, and in silence (DTX) every 400 ms; a publisher that is there sends something.
 NO_PACKETS_SECONDS = 1.5
@@ -35,6 +35,10 @@ STEADY_PAUSE = 1.0
 CONTROL = 2
 # One that stays this many times as long as the agent of another call, and these seconds more, does not leave by itself.
 STAY_CONTROL, STAY_SECONDS = 1.5, 3.0
+# So many stays of agents that leave by themselves say how long that is, if they differ by no more than a share of it.
+STAYS, STAY_MARGIN, STAY_SPREAD = 2, 1.0, 0.25
+# A worker that does not drain ends its calls within some seconds of a signal, too.
+LEAST_STAY = 6.0
 # For a voice that paused at first, as this machine was busy.
 PATIENCE_SECONDS = 2.0
 # An agent that talks at all says something within this time.
@@ -45,14 +49,13 @@ AGENT_LEFT = "the agent left the call"
 
 @dataclass(frozen=True)
 class Sample:
-    """One look at the WebRTC statistics: monotonic seconds, sums since the call began; ``late`` is how many seconds
-    this look came too late, because the machine did not let the caller work; ``jitter`` in seconds, as RFC 3550 smooths it."""
+    """One look at the WebRTC statistics: monotonic seconds, sums since the track began; ``jitter`` in seconds, as RFC 3550
+    smooths it."""
 
     at: float
     packets: int
     samples: int
     concealed: int
-    late: float
     jitter: float = 0.0
 
 
@@ -63,17 +66,35 @@ def lasted(begin: float, end: float, stalls: Sequence[tuple[float, float]]) -> f
 
 @dataclass
 class Received:
-    """What arrived of one agent's voice. ``stalls``: when the caller could not look, from and to (monotonic seconds)."""
+    """What arrived of an agent's sound, all its tracks together. ``stalls``: when the caller could not look, from and to
+    (monotonic seconds)."""
 
     samples: list[Sample] = field(default_factory=list)
     last_packet: float | None = None
     stalls: list[tuple[float, float]] = field(default_factory=list)
+    _tracks: dict[str, Sample] = field(default_factory=dict)
 
-    def add(self, sample: Sample) -> None:
-        before = self.samples[-1].packets if self.samples else 0
-        if sample.packets > before:
+    def add(self, sample: Sample, track: str = "") -> None:
+        """One look at one track; its sums count from the track's beginning."""
+        before = self._tracks.get(track)
+        if sample.packets > (before.packets if before is not None else 0):
             self.last_packet = sample.at
-        self.samples.append(sample)
+        self._tracks[track] = sample
+        tracks = self._tracks.values()
+        self.samples.append(
+            replace(
+                sample,
+                packets=sum(last.packets for last in tracks),
+                samples=sum(last.samples for last in tracks),
+                concealed=sum(last.concealed for last in tracks),
+            )
+        )
+
+    def stalled(self, begin: float, end: float) -> None:
+        """The caller could not look at one track; at another it may have been unable to at the same time."""
+        begin = max([begin, *(until for _, until in self.stalls)])
+        if begin < end:
+            self.stalls.append((begin, end))
 
     def since(self, at: float) -> list[Sample]:
         return [sample for sample in self.samples if sample.at >= at]
@@ -95,10 +116,27 @@ class Received:
         return (found[-1].concealed - found[0].concealed) / total if total > 0 else None
 
 
+@dataclass(frozen=True)
+class Stay:
+    """How long agents stay that leave by themselves, in seconds: at least ``least``, give or take ``margin``."""
+
+    least: float
+    margin: float
+
+    def over(self, stayed: float) -> bool:
+        """Whether one that left after so long did so by itself."""
+        return stayed >= self.least - self.margin
+
+
+class AgentsLeave(NotJudgeable):
+    """Agents leave their calls although nothing disturbs them."""
+
+
 @dataclass
 class Habit:
     """How a worker's agents behave. ``silent_after``: seconds of talk after which one fell silent in a call that was watched,
-    or sent no more packets; ``left_after``: seconds after which one left; None: none did so far.
+    or sent no more packets; ``left_after``: seconds after which one left; None: none did so far; ``stays``: seconds after
+    which agents left in calls that nothing disturbed, by room.
 
     One call cannot tell whether that is a fault: an agent that greets and then listens falls silent too, and one that
     announces something leaves. So the first time is only noted. In the next call the agent has to go on undisturbed for
@@ -107,6 +145,7 @@ class Habit:
 
     silent_after: float | None = None
     left_after: float | None = None
+    stays: dict[str, float] = field(default_factory=dict)
 
     @property
     def talk_seconds(self) -> float:
@@ -124,10 +163,14 @@ class Habit:
     def note_leave(self, stayed: float) -> None:
         self.left_after = max(self.left_after or 0.0, stayed)
 
+    def note_own_leaves(self, calls: Sequence[Call]) -> None:
+        """Of calls that nothing disturbed: how long the agents stayed that have left."""
+        self.stays.update({call.room_name: stayed for call in calls if (stayed := _stayed(call)) is not None})
+
 
 def wait_heard(calls: Sequence[Call], habit: Habit, *, steady: bool = True) -> None:
     """Until every agent has been heard, and with ``steady`` for so long that its silence would mean something; no longer than
-    it takes those that talk at all. Its leave means something in any case. Raises NotJudgeable if an agent leaves meanwhile."""
+    it takes those that talk at all. Its leave means something in any case. Raises AgentsLeave if one leaves meanwhile."""
     with contextlib.suppress(DeadlineMissed):
         poll(lambda: all(call.heard.first is not None for call in calls), what="voices", seconds=TALK_SECONDS)
     if steady:
@@ -138,7 +181,28 @@ def wait_heard(calls: Sequence[Call], habit: Habit, *, steady: bool = True) -> N
     with contextlib.suppress(DeadlineMissed):
         poll(lambda: all(call.packet_gap < NO_PACKETS_SECONDS for call in fresh), what="fresh packets", seconds=FRESH_SECONDS)
     if (gone := _first_leave(calls)) is not None:
-        raise NotJudgeable(f"its agents leave their calls by themselves, this one after {gone:.1f} s")
+        habit.note_own_leaves(calls)
+        raise AgentsLeave(f"its agents leave their calls by themselves, this one after {gone:.1f} s")
+
+
+def usual_stay(calls: Sequence[Call], more: Callable[[], Call], habit: Habit) -> Stay:
+    """How long agents stay that leave by themselves: of these calls, and of further ones until there are enough. Raises
+    AgentsLeave if that differs too much, or is too short, for a leave to mean anything."""
+    placed = list(calls)
+    while True:
+        longest = max([LEAST_STAY, *habit.stays.values()])
+        _wait_left(placed, STAY_CONTROL * longest + STAY_SECONDS)
+        habit.note_own_leaves(placed)
+        if any(_stayed(call) is None for call in placed):
+            raise AgentsLeave("some of its agents leave their calls by themselves and some do not")
+        if len(habit.stays) >= STAYS:
+            break
+        placed = [more()]
+    least, most = min(habit.stays.values()), max(habit.stays.values())
+    stay = Stay(least, STAY_MARGIN + most - least)
+    if stay.margin > STAY_SPREAD * least or least < LEAST_STAY:
+        raise AgentsLeave(f"its agents leave their calls by themselves, after {least:.1f} to {most:.1f} s")
+    return stay
 
 
 def _wait_steady(calls: Sequence[Call], habit: Habit) -> None:
@@ -173,10 +237,21 @@ def _wait_stayed(calls: Sequence[Call], habit: Habit) -> None:
         )
 
 
+def _wait_left(calls: Sequence[Call], seconds: float) -> None:
+    with contextlib.suppress(DeadlineMissed):
+        poll(lambda: all(_stayed(call) is not None for call in calls), what="leaves", seconds=seconds)
+
+
 def _first_leave(calls: Sequence[Call]) -> float | None:
     """Seconds after which the agent of one of these calls left it, with nobody in its place; None: all are served."""
-    left = [max(call.left.values()) - min(call.agents.values()) for call in calls if call.agents and not call.agents_present]
-    return min(left, default=None)
+    return min((stayed for call in calls if (stayed := _stayed(call)) is not None), default=None)
+
+
+def _stayed(call: Call) -> float | None:
+    """Seconds for which this call had an agent, if it has none any more."""
+    if not call.agents or call.agents_present:
+        return None
+    return max(call.left.values()) - min(call.agents.values())
 
 
 class Continuity:
@@ -245,11 +320,15 @@ class Continuity:
         elif self.call.received.last_packet is not None:
             self._habit.note_silence(self.call.received.last_packet - self.call.received.samples[0].at)
 
+    @property
+    def stayed(self) -> float:
+        """Seconds for which an agent that left had been there."""
+        call = self.call
+        return max((call.left[gone] - call.agents[gone] for gone in self.agents if gone in call.left), default=0.0)
+
     def note_leave(self) -> None:
         """Keep in mind how long the agents that left had stayed."""
-        for identity in self.agents:
-            if identity in self.call.left:
-                self._habit.note_leave(self.call.left[identity] - self.call.agents[identity])
+        self._habit.note_leave(self.stayed)
 
     @property
     def unproven_silence(self) -> str | None:
@@ -282,9 +361,7 @@ class Continuity:
     @property
     def stalled(self) -> float:
         """Seconds by which this machine held up the caller itself since the beginning, at most."""
-        received = self.call.received
-        stalls = [end - begin for begin, end in received.stalls if end > self.began]
-        return max([*stalls, *(sample.late for sample in received.since(self.began))], default=0.0)
+        return max((end - begin for begin, end in self.call.received.stalls if end > self.began), default=0.0)
 
     def evidence(self) -> dict[str, object]:
         """What was measured since the beginning, for the verdict."""

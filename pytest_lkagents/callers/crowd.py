@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_lkagents.callers.caller import token
+from pytest_lkagents.callers.request import ANY_AGENT, CallRequest, token
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.server.base import Server
@@ -64,8 +64,8 @@ class _State:
 class Crowd:
     """Users of one server. Close it; it also ends with this process."""
 
-    def __init__(self, server: Server, agent_name: str = "") -> None:
-        self._server, self._agent_name = server, agent_name
+    def __init__(self, server: Server, request: CallRequest = ANY_AGENT) -> None:
+        self._server, self._request = server, request
         self._state = _State()
         # A group of its own: Ctrl-C is for pytest, which ends this.
         self._process = subprocess.Popen(
@@ -99,8 +99,8 @@ class Crowd:
         """One more user, in a new room (or ``room``). Raises StageError if the server does not let it in."""
         user = User(room or f"lk-crowd-{len(self._state.users) + 1}-{uuid.uuid4().hex[:6]}")
         self._state.users[user.room] = user
-        request = {"room": user.room, "url": self._server.url, "token": token(self._server, user.room, self._agent_name)}
-        self._ask(join=[request])
+        mine = token(self._server, user.room, self._request)
+        self._ask(join=[{"room": user.room, "url": self._server.url, "token": mine}])
         self._wait(lambda: user.joined is not None or user.why is not None, START_SECONDS, "does not answer")
         if user.why is not None:
             raise StageError(f"a simulated user cannot join the LiveKit server: {user.why}")

@@ -20,6 +20,7 @@ from typing import Any
 from livekit import rtc
 
 from pytest_lkagents.callers import speech
+from pytest_lkagents.callers.participants import hung_up, is_agent
 
 BEAT_SECONDS = 1.0
 CONNECT_SECONDS = 20
@@ -59,16 +60,16 @@ class Crowd:
         room = rtc.Room()
 
         def came(participant: rtc.RemoteParticipant) -> None:
-            if participant.kind == rtc.ParticipantKind.PARTICIPANT_KIND_AGENT:
+            if is_agent(participant):
                 say(room=room_name, event="agent")
 
         def went(participant: rtc.RemoteParticipant) -> None:
-            if participant.kind == rtc.ParticipantKind.PARTICIPANT_KIND_AGENT:
+            if is_agent(participant):
                 say(room=room_name, event="agent-left")
 
-        def lost(*_: object) -> None:
+        def lost(reason: int) -> None:
             if room_name in self._rooms:
-                say(room=room_name, event="lost")
+                say(room=room_name, event="agent-left" if hung_up(reason) else "lost")
 
         room.on("participant_connected", came)
         room.on("participant_disconnected", went)

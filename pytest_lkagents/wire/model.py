@@ -73,7 +73,8 @@ class Answer:
 @dataclass(frozen=True)
 class Registration:
     """One registered worker connection. ``registered`` is when the server's response passed, ``closed`` None while
-    the connection lives; ``sdk_version`` and ``server_version`` as both sides state them."""
+    the connection lives; ``sdk_version`` and ``server_version`` as both sides state them; ``hidden``: it asks that nobody
+    in a room sees its agents."""
 
     worker_id: str
     agent_name: str
@@ -83,6 +84,7 @@ class Registration:
     closed: float | None
     connection: int
     server_version: str
+    hidden: bool = False
 
 
 @dataclass(frozen=True)

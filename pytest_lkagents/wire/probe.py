@@ -15,9 +15,10 @@ from pytest_lkagents.wire.transcript import Transcript
 
 
 async def ask(
-    link: Link, transcript: Transcript, remember: Callable[[str], None], n: int, seconds: float, room: str | None
+    link: Link, transcript: Transcript, remember: Callable[[str], None], n: int, seconds: float, room: str | None, metadata: str
 ) -> list[Answer]:
-    """Ask about ``n`` jobs in one write and wait until each is answered, the connection ends, or ``seconds`` are over.
+    """Ask about ``n`` jobs with this metadata in one write and wait until each is answered, the connection ends, or
+    ``seconds`` are over.
 
     Raises StageError if the questions cannot be written within that time (the line is busy with another message).
     """
@@ -29,7 +30,7 @@ async def ask(
     notes: list[tuple[str, bytes]] = []
     answers: dict[str, asyncio.Future[Entry | None]] = {}
     for _ in range(n):
-        job_id, question = protocol.probe_question(registration, room)
+        job_id, question = protocol.probe_question(registration, room, metadata)
         payload = protocol.encode(question, text=speaks_text)
         frames.append(websocket.build(payload, websocket.TEXT if speaks_text else websocket.BINARY))
         notes.append((job_id, payload))

@@ -40,6 +40,7 @@ KINDS: dict[str, dict[str, str]] = {
         "go_away": "go_away",
     },
 }
+JOB_TYPES = {"publisher": agent.JobType.JT_PUBLISHER, "participant": agent.JobType.JT_PARTICIPANT}
 UNKNOWN, MALFORMED, OVERSIZED = "unknown", "malformed", "oversized"
 
 TOKEN = "[token]"  # noqa: S105
@@ -183,13 +184,19 @@ def clip(value: Any) -> Any:
     return value if len(value) <= LONGEST_TEXT else f"{value[:LONGEST_TEXT]}... ({len(value)} characters)"
 
 
-def probe_question(registration: Mapping[str, Any], room: str | None) -> tuple[str, Message]:
-    """Job id and ServerMessage of a question about a job that does not exist, shaped as the server's own are."""
+def probe_question(registration: Mapping[str, Any], room: str | None, metadata: str = "") -> tuple[str, Message]:
+    """Job id and ServerMessage of a question about a job that does not exist, shaped as the server's own are: a worker
+    that registered for publishers or participants is asked about one of these."""
     unique = secrets.token_hex(6)
+    kind = JOB_TYPES.get(str(registration.get("type")), agent.JobType.JT_ROOM)
+    of_room = kind == agent.JobType.JT_ROOM
+    caller = None if of_room else models.ParticipantInfo(sid=f"PA_probe{unique}", identity=f"caller-probe{unique}")
     job = agent.Job(
         id=f"AJ_probe{unique}",
         dispatch_id=f"AD_probe{unique}",
-        type=agent.JobType.JT_ROOM,
+        type=kind,
+        participant=caller,
+        metadata=metadata,
         room=models.Room(sid=f"RM_probe{unique}", name=room or f"lk-probe-{unique}", creation_time=int(time.time())),
         namespace=str(registration.get("namespace", "")),
         agent_name=str(registration.get("agent_name", "")),

@@ -34,12 +34,14 @@ CLOSE_SECONDS = 2.0
 class Tap:
     """One per worker. Every public method may be called from any thread but the loop's own.
 
-    ``upstream`` is the server's URL (``ws://`` or ``wss://``, host and port only). Close the tap before its loop.
+    ``upstream`` is the server's URL (``ws://`` or ``wss://``, host and port only); ``metadata`` is what the jobs of probes
+    tell, as those of calls do. Close the tap before its loop.
     """
 
-    def __init__(self, loop: EventLoop, host: str, upstream: str, name: str = "worker") -> None:
+    def __init__(self, loop: EventLoop, host: str, upstream: str, name: str = "worker", metadata: str = "") -> None:
         self.transcript = Transcript()
         self.name = name
+        self.metadata = metadata
         self.rules: RuleBook[Kept] = RuleBook()
         self.frozen = 0  # how many half_open() contexts are open
         self.upstream = _upstream(upstream)
@@ -246,7 +248,7 @@ class Tap:
         link = self._agent_link(registered=True)
         if n <= 0:
             return []
-        return await probe.ask(link, self.transcript, self._remember, n, min(seconds, LONGEST_PROBE), room)
+        return await probe.ask(link, self.transcript, self._remember, n, min(seconds, LONGEST_PROBE), room, self.metadata)
 
     def _remember(self, job_id: str) -> None:
         self._probes[job_id] = None

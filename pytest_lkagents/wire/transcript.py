@@ -120,6 +120,7 @@ class Transcript:
                 closed=None,
                 connection=connection,
                 server_version=str((data.get("server_info") or {}).get("version", "")),
+                hidden=bool((asked.get("allowed_permissions") or {}).get("hidden")),
             )
         )
 

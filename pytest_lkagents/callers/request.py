@@ -1,0 +1,41 @@
+"""What a caller asks for when it enters a room."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pytest_lkagents.server.base import Server
+
+
+@dataclass(frozen=True)
+class CallRequest:
+    """``agent_name``: whom to dispatch explicitly, empty for whoever joins every room; ``metadata``: what its job is told;
+    ``attributes``: what the caller says of itself."""
+
+    agent_name: str = ""
+    metadata: str = ""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+
+ANY_AGENT = CallRequest()
+
+
+def token(server: Server, room: str, request: CallRequest) -> str:
+    """A new caller's token for this room."""
+    from livekit import api
+
+    made = (
+        api.AccessToken(server.api_key, server.api_secret)
+        .with_identity(f"caller-{uuid.uuid4().hex[:8]}")
+        .with_grants(api.VideoGrants(room_join=True, room=room))
+    )
+    if request.attributes:
+        made = made.with_attributes(dict(request.attributes))
+    if request.agent_name or request.metadata:
+        # It counts only in the token that creates the room, which this one does. With an empty name it stands for the
+        # dispatch that every room gets.
+        dispatch = api.RoomAgentDispatch(agent_name=request.agent_name, metadata=request.metadata)
+        made = made.with_room_config(api.RoomConfiguration(agents=[dispatch]))
+    return made.to_jwt()
