@@ -94,9 +94,9 @@ class Calls:
         Raises AgentsLeave if that differs too much, or is too short, for a leave to mean anything."""
         return usual_stay(calls, more, self._habit)
 
-    def continuity(self, call: Call) -> Continuity:
-        """To be asked for before a disturbance of the call."""
-        return Continuity(call, self._habit)
+    def continuity(self, call: Call, usual: Stay | None = None) -> Continuity:
+        """To be asked for before a disturbance of the call; ``usual``: how long its agent stays if nothing disturbs it."""
+        return Continuity(call, self._habit, usual)
 
     def _worker_of(self, caller: Caller) -> Worker | None:
         return next((worker for worker in self._stage.workers() if worker.server is caller.server), None)

@@ -59,12 +59,10 @@ PROBE_EVERY = 0.5
 
 @dataclass
 class Kept:
-    """A call that the worker had when the signal came. Seconds after the signal; None: it did not happen. ``usual``: how
-    long its agent stays if nothing disturbs it, where agents leave by themselves."""
+    """A call that the worker had when the signal came. Seconds after the signal; None: it did not happen."""
 
     call: Call
     continuity: Continuity
-    usual: Stay | None = None
     hung_up_s: float | None = None
     trouble: str | None = None
     trouble_s: float | None = None
@@ -85,15 +83,13 @@ class Kept:
             return
         if self._since is None:
             self._since = passed
-        if found == AGENT_LEFT and self.usual is not None and self.usual.over(self.continuity.stayed):
+        if found == AGENT_LEFT and self.continuity.left_as_usual:
             self.hang_up(passed)
         elif found == AGENT_LEFT or passed - self._since >= FOR_GOOD_SECONDS:
             self.trouble, self.trouble_s = found, round(self._since, 1)
             self._note(left=found == AGENT_LEFT)
 
     def _note(self, *, left: bool = False) -> None:
-        if left and self.usual is not None:
-            return  # it left too early, as is known of this worker's agents
         if left:
             self.continuity.note_leave()
         else:
@@ -107,7 +103,7 @@ class Kept:
     def hang_up(self, passed: float) -> None:
         self.evidence = self.continuity.evidence()
         # How a call ends that its agent ends by itself is not known.
-        self.longest_gap = self.continuity.gap() if self.usual is None else 0.0
+        self.longest_gap = self.continuity.gap() if self.continuity.usual is None else 0.0
         if self.longest_gap > SILENCE_SECONDS:
             self._note()
         self.hung_up_s = round(passed, 1)
@@ -242,7 +238,7 @@ class Drain:
     @property
     def usual(self) -> Stay | None:
         """How long agents of this worker stay, where they leave by themselves and a call was watched until then."""
-        return next((kept.usual for kept in self.kept), None)
+        return next((kept.continuity.usual for kept in self.kept), None)
 
     @property
     def drained(self) -> bool:
@@ -334,7 +330,7 @@ class Drainage:
         self.with_call = self.one_by_one = False
         self.hold = STAY_CONTROL * usual.least + STAY_SECONDS
         call = known.served(self.caller)
-        return Kept(call, known.continuity(call), usual)
+        return Kept(call, known.continuity(call, usual))
 
     def _stop(self) -> None:
         if not self.with_call:

@@ -163,10 +163,10 @@ def test_sigterm_drains(lk_stage: Stage, lk_evidence: Evidence, drain: Callable[
     more than twice as long, and if it does not do that, its silence does not count. Likewise an agent may leave by itself:
     in the second look it has to stay for half as long again before the signal. Where agents do leave by themselves, the
     signal comes when one has just come, and it has to stay as long as those of at least two calls without a signal, give
-    or take 1 s and by how much these differ. If a call is cut after others had ended,
-    all is repeated with a single call. An agent that sends nothing is judged by its presence alone. Skipped if no call
-    is served, or if agents leave by themselves within 6 s or at very different times; on an overloaded machine silence is
-    an error.
+    or take 1 s and by how much these differ; one that does not is a failure when a second one does not either. If a call
+    is cut after others had ended, all is repeated with a single call. An agent that sends nothing is judged by its
+    presence alone. Skipped if no call is served, or if agents leave by themselves within 6 s or at very different times;
+    on an overloaded machine silence is an error.
     """
     seen = drain()
     judge_kept_calls(seen, lk_evidence)

@@ -8,7 +8,17 @@ import pytest
 
 from pytest_lkagents.busyness import Reading, too_busy
 from pytest_lkagents.callers.caller import Call, Heard
-from pytest_lkagents.callers.continuity import AgentsLeave, Continuity, Habit, Received, Sample, usual_stay, wait_heard
+from pytest_lkagents.callers.continuity import (
+    AGENT_LEFT,
+    AgentsLeave,
+    Continuity,
+    Habit,
+    Received,
+    Sample,
+    Stay,
+    usual_stay,
+    wait_heard,
+)
 from pytest_lkagents.checks import NotJudgeable, StageError
 
 LOUD = 1000.0
@@ -116,6 +126,20 @@ def test_how_long_agents_stay_that_leave_by_themselves() -> None:
     assert stay.over(6.0)
     assert not stay.over(5.7)
     assert usual_stay([], no_more, habit) == stay
+
+
+def test_an_agent_that_leaves_early_is_accused_when_a_second_one_does_so_too() -> None:
+    habit = Habit()
+    for proven in (False, True):
+        call = call_with_agent(talked=2)
+        watch = Continuity(call, habit, Stay(7.0, 1.2))
+        call.left["agent"] = call.agents["agent"] + 2.0
+        assert watch.trouble() == AGENT_LEFT
+        assert not watch.left_as_usual
+        watch.note_leave()
+        assert (watch.unproven_leave is None) is proven
+    call.left["agent"] = call.agents["agent"] + 6.0
+    assert watch.left_as_usual
 
 
 @pytest.mark.parametrize(("first", "second"), [(7.0, 12.0), (3.0, 3.0)])

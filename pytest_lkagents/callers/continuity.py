@@ -136,7 +136,7 @@ class AgentsLeave(NotJudgeable):
 class Habit:
     """How a worker's agents behave. ``silent_after``: seconds of talk after which one fell silent in a call that was watched,
     or sent no more packets; ``left_after``: seconds after which one left; None: none did so far; ``stays``: seconds after
-    which agents left in calls that nothing disturbed, by room.
+    which agents left in calls that nothing disturbed, by room; ``cut_short``: how many left clearly earlier than that.
 
     One call cannot tell whether that is a fault: an agent that greets and then listens falls silent too, and one that
     announces something leaves. So the first time is only noted. In the next call the agent has to go on undisturbed for
@@ -146,6 +146,7 @@ class Habit:
     silent_after: float | None = None
     left_after: float | None = None
     stays: dict[str, float] = field(default_factory=dict)
+    cut_short: int = 0
 
     @property
     def talk_seconds(self) -> float:
@@ -255,14 +256,16 @@ def _stayed(call: Call) -> float | None:
 
 
 class Continuity:
-    """Made before a disturbance; afterwards ``trouble`` says what the user notices of it.
+    """Made before a disturbance; afterwards ``trouble`` says what the user notices of it. ``usual``: how long the agent stays
+    if nothing disturbs it, where agents leave by themselves.
 
     ``steady``: the agent talked on without pauses before, so that silence may mean something, and with ``controlled`` does;
     an agent that listens may be silent for as long as it likes.
     """
 
-    def __init__(self, call: Call, habit: Habit) -> None:
+    def __init__(self, call: Call, habit: Habit, usual: Stay | None = None) -> None:
         self.call = call
+        self.usual = usual
         self.began = time.monotonic()
         self.agents = call.agents_present
         self.talked = call.heard.talking
@@ -326,9 +329,17 @@ class Continuity:
         call = self.call
         return max((call.left[gone] - call.agents[gone] for gone in self.agents if gone in call.left), default=0.0)
 
+    @property
+    def left_as_usual(self) -> bool:
+        """Whether an agent that left did what it does without a disturbance."""
+        return self.usual is not None and self.usual.over(self.stayed)
+
     def note_leave(self) -> None:
         """Keep in mind how long the agents that left had stayed."""
-        self._habit.note_leave(self.stayed)
+        if self.usual is not None:
+            self._habit.cut_short += 1
+        else:
+            self._habit.note_leave(self.stayed)
 
     @property
     def unproven_silence(self) -> str | None:
@@ -340,6 +351,10 @@ class Continuity:
     @property
     def unproven_leave(self) -> str | None:
         """Why it proves nothing yet that an agent left, in words; None where it does."""
+        if self.usual is not None:
+            # Two agents that happen to stay for the same time say little of the third.
+            once = f"its agent left after {self.stayed:.1f} s, others after {self.usual.least:.1f} s, which may be chance"
+            return once if self._habit.cut_short < STAYS else None
         if self.stays:
             return None
         return f"its agent left after {self._habit.left_after or 0.0:.0f} s, which may be its habit"
