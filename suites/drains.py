@@ -287,6 +287,10 @@ class Drainage:
             seen.kept = self._place()
             seen.arguments = [process.args for process in self.worker.snapshot().processes]
             before = Reading.now()
+            if any(kept.continuity.too_late for kept in seen.kept):
+                raise StageError(
+                    "this machine is too busy to judge: the signal would come too late in a call that its agent ends"
+                )
             self._stop()
             self._hold()
             seen.busy = too_busy(before, Reading.now())

@@ -165,7 +165,7 @@ def test_sigterm_drains(lk_stage: Stage, lk_evidence: Evidence, drain: Callable[
     signal comes when one has just come, and it has to stay as long as those of at least two calls without a signal, give
     or take 1 s and by how much these differ; one that does not is a failure when a second one does not either. If a call
     is cut after others had ended, all is repeated with a single call. An agent that sends nothing is judged by its
-    presence alone. Skipped if no call is served, or if agents leave by themselves within 6 s or at very different times;
+    presence alone. Skipped if no call is served, or if agents leave by themselves within 7 s or at very different times;
     on an overloaded machine silence is an error.
     """
     seen = drain()

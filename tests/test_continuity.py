@@ -121,10 +121,10 @@ def no_more() -> Call:
 
 def test_how_long_agents_stay_that_leave_by_themselves() -> None:
     habit = Habit()
-    stay = usual_stay([call_that_was_left("a", 7.0)], lambda: call_that_was_left("b", 7.2), habit)
-    assert (stay.least, stay.margin) == (pytest.approx(7.0), pytest.approx(1.2))
-    assert stay.over(6.0)
-    assert not stay.over(5.7)
+    stay = usual_stay([call_that_was_left("a", 8.0)], lambda: call_that_was_left("b", 8.2), habit)
+    assert (stay.least, stay.margin) == (pytest.approx(8.0), pytest.approx(1.2))
+    assert stay.over(7.0)
+    assert not stay.over(6.7)
     assert usual_stay([], no_more, habit) == stay
 
 
@@ -142,7 +142,7 @@ def test_an_agent_that_leaves_early_is_accused_when_a_second_one_does_so_too() -
     assert watch.left_as_usual
 
 
-@pytest.mark.parametrize(("first", "second"), [(7.0, 12.0), (3.0, 3.0)])
+@pytest.mark.parametrize(("first", "second"), [(8.0, 12.0), (6.0, 6.0)])
 def test_stays_that_differ_or_are_short_tell_nothing(first: float, second: float) -> None:
     with pytest.raises(AgentsLeave, match=f"after {first:.1f} to {second:.1f} s"):
         usual_stay([call_that_was_left("a", first), call_that_was_left("b", second)], no_more, Habit())

@@ -37,8 +37,9 @@ CONTROL = 2
 STAY_CONTROL, STAY_SECONDS = 1.5, 3.0
 # So many stays of agents that leave by themselves say how long that is, if they differ by no more than a share of it.
 STAYS, STAY_MARGIN, STAY_SPREAD = 2, 1.0, 0.25
-# A worker that does not drain ends its calls within some seconds of a signal, too.
-LEAST_STAY = 6.0
+# A worker that does not drain may give its calls 5 s (Node's SDK does): an agent must have longer to go than that.
+GRACE_SECONDS = 5.5
+LEAST_STAY = GRACE_SECONDS + STAY_MARGIN + 0.5
 # For a voice that paused at first, as this machine was busy.
 PATIENCE_SECONDS = 2.0
 # An agent that talks at all says something within this time.
@@ -328,6 +329,14 @@ class Continuity:
         """Seconds for which an agent that left had been there."""
         call = self.call
         return max((call.left[gone] - call.agents[gone] for gone in self.agents if gone in call.left), default=0.0)
+
+    @property
+    def too_late(self) -> bool:
+        """Whether its agent may leave by itself so soon that it cannot be told from one that is cut off."""
+        if self.usual is None:
+            return False
+        stayed = time.monotonic() - min((self.call.agents[identity] for identity in self.agents), default=0.0)
+        return self.usual.least - self.usual.margin - stayed < GRACE_SECONDS
 
     @property
     def left_as_usual(self) -> bool:
