@@ -16,7 +16,7 @@ from pytest_lkagents.busyness import Reading
 from pytest_lkagents.callers.caller import Call
 from pytest_lkagents.callers.continuity import AGENT_LEFT, STEADY_SECONDS
 from pytest_lkagents.checks import NotJudgeable, StageError, Unproven, WorkerFault
-from pytest_lkagents.clock import DeadlineMissed, poll
+from pytest_lkagents.clock import DeadlineMissed, holds, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
 from pytest_lkagents.worker.processes import Process, Snapshot
@@ -28,6 +28,8 @@ WATCH_SECONDS = 5.0
 LOOK_SECONDS = 0.25
 # For a signal to take effect, on a busy machine.
 SIGNAL_SECONDS = 5.0
+# The server tells a caller at once that an agent has left.
+LEAVE_SECONDS = 1.0
 OTHER_ENDED = "the process of its job ended too"
 # A process without memory fails at its next large allocation; one that has all it needs may never make one.
 STARVE_SECONDS = 5.0
@@ -169,10 +171,16 @@ class Scene:
             )
 
     def look_closer(self) -> None:
-        """Whether the other call's job has lost its process: that is certain, however busy the machine is."""
+        """Whether the other call's job has lost its process: that is certain, however busy the machine is, unless its agent
+        left the call before, as the agent of a job does that is over."""
+        kept = self.kept
         with contextlib.suppress(WorkerFault):
-            if self.kept.trouble is None and self.other_pid not in self.worker.snapshot().living():
-                self.kept.trouble, self.kept.trouble_s = OTHER_ENDED, round(self.passed, 1)
+            if kept.trouble is not None or self.other_pid in self.worker.snapshot().living():
+                return
+            if holds(lambda: kept.continuity.agents_are_there, seconds=LEAVE_SECONDS):
+                kept.trouble, kept.trouble_s = OTHER_ENDED, round(self.passed, 1)
+            else:
+                kept.look(self.passed)
 
     def watch(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
         """Look on for ``seconds`` (longer while something is suspected); whether ``until`` came true."""
