@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -24,8 +22,10 @@ from pytest_lkagents.wire.flow import Flow, Host
 from pytest_lkagents.wire.model import Entry
 from pytest_lkagents.wire.rules import HOLD, Rule, RuleBook
 
-# Not into the repository.
-set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "pytest-lkagents-hypothesis")
+from .conftest import ROOT
+
+# Where git does not look, and not where the tests are started from.
+set_hypothesis_home_dir(ROOT / ".pytest_cache/hypothesis")
 settings.register_profile("wire", deadline=None)
 settings.load_profile("wire")
 
