@@ -3,7 +3,7 @@
 
 Runs packaged suites (default: rollout with a replacement) on the image, and prints for each figure its median with the least
 and the most, how the runs ended and which checks were tried again because the machine was busy. ``--neighbour`` burns that many
-cores of the machine meanwhile; ``--keep`` keeps the JSON verdicts of the runs that did not pass.
+cores of the machine meanwhile; ``--keep`` keeps the JSON verdicts and the output of the runs that did not pass.
 """
 
 from __future__ import annotations
@@ -55,16 +55,17 @@ def neighbour(cores: int) -> Iterator[None]:
             process.wait()
 
 
-def run(image: str, old: str | None, suites: str) -> dict[str, Any]:
-    """The JSON verdict of one run."""
+def run(image: str, old: str | None, suites: str) -> tuple[dict[str, Any], str]:
+    """The JSON verdict of one run and what it printed; without a verdict, how it ended stands for that."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "verdict.json"
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--lk-image", image, f"--lk-json={path}"]
         command += ["--lk-suite", suites] if suites else []
         command += ["--lk-from", old] if old else []
-        subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL, check=False)
-        verdict: dict[str, Any] = json.loads(path.read_text())
-        return verdict
+        done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        if not path.exists():
+            return {"verdict": f"exit code {done.returncode}", "duration_s": 0.0, "checks": []}, done.stdout
+        return json.loads(path.read_text()), done.stdout
 
 
 def main() -> None:
@@ -80,7 +81,7 @@ def main() -> None:
     ends: Counter[str] = Counter()
     with neighbour(given.neighbour):
         for number in range(1, given.runs + 1):
-            verdict = run(given.image, given.old, given.suites)
+            verdict, printed = run(given.image, given.old, given.suites)
             found = {check["id"]: check for check in verdict["checks"]}
             for check, path, words, unit, one in FIGURES:
                 value = figure(found.get(check, {}).get("evidence", {}), path)
@@ -90,6 +91,7 @@ def main() -> None:
             if given.keep and verdict["verdict"] != "pass":
                 given.keep.mkdir(parents=True, exist_ok=True)
                 (given.keep / f"run-{number}.json").write_text(json.dumps(verdict, indent=1))
+                (given.keep / f"run-{number}.txt").write_text(printed)
             odd = [f"{name}: {check['summary']}" for name, check in found.items() if check["status"] not in ("pass", "waived")]
             odd += [
                 f"{name}: tried again: {why}"
