@@ -307,23 +307,23 @@ class Drainage:
 
     def _place(self) -> list[Kept]:
         known = self.stage.calls
-        calls: list[Call] = []
-        try:
-            if self.placed is not None or not known.leave_by_themselves:
+        if self.placed is None and known.leave_by_themselves:
+            return [self._place_leaving([])]
+        calls = [known.served(self.caller)]
+        for _ in range(self.calls - 1):
+            try:
                 calls.append(known.served(self.caller))
-                for _ in range(self.calls - 1):
-                    try:
-                        calls.append(known.served(self.caller))
-                    except WorkerFault:
-                        break  # it takes no more than these
-                known.wait_heard(calls, steady=not self.brief)
-                if self.placed is not None:
-                    self.placed()
-                return [Kept(call, known.continuity(call)) for call in calls]
+            except WorkerFault:
+                break  # it takes no more than these
+        try:
+            known.wait_heard(calls, steady=not self.brief)
         except AgentsLeave:
             if self.placed is not None:
                 raise
-        return [self._place_leaving(calls)]
+            return [self._place_leaving(calls)]
+        if self.placed is not None:
+            self.placed()
+        return [Kept(call, known.continuity(call)) for call in calls]
 
     def _place_leaving(self, before: list[Call]) -> Kept:
         """Where agents leave by themselves: a call of which the agent has just come, and is to stay as long as it does in

@@ -62,8 +62,8 @@ def _one_call(stage: Stage, caller: Caller) -> FirstCall:
     with contextlib.suppress(DeadlineMissed):
         poll(lambda: call.heard.first is not None or not call.agents_present, what="sound", seconds=SOUND_SECONDS, every=0.05)
     sound_s = call.heard.first - call.joined if call.heard.first is not None else None
-    left = sound_s is None and not call.written and not call.agents_present
-    return FirstCall(call.agent_after, sound_s, max(call.left.values()) - call.joined - call.agent_after if left else None)
+    wordless = sound_s is None and not call.written
+    return FirstCall(call.agent_after, sound_s, call.stayed if wordless else None)
 
 
 def stop(stage: Stage) -> Stop:

@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Callable
 
-from pytest_lkagents.callers.continuity import SILENCE_SECONDS
+from pytest_lkagents.callers.continuity import SILENCE_SECONDS, STALL_SECONDS
 from pytest_lkagents.calls import ANSWER_SECONDS
 from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, NotJudgeable, StageError, check
 from pytest_lkagents.stage import Stage
@@ -18,8 +18,6 @@ from .replacement import replace
 DRAIN = "handle the stop signal, stop taking jobs, and end only when the last job has ended (the SDK's own handling does)"
 # The guide's "10 minutes or more".
 GRACE_SECONDS = 600
-# The caller was held up itself: what it then missed says nothing about the worker.
-STALL_SECONDS = 0.5
 # An interpreter is up by then, what it imports is not.
 EARLY_SECONDS = 0.5
 

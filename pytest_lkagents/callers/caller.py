@@ -120,6 +120,13 @@ class Call:
         """Seconds from the caller's join to the first agent's. Raises ValueError before one came."""
         return min(self.agents.values()) - self.joined
 
+    @property
+    def stayed(self) -> float | None:
+        """Seconds for which it had an agent, if it has none any more."""
+        if not self.agents or self.agents_present:
+            return None
+        return max(self.left.values()) - min(self.agents.values())
+
     def wait_for_agent(self, seconds: float) -> float | None:
         """Seconds from the caller's join to the agent's, or None if none comes within ``seconds``."""
         with self._ledger.waiting(self.room_name), contextlib.suppress(DeadlineMissed):
@@ -199,7 +206,7 @@ class Caller:
         from livekit import rtc
         from livekit.rtc.participant import PublishTrackError
 
-        from pytest_lkagents.callers.participants import hung_up, is_agent, speaks_for_agent
+        from pytest_lkagents.callers.participants import hung_up, is_agent, of_agent
 
         library.use()
         room = rtc.Room()
@@ -216,7 +223,7 @@ class Caller:
 
         def subscribed(track: rtc.Track, _publication: Any, participant: rtc.RemoteParticipant) -> None:
             entered(participant)
-            if track.kind == rtc.TrackKind.KIND_AUDIO and (is_agent(participant) or speaks_for_agent(participant)):
+            if track.kind == rtc.TrackKind.KIND_AUDIO and of_agent(participant):
                 _keep(call, listen(track))
                 _keep(call, measure(track))
 

@@ -167,7 +167,7 @@ class Habit:
 
     def note_own_leaves(self, calls: Sequence[Call]) -> None:
         """Of calls that nothing disturbed: how long the agents stayed that have left."""
-        self.stays.update({call.room_name: stayed for call in calls if (stayed := _stayed(call)) is not None})
+        self.stays.update({call.room_name: stayed for call in calls if (stayed := call.stayed) is not None})
 
 
 def wait_heard(calls: Sequence[Call], habit: Habit, *, steady: bool = True) -> None:
@@ -195,7 +195,7 @@ def usual_stay(calls: Sequence[Call], more: Callable[[], Call], habit: Habit) ->
         longest = max([LEAST_STAY, *habit.stays.values()])
         _wait_left(placed, STAY_CONTROL * longest + STAY_SECONDS)
         habit.note_own_leaves(placed)
-        if any(_stayed(call) is None for call in placed):
+        if any(call.stayed is None for call in placed):
             raise AgentsLeave("some of its agents leave their calls by themselves and some do not")
         if len(habit.stays) >= STAYS:
             break
@@ -241,19 +241,12 @@ def _wait_stayed(calls: Sequence[Call], habit: Habit) -> None:
 
 def _wait_left(calls: Sequence[Call], seconds: float) -> None:
     with contextlib.suppress(DeadlineMissed):
-        poll(lambda: all(_stayed(call) is not None for call in calls), what="leaves", seconds=seconds)
+        poll(lambda: all(call.stayed is not None for call in calls), what="leaves", seconds=seconds)
 
 
 def _first_leave(calls: Sequence[Call]) -> float | None:
     """Seconds after which the agent of one of these calls left it, with nobody in its place; None: all are served."""
-    return min((stayed for call in calls if (stayed := _stayed(call)) is not None), default=None)
-
-
-def _stayed(call: Call) -> float | None:
-    """Seconds for which this call had an agent, if it has none any more."""
-    if not call.agents or call.agents_present:
-        return None
-    return max(call.left.values()) - min(call.agents.values())
+    return min((stayed for call in calls if (stayed := call.stayed) is not None), default=None)
 
 
 class Continuity:

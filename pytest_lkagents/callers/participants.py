@@ -10,20 +10,16 @@ ON_BEHALF = "lk.publish_on_behalf"
 HANGS_UP = (rtc.DisconnectReason.ROOM_DELETED, rtc.DisconnectReason.PARTICIPANT_REMOVED)
 
 
+def of_agent(participant: rtc.RemoteParticipant) -> bool:
+    """Whether what this one publishes comes from an agent: its own participant, or one that speaks for it."""
+    return participant.kind == rtc.ParticipantKind.PARTICIPANT_KIND_AGENT
+
+
 def is_agent(participant: rtc.RemoteParticipant) -> bool:
-    """Whether this is a job's own participant."""
-    return _of_kind_agent(participant) and ON_BEHALF not in participant.attributes
-
-
-def speaks_for_agent(participant: rtc.RemoteParticipant) -> bool:
-    """Whether this one publishes what an agent says, as an avatar does; it is no second agent."""
-    return _of_kind_agent(participant) and ON_BEHALF in participant.attributes
+    """Whether this is a job's own participant; an avatar is no second agent."""
+    return of_agent(participant) and ON_BEHALF not in participant.attributes
 
 
 def hung_up(reason: int) -> bool:
     """Whether a caller that is out of its room was put out by its agent."""
     return reason in HANGS_UP
-
-
-def _of_kind_agent(participant: rtc.RemoteParticipant) -> bool:
-    return participant.kind == rtc.ParticipantKind.PARTICIPANT_KIND_AGENT
