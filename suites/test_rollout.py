@@ -6,7 +6,8 @@ import signal
 import time
 from collections.abc import Callable
 
-from pytest_lkagents.callers.continuity import SILENCE_SECONDS, STALL_SECONDS
+from pytest_lkagents.callers.continuity import SILENCE_SECONDS
+from pytest_lkagents.callers.reception import STALL_SECONDS
 from pytest_lkagents.calls import ANSWER_SECONDS
 from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, NotJudgeable, StageError, check
 from pytest_lkagents.stage import Stage

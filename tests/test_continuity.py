@@ -7,18 +7,17 @@ import time
 import pytest
 
 from pytest_lkagents.busyness import Reading, too_busy
-from pytest_lkagents.callers.caller import Call, Heard
+from pytest_lkagents.callers.caller import Call
 from pytest_lkagents.callers.continuity import (
     AGENT_LEFT,
     AgentsLeave,
     Continuity,
     Habit,
-    Received,
-    Sample,
     Stay,
     usual_stay,
     wait_heard,
 )
+from pytest_lkagents.callers.reception import Heard, Received, Sample, Stalls
 from pytest_lkagents.checks import NotJudgeable, StageError
 
 LOUD = 1000.0
@@ -155,11 +154,11 @@ def test_what_the_caller_could_not_hear_is_no_silence() -> None:
     watch.began = now - 9
     call.heard.pauses.append((now - 8, now - 4))
     assert watch.gap() == pytest.approx(4.0, abs=0.2)
-    call.received.stalls.append((now - 8, now - 4.5))
+    call.received.stalls.over.append((now - 8, now - 4.5))
     assert watch.gap() < 1
     assert watch.stalled == pytest.approx(3.5)
     assert call.heard.talking == pytest.approx(10.0, abs=0.2)
-    call.received.stalls.clear()
+    call.received.stalls.over.clear()
     assert call.heard.talking == pytest.approx(4.0, abs=0.2)
 
 
@@ -167,7 +166,7 @@ def test_the_longest_silence_and_the_concealed_share_since_a_moment() -> None:
     heard = Heard()
     for at in (0.0, 0.1, 5.1, 5.2):
         heard.add(LOUD, at + 100)
-    assert heard.longest_gap == pytest.approx(5.0)
+    assert heard.longest_since(100.0) > 5.0
     assert heard.longest_since(103.0) >= 2.1
     received = Received()
     for at, samples, concealed in ((1, 100, 0), (2, 200, 50), (3, 300, 50)):
@@ -187,10 +186,22 @@ def test_packets_of_one_track_do_not_hide_that_both_stopped() -> None:
 
 
 def test_a_stall_counts_once_although_both_tracks_saw_it() -> None:
-    received = Received()
-    for begin, end in ((1.0, 4.0), (1.1, 4.1), (1.2, 4.0), (9.0, 9.6)):
-        received.stalled(begin, end)
-    assert received.stalls == [(1.0, 4.0), (4.0, 4.1), (9.0, 9.6)]
+    stalls = Stalls()
+    for due, now in ((1.0, 4.0), (1.1, 4.1), (1.2, 4.0), (9.0, 9.6), (9.7, 9.8)):
+        stalls.due["track"] = due
+        stalls.looked("track", now)
+    assert stalls.over == [(1.0, 4.0), (9.0, 9.6)]
+    assert stalls.lasted(0.0, 10.0) == pytest.approx(6.4)
+
+
+def test_a_stall_counts_while_it_lasts() -> None:
+    call = call_with_agent(talked=10, packets_until=6, heard_until=6)
+    assert call.silence == pytest.approx(6.0, abs=0.3)
+    assert call.packet_gap == pytest.approx(6.0, abs=0.3)
+    call.received.stalls.due["track"] = time.monotonic() - 5
+    assert call.silence == pytest.approx(1.0, abs=0.3)
+    assert call.packet_gap == pytest.approx(1.0, abs=0.3)
+    assert call.longest_silence < 1.3
 
 
 def test_a_machine_is_too_busy_when_others_use_it_up(monkeypatch: pytest.MonkeyPatch) -> None:

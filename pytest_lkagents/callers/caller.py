@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pytest_lkagents.callers import library, speech
-from pytest_lkagents.callers.continuity import SAMPLE_SECONDS, STALL_SECONDS, STEADY_PAUSE, Received, Sample, lasted
+from pytest_lkagents.callers.reception import SAMPLE_SECONDS, Heard, Received, Sample
 from pytest_lkagents.callers.request import ANY_AGENT, CallRequest, token
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.clock import DeadlineMissed, Ledger, poll
@@ -23,64 +23,9 @@ if TYPE_CHECKING:
     from livekit import rtc
 
 CONNECT_SECONDS = 15
-# Shorter pauses are part of speech and not kept.
-PAUSE_SECONDS = 0.3
 LEAVE_SECONDS = 5
 # Where agents write what they say, and chat.
 TEXT_TOPICS = ("lk.transcription", "lk.chat")
-
-
-@dataclass
-class Heard:
-    """Audio energy that reached the caller. Times are monotonic seconds.
-
-    Silence after an agent vanished looks like audio (the SDK conceals it with frames), so only loud frames count.
-    """
-
-    first: float | None = None
-    last: float | None = None
-    longest_gap: float = 0.0
-    frames: int = 0
-    loudest: float = 0.0
-    pauses: list[tuple[float, float]] = field(default_factory=list)
-    # When the caller itself could not listen: its media library stood still, as it does for seconds while it enters a room.
-    stalls: list[tuple[float, float]] = field(default_factory=list)
-
-    def add(self, loudness: float, now: float) -> None:
-        self.frames += 1
-        self.loudest = max(self.loudest, loudness)
-        if loudness < speech.AUDIBLE:
-            return
-        if self.first is None:
-            self.first = now
-        if self.last is not None:
-            self.longest_gap = max(self.longest_gap, now - self.last)
-            if now - self.last > PAUSE_SECONDS:
-                self.pauses.append((self.last, now))
-        self.last = now
-
-    @property
-    def talking(self) -> float:
-        """Seconds for which it has talked until now without a pause that counts; 0.0 while it pauses."""
-        now = time.monotonic()
-        if self.first is None or self.last is None or lasted(self.last, now, self.stalls) >= STEADY_PAUSE:
-            return 0.0
-        counting = (end for begin, end in self.pauses if lasted(begin, end, self.stalls) >= STEADY_PAUSE)
-        return now - max([self.first, *counting])
-
-    def first_pause(self, seconds: float, since: float = 0.0) -> float | None:
-        """When the first pause of at least so many seconds began that is not over before ``since`` (both monotonic); None:
-        it made none, or was never heard."""
-        if self.last is None:
-            return None
-        pauses = [*self.pauses, (self.last, time.monotonic())]
-        return next((begin for begin, end in pauses if lasted(max(begin, since), end, self.stalls) >= seconds), None)
-
-    def longest_since(self, since: float) -> float:
-        """The longest silence since then, the current one included, in seconds, without what the caller could not hear."""
-        last = since if self.last is None else max(self.last, since)
-        pauses = [*((max(begin, since), end) for begin, end in self.pauses if end > since), (last, time.monotonic())]
-        return max(lasted(begin, end, self.stalls) for begin, end in pauses)
 
 
 @dataclass
@@ -141,19 +86,20 @@ class Call:
 
     @property
     def silence(self) -> float:
-        """Seconds since the agent was last heard; infinite before the first sound."""
-        return time.monotonic() - self.heard.last if self.heard.last is not None else float("inf")
+        """Seconds since the agent was last heard, without what the caller could not hear; infinite before the first sound."""
+        return self.heard.silence
 
     @property
     def packet_gap(self) -> float:
-        """Seconds since the last packet of an agent's voice was seen; infinite before the first."""
-        last = self.received.last_packet
-        return time.monotonic() - last if last is not None else float("inf")
+        """Seconds since the last packet of an agent's voice was seen, without what the caller could not see; infinite before
+        the first."""
+        return self.received.gap
 
     @property
     def longest_silence(self) -> float:
-        """The longest pause in what the agent says, the current one included, in seconds."""
-        return max(self.heard.longest_gap, self.silence) if self.heard.last is not None else float("inf")
+        """The longest pause in what the agent says, the current one included, in seconds, without what the caller could not
+        hear."""
+        return self.heard.longest_since(self.heard.first) if self.heard.first is not None else float("inf")
 
     def leave(self) -> None:
         """Hang up; twice is no error."""
@@ -225,7 +171,7 @@ class Caller:
             entered(participant)
             if track.kind == rtc.TrackKind.KIND_AUDIO and of_agent(participant):
                 _keep(call, listen(track))
-                _keep(call, measure(track))
+                measuring[track.sid] = _keep(call, measure(track))
 
         async def listen(track: rtc.Track) -> None:
             stream = rtc.AudioStream(track, sample_rate=16000, num_channels=1, frame_size_ms=100)
@@ -235,18 +181,28 @@ class Caller:
             finally:
                 await stream.aclose()
 
+        measuring: dict[str, asyncio.Task[None]] = {}
+
         async def measure(track: rtc.Track) -> None:
-            while True:
-                due = time.monotonic() + SAMPLE_SECONDS
-                await asyncio.sleep(SAMPLE_SECONDS)
-                # A track that is being taken away has no statistics any more.
-                with contextlib.suppress(Exception):
-                    stats = await asyncio.wait_for(track.get_stats(), LEAVE_SECONDS)
-                    if (now := time.monotonic()) - due > STALL_SECONDS:
-                        call.received.stalled(due, now)
+            stalls = call.received.stalls
+            try:
+                while True:
+                    stalls.due[track.sid] = time.monotonic() + SAMPLE_SECONDS
+                    await asyncio.sleep(SAMPLE_SECONDS)
+                    stats: list[Any] = []
+                    # In a room that is lost the answer may never come.
+                    with contextlib.suppress(Exception):
+                        stats = await asyncio.wait_for(track.get_stats(), LEAVE_SECONDS)
+                    stalls.looked(track.sid, time.monotonic())
                     for found in stats:
                         if found.HasField("inbound_rtp"):
                             call.received.add(_sample(found.inbound_rtp), track.sid)
+            finally:
+                stalls.due.pop(track.sid, None)
+
+        def unsubscribed(track: rtc.Track, *_: object) -> None:
+            if track.sid in measuring:
+                measuring.pop(track.sid).cancel()
 
         def wrote(*_: object) -> None:
             call.written = True
@@ -265,6 +221,7 @@ class Caller:
         room.on("participant_connected", entered)
         room.on("participant_disconnected", left)
         room.on("track_subscribed", subscribed)
+        room.on("track_unsubscribed", unsubscribed)
         room.on("disconnected", gone)
         room.on("data_received", wrote)
         for topic in TEXT_TOPICS:

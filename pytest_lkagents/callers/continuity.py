@@ -9,19 +9,16 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pytest_lkagents.callers.reception import STEADY_PAUSE
 from pytest_lkagents.checks import NotJudgeable, StageError
 from pytest_lkagents.clock import DeadlineMissed, poll
 
 if TYPE_CHECKING:
     from pytest_lkagents.callers.caller import Call
 
-SAMPLE_SECONDS = 0.25
-# A look at the statistics that comes later says that the media library stands still, or that this machine is busy.
-STALL_SECONDS = 0.5
 # Opus sends a packet every 20 ms, and in silence (DTX) every 400 ms; a publisher that is there sends something.
 NO_PACKETS_SECONDS = 1.5
 # Speech pauses and a busy machine stay below this.
@@ -30,7 +27,6 @@ SILENCE_SECONDS = 2.5
 FOR_GOOD_SECONDS = 8.0
 # An agent that was heard at least this long without such a pause may be one that talks on and on.
 STEADY_SECONDS = 3.0
-STEADY_PAUSE = 1.0
 # It certainly is one if it talks this many times as long as it took to the silence of another call.
 CONTROL = 2
 # One that stays this many times as long as the agent of another call, and these seconds more, does not leave by itself.
@@ -46,75 +42,6 @@ PATIENCE_SECONDS = 2.0
 TALK_SECONDS = 5.0
 FRESH_SECONDS = 3.0
 AGENT_LEFT = "the agent left the call"
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One look at the WebRTC statistics: monotonic seconds, sums since the track began; ``jitter`` in seconds, as RFC 3550
-    smooths it."""
-
-    at: float
-    packets: int
-    samples: int
-    concealed: int
-    jitter: float = 0.0
-
-
-def lasted(begin: float, end: float, stalls: Sequence[tuple[float, float]]) -> float:
-    """Seconds from ``begin`` to ``end`` in which the caller did not stand still."""
-    return end - begin - sum(max(min(end, until) - max(begin, since), 0.0) for since, until in stalls)
-
-
-@dataclass
-class Received:
-    """What arrived of an agent's sound, all its tracks together. ``stalls``: when the caller could not look, from and to
-    (monotonic seconds)."""
-
-    samples: list[Sample] = field(default_factory=list)
-    last_packet: float | None = None
-    stalls: list[tuple[float, float]] = field(default_factory=list)
-    _tracks: dict[str, Sample] = field(default_factory=dict)
-
-    def add(self, sample: Sample, track: str = "") -> None:
-        """One look at one track; its sums count from the track's beginning."""
-        before = self._tracks.get(track)
-        if sample.packets > (before.packets if before is not None else 0):
-            self.last_packet = sample.at
-        self._tracks[track] = sample
-        tracks = self._tracks.values()
-        self.samples.append(
-            replace(
-                sample,
-                packets=sum(last.packets for last in tracks),
-                samples=sum(last.samples for last in tracks),
-                concealed=sum(last.concealed for last in tracks),
-            )
-        )
-
-    def stalled(self, begin: float, end: float) -> None:
-        """The caller could not look at one track; at another it may have been unable to at the same time."""
-        begin = max([begin, *(until for _, until in self.stalls)])
-        if begin < end:
-            self.stalls.append((begin, end))
-
-    def since(self, at: float) -> list[Sample]:
-        return [sample for sample in self.samples if sample.at >= at]
-
-    def longest_gap(self, since: float) -> float:
-        """The longest time without a packet since then, the current one included, in seconds, as far as the caller looked."""
-        came = [now.at for before, now in pairwise(self.samples) if now.packets > before.packets and now.at > since]
-        return max(lasted(begin, end, self.stalls) for begin, end in pairwise([since, *came, time.monotonic()]))
-
-    def jitter(self, since: float = 0.0) -> float | None:
-        """The mean since then in seconds; None when nothing was received."""
-        found = [sample.jitter for sample in self.since(since) if sample.packets]
-        return sum(found) / len(found) if found else None
-
-    def concealed_share(self, since: float = 0.0) -> float | None:
-        """Share of the sound since then that the media library had to invent, 0 to 1; None when nothing was received."""
-        found = self.since(since)
-        total = found[-1].samples - found[0].samples if len(found) > 1 else 0
-        return (found[-1].concealed - found[0].concealed) / total if total > 0 else None
 
 
 @dataclass(frozen=True)
@@ -378,7 +305,9 @@ class Continuity:
     @property
     def stalled(self) -> float:
         """Seconds by which this machine held up the caller itself since the beginning, at most."""
-        return max((end - begin for begin, end in self.call.received.stalls if end > self.began), default=0.0)
+        return max(
+            (end - begin for begin, end in self.call.received.stalls.until(time.monotonic()) if end > self.began), default=0.0
+        )
 
     def evidence(self) -> dict[str, object]:
         """What was measured since the beginning, for the verdict."""
