@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -76,6 +77,32 @@ def test_a_silence_proves_nothing_until_another_call_showed_that_the_agent_talks
     talks_on = Continuity(call_with_agent(talked=16), habit)
     assert talks_on.steady
     assert talks_on.unproven_silence is None
+
+
+def test_a_silence_that_is_a_fault_is_no_habit() -> None:
+    habit = Habit(silent_after=4.0)
+    fault = call_with_agent(talked=12)
+    watch = Continuity(fault, habit)
+    watch.began, fault.heard.last = time.monotonic() - 4, time.monotonic() - 3
+    assert watch.unproven_silence is None
+    watch.note_silence()
+    assert habit.silent_after == 4.0
+
+
+def test_a_voice_is_awaited_for_as_long_as_is_known_at_the_end() -> None:
+    habit = Habit(silent_after=1.0)
+    call = call_with_agent(talked=4)
+    call.received.last_packet = None
+    began = time.monotonic()
+    # Meanwhile the agent of another call is seen to fall silent after 2 s.
+    learned = threading.Timer(0.5, habit.note_silence, [2.0])
+    talking = threading.Thread(target=lambda: [call.heard.add(LOUD, time.monotonic()) or time.sleep(0.05) for _ in range(90)])
+    learned.start()
+    talking.start()
+    wait_heard([call], habit)
+    assert time.monotonic() - began > 2
+    assert Continuity(call, habit).steady
+    talking.join()
 
 
 def test_a_leave_proves_nothing_until_another_agent_stayed_for_longer() -> None:

@@ -38,6 +38,7 @@ GRACE_SECONDS = 5.5
 LEAST_STAY = GRACE_SECONDS + STAY_MARGIN + 0.5
 # For a voice that paused at first, as this machine was busy.
 PATIENCE_SECONDS = 2.0
+WAIT_SECONDS = 0.1
 # An agent that talks at all says something within this time.
 TALK_SECONDS = 5.0
 FRESH_SECONDS = 3.0
@@ -137,18 +138,20 @@ def usual_stay(calls: Sequence[Call], more: Callable[[], Call], habit: Habit) ->
 def _wait_steady(calls: Sequence[Call], habit: Habit) -> None:
     """Until all voices, and the packets of those that are not heard, have come for long enough without a pause, or have
     paused: that is a habit, as nothing disturbs them yet."""
-    needed = habit.talk_seconds
     heard = [call.heard for call in calls if call.heard.first is not None]
     unheard = [call.received.samples[0].at for call in calls if call.heard.first is None and call.received.samples]
-    packets = max(unheard, default=0.0) + needed if habit.silent_after is not None else 0.0
-    last = max([packets, *((voice.first or 0.0) + needed for voice in heard)])
+
+    def packets() -> float:
+        return max(unheard, default=0.0) + habit.talk_seconds if habit.silent_after is not None else 0.0
 
     def told() -> bool:
-        voices = all(voice.talking >= needed or voice.first_pause(SILENCE_SECONDS) is not None for voice in heard)
-        return voices and time.monotonic() >= packets
+        voices = all(voice.talking >= habit.talk_seconds or voice.first_pause(SILENCE_SECONDS) is not None for voice in heard)
+        return voices and time.monotonic() >= packets()
 
-    with contextlib.suppress(DeadlineMissed):
-        poll(told, what="steady voices", seconds=max(last + PATIENCE_SECONDS - time.monotonic(), 0.0))
+    def last() -> float:
+        return max([packets(), *((voice.first or 0.0) + habit.talk_seconds for voice in heard)])
+
+    _wait(told, last)
     for voice in heard:
         paused = voice.first_pause(SILENCE_SECONDS)
         if paused is not None and voice.first is not None:
@@ -156,14 +159,19 @@ def _wait_steady(calls: Sequence[Call], habit: Habit) -> None:
 
 
 def _wait_stayed(calls: Sequence[Call], habit: Habit) -> None:
-    needed = habit.stay_seconds
-    last = max((at for call in calls for at in call.agents.values()), default=0.0) + needed
-    with contextlib.suppress(DeadlineMissed):
-        poll(
-            lambda: time.monotonic() >= last or _first_leave(calls) is not None,
-            what="stay",
-            seconds=max(last + PATIENCE_SECONDS - time.monotonic(), 0.0),
-        )
+    came = max((at for call in calls for at in call.agents.values()), default=0.0)
+
+    def last() -> float:
+        return came + habit.stay_seconds
+
+    _wait(lambda: time.monotonic() >= last() or _first_leave(calls) is not None, last)
+
+
+def _wait(done: Callable[[], bool], last: Callable[[], float]) -> None:
+    """Until it is ``done``, or some seconds after it was to be (monotonic seconds), which other calls may put off meanwhile:
+    their agents show how long this one has to go on."""
+    while not done() and time.monotonic() < last() + PATIENCE_SECONDS:
+        time.sleep(WAIT_SECONDS)
 
 
 def _wait_left(calls: Sequence[Call], seconds: float) -> None:
@@ -237,7 +245,10 @@ class Continuity:
         return self.sending and self.call.packet_gap > NO_PACKETS_SECONDS
 
     def note_silence(self) -> None:
-        """Keep in mind how long the agent had talked, or sent packets, when it fell silent after the beginning."""
+        """Keep in mind how long the agent had talked, or sent packets, when it fell silent after the beginning, unless it had
+        gone on for so long that this is a fault and no habit."""
+        if self.controlled:
+            return
         silent = self.call.heard.first_pause(SILENCE_SECONDS, self.began) if self.steady else None
         if silent is not None:
             self._habit.note_silence(self.talked + silent - self.began)
@@ -264,10 +275,10 @@ class Continuity:
         return self.usual is not None and self.usual.over(self.stayed)
 
     def note_leave(self) -> None:
-        """Keep in mind how long the agents that left had stayed."""
+        """Keep in mind how long the agents that left had stayed, unless that was so long that it is a fault and no habit."""
         if self.usual is not None:
             self._habit.cut_short += 1
-        else:
+        elif not self.stays:
             self._habit.note_leave(self.stayed)
 
     @property
