@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
@@ -16,6 +17,9 @@ from pytest_lkagents.server import choose
 from pytest_lkagents.server.binary import find_binary, version_of
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.worker.base import DEFAULT_HEALTH_PORT
+
+if TYPE_CHECKING:
+    from docker import DockerClient
 
 Finding = tuple[bool | None, str]
 
@@ -37,6 +41,16 @@ def _command_findings(settings: Settings) -> Iterator[Finding]:
         )
     else:
         yield True, f"port {port}: free for the worker's health endpoint"
+
+
+def _image_finding(client: DockerClient, name: str) -> Finding:
+    from docker.errors import APIError, ImageNotFound
+
+    try:
+        foreign = engine.made_for_others(client, client.images.get(name))
+    except (ImageNotFound, APIError):
+        return None, f"image {name}: not here, it is pulled at the first run"
+    return (True, f"image {name}: is here") if foreign is None else (False, f"image {name}: {foreign}")
 
 
 def findings(settings: Settings) -> Iterator[Finding]:
@@ -66,6 +80,8 @@ def findings(settings: Settings) -> Iterator[Finding]:
         client = None
     if client is not None:
         yield True, f"engine: {engine.describe(client)}"
+        for name in filter(None, (settings.image, settings.from_image)):
+            yield _image_finding(client, name)
         try:
             client.images.get(settings.probe_image)
             yield True, f"side container: image {settings.probe_image} is here"

@@ -39,6 +39,10 @@ def cache_dir() -> Path:
     return Path(base) / "pytest-lkagents"
 
 
+# What the processors of an architecture run beside it without an emulation, in the engine's terms.
+ALSO_RUNS = {"amd64": ("386",), "arm64": ("arm",)}
+
+
 def connect() -> DockerClient:
     """A client for the engine that DOCKER_HOST names, or the default one. Raises StageError with the remedy."""
     import docker
@@ -56,18 +60,36 @@ def connect() -> DockerClient:
 
 
 def find_image(client: DockerClient, name: str) -> Image:
-    """The image, pulled if it is not here. Raises StageError with the remedy."""
+    """The image, pulled if it is not here. Raises StageError with the remedy, also if it is made for other machines."""
     from docker.errors import APIError, ImageNotFound
 
     try:
-        return client.images.get(name)
+        image = client.images.get(name)
     except (ImageNotFound, APIError):
-        pass
-    try:
-        return client.images.pull(name) if ":" in name or "@" in name else client.images.pull(name, tag="latest")
-    except (APIError, ImageNotFound) as error:
-        reason = " ".join(str(getattr(error, "explanation", None) or error).split())[:160]
-        raise StageError(f"image {name!r} is neither here nor can it be pulled: build it or log in ({reason})") from error
+        try:
+            image = client.images.pull(name) if ":" in name or "@" in name else client.images.pull(name, tag="latest")
+        except (APIError, ImageNotFound) as error:
+            reason = " ".join(str(getattr(error, "explanation", None) or error).split())[:160]
+            raise StageError(f"image {name!r} is neither here nor can it be pulled: build it or log in ({reason})") from error
+    if (foreign := made_for_others(client, image)) is not None:
+        raise StageError(f"image {name!r} {foreign}")
+    return image
+
+
+def made_for_others(client: DockerClient, image: Image) -> str | None:
+    """What to do about an image that this engine could run under an emulation at best, which is slow, so that nothing it
+    does would mean anything; None: it is made for this machine, or does not say for which."""
+    engine = client.version()
+    system, machine = engine.get("Os"), engine.get("Arch")
+    wanted_system, wanted = image.attrs.get("Os"), image.attrs.get("Architecture")
+    if not (system and machine and wanted_system and wanted):
+        return None
+    if wanted_system == system and wanted in {machine, *ALSO_RUNS.get(machine, ())}:
+        return None
+    return (
+        f"is made for {wanted_system}/{wanted} and this engine is {system}/{machine}: judge it on such a machine, or build it "
+        f"for this one (docker build --platform {system}/{machine})"
+    )
 
 
 def owner() -> str:

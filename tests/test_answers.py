@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
 import re
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import nullcontext
@@ -80,7 +83,48 @@ def test_image_without_a_command(lk, tmp_path) -> None:
     assert "Traceback" not in run.output
 
 
-def test_doctor(lk) -> None:
+def load_image(tag: str, architecture: str) -> None:
+    """An empty image that says to be made for these machines."""
+
+    def archived(files: dict[str, bytes]) -> bytes:
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as archive:
+            for name, content in files.items():
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
+        return packed.getvalue()
+
+    layer = archived({"agent": b"not for this machine"})
+    described = {
+        "architecture": architecture,
+        "os": "linux",
+        "config": {"Cmd": ["/agent"]},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
+    }
+    manifest = [{"Config": "config.json", "RepoTags": [tag], "Layers": ["layer.tar"]}]
+    files = {"manifest.json": json.dumps(manifest).encode(), "config.json": json.dumps(described).encode(), "layer.tar": layer}
+    subprocess.run(["docker", "load", "-q"], input=archived(files), check=True, capture_output=True, timeout=60)
+
+
+def test_an_image_for_other_machines_is_not_judged(lk) -> None:
+    tag = "pytest-lkagents/fixture-foreign:latest"
+    load_image(tag, "s390x")
+    run = lk("--lk-image", tag)
+    assert run.code == 4, run.output
+    assert f"image '{tag}' is made for linux/s390x and this engine is linux/" in run.output
+    assert run.verdict["verdict"] == "error"
+    assert "Traceback" not in run.output
+    assert (
+        "MISSING image pytest-lkagents/fixture-foreign:latest: is made for linux/s390x"
+        in lk("--lk-doctor", "--lk-image", tag).output
+    )
+
+
+def test_doctor(lk, example: str) -> None:
+    here = lk("--lk-doctor", "--lk-image", example, "--lk-from", "nobody/nothing:at-all").output
+    assert f"image {example}: is here" in here
+    assert "image nobody/nothing:at-all: not here" in here
     run = lk("--lk-doctor")
     assert run.code == 0, run.output
     assert "engine: docker" in run.output
