@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from pytest_lkagents.callers.caller import Call, Caller
 from pytest_lkagents.callers.continuity import Continuity, Habit, Stay, usual_stay, wait_heard
 from pytest_lkagents.callers.request import CallRequest
-from pytest_lkagents.checks import StageError, WorkerFault
+from pytest_lkagents.checks import StageError, WorkerFailed, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.server.base import Server
 from pytest_lkagents.wire.model import Question
@@ -56,28 +56,35 @@ class Calls:
         Several tries, because a worker that is momentarily over its threshold refuses a call rightly, and on a
         self-hosted server nobody asks it again; one, where several were in vain before and none ever was not.
         """
-        if self._serves is False:
+        served_before = self._serves
+        if served_before is False:
             tries = 1
         worker = self._worker_of(caller)
         if worker is not None and any(known.hidden for known in worker.wire.transcript.live()):
             raise StageError("it asks for agents that are hidden from callers (permissions), and callers have to judge them")
         before = worker.reading() if worker else None
+        accepted = 0
         for attempt in range(tries):
             call = caller.join()
             self.wait_settled(call, caller.server)
             if call.agents:
                 self._serves = True
                 return call
+            accepted += any(asked.assigned is not None for asked in self._asked(call, caller.server))
             call.leave()
             if attempt + 1 < tries:
                 time.sleep(REFUSAL_PAUSE)
         self._stage.raise_if_too_busy(worker, before)
         self._serves = bool(self._serves)
-        raise WorkerFault(
-            f"no agent came to any of {tries} calls within {AGENT_SECONDS} s each"
-            if tries > 1
-            else f"no agent came within {AGENT_SECONDS} s, as to the calls before"
-        )
+        ended = worker.ended() if worker is not None and not worker.is_running else None
+        if isinstance(ended, (WorkerFailed, StageError)):
+            raise ended
+        if tries == 1:
+            raise WorkerFault(f"no agent came within {AGENT_SECONDS} s, as to the calls before")
+        nobody = f"no agent came to any of {tries} calls within {AGENT_SECONDS} s each"
+        if worker is not None and served_before and accepted == tries:
+            raise worker.failed(f"{nobody}, which it had accepted, as calls before that were served")
+        raise WorkerFault(nobody)
 
     def wait_heard(self, calls: Sequence[Call], *, steady: bool = True) -> None:
         """Until every agent has been heard, and with ``steady`` for so long that its silence would mean something.
@@ -111,6 +118,9 @@ class Calls:
             for asked in worker.wire.transcript.questions(joined - 1)
             if asked.room == room and not asked.probe
         }
+
+    def _asked(self, call: Call, server: Server) -> Iterable[Question]:
+        return self.questions(call.room_name, call.joined, server).values()
 
     def lost(self, room: str, joined: float, server: Server) -> bool:
         """Whether certainly no agent will come to this room: no worker accepted its job while the server waited."""

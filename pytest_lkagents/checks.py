@@ -18,6 +18,7 @@ __all__ = [
     "MUST",
     "PROFILES",
     "SHOULD",
+    "Blame",
     "Check",
     "Evidence",
     "NotJudgeable",
@@ -25,6 +26,7 @@ __all__ = [
     "TooBusy",
     "TryAgain",
     "Unproven",
+    "WorkerFailed",
     "WorkerFault",
     "check",
 ]
@@ -63,6 +65,25 @@ class WorkerFault(Exception):
     ``registration.registers`` fails on it; every other check is skipped with this reason, so that one defect is
     reported once.
     """
+
+
+@dataclass
+class Blame:
+    """Whether a worker's failure has been reported."""
+
+    taken: bool = False
+
+
+class WorkerFailed(WorkerFault):
+    """The same without an excuse: nothing was done to the worker that may end it, or make it lose calls. The first MUST that
+    meets it fails; after that it is a fault like others. ``blame`` is the worker's."""
+
+    remedy = "see the worker's last lines: it has to run, and to serve the calls that it accepts, until it is told to stop"
+    why = "A worker that ends by itself takes its calls along, and so does one that accepts calls that it does not serve."
+
+    def __init__(self, message: str, blame: Blame) -> None:
+        super().__init__(message)
+        self.blame = blame
 
 
 class Evidence(dict[str, Any]):

@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 import pytest
 
-from pytest_lkagents.checks import Check, Evidence, NotJudgeable, StageError, Waiver, WorkerFault
+from pytest_lkagents.checks import Check, Evidence, NotJudgeable, StageError, Waiver, WorkerFailed, WorkerFault
 from pytest_lkagents.report import terminal, words
 from pytest_lkagents.secrets import Redactor
 from pytest_lkagents.verdict import ERROR, FAIL, MUST, PASS, SKIP, WAIVED, CheckResult
@@ -21,6 +21,7 @@ GATE = "registration.registers"
 def judge(check: Check, error: BaseException | None, evidence: Evidence, seconds: float) -> CheckResult:
     """The result of one check from the exception that ended it (None: it ended well)."""
     status, summary = _status(check, error, evidence)
+    failed = error if isinstance(error, WorkerFailed) and status == FAIL else None
     return CheckResult(
         check.id,
         evidence.severity or check.severity,
@@ -28,9 +29,9 @@ def judge(check: Check, error: BaseException | None, evidence: Evidence, seconds
         summary,
         seconds,
         dict(evidence),
-        check.remedy or None,
+        (failed or check).remedy or None,
         check.doc,
-        check.why or None,
+        (failed or check).why or None,
     )
 
 
@@ -45,6 +46,10 @@ def _status(check: Check, error: BaseException | None, evidence: Evidence) -> tu
     rest = rest.partition("\nassert ")[0] if not rest.startswith("assert ") else ""
     if rest:
         evidence.setdefault("details", rest)
+    binding = (evidence.severity or check.severity) == MUST
+    if isinstance(error, WorkerFailed) and binding and not error.blame.taken:
+        error.blame.taken = True
+        return FAIL, first
     if isinstance(error, WorkerFault):
         return (FAIL, first) if check.id == GATE else (SKIP, f"the worker was not ready for this check: {first}")
     if isinstance(error, (NotJudgeable, pytest.skip.Exception)):

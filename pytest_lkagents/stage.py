@@ -359,9 +359,13 @@ class Stage:
             return CommandWorker(name, self.settings, self.session, server, tap, self.ledger)
         cpus = role.cpus if self.settings.cpus is None else self.settings.cpus
         settings = self.settings
-        if role.old and settings.from_image is not None:
+        old = role.old and settings.from_image is not None
+        if old:
             settings = dataclasses.replace(settings, image=settings.from_image)
-        return ImageWorker(name, settings, self.session, server, tap, self.ledger, cpus, read_only=role.read_only)
+        worker = ImageWorker(name, settings, self.session, server, tap, self.ledger, cpus, read_only=role.read_only)
+        # The image under test does not answer for what the old one does.
+        worker.disturbed |= old
+        return worker
 
     def _running(self) -> list[Worker]:
         return [worker for worker in self.workers() if worker.is_running]

@@ -44,8 +44,7 @@ def observe(stage: Stage) -> Assigned:
     try:
         while len(seen.served) < CALLS and seen.lost < TRIES:
             for worker in workers:
-                if not worker.wire.transcript.live():
-                    raise NotJudgeable(f"worker {worker.name} is not registered any more")
+                worker.registration()
             _wait_for_a_free_one(stage, seen.served)
             placed = place(stage, caller)
             if placed.call.agents:

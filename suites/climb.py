@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from pytest_lkagents.capacity import card
 from pytest_lkagents.capacity.card import Card, Step
-from pytest_lkagents.checks import StageError, WorkerFault
+from pytest_lkagents.checks import StageError, Unproven, WorkerFault
 from pytest_lkagents.stage import Stage
-from pytest_lkagents.worker.base import Worker
+from pytest_lkagents.worker.base import KILLED, Worker
 
 from .crowds import Audience, Level, Sampler, Say, bounds_broken, rest
 
@@ -20,7 +20,6 @@ HOLD_SECONDS = 8.0
 CLIMB_SECONDS = 240
 # Of the memory limit: beyond it the kernel takes pages away from the worker, and the next peak ends it.
 FULL_MEMORY = 0.9
-KILLED = 137
 # The level at rest counts as one.
 LEAST_LEVELS = 3
 
@@ -52,8 +51,9 @@ class Climb:
 
 
 def climb(stage: Stage, say: Say) -> Climb:
-    """Raises WorkerFault when not even one call is served, StageError when the machine is too busy for that."""
-    worker = stage.worker("crowded")
+    """Raises WorkerFault when not even one call is served, StageError when the machine is too busy for that, or agents may
+    leave by themselves."""
+    worker = stage.renewed("crowded")
     done = Climb()
     with stage.alone_on_the_machine(), Sampler(worker) as sampler:
         stage.calls.wait_idle(worker)
@@ -89,6 +89,8 @@ def _step(done: Climb, audience: Audience, sampler: Sampler, sessions: int, bega
             done.gave_way = "threshold"
             return False
         level = audience.hold(sampler, HOLD_SECONDS)
+    except Unproven:
+        raise
     except StageError as error:
         if len(done.levels) == 1:
             raise

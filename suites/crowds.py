@@ -100,7 +100,7 @@ class Sampler:
         while not self._over.is_set():
             try:
                 self.seen.append(self._worker.usage())
-            except WorkerFault:
+            except (WorkerFault, StageError):
                 return  # it ended, which others notice
             self._over.wait(SAMPLE_SECONDS)
 
@@ -108,7 +108,7 @@ class Sampler:
         """Over the time since then. Raises WorkerFault if the worker was gone."""
         seen = [usage for usage in self.seen if usage.at >= since]
         if len(seen) < 3:
-            raise WorkerFault(f"the worker could not be measured: exit code {self._worker.exit_code}")
+            raise StageError("the worker's usage cannot be read") if self._worker.is_running else self._worker.ended()
         # Peaks over a second: shorter ones are how the scheduler deals out time.
         pairs = list(zip(seen, seen[2:], strict=False))
         cores = (seen[-1].cpu_s - seen[0].cpu_s) / (seen[-1].at - seen[0].at)
@@ -180,8 +180,8 @@ class Audience:
         return False
 
     def hold(self, sampler: Sampler, seconds: float) -> Level:
-        """Keep the calls for so long and measure. Raises StageError if the crowd or the machine was short of CPU, and
-        WorkerFault if the worker ended."""
+        """Keep the calls for so long and measure. Raises WorkerFault if one of them ended, Unproven if its agent may have left
+        by itself, and StageError if the crowd or the machine was short of CPU."""
         assert self.listener is not None, "open() first"
         time.sleep(SETTLE_SECONDS)
         began, before = time.monotonic(), Reading.now(self.worker.cpu_seconds())
@@ -190,10 +190,27 @@ class Audience:
         while (left := until - time.monotonic()) > 0:
             self.stage.raise_if_closing()
             if not self.worker.is_running:
-                raise WorkerFault(f"the worker exited with code {self.worker.exit_code} under {self.served} calls")
+                raise self.worker.ended()
             time.sleep(min(left, 0.5))
         self.raise_if_starved(began, before)
+        self._raise_if_lost(continuity)
         return sampler.level(self.served, began, self._quality(continuity))
+
+    def _raise_if_lost(self, continuity: Continuity) -> None:
+        """Raises WorkerFault or Unproven if agents left their callers, StageError if callers lost their server."""
+        continuity.trouble()
+        users = [user for user in self.crowd.users if user.agent is not None]
+        if any(user.lost is not None for user in users):
+            raise StageError("a simulated user lost its server")
+        stayed = [user.agent_left - user.agent for user in users if user.agent is not None and user.agent_left is not None]
+        if not continuity.agents_are_there:
+            stayed.append(continuity.stayed)
+        if not stayed:
+            return
+        continuity.note_leave(max(stayed))
+        if continuity.unproven_leave is not None:
+            raise Unproven(continuity.unproven_leave)
+        raise self.worker.failed(f"{len(stayed)} of {len(users) + 1} calls lost their agents, one after {min(stayed):.1f} s")
 
     def raise_if_starved(self, began: float, before: Reading) -> None:
         """What was missing must not have been missing here."""
@@ -203,9 +220,6 @@ class Audience:
 
     def _quality(self, continuity: Continuity) -> Quality:
         call = continuity.call
-        trouble = continuity.trouble()
-        if trouble is not None and not continuity.agents_are_there:
-            raise WorkerFault(f"the listener's call was lost: {trouble}")
         received = call.received
         sound = call.heard.first - call.joined if call.heard.first is not None else None
         if continuity.steady and continuity.gap() > HOLE_SECONDS:
@@ -275,8 +289,8 @@ HOLD_SECONDS = 20.0
 
 
 def load_test(stage: Stage, say: Say) -> LoadTest:
-    """``lk_sessions`` calls on one worker, held for 20 s. Raises WorkerFault when not even one is served."""
-    worker = stage.worker("crowded")
+    """``lk_sessions`` calls on one worker, held for 20 s. Raises WorkerFault when not even one is served, or not all last."""
+    worker = stage.renewed("crowded")
     sessions = stage.settings.sessions
     with stage.alone_on_the_machine(), Sampler(worker) as sampler:
         stage.calls.wait_idle(worker)

@@ -130,7 +130,12 @@ def observe(stage: Stage) -> Loaded:
     peer = stage.second("peer")
     # The burner has one core, within the worker's own limit: a call that is merely watched needs less than the rest.
     with stage.alone_on_the_machine(beside_watches=True):
-        return _observe(stage, worker, peer)
+        try:
+            return _observe(stage, worker, peer)
+        except StageError:
+            if not worker.is_running:
+                raise worker.ended() from None
+            raise
 
 
 def _observe(stage: Stage, worker: Worker, peer: Worker | None) -> Loaded:
@@ -150,6 +155,8 @@ def _observe(stage: Stage, worker: Worker, peer: Worker | None) -> Loaded:
     ended = time.monotonic()
     if seen.over:
         _recover(worker, seen, ended)
+    if not worker.is_running:
+        raise worker.ended()
     seen.lines = transcript.lines(began, kinds=("status", "question", "answer", "assignment", "closed"), last=60)
     return seen
 

@@ -49,7 +49,7 @@ def test_reports_load(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[],
     """
     worker = lk_stage.worker("shared")
     transcript = worker.wire.transcript
-    registered = transcript.live()[-1].registered
+    registered = worker.registration().registered
     # The window must be longer than the pause that is looked for.
     while (left := registered + REPORT_SECONDS + 2 - time.monotonic()) > 0:
         transcript.wait(lambda found: len(found.statuses(registered)) >= 3, left)

@@ -118,6 +118,7 @@ def test_agent_name(lk_stage: Stage, lk_evidence: Evidence, first_call: Callable
     """
     worker = lk_stage.worker("shared")
     transcript = worker.wire.transcript
+    worker.registration()
     names = sorted({found.agent_name for found in transcript.live()})
     lk_evidence["registered_as"] = names
     wanted = lk_stage.settings.agent_name

@@ -109,7 +109,7 @@ def test_agent_name(lk_stage: Stage, lk_evidence: Evidence) -> None:
     wire, must be that. Skipped if the worker registers under a name without this (then it sets its name itself), or if
     it does not register within `lk_start_timeout` (default 60 s).
     """
-    own = lk_stage.worker("shared").wire.transcript.live()[-1].agent_name
+    own = lk_stage.worker("shared").registration().agent_name
     if own:
         raise NotJudgeable(f"the worker sets its name itself ({own!r})")
     worker = lk_stage.worker("renamed")

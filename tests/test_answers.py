@@ -19,7 +19,9 @@ from types import SimpleNamespace
 import jsonschema
 import pytest
 
-from pytest_lkagents.checks import Evidence
+from pytest_lkagents.checks import MUST, SHOULD, Blame, Check, Evidence, WorkerFailed
+from pytest_lkagents.outcomes import judge
+from pytest_lkagents.verdict import CheckResult
 
 from .conftest import ROOT, build
 
@@ -280,6 +282,23 @@ def test_evidence_says_why_something_was_observed_twice() -> None:
     assert drain().doubt is None
     assert list(judged) == []
     assert evidence == {"tried_again_because": "drain: the machine stalled"}
+
+
+def test_a_worker_that_failed_fails_one_must() -> None:
+    made = {
+        severity: Check(f"suite.{severity.lower()}", severity, "core", "", "", "", "", (), 60, 0, "")
+        for severity in (MUST, SHOULD)
+    }
+    failed = WorkerFailed("it ended\nits last lines:\n  bye", Blame())
+
+    def judged(severity: str) -> CheckResult:
+        return judge(made[severity], failed, Evidence(), 1.0)
+
+    assert judged(SHOULD).status == "skip"
+    first = judged(MUST)
+    assert (first.status, first.summary, first.evidence) == ("fail", "it ended", {"details": "its last lines:\n  bye"})
+    assert first.remedy == WorkerFailed.remedy
+    assert judged(MUST).status == "skip"
 
 
 def test_the_pages_of_the_checks_are_current() -> None:

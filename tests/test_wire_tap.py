@@ -514,6 +514,33 @@ def test_cut_resets_both_sides(stage: Stage) -> None:
     stage.agents()
 
 
+def test_a_worker_that_ends_by_itself_was_not_disturbed(stage: Stage) -> None:
+    worker, server = stage.agents()
+    with stage.tap.hold("worker", "status"):
+        server.send(availability=question("AJ_1"))
+        worker.message()
+    worker.close()
+    stage.seen("closed")
+    assert not stage.tap.disturbed
+
+
+@pytest.mark.parametrize("how", ["cut", "hold", "half_open", "server"])
+def test_what_disturbs_a_worker(stage: Stage, how: str) -> None:
+    _, server = stage.agents()
+    if how == "cut":
+        stage.tap.cut()
+    elif how == "hold":
+        with stage.tap.hold("server", "question"):
+            pass
+    elif how == "half_open":
+        with stage.tap.half_open():
+            pass
+    else:
+        server.close()
+        stage.seen("closed")
+    assert stage.tap.disturbed
+
+
 def test_half_open_freezes_and_releases(stage: Stage) -> None:
     worker, server = stage.agents()
     with stage.tap.half_open():

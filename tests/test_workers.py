@@ -29,6 +29,8 @@ except ImportError:  # Python 3.10
 
 WORKERS = ROOT / "fixtures/workers"
 ALL = "registration,environment,health,image,jobs,rollout,storage,availability,balancing,resources"
+# What a worker catches that breaks by itself: the first MUST that meets it.
+ANY = "any"
 # Their checks load a worker, for which the machine must be free.
 LOADING = ("availability", "balancing")
 # Suites of which the ordinary run meets a broken worker with its own check only, which saves minutes; that no unrelated
@@ -129,6 +131,13 @@ def test_broken_worker_is_caught(name: str, lk, keep, request: pytest.FixtureReq
         pytest.skip("a SHOULD, or minutes, or another worker shows this check: --whole runs it")
     tag, described = image("broken", name)
     caught = described["catches"]
+    if caught == ANY:
+        run = lk("--lk-image", tag, "--lk-suite", ALL, *options_of(described, request), alone=True, seconds=600)
+        failed = run.checks("fail", "MUST")
+        keep("broken", name, run, expected=sorted(failed))
+        assert failed, run.output
+        assert not run.checks("error"), run.output
+        return
     # What it is the second worker for, in another suite or profile.
     caught_too = described.get("catches_too", []) if whole else []
     suites = ALL if whole else caught.partition(".")[0]

@@ -274,12 +274,13 @@ class Continuity:
         """Whether an agent that left did what it does without a disturbance."""
         return self.usual is not None and self.usual.over(self.stayed)
 
-    def note_leave(self) -> None:
-        """Keep in mind how long the agents that left had stayed, unless that was so long that it is a fault and no habit."""
+    def note_leave(self, stayed: float | None = None) -> None:
+        """Keep in mind how long the agents that left (or others of this worker, in seconds) had stayed, unless this one stayed
+        for so long that it is a fault and no habit."""
         if self.usual is not None:
             self._habit.cut_short += 1
         elif not self.stays:
-            self._habit.note_leave(self.stayed)
+            self._habit.note_leave(self.stayed if stayed is None else stayed)
 
     @property
     def unproven_silence(self) -> str | None:

@@ -64,6 +64,18 @@ class Tap:
         """Connections that are open now: a registration, and what each job has to the server."""
         return sum(link.alive for link in list(self._links.values()))
 
+    @property
+    def disturbed(self) -> bool:
+        """Whether the worker met anything that an ordinary server does not do: connections that were refused or reset, a
+        message of the server's that did not arrive as it was, or an end of its registration that was not its own doing."""
+        transcript = self.transcript
+        if any(act.data.get("source") != protocol.WORKER for act in transcript.entries("act")):
+            return True
+        registered = {known.connection for known in transcript.registrations()}
+        return any(
+            ended.connection in registered and ended.data.get("by") != protocol.WORKER for ended in transcript.entries("closed")
+        )
+
     def start(self) -> None:
         """Listen on a free port, which stays the same for the tap's life. Raises StageError."""
         self._run(self._listen)

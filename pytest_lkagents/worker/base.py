@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import json
 import time
@@ -10,11 +11,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 from pytest_lkagents.busyness import Reading, too_busy
-from pytest_lkagents.checks import StageError, WorkerFault
+from pytest_lkagents.checks import Blame, StageError, WorkerFailed, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, Ledger, poll
 from pytest_lkagents.probe.sidecar import Listener
 from pytest_lkagents.server.base import Server
@@ -28,6 +29,22 @@ DEFAULT_HEALTH_PORT = 8081
 LOG_LINES = 25
 LINE_LENGTH = 400
 PROBE_SECONDS = 0.5
+# By SIGKILL, as the kernel does it to who is out of memory.
+KILLED = 137
+
+
+Act = TypeVar("Act", bound=Callable[..., Any])
+
+
+def disturbing(act: Act) -> Act:
+    """Marks an act on a worker after which its end is not by itself a failure."""
+
+    @functools.wraps(act)
+    def noted(worker: Worker, *arguments: object, **options: object) -> Any:
+        worker.disturbed = True
+        return act(worker, *arguments, **options)
+
+    return cast(Act, noted)
 
 
 @dataclass(frozen=True)
@@ -57,6 +74,9 @@ class Worker(ABC):
         self.cpus = cpus if cpus is not None else settings.cpus
         self.ledger = ledger
         self.environment: dict[str, str] = {}
+        # Whether anything was done to it that an ordinary worker may end for.
+        self.disturbed = False
+        self.blame = Blame()
         self.started = 0.0
         self._probed = 0.0
 
@@ -72,6 +92,7 @@ class Worker(ABC):
 
     def variables(self, without: tuple[str, ...], replace: dict[str, str] | None) -> dict[str, str]:
         """What ``start`` sets in the worker's environment."""
+        self.disturbed |= bool(without or replace)
         environment = {
             **self.settings.env,
             "LIVEKIT_URL": self.wire.url,
@@ -112,6 +133,23 @@ class Worker(ABC):
     @abstractmethod
     def remove(self) -> None:
         """End it and let go of everything that belongs to it."""
+
+    def failed(self, what: str) -> WorkerFault:
+        """To be raised: what is wrong with a worker that had registered. WorkerFailed if nothing was done to it that may be
+        the reason."""
+        excused = self.disturbed or self.wire.disturbed or not self.wire.transcript.registrations()
+        return (
+            WorkerFault(what)
+            if excused
+            else WorkerFailed(self.last_words(f"{what}, although nothing disturbed it"), self.blame)
+        )
+
+    def ended(self) -> WorkerFault | StageError:
+        """That it is gone, to be raised."""
+        fault = self.failed(f"the worker exited with code {self.exit_code}")
+        if isinstance(fault, WorkerFailed) and self.exit_code == KILLED and self.settings.memory_bytes is None:
+            return StageError("the worker was killed, and not by this run: this machine may be out of memory")
+        return fault
 
     def wait_exit(self, seconds: float, *, probed: bool = False) -> int | None:
         """The exit code, or None if it still runs after ``seconds``; ``probed``: with health probes meanwhile."""
@@ -166,6 +204,13 @@ class Worker(ABC):
         self.explain_exit()
         raise WorkerFault(self.last_words(f"the worker exited with code {self.exit_code} before it registered"))
 
+    def registration(self) -> Registration:
+        """Its newest live one. Raises WorkerFault if it has none any more."""
+        live = self.wire.transcript.live()
+        if live:
+            return live[-1]
+        raise self.failed("the worker is no longer registered") if self.is_running else self.ended()
+
     def is_up(self) -> None:  # noqa: B027 - most kinds of worker have nothing to do
         """Called once it has registered: its start is over."""
 
@@ -175,7 +220,7 @@ class Worker(ABC):
     def last_words(self, problem: str) -> str:
         """The problem, followed by the worker's last log lines."""
         lines = [line for line in self.logs().splitlines() if line.strip()][-LOG_LINES:]
-        return problem + "; its last lines:\n" + "\n".join(f"  {shortened(line)}" for line in lines or ["(no output)"])
+        return f"{problem}\nits last lines:\n" + "\n".join(f"  {shortened(line)}" for line in lines or ["(no output)"])
 
     @abstractmethod
     def logs(self) -> str:
@@ -330,10 +375,13 @@ class Worker(ABC):
         return status, self.get_inside("/worker", port, 2)[0] if status else None
 
     def wait_health(self, seconds: float = 5) -> Health | None:
-        """The health endpoint; waits a moment, since it may open after the registration."""
+        """The health endpoint; waits a moment, since it may open after the registration. Raises WorkerFault if the worker is
+        gone."""
         try:
             return poll(self.health, what="health endpoint", seconds=seconds if self.settings.health != "off" else 0)
         except DeadlineMissed:
+            if not self.is_running:
+                raise self.ended() from None
             return None
 
     def health_status(self, found: Health) -> int | None:

@@ -26,7 +26,7 @@ from pytest_lkagents.probe.sidecar import Listener
 from pytest_lkagents.server.base import Server
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.wire.tap import Tap
-from pytest_lkagents.worker.base import DEFAULT_HEALTH_PORT, Health, Worker, http_get
+from pytest_lkagents.worker.base import DEFAULT_HEALTH_PORT, Health, Worker, disturbing, http_get
 from pytest_lkagents.worker.burner import PYTHON
 from pytest_lkagents.worker.doorkeeper import Doorkeeper
 from pytest_lkagents.worker.processes import Connection, Process, Snapshot
@@ -140,11 +140,13 @@ class CommandWorker(Worker):
         code = self.process.poll()
         return code if code is None or code >= 0 else 128 - code
 
+    @disturbing
     def signal(self, name: str) -> None:
         number = int(name) if name.isdigit() else signal.Signals[name]
         with contextlib.suppress(OSError):
             self.process.send_signal(number)
 
+    @disturbing
     def kill(self) -> None:
         if self._process is None or self._over.is_set():
             return
@@ -154,9 +156,11 @@ class CommandWorker(Worker):
         machine.end(rest)
         self._over.wait(END_SECONDS)
 
+    @disturbing
     def stop(self, seconds: float) -> None:
         raise needs_container("an engine's stop")
 
+    @disturbing
     def pause(self) -> None:
         for found in self._tree():
             with contextlib.suppress(psutil.Error):
@@ -256,7 +260,7 @@ class CommandWorker(Worker):
                 resident, cpu = process.memory_info().rss, times.user + times.system
                 processes.append(Process(process.pid, process.ppid(), process.uids().real, arguments, state, resident, cpu))
         if all(process.zombie for process in processes):
-            raise WorkerFault(f"the worker exited with code {self.exit_code}")
+            raise self.ended()
         holders: dict[tuple[object, object], set[int]] = {}
         for process, used in self._sockets():
             if used.status == psutil.CONN_ESTABLISHED and used.raddr:
@@ -282,12 +286,14 @@ class CommandWorker(Worker):
     def listeners_with_owner(self) -> list[str]:
         return [str(found) for found in self.listeners()]
 
+    @disturbing
     def signal_processes(self, pids: Sequence[int], name: str) -> None:
         for found in self._tree():
             if found.pid in pids:
                 with contextlib.suppress(psutil.Error):
                     found.send_signal(signal.Signals[name])
 
+    @disturbing
     def limit_memory(self, pid: int) -> int | None:
         if not hasattr(psutil.Process, "rlimit"):
             return None  # Linux and FreeBSD have it
@@ -307,18 +313,22 @@ class CommandWorker(Worker):
 
     # -- what only a network of its own can show
 
+    @disturbing
     def drop_inbound(self) -> None:
         raise needs_container("a closed firewall")
 
     def dropped_inbound(self) -> int:
         raise needs_container("a closed firewall")
 
+    @disturbing
     def allow_only(self, addresses: Sequence[str]) -> None:
         raise needs_container("a network with nothing but LiveKit in it")
 
+    @disturbing
     def partition(self) -> AbstractContextManager[Callable[[], int]]:
         raise needs_container("a network that can be cut")
 
+    @disturbing
     def without_names(self) -> AbstractContextManager[Callable[[], int]]:
         raise needs_container("a name server that can be switched off")
 
@@ -361,7 +371,7 @@ class CommandWorker(Worker):
 
     def usage(self) -> Usage:
         if not self.is_running:
-            raise WorkerFault(f"the worker exited with code {self.exit_code}")
+            raise self.ended()
         own = 0
         for process in self._tree():
             # Half of what two share counts for each, as control groups count it once.

@@ -18,7 +18,7 @@ from pytest_lkagents.probe.sidecar import Listener, Sidecar, parse_listeners
 from pytest_lkagents.server.base import Server
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.wire.tap import Tap
-from pytest_lkagents.worker.base import Worker
+from pytest_lkagents.worker.base import Worker, disturbing
 from pytest_lkagents.worker.burner import Burner
 from pytest_lkagents.worker.processes import SCRIPT, Snapshot, parse
 from pytest_lkagents.worker.usage import Meter, Usage
@@ -58,7 +58,7 @@ class ImageWorker(Worker):
     ) -> None:
         super().__init__(name, settings, server, wire, ledger, cpus)
         self._session = session
-        self._read_only = read_only
+        self._read_only = self.disturbed = read_only
         self.sidecar = Sidecar(session, settings.probe_image, name)
         self._container: Container | None = None
         self._meter: Meter | None = None
@@ -136,18 +136,21 @@ class ImageWorker(Worker):
         state: dict[str, Any] = self.container.attrs["State"]
         return None if state["Running"] else int(state["ExitCode"])
 
+    @disturbing
     def signal(self, name: str) -> None:
         from docker.errors import APIError
 
         with contextlib.suppress(APIError):
             self.container.kill(signal=name)
 
+    @disturbing
     def kill(self) -> None:
         self.signal("SIGKILL")
         if self._waiter is not None:
             # Whoever asks next is to be told that it has ended.
             self._waiter.join(ENDED_SECONDS)
 
+    @disturbing
     def stop(self, seconds: float) -> None:
         from docker.errors import APIError
 
@@ -157,6 +160,7 @@ class ImageWorker(Worker):
 
         threading.Thread(target=stopping, name="lk-stop", daemon=True).start()
 
+    @disturbing
     def pause(self) -> None:
         self.container.pause()
 
@@ -186,7 +190,7 @@ class ImageWorker(Worker):
             return parse(self._look("sh", "-c", SCRIPT)[1])
         except ValueError as error:
             if self._ends():
-                raise WorkerFault(f"the worker exited with code {self.exit_code}") from error
+                raise self.ended() from error
             raise StageError(f"the worker's processes cannot be read: {' '.join(str(error).split())[:200]}") from error
 
     def beside(self, *command: str) -> str:
@@ -242,9 +246,11 @@ class ImageWorker(Worker):
         with contextlib.suppress(APIError):
             run_in(self._observed(), *command)
 
+    @disturbing
     def signal_processes(self, pids: Sequence[int], name: str) -> None:
         self._act("kill", f"-{name.removeprefix('SIG')}", *map(str, pids))
 
+    @disturbing
     def limit_memory(self, pid: int) -> int | None:
         size = self.beside("sh", "-c", LIMIT, "sh", str(pid)).strip()
         return int(size) if size.isdigit() else None
@@ -279,7 +285,7 @@ class ImageWorker(Worker):
     def usage(self) -> Usage:
         seen = self.meter.read()
         if seen is None:
-            raise WorkerFault(f"the worker exited with code {self.exit_code}")
+            raise self.ended()
         return seen
 
     def listeners_with_owner(self) -> list[str]:
@@ -291,18 +297,22 @@ class ImageWorker(Worker):
     def get_inside(self, path: str, port: int, seconds: float = 5) -> tuple[int | None, str]:
         return self.sidecar.get(f"http://127.0.0.1:{port}{path}", seconds)
 
+    @disturbing
     def drop_inbound(self) -> None:
         self.sidecar.drop_inbound()
 
     def dropped_inbound(self) -> int:
         return self.sidecar.dropped_inbound()
 
+    @disturbing
     def allow_only(self, addresses: Sequence[str]) -> None:
         self.sidecar.allow_only(*addresses)
 
+    @disturbing
     def partition(self) -> AbstractContextManager[Callable[[], int]]:
         return self.sidecar.partition()
 
+    @disturbing
     def without_names(self) -> AbstractContextManager[Callable[[], int]]:
         return self.sidecar.without_names()
 
