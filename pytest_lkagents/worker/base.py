@@ -29,6 +29,8 @@ DEFAULT_HEALTH_PORT = 8081
 LOG_LINES = 25
 LINE_LENGTH = 400
 PROBE_SECONDS = 0.5
+# A worker whose server did not answer in time on a busy machine registers again; SDKs pause for up to 10 s before they try.
+RENEW_SECONDS = 15
 # By SIGKILL, as the kernel does it to who is out of memory.
 KILLED = 137
 
@@ -205,11 +207,18 @@ class Worker(ABC):
         raise WorkerFault(self.last_words(f"the worker exited with code {self.exit_code} before it registered"))
 
     def registration(self) -> Registration:
-        """Its newest live one. Raises WorkerFault if it has none any more."""
-        live = self.wire.transcript.live()
+        """Its newest live one, awaited for a while if it is just renewed. Raises WorkerFault if it has none any more."""
+        transcript = self.wire.transcript
+        before = self.reading()
+        transcript.wait(lambda seen: seen.live() or not self.is_running, RENEW_SECONDS)
+        live = transcript.live()
         if live:
             return live[-1]
-        raise self.failed("the worker is no longer registered") if self.is_running else self.ended()
+        if not self.is_running:
+            raise self.ended()
+        if (reason := too_busy(before, self.reading())) is not None:
+            raise StageError(f"this machine is too busy to judge: not registered for {RENEW_SECONDS} s, {reason}")
+        raise self.failed(f"the worker is no longer registered, for {RENEW_SECONDS} s now")
 
     def is_up(self) -> None:  # noqa: B027 - most kinds of worker have nothing to do
         """Called once it has registered: its start is over."""
