@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from pytest_lkagents.callers.caller import Call, Caller
@@ -70,7 +70,8 @@ class Calls:
             if call.agents:
                 self._serves = True
                 return call
-            accepted += any(asked.assigned is not None for asked in self._asked(call, caller.server))
+            asked = self.questions(call.room_name, call.joined, caller.server).values()
+            accepted += any(question.assigned is not None for question in asked)
             call.leave()
             if attempt + 1 < tries:
                 time.sleep(REFUSAL_PAUSE)
@@ -118,9 +119,6 @@ class Calls:
             for asked in worker.wire.transcript.questions(joined - 1)
             if asked.room == room and not asked.probe
         }
-
-    def _asked(self, call: Call, server: Server) -> Iterable[Question]:
-        return self.questions(call.room_name, call.joined, server).values()
 
     def lost(self, room: str, joined: float, server: Server) -> bool:
         """Whether certainly no agent will come to this room: no worker accepted its job while the server waited."""

@@ -208,10 +208,13 @@ class Worker(ABC):
 
     def registration(self) -> Registration:
         """Its newest live one, awaited for a while if it is just renewed. Raises WorkerFault if it has none any more."""
-        transcript = self.wire.transcript
+        live = self.wire.transcript.live()
+        return live[-1] if live else self._renewed()
+
+    def _renewed(self) -> Registration:
         before = self.reading()
-        transcript.wait(lambda seen: seen.live() or not self.is_running, RENEW_SECONDS)
-        live = transcript.live()
+        self.wire.transcript.wait(lambda seen: seen.live() or not self.is_running, RENEW_SECONDS)
+        live = self.wire.transcript.live()
         if live:
             return live[-1]
         if not self.is_running:
