@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -88,22 +89,34 @@ def example() -> str:
     return build(EXAMPLE, ROOT / "examples/agent/Dockerfile", ROOT / "examples/agent")
 
 
+def locks() -> Path:
+    """Where the test processes of this run leave the locks they share."""
+    run = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+    return Path(tempfile.gettempdir()) / f"lkagents-tests-{run}"
+
+
 @contextlib.contextmanager
-def machine(*, alone: bool) -> Iterator[None]:
-    """Share this machine with the other test process, or have it alone: what loads a worker needs the cores."""
-    path = (
-        Path(tempfile.gettempdir()) / f"lkagents-tests-{os.getppid() if 'PYTEST_XDIST_WORKER' in os.environ else os.getpid()}"
-    )
-    with path.open("w") as lock:
+def machine(*, alone: bool, of: str = "cores") -> Iterator[None]:
+    """Share what the machine has ``of`` this with the other test process, or have it alone."""
+    locks().mkdir(exist_ok=True)
+    with (locks() / of).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         yield
 
 
 @pytest.fixture
-def lk(tmp_path: Path):
-    """Run pytest with these arguments in an empty directory; ``alone``: while no other such run is under way."""
+def health_port() -> Iterator[None]:
+    """The port of health checks, which a worker that is no container opens on this machine, for one test at a time."""
+    with machine(alone=True, of="health port"):
+        yield
 
-    def run(*arguments: str, env: dict[str, str] | None = None, seconds: float = RUN_SECONDS, alone: bool = False) -> Run:
+
+@pytest.fixture
+def lk(tmp_path: Path, request: pytest.FixtureRequest):
+    """Run pytest with these arguments in an empty directory, if marked ``alone`` while no other such run is under way."""
+    alone = request.node.get_closest_marker("alone") is not None or request.config.getoption("whole")
+
+    def run(*arguments: str, env: dict[str, str] | None = None, seconds: float = RUN_SECONDS) -> Run:
         # What makes the machine too busy is mostly the other test process: a repeated run has the machine alone.
         for exclusive in (alone, *[True] * (BUSY_RUNS - 1)):
             with machine(alone=exclusive):
@@ -164,9 +177,14 @@ def keep(pytestconfig: pytest.Config):
     return row
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs the machine alone comes last: before it, neither test process waits for the other."""
+    items.sort(key=lambda item: item.get_closest_marker("alone") is not None)
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
-        (Path(tempfile.gettempdir()) / f"lkagents-tests-{os.getpid()}").unlink(missing_ok=True)
+        shutil.rmtree(locks(), ignore_errors=True)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

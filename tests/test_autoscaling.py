@@ -254,13 +254,14 @@ def test_two(lk_stage):
 """
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(600)
 def test_simulated_refusals_are_the_real_ones(lk, tmp_path: Path) -> None:
     """A worker that counts its calls refuses the fourth: the same calls get no agent in reality and in the simulation."""
     tag, described = image("good", "job-count-load")
     test = tmp_path / "test_real.py"
     test.write_text(f"ON_ONE = {ON_ONE}\nON_TWO = {ON_TWO}\n{REAL}")
-    run = lk("--lk-image", tag, *described["options"], str(test), alone=True)
+    run = lk("--lk-image", tag, *described["options"], str(test))
     assert run.code == 0, run.output
     worker = WorkerModel(slope=1 / 3, threshold=0.7, window_s=0)
     for name, workers, plan in (("one", 1, ON_ONE), ("two", 2, ON_TWO)):

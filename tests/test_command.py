@@ -158,11 +158,12 @@ def test_words_and_secrets_of_a_command() -> None:
         parse("")
 
 
+@pytest.mark.usefixtures("health_port")
 @pytest.mark.timeout(1200)
 def test_smoke_of_the_example_without_an_engine(lk, python: str, corner: Corner, tmp_path: Path) -> None:
     shutil.copy(ROOT / "examples/agent/agent.py", tmp_path)
     (tmp_path / "pytest.ini").write_text(f"[pytest]\nlk_command = {python} agent.py start\n")
-    run = lk("--lk-profile", "smoke", env=corner.env, alone=True)
+    run = lk("--lk-profile", "smoke", env=corner.env)
     assert run.code == 0, run.output
     jsonschema.validate(run.verdict, SCHEMA)
     assert run.checks("pass") == {"registration.registers", "health.answers", "jobs.joins", "image.production-mode"}
@@ -175,12 +176,14 @@ def test_smoke_of_the_example_without_an_engine(lk, python: str, corner: Corner,
     assert not corner.leftovers()
 
 
+@pytest.mark.alone
+@pytest.mark.usefixtures("health_port")
 @pytest.mark.timeout(1200)
 def test_core_of_the_example(lk, python: str, tmp_path: Path, pytestconfig: pytest.Config) -> None:
     if not pytestconfig.getoption("whole"):
         pytest.skip("takes minutes: --whole runs it")
     shutil.copy(ROOT / "examples/agent/agent.py", tmp_path)
-    run = lk("--lk-command", f"{python} agent.py start", env=NO_ENGINE, alone=True, seconds=600)
+    run = lk("--lk-command", f"{python} agent.py start", env=NO_ENGINE, seconds=600)
     assert run.code == 0, run.output
     assert run.checks("skip") >= IMAGE_ONLY | {"registration.outbound-only", "balancing.single-assignment"}
     assert run.checks("pass") >= {
@@ -191,6 +194,7 @@ def test_core_of_the_example(lk, python: str, tmp_path: Path, pytestconfig: pyte
     }
 
 
+@pytest.mark.usefixtures("health_port")
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     ("name", "caught"),
@@ -205,11 +209,12 @@ def test_broken_worker_is_caught(name: str, caught: str, lk, python: str, tmp_pa
     if name == "entry-raises" and not pytestconfig.getoption("whole"):
         pytest.skip("three calls that get no agent take a minute: --whole runs it")
     command = f"{python} {agent(tmp_path, name)} start"
-    run = lk("--lk-command", command, "--lk-suite", caught, env=NO_ENGINE, alone=True)
+    run = lk("--lk-command", command, "--lk-suite", caught, env=NO_ENGINE)
     assert run.checks("fail") == {caught}, run.output
     assert not run.checks("error"), run.output
 
 
+@pytest.mark.usefixtures("health_port")
 @pytest.mark.timeout(1200)
 def test_users_own_tests_get_the_fixtures(lk, python: str, tmp_path: Path) -> None:
     command = f"{python} {ROOT / 'examples/agent/agent.py'} start"
@@ -224,11 +229,12 @@ def test_users_own_tests_get_the_fixtures(lk, python: str, tmp_path: Path) -> No
         "    assert lk_wire.ask().available\n"
         "    assert lk_server.url.startswith('ws://127.0.0.1:')\n"
     )
-    run = lk("--lk-command", command, "test_mine.py", env=NO_ENGINE, alone=True)
+    run = lk("--lk-command", command, "test_mine.py", env=NO_ENGINE)
     assert run.code == 0, run.output
     assert "2 passed" in run.output
 
 
+@pytest.mark.usefixtures("health_port")
 @pytest.mark.timeout(1200)
 def test_ctrl_c_leaves_nothing(python: str, corner: Corner, tmp_path: Path) -> None:
     process = corner.start("--lk-command", f"{python} {agent(tmp_path, 'exits-with-3')} start")
@@ -274,6 +280,7 @@ def test_orphans_are_ended_and_secrets_are_masked(lk, corner: Corner, tmp_path: 
     assert not corner.leftovers()
 
 
+@pytest.mark.usefixtures("health_port")
 @pytest.mark.timeout(1200)
 def test_port_taken_by_another_program_is_no_fault_of_the_worker(lk, python: str, tmp_path: Path) -> None:
     shutil.copy(ROOT / "examples/agent/agent.py", tmp_path)
@@ -281,7 +288,7 @@ def test_port_taken_by_another_program_is_no_fault_of_the_worker(lk, python: str
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind(("0.0.0.0", 8081))
         other.listen()
-        run = lk("--lk-command", f"{python} agent.py start", "--lk-suite", "jobs.joins", env=NO_ENGINE, alone=True)
+        run = lk("--lk-command", f"{python} agent.py start", "--lk-suite", "jobs.joins", env=NO_ENGINE)
     assert run.code == 4, run.output
     assert run.verdict["verdict"] == "error"
     assert not run.checks("fail")

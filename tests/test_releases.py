@@ -62,23 +62,25 @@ def release(pytestconfig: pytest.Config):
     return build
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("check", "flawed", "mended", "options"), PAIRS)
 def test_the_flawed_release_is_caught_and_the_mended_one_passes(
     check: str, flawed: str, mended: str, options: list[str], lk, release, keep
 ) -> None:
-    caught = lk("--lk-image", release(flawed), "--lk-suite", check, *options, alone=True)
+    caught = lk("--lk-image", release(flawed), "--lk-suite", check, *options)
     keep("release, flawed", f"{flawed} {check}", caught, expected=[check])
     assert check in caught.checks("fail"), caught.output
-    passed = lk("--lk-image", release(mended), "--lk-suite", check, *options, alone=True)
+    passed = lk("--lk-image", release(mended), "--lk-suite", check, *options)
     keep("release, mended", f"{mended} {check}", passed, expected=[])
     assert check in passed.checks("pass"), passed.output
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("version", "flaws"), JUDGED)
 def test_releases_are_judged_without_special_cases(version: str, flaws: set[str], lk, release, keep) -> None:
-    run = lk("--lk-image", release(version), alone=True, seconds=600)
+    run = lk("--lk-image", release(version), seconds=600)
     keep("release", version, run, expected=sorted(flaws))
     assert run.checks("fail", "MUST") == flaws, run.output
     assert not run.checks("error"), run.output

@@ -82,6 +82,7 @@ def test_a_server_that_starts_again_finds_its_port_free() -> None:
     assert max(ports) < given_by_chance
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(1200)
 def test_verdict_of_the_example_is_complete_and_nothing_is_left(lk, example: str, corner: Corner, tmp_path: Path) -> None:
     env_file = tmp_path / "secrets.env"
@@ -94,7 +95,6 @@ def test_verdict_of_the_example_is_complete_and_nothing_is_left(lk, example: str
         "--lk-env",
         "DB_PASSWORD=planted-by-option-55",
         env=corner.env,
-        alone=True,
     )
     assert run.code == 0, run.output
     jsonschema.validate(run.verdict, SCHEMA)
@@ -151,9 +151,10 @@ def test_kill_9_is_swept_by_the_next_run_and_a_living_session_is_not(lk, example
     assert not corner.leftovers()
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(1200)
 def test_xdist_gives_the_same_verdict(lk, example: str) -> None:
-    run = lk("--lk-image", example, "-n", "2", alone=True)
+    run = lk("--lk-image", example, "-n", "2")
     assert run.code == 0, run.output
     assert len(run.checks("pass") | MAY_BE_SKIPPED) == CORE_CHECKS, run.output
     assert run.verdict["subject"]["size_bytes"]

@@ -31,13 +31,14 @@ WORKERS = ROOT / "fixtures/workers"
 ALL = "registration,environment,health,image,jobs,rollout,storage,availability,balancing,resources"
 # What a worker catches that breaks by itself: the first MUST that meets it.
 ANY = "any"
-# Their checks load a worker, for which the machine must be free.
+# Their checks load a worker.
 LOADING = ("availability", "balancing")
 # Suites of which the ordinary run meets a broken worker with its own check only, which saves minutes; that no unrelated
 # MUST fails is shown by --whole.
 LONG = (*LOADING, "rollout", "jobs")
 # Whom the server offers a call is chance, and so whether the check can judge: it says so and is given another run.
 CHANCES = 3
+ALONE = pytest.mark.alone
 
 
 def workers(kind: str) -> list[str]:
@@ -46,6 +47,11 @@ def workers(kind: str) -> list[str]:
 
 def describe(kind: str, name: str) -> dict:
     return tomllib.loads((WORKERS / kind / name / "worker.toml").read_text())
+
+
+def loads(name: str) -> bool:
+    """Whether a broken worker is caught under load, for which the machine must be free."""
+    return describe("broken", name)["catches"].startswith(LOADING)
 
 
 def binding() -> set[str]:
@@ -124,7 +130,7 @@ def options_of(described: dict, request: pytest.FixtureRequest) -> list[str]:
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("name", workers("broken"))
+@pytest.mark.parametrize("name", [pytest.param(name, marks=ALONE) if loads(name) else name for name in workers("broken")])
 def test_broken_worker_is_caught(name: str, lk, keep, request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> None:
     whole = pytestconfig.getoption("whole")
     if not whole and name not in ordinary():
@@ -132,7 +138,7 @@ def test_broken_worker_is_caught(name: str, lk, keep, request: pytest.FixtureReq
     tag, described = image("broken", name)
     caught = described["catches"]
     if caught == ANY:
-        run = lk("--lk-image", tag, "--lk-suite", ALL, *options_of(described, request), alone=True, seconds=600)
+        run = lk("--lk-image", tag, "--lk-suite", ALL, *options_of(described, request), seconds=600)
         failed = run.checks("fail", "MUST")
         keep("broken", name, run, expected=sorted(failed))
         assert failed, run.output
@@ -141,12 +147,11 @@ def test_broken_worker_is_caught(name: str, lk, keep, request: pytest.FixtureReq
     # What it is the second worker for, in another suite or profile.
     caught_too = described.get("catches_too", []) if whole else []
     suites = ALL if whole else caught.partition(".")[0]
-    loading = whole or suites in LOADING
     if suites in LONG and not whole:
         suites = caught
     options = options_of(described, request)
     for _ in range(CHANCES):
-        run = lk("--lk-image", tag, "--lk-suite", ",".join([suites, caught, *caught_too]), *options, alone=loading, seconds=600)
+        run = lk("--lk-image", tag, "--lk-suite", ",".join([suites, caught, *caught_too]), *options, seconds=600)
         if caught not in run.checks("skip"):
             break
     keep("broken", name, run, expected=[caught, *caught_too])
@@ -159,6 +164,7 @@ def test_broken_worker_is_caught(name: str, lk, keep, request: pytest.FixtureReq
     assert run.code == (1 if must else 0), run.output
 
 
+@ALONE
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", workers("good"))
 def test_good_worker_is_left_alone(name: str, lk, keep, request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> None:
@@ -168,7 +174,7 @@ def test_good_worker_is_left_alone(name: str, lk, keep, request: pytest.FixtureR
     selection = ["--lk-suite", described.get("suites", "registration,rollout,jobs.own-process,image")]
     if pytestconfig.getoption("whole"):
         selection = ["--lk-profile", "full" if described.get("full") else "core"]
-    run = lk("--lk-image", tag, *selection, *options_of(described, request), alone=True, seconds=900)
+    run = lk("--lk-image", tag, *selection, *options_of(described, request), seconds=900)
     keep("good", name, run, expected=[])
     assert run.checks("fail") <= set(described.get("should", [])), run.output
     assert not run.checks("error"), run.output
@@ -200,7 +206,7 @@ def test_a_noisy_neighbour_changes_nothing(name: str, lk, keep, pytestconfig: py
     tag, described = image("good", name)
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as neighbour:
         try:
-            run = lk("--lk-image", tag, *described["options"], alone=True, seconds=900)
+            run = lk("--lk-image", tag, *described["options"], seconds=900)
         finally:
             neighbour.kill()
     keep("good beside a noisy neighbour", name, run, expected=[])
