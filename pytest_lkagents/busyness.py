@@ -13,6 +13,8 @@ LOAD_PER_CORE = 4
 # With every core in use and half of them or more by others, a worker gets at most half of what it could use.
 IDLE_SHARE = 0.1
 OTHERS_SHARE = 0.5
+# The default thresholds of the SDKs are 0.65 to 0.75; nobody refuses calls for less than this.
+LEAST_THRESHOLD = 0.4
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,29 @@ def too_busy(before: Reading | None = None, after: Reading | None = None) -> str
         return f"load {load:.1f} on {cores} cores"
     if before is None or after is None or after.at - before.at < 1:
         return None
-    seconds = after.at - before.at
-    used = (after.busy - before.busy) / seconds
-    others = used - (after.worker - before.worker) / seconds
+    used, others, seconds = _cores(before, after)
     if used > (1 - IDLE_SHARE) * cores and others > OTHERS_SHARE * cores:
         return f"others than the worker used {others:.1f} of {cores} cores for {seconds:.0f} s"
     return None
+
+
+def filled_by_others(load: float, before: Reading, after: Reading) -> str | None:
+    """Why a worker that reports this load (0 to 1) may rightly refuse calls although it has room for them; None: it may not.
+
+    Many a worker's load is the CPU use of the whole machine, that of others included: psutil's, and the SDKs' outside of a
+    container. Others are the reason if at least half of its load may be theirs.
+    """
+    if after.at <= before.at:
+        return None
+    cores = os.cpu_count() or 1
+    _, others, seconds = _cores(before, after)
+    if load < LEAST_THRESHOLD or others / cores < min(load, 1.0) / 2:
+        return None
+    return f"the worker reports a load of {load:.2f}, and others used {others:.1f} of {cores} cores for {seconds:.0f} s"
+
+
+def _cores(before: Reading, after: Reading) -> tuple[float, float, float]:
+    """Cores in use between two readings, those of them that others than the worker used, and the seconds between them."""
+    seconds = after.at - before.at
+    used = (after.busy - before.busy) / seconds
+    return used, used - (after.worker - before.worker) / seconds, seconds

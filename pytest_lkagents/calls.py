@@ -27,6 +27,9 @@ ANSWER_SECONDS = 3.0
 LOST_SECONDS = 4.5
 # Loads are averaged over some seconds; a call right after a refusal would only be refused again.
 REFUSAL_PAUSE = 3
+# For a load to fall that is averaged, once what it is the load of is over; less where that was in vain before.
+FREE_SECONDS = 15
+STILL_FULL_SECONDS = 5
 IDLE_SECONDS = 60
 
 
@@ -37,6 +40,8 @@ class Calls:
         self._stage = stage
         # Whether any call ever had an agent; None before that is known.
         self._serves: bool | None = None
+        # Whether a worker that said that it was full was waited for in vain.
+        self._stays_full = False
         self._habit = Habit()
 
     def caller(self, worker: Worker) -> Caller:
@@ -51,10 +56,12 @@ class Calls:
 
     def served(self, caller: Caller, tries: int = 3) -> Call:
         """A call that has its agent. Raises WorkerFault if none of ``tries`` calls gets one, StageError if no caller can see
-        agents of this worker.
+        agents of this worker, TooBusy if it may rightly refuse calls for what others use of this machine.
 
         Several tries, because a worker that is momentarily over its threshold refuses a call rightly, and on a
-        self-hosted server nobody asks it again; one, where several were in vain before and none ever was not.
+        self-hosted server nobody asks it again; one, where several were in vain before and none ever was not. One that
+        says that it is full is given time first: what else is under way here may be what fills it. If it still says so,
+        one try is enough where calls were served before, as it may have those.
         """
         served_before = self._serves
         if served_before is False:
@@ -63,8 +70,13 @@ class Calls:
         if worker is not None and any(known.hidden for known in worker.wire.transcript.live()):
             raise StageError("it asks for agents that are hidden from callers (permissions), and callers have to judge them")
         before = worker.reading() if worker else None
-        accepted = 0
-        for attempt in range(tries):
+        placed = accepted = 0
+        while placed < tries:
+            if placed:
+                time.sleep(REFUSAL_PAUSE)
+            if worker is not None and not self._wait_free(worker) and served_before:
+                tries = placed + 1
+            placed += 1
             call = caller.join()
             self.wait_settled(call, caller.server)
             if call.agents:
@@ -73,19 +85,31 @@ class Calls:
             asked = self.questions(call.room_name, call.joined, caller.server).values()
             accepted += any(question.assigned is not None for question in asked)
             call.leave()
-            if attempt + 1 < tries:
-                time.sleep(REFUSAL_PAUSE)
         self._stage.raise_if_too_busy(worker, before)
+        if worker is not None and before is not None and not accepted and worker.is_running:
+            self._stage.raise_if_filled_by_others(worker, before)
         self._serves = bool(self._serves)
         ended = worker.ended() if worker is not None and not worker.is_running else None
         if isinstance(ended, (WorkerFailed, StageError)):
             raise ended
-        if tries == 1:
+        if served_before is False:
             raise WorkerFault(f"no agent came within {AGENT_SECONDS} s, as to the calls before")
-        nobody = f"no agent came to any of {tries} calls within {AGENT_SECONDS} s each"
-        if worker is not None and served_before and accepted == tries:
+        nobody = f"no agent came to {'the call' if placed == 1 else f'any of {placed} calls'} within {AGENT_SECONDS} s"
+        if worker is not None and self._stays_full and not accepted:
+            nobody += ", and the worker says that it is full"
+        if worker is not None and served_before and accepted == placed:
             raise worker.failed(f"{nobody}, which it had accepted, as calls before that were served")
         raise WorkerFault(nobody)
+
+    def _wait_free(self, worker: Worker) -> bool:
+        """Until the worker no longer says that it is full, for some seconds: whether it does not. Raises TooBusy if it may
+        be right, for what others use of this machine."""
+        before, seconds = worker.reading(), STILL_FULL_SECONDS if self._stays_full else FREE_SECONDS
+        free = worker.wire.transcript.wait(lambda seen: not any(status.full for status in seen.statuses()[-1:]), seconds)
+        self._stays_full = not free
+        if not free and worker.is_running:
+            self._stage.raise_if_filled_by_others(worker, before)
+        return bool(free)
 
     def wait_heard(self, calls: Sequence[Call], *, steady: bool = True) -> None:
         """Until every agent has been heard, and with ``steady`` for so long that its silence would mean something.

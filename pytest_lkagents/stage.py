@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 
 from pytest_lkagents import describe, engine
-from pytest_lkagents.busyness import Reading, too_busy
+from pytest_lkagents.busyness import Reading, filled_by_others, too_busy
 from pytest_lkagents.callers import library
 from pytest_lkagents.calls import Calls
 from pytest_lkagents.checks import NotJudgeable, StageError, TooBusy, WorkerFault
@@ -460,6 +460,15 @@ class Stage:
         worker's ``reading()`` when the wait began."""
         after = worker.reading() if worker is not None and since is not None else None
         reason = too_busy(since, after)
+        if reason is not None:
+            raise TooBusy(f"this machine is too busy to judge: {reason}")
+
+    def raise_if_filled_by_others(self, worker: Worker, since: Reading) -> None:
+        """Raises TooBusy when a worker that takes no call may be right, as its load may be what others use of this machine;
+        ``since`` is its ``reading()`` when that began."""
+        statuses = worker.wire.transcript.statuses()
+        load = max((status.load for status in statuses if status.at > since.at or status is statuses[-1]), default=0.0)
+        reason = filled_by_others(load, since, worker.reading())
         if reason is not None:
             raise TooBusy(f"this machine is too busy to judge: {reason}")
 

@@ -9,12 +9,17 @@ from dataclasses import dataclass, field
 from pytest_lkagents.checks import NotJudgeable, StageError
 from pytest_lkagents.clock import holds
 from pytest_lkagents.stage import Stage
+from pytest_lkagents.worker.base import Worker
 
 from .load import TRIES, Placed, place, wait_free
 
 CALLS = 4
 # For a worker that was just promised a job, or that starts the process for its next one.
 FREE_SECONDS = 10
+# The same after a call that got no agent.
+STILL_FULL_SECONDS = 3
+# So many calls in vain are enough where none is served.
+FIRST_TRIES = 3
 # A second agent comes with the first: both were started by the same answers.
 SECOND_SECONDS = 3
 
@@ -32,7 +37,8 @@ class Assigned:
 
 
 def observe(stage: Stage) -> Assigned:
-    """Raises NotJudgeable where two workers cannot run side by side, one is lost, or no call gets an agent."""
+    """Raises NotJudgeable where two workers cannot run side by side, one is lost, or no call gets an agent; TooBusy where
+    that may be for what others use of this machine."""
     workers = [stage.worker("loaded"), stage.worker("peer")]
     began = time.monotonic()
     caller = stage.calls.caller(workers[0])
@@ -42,10 +48,10 @@ def observe(stage: Stage) -> Assigned:
         with contextlib.suppress(StageError):
             wait_free(worker, FREE_SECONDS)
     try:
-        while len(seen.served) < CALLS and seen.lost < TRIES:
+        while len(seen.served) < CALLS and seen.lost < (TRIES if seen.served else FIRST_TRIES):
             for worker in workers:
                 worker.registration()
-            _wait_for_a_free_one(stage, seen.served)
+            _wait_for_a_free_one(stage, workers, seen)
             placed = place(stage, caller)
             if placed.call.agents:
                 seen.served.append(placed)
@@ -71,13 +77,16 @@ def observe(stage: Stage) -> Assigned:
     return seen
 
 
-def _wait_for_a_free_one(stage: Stage, served: list[Placed]) -> None:
+def _wait_for_a_free_one(stage: Stage, workers: list[Worker], seen: Assigned) -> None:
     """A worker that starts the process for its next job is rightly over its threshold for a moment."""
-    for role in ("loaded", "peer"):
+    readings = [worker.reading() for worker in workers]
+    for worker in workers:
         try:
-            wait_free(stage.worker(role), FREE_SECONDS)
+            wait_free(worker, STILL_FULL_SECONDS if seen.lost else FREE_SECONDS)
             return
         except StageError:
             continue
-    if not served:
+    if not seen.served:
         stage.raise_if_too_busy()
+        for worker, reading in zip(workers, readings, strict=True):
+            stage.raise_if_filled_by_others(worker, reading)

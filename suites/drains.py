@@ -21,7 +21,7 @@ from pytest_lkagents.callers.continuity import (
     Stay,
 )
 from pytest_lkagents.calls import AGENT_SECONDS, ANSWER_SECONDS
-from pytest_lkagents.checks import StageError, Unproven, WorkerFault
+from pytest_lkagents.checks import StageError, TooBusy, Unproven, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.settings import LONGEST_HOLD
 from pytest_lkagents.stage import Stage
@@ -313,7 +313,7 @@ class Drainage:
         for _ in range(self.calls - 1):
             try:
                 calls.append(known.served(self.caller))
-            except WorkerFault:
+            except (WorkerFault, TooBusy):
                 break  # it takes no more than these
         try:
             known.wait_heard(calls, steady=not self.brief)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from pytest_lkagents.capacity import fit
-from pytest_lkagents.checks import StageError, WorkerFault
+from pytest_lkagents.checks import StageError, TooBusy, WorkerFault
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
 from pytest_lkagents.worker.processes import Process
@@ -139,7 +139,7 @@ def _two_calls(stage: Stage, worker: Worker, own: list[int], seen: Leftovers) ->
         try:
             call = stage.calls.served(caller, tries=1)
             placed = 2
-        except WorkerFault:
+        except (WorkerFault, TooBusy):
             pass
         jobs = set(jobs_of(worker, own, worker.snapshot()))
         call.wait_until_agent_talks(TALK_SECONDS)

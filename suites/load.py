@@ -97,6 +97,7 @@ class Loaded:
 
     idle: float
     top: float
+    full_at_rest: bool = False
     moved_by: str | None = None
     full_after: float | None = None
     asked_when_full: Answer | None = None
@@ -142,7 +143,7 @@ def _observe(stage: Stage, worker: Worker, peer: Worker | None) -> Loaded:
     transcript = worker.wire.transcript
     caller = stage.calls.caller(worker)
     began = time.monotonic()
-    seen = _at_rest(worker)
+    seen = _at_rest(stage, worker)
     try:
         # The server goes on believing the worker to be idle and asks it: only so its own refusal can be seen.
         with worker.wire.hold("worker", "status"):
@@ -154,29 +155,35 @@ def _observe(stage: Stage, worker: Worker, peer: Worker | None) -> Loaded:
         caller.close()
     ended = time.monotonic()
     if seen.over:
+        before = worker.reading()
         _recover(worker, seen, ended)
+        if seen.recovered_after is None and worker.is_running:
+            stage.raise_if_filled_by_others(worker, before)
     if not worker.is_running:
         raise worker.ended()
     seen.lines = transcript.lines(began, kinds=("status", "question", "answer", "assignment", "closed"), last=60)
     return seen
 
 
-def _at_rest(worker: Worker) -> Loaded:
-    """Wait until two statuses in a row agree: a start costs CPU. A load that never rests is judged as it is."""
+def _at_rest(stage: Stage, worker: Worker) -> Loaded:
+    """Wait until two statuses in a row agree: a start costs CPU. A load that never rests is judged as it is, unless others
+    may be what it is the load of."""
 
     def rested(transcript: Transcript) -> bool:
         statuses = transcript.statuses()
         return len(statuses) >= 2 and abs(statuses[-1].load - statuses[-2].load) < 0.1 and not statuses[-1].full
 
-    worker.wire.transcript.wait(rested, RISE_SECONDS)
+    before = worker.reading()
+    if not worker.wire.transcript.wait(rested, RISE_SECONDS) and worker.is_running:
+        stage.raise_if_filled_by_others(worker, before)
     status = latest(worker.wire.transcript)
     if status is None:
         raise NotJudgeable("the worker never reported a load: see availability.reports-load")
-    return Loaded(idle=status.load, top=status.load)
+    return Loaded(idle=status.load, top=status.load, full_at_rest=status.full)
 
 
 def _rise(worker: Worker, seen: Loaded, since: float) -> bool:
-    """Wait for "full"; whether the load rose noticeably meanwhile."""
+    """Wait for "full"; whether that is news, or the load rose noticeably meanwhile."""
     found = worker.wire.transcript.wait(
         lambda transcript: next((status for status in transcript.statuses(since) if status.full), None), RISE_SECONDS
     )
@@ -184,7 +191,7 @@ def _rise(worker: Worker, seen: Loaded, since: float) -> bool:
         seen.full_after = found.at - since
     loads = [status.load for status in worker.wire.transcript.statuses(since)]
     seen.top = max([seen.top, *loads])
-    return found is not None or seen.top - seen.idle > NOTICEABLE
+    return (found is not None and not seen.full_at_rest) or seen.top - seen.idle > NOTICEABLE
 
 
 def _by_cpu(stage: Stage, worker: Worker, peer: Worker | None, caller: Caller, seen: Loaded) -> None:

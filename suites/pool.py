@@ -15,7 +15,7 @@ from typing import Any
 from pytest_lkagents.busyness import Reading
 from pytest_lkagents.callers.caller import Call
 from pytest_lkagents.callers.continuity import AGENT_LEFT, STEADY_SECONDS
-from pytest_lkagents.checks import NotJudgeable, StageError, Unproven, WorkerFault
+from pytest_lkagents.checks import NotJudgeable, StageError, TooBusy, Unproven, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, holds, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
@@ -238,7 +238,7 @@ class Scene:
         began = time.monotonic()
         try:
             call = self.stage.calls.served(self.caller)
-        except WorkerFault as fault:
+        except (WorkerFault, TooBusy) as fault:
             if self._accepted(began):
                 harm.not_served = f"a new call is taken and never served: {fault}"
                 return

@@ -100,7 +100,7 @@ def test_load_follows_work(lk_stage: Stage, lk_evidence: Evidence, load: Callabl
     the lowest priority). If that does not fill it and raises its load by less than 0.3, up to four calls
     (`--lk-sessions`) are placed on it, one after the other. The reported load must rise by more than 0.02 (less is an
     idle worker's noise), or the status must become "full". Skipped if it never reports a load, or if nothing can burn
-    CPU and no call is served; an overloaded machine is an error.
+    CPU and no call is served; an overloaded machine is an error, and one that fills the worker at rest.
     """
     seen = load()
     lk_evidence["moved_by"] = seen.moved_by

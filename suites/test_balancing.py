@@ -34,10 +34,10 @@ def test_single_assignment(lk_evidence: Evidence, assigned: Callable[[], Assigne
     """Each of several calls on two workers gets exactly one agent.
 
     Calls are placed one after the other on two workers of one server and kept, until four are served or six got no
-    agent. For 3 s after the last one each room must have had exactly one agent, since a second one comes with the
-    first (a participant that publishes on its behalf, an avatar, is none); and on the wire no question about a job may
-    have more than one answer. Skipped if two workers cannot run side by side, one is no longer registered, or no call
-    gets an agent.
+    agent (three, if none got one). For 3 s after the last one each room must have had exactly one agent, since a second
+    one comes with the first (a participant that publishes on its behalf, an avatar, is none); and on the wire no
+    question about a job may have more than one answer. Skipped if two workers cannot run side by side, one is no longer
+    registered, or no call gets an agent; an error if others use so much of this machine that both may be full for that.
     """
     seen = assigned()
     lk_evidence["calls"], lk_evidence["agents_per_call"] = len(seen.served), seen.agents

@@ -158,6 +158,7 @@ def test_words_and_secrets_of_a_command() -> None:
         parse("")
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("health_port")
 @pytest.mark.timeout(1200)
 def test_smoke_of_the_example_without_an_engine(lk, python: str, corner: Corner, tmp_path: Path) -> None:
@@ -194,6 +195,7 @@ def test_core_of_the_example(lk, python: str, tmp_path: Path, pytestconfig: pyte
     }
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("health_port")
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
@@ -214,6 +216,7 @@ def test_broken_worker_is_caught(name: str, caught: str, lk, python: str, tmp_pa
     assert not run.checks("error"), run.output
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("health_port")
 @pytest.mark.timeout(1200)
 def test_users_own_tests_get_the_fixtures(lk, python: str, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from pytest_lkagents.busyness import Reading, too_busy
+from pytest_lkagents.busyness import Reading, filled_by_others, too_busy
 from pytest_lkagents.callers.caller import Call
 from pytest_lkagents.callers.continuity import (
     AGENT_LEFT,
@@ -240,3 +240,14 @@ def test_a_machine_is_too_busy_when_others_use_it_up(monkeypatch: pytest.MonkeyP
     assert too_busy(before, Reading(10.0, 12.0, 0.5)) is None, "there was a core for it"
     monkeypatch.setattr("os.getloadavg", lambda: (9.0, 1.0, 1.0))
     assert "load 9.0 on 2 cores" in str(too_busy())
+
+
+def test_a_worker_may_refuse_for_what_others_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    before = Reading(0.0, 0.0, 0.0)
+    busy = Reading(10.0, 15.0, 0.5)  # 1.5 cores, nearly all of it others'
+    assert "a load of 0.76, and others used 1.4 of 2 cores" in str(filled_by_others(0.76, before, busy))
+    assert filled_by_others(0.1, before, busy) is None, "nobody refuses for so little"
+    assert filled_by_others(1.0, before, Reading(10.0, 15.0, 8.0)) is None, "most of it is its own"
+    assert filled_by_others(1.0, before, Reading(10.0, 3.0, 0.5)) is None, "the machine is idle"
+    assert filled_by_others(1.0, before, before) is None

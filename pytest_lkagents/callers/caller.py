@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 15
 LEAVE_SECONDS = 5
+# For the piece of speech under way, 20 ms of it.
+PIECE_SECONDS = 1
 # Where agents write what they say, and chat.
 TEXT_TOPICS = ("lk.transcription", "lk.chat")
 
@@ -108,6 +110,9 @@ class Call:
             self._loop.run(self._leave)
 
     async def _leave(self) -> None:
+        if self._speaking is not None:
+            # The media library complains on stderr of a piece that nobody waits for any more.
+            await asyncio.wait([self._speaking], timeout=PIECE_SECONDS)
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -245,6 +250,8 @@ class Caller:
         async def speak() -> None:
             try:
                 for piece in speech.loop(pieces):
+                    if call._over:
+                        break
                     await source.capture_frame(rtc.AudioFrame(piece, rate, 1, len(piece) // 2))
             finally:
                 await source.aclose()
