@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pytest_lkagents.busyness import Reading, too_busy
+from pytest_lkagents.busyness import Reading, filled_by_others, too_busy
 from pytest_lkagents.callers.caller import Call, Caller
 from pytest_lkagents.callers.continuity import (
     AGENT_LEFT,
@@ -28,7 +28,7 @@ from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.model import Answer
 from pytest_lkagents.worker.base import Health, Worker
 
-from .load import wait_free
+from .load import latest, wait_free
 from .observations import stop_signal
 
 # What a call shows while its worker drains is decided in the first seconds: a worker that does not drain cuts it at once
@@ -138,6 +138,8 @@ class Drain:
     asked_s: float | None = None
     # The same at the end, if it had refused and yet reports that it is free.
     asked_last: Answer | None = None
+    # Why its taking nothing new may be that of a full worker, whether it drains or not.
+    filled: str | None = None
     ended_early_s: float | None = None
     exited_s: float | None = None
     exit_code: int | None = None
@@ -206,6 +208,8 @@ class Drain:
         if self.longest_gap > SILENCE_SECONDS and self.cut is None:
             # A machine that stalls for some seconds does not show in how busy it was on the whole.
             return f"a voice paused for {self.longest_gap:.1f} s and went on"
+        if self.filled is not None and self.cut is None:
+            return self.filled
         late = self.stopped_s is None or self.stopped_s > STOPS_SECONDS
         lost = self.together is not None and self.together.trouble is not None
         return self.busy if self.cut is not None or late or lost else None
@@ -408,6 +412,7 @@ class Drainage:
         return True
 
     def _hold(self) -> None:
+        reading = self.worker.reading()
         if self.disturb is not None and self._watch(DISTURB_SECONDS):
             self.disturb(self.worker)
         if self.one_by_one and len(self.seen.kept) > 1 and self._watch(max(FIRST_END_SECONDS - self.passed, 0.0)):
@@ -421,6 +426,9 @@ class Drainage:
         if self.seen.stopped_s is None and asked is not None and asked.available is False and self.transcript.live():
             # It says that it is free: was it the drain that refused, or a moment of load?
             self.seen.asked_last = self.worker.wire.ask(ANSWER_SECONDS)
+        last = latest(self.transcript)
+        if self.with_call and last is not None and self.transcript.live() and self.worker.is_running:
+            self.seen.filled = filled_by_others(last.load, reading, self.worker.reading())
         self.seen.held_s = round(self.passed, 1)
         self._finish_late()
         for kept in self.seen.kept:
