@@ -27,7 +27,8 @@ ANSWER_SECONDS = 3.0
 LOST_SECONDS = 4.5
 # Loads are averaged over some seconds; a call right after a refusal would only be refused again.
 REFUSAL_PAUSE = 3
-# For a load to fall that is averaged, once what it is the load of is over; less where that was in vain before.
+# For a load to fall that is averaged, once what it is the load of is over; less where that was in vain before, with this
+# worker, or with any if none ever served a call.
 FREE_SECONDS = 15
 STILL_FULL_SECONDS = 5
 IDLE_SECONDS = 60
@@ -40,8 +41,8 @@ class Calls:
         self._stage = stage
         # Whether any call ever had an agent; None before that is known.
         self._serves: bool | None = None
-        # Whether a worker that said that it was full was waited for in vain.
-        self._stays_full = False
+        # Names of workers that said that they were full, and were waited for in vain.
+        self._full: set[str] = set()
         self._habit = Habit()
 
     def caller(self, worker: Worker) -> Caller:
@@ -61,7 +62,7 @@ class Calls:
         Several tries, because a worker that is momentarily over its threshold refuses a call rightly, and on a
         self-hosted server nobody asks it again; one, where several were in vain before and none ever was not. One that
         says that it is full is given time first: what else is under way here may be what fills it. If it still says so,
-        one try is enough where calls were served before, as it may have those.
+        one try more is enough where calls were served before, as it may have those.
         """
         served_before = self._serves
         if served_before is False:
@@ -95,7 +96,7 @@ class Calls:
         if served_before is False:
             raise WorkerFault(f"no agent came within {AGENT_SECONDS} s, as to the calls before")
         nobody = f"no agent came to {'the call' if placed == 1 else f'any of {placed} calls'} within {AGENT_SECONDS} s"
-        if worker is not None and self._stays_full and not accepted:
+        if worker is not None and worker.name in self._full and not accepted:
             nobody += ", and the worker says that it is full"
         if worker is not None and served_before and accepted == placed:
             raise worker.failed(f"{nobody}, which it had accepted, as calls before that were served")
@@ -104,12 +105,16 @@ class Calls:
     def _wait_free(self, worker: Worker) -> bool:
         """Until the worker no longer says that it is full, for some seconds: whether it does not. Raises TooBusy if it may
         be right, for what others use of this machine."""
-        before, seconds = worker.reading(), STILL_FULL_SECONDS if self._stays_full else FREE_SECONDS
-        free = worker.wire.transcript.wait(lambda seen: not any(status.full for status in seen.statuses()[-1:]), seconds)
-        self._stays_full = not free
-        if not free and worker.is_running:
+        before = worker.reading()
+        in_vain = worker.name in self._full or (self._full and not self._serves)
+        seconds = STILL_FULL_SECONDS if in_vain else FREE_SECONDS
+        if worker.wire.transcript.wait(lambda seen: not any(status.full for status in seen.statuses()[-1:]), seconds):
+            self._full.discard(worker.name)
+            return True
+        self._full.add(worker.name)
+        if worker.is_running:
             self._stage.raise_if_filled_by_others(worker, before)
-        return bool(free)
+        return False
 
     def wait_heard(self, calls: Sequence[Call], *, steady: bool = True) -> None:
         """Until every agent has been heard, and with ``steady`` for so long that its silence would mean something.
