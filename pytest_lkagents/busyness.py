@@ -33,6 +33,24 @@ class Reading:
         busy = sum(times) - idle - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
         return cls(time.monotonic(), busy, worker_seconds)
 
+    def used_until(self, later: Reading) -> Used:
+        """Raises ZeroDivisionError for the same moment."""
+        seconds = later.at - self.at
+        return Used((later.busy - self.busy) / seconds, (later.worker - self.worker) / seconds, seconds)
+
+
+@dataclass(frozen=True)
+class Used:
+    """Cores in use on average between two readings, ``seconds`` apart: by all, and by the worker."""
+
+    cores: float
+    worker: float
+    seconds: float
+
+    @property
+    def others(self) -> float:
+        return self.cores - self.worker
+
 
 def too_busy(before: Reading | None = None, after: Reading | None = None) -> str | None:
     """Why this machine cannot judge a deadline that was missed between two readings; None: it can."""
@@ -42,9 +60,9 @@ def too_busy(before: Reading | None = None, after: Reading | None = None) -> str
         return f"load {load:.1f} on {cores} cores"
     if before is None or after is None or after.at - before.at < 1:
         return None
-    used, others, seconds = _cores(before, after)
-    if used > (1 - IDLE_SHARE) * cores and others > OTHERS_SHARE * cores:
-        return f"others than the worker used {others:.1f} of {cores} cores for {seconds:.0f} s"
+    used = before.used_until(after)
+    if used.cores > (1 - IDLE_SHARE) * cores and used.others > OTHERS_SHARE * cores:
+        return f"others than the worker used {used.others:.1f} of {cores} cores for {used.seconds:.0f} s"
     return None
 
 
@@ -57,14 +75,9 @@ def filled_by_others(load: float, before: Reading, after: Reading) -> str | None
     if after.at <= before.at:
         return None
     cores = os.cpu_count() or 1
-    _, others, seconds = _cores(before, after)
-    if load < LEAST_THRESHOLD or others / cores < min(load, 1.0) / 2:
+    used = before.used_until(after)
+    if load < LEAST_THRESHOLD or used.others / cores < min(load, 1.0) / 2:
         return None
-    return f"the worker reports a load of {load:.2f}, and others used {others:.1f} of {cores} cores for {seconds:.0f} s"
-
-
-def _cores(before: Reading, after: Reading) -> tuple[float, float, float]:
-    """Cores in use between two readings, those of them that others than the worker used, and the seconds between them."""
-    seconds = after.at - before.at
-    used = (after.busy - before.busy) / seconds
-    return used, used - (after.worker - before.worker) / seconds, seconds
+    return (
+        f"the worker reports a load of {load:.2f}, and others used {used.others:.1f} of {cores} cores for {used.seconds:.0f} s"
+    )

@@ -108,7 +108,7 @@ class Calls:
         before = worker.reading()
         in_vain = worker.name in self._full or (self._full and not self._serves)
         seconds = STILL_FULL_SECONDS if in_vain else FREE_SECONDS
-        if worker.wire.transcript.wait(lambda seen: not any(status.full for status in seen.statuses()[-1:]), seconds):
+        if worker.wire.transcript.wait(lambda seen: (last := seen.latest_status()) is None or not last.full, seconds):
             self._full.discard(worker.name)
             return True
         self._full.add(worker.name)

@@ -322,7 +322,7 @@ class Stage:
         promised = [asked.answers[0][0] for asked in transcript.questions() if asked.probe and asked.available]
         left = promised[-1] + PROMISE_SECONDS - time.monotonic() if promised else 0.0
         if left > 0:
-            transcript.wait(lambda seen: any(not status.full for status in seen.statuses(promised[-1])[-1:]), left)
+            transcript.wait(lambda seen: (last := seen.latest_status(promised[-1])) is not None and not last.full, left)
 
     def _prepare(self, role_name: str, name: str) -> Worker:
         self.raise_if_closing()

@@ -28,7 +28,7 @@ from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.model import Answer
 from pytest_lkagents.worker.base import Health, Worker
 
-from .load import latest, wait_free
+from .load import wait_free
 from .observations import stop_signal
 
 # What a call shows while its worker drains is decided in the first seconds: a worker that does not drain cuts it at once
@@ -426,7 +426,7 @@ class Drainage:
         if self.seen.stopped_s is None and asked is not None and asked.available is False and self.transcript.live():
             # It says that it is free: was it the drain that refused, or a moment of load?
             self.seen.asked_last = self.worker.wire.ask(ANSWER_SECONDS)
-        last = latest(self.transcript)
+        last = self.transcript.latest_status()
         if self.with_call and last is not None and self.transcript.live() and self.worker.is_running:
             self.seen.filled = filled_by_others(last.load, reading, self.worker.reading())
         self.seen.held_s = round(self.passed, 1)

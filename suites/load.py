@@ -58,14 +58,9 @@ def place(stage: Stage, caller: Caller) -> Placed:
     return Placed(call, asked, taken[0] if taken and call.agents else None)
 
 
-def latest(transcript: Transcript, since: float = 0.0) -> Status | None:
-    statuses = transcript.statuses(since)
-    return statuses[-1] if statuses else None
-
-
 def next_status(worker: Worker, since: float, seconds: float) -> Status | None:
     """The newest status after ``since``, awaited for ``seconds``."""
-    return worker.wire.transcript.wait(lambda transcript: latest(transcript, since), seconds)
+    return worker.wire.transcript.wait(lambda transcript: transcript.latest_status(since), seconds)
 
 
 def _risen(worker: Worker, since: float, top: float) -> Status | None:
@@ -76,7 +71,7 @@ def _risen(worker: Worker, since: float, top: float) -> Status | None:
         risen = next((status for status in statuses if status.full or status.load > top + NOTICEABLE), None)
         return risen or (statuses[-1] if len(statuses) >= 3 else None)
 
-    return worker.wire.transcript.wait(counted, 10) or latest(worker.wire.transcript, since)
+    return worker.wire.transcript.wait(counted, 10) or worker.wire.transcript.latest_status(since)
 
 
 def wait_free(worker: Worker, seconds: float = RECOVER_SECONDS, since: float = 0.0) -> None:
@@ -84,7 +79,7 @@ def wait_free(worker: Worker, seconds: float = RECOVER_SECONDS, since: float = 0
     that never comes."""
 
     def free(transcript: Transcript) -> bool:
-        status = latest(transcript, since)
+        status = transcript.latest_status(since)
         return status is not None and not status.full and status.load < 0.6
 
     if not worker.wire.transcript.wait(free, seconds):
@@ -176,7 +171,7 @@ def _at_rest(stage: Stage, worker: Worker) -> Loaded:
     before = worker.reading()
     if not worker.wire.transcript.wait(rested, RISE_SECONDS) and worker.is_running:
         stage.raise_if_filled_by_others(worker, before)
-    status = latest(worker.wire.transcript)
+    status = worker.wire.transcript.latest_status()
     if status is None:
         raise NotJudgeable("the worker never reported a load: see availability.reports-load")
     return Loaded(idle=status.load, top=status.load, full_at_rest=status.full)
@@ -268,9 +263,9 @@ def _wait_loaded(worker: Worker, certain: float) -> Status | None:
     """Until its last status is full with so much load: that is averaged, and the first "full" comes long before it is up.
     Returns the last status in any case."""
     worker.wire.transcript.wait(
-        lambda transcript: (last := latest(transcript)) is not None and last.full and last.load >= certain, NEXT_SECONDS
+        lambda transcript: (last := transcript.latest_status()) is not None and last.full and last.load >= certain, NEXT_SECONDS
     )
-    return latest(worker.wire.transcript)
+    return worker.wire.transcript.latest_status()
 
 
 def _bring_back(peer: Worker) -> None:
@@ -303,7 +298,7 @@ def _real_calls(stage: Stage, worker: Worker, peer: Worker, caller: Caller, seen
 
 def _recover(worker: Worker, seen: Loaded, ended: float) -> None:
     def available(transcript: Transcript) -> Status | None:
-        status = latest(transcript, ended)
+        status = transcript.latest_status(ended)
         return status if status is not None and not status.full else None
 
     status = worker.wire.transcript.wait(available, RECOVER_SECONDS)

@@ -256,10 +256,8 @@ class Scene:
 
     def _raise_if_rightly_full(self, since: Reading) -> None:
         """A worker without a call that refuses: it may be for the CPU that others use. Raises StageError then."""
-        now = self.worker.reading()
-        seconds = now.at - since.at
-        machine = (now.busy - since.busy) / seconds / (os.cpu_count() or 1)
-        own = (now.worker - since.worker) / seconds / (self.worker.cpus or os.cpu_count() or 1)
+        used, cores = since.used_until(self.worker.reading()), os.cpu_count() or 1
+        machine, own = used.cores / cores, used.worker / (self.worker.cpus or cores)
         if max(machine, own) > BUSY_SHARE:
             raise StageError(
                 f"this machine is too busy to judge: the worker refuses calls, with {machine:.0%} of the machine's CPU in use"

@@ -38,7 +38,6 @@ LOADING = ("availability", "balancing")
 LONG = (*LOADING, "rollout", "jobs")
 # Whom the server offers a call is chance, and so whether the check can judge: it says so and is given another run.
 CHANCES = 3
-ALONE = pytest.mark.alone
 
 
 def workers(kind: str) -> list[str]:
@@ -130,7 +129,9 @@ def options_of(described: dict, request: pytest.FixtureRequest) -> list[str]:
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("name", [pytest.param(name, marks=ALONE) if loads(name) else name for name in workers("broken")])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.alone) if loads(name) else name for name in workers("broken")]
+)
 def test_broken_worker_is_caught(name: str, lk, keep, request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> None:
     whole = pytestconfig.getoption("whole")
     if not whole and name not in ordinary():
@@ -164,7 +165,7 @@ def test_broken_worker_is_caught(name: str, lk, keep, request: pytest.FixtureReq
     assert run.code == (1 if must else 0), run.output
 
 
-@ALONE
+@pytest.mark.alone
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", workers("good"))
 def test_good_worker_is_left_alone(name: str, lk, keep, request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> None:

@@ -181,6 +181,11 @@ class Transcript:
         with self._changed:
             return self._since(self._statuses, since)
 
+    def latest_status(self, since: float = 0.0) -> Status | None:
+        """The newest one, if it came at or after ``since``."""
+        found = self.statuses(since)
+        return found[-1] if found else None
+
     def questions(self, since: float = 0.0) -> list[Question]:
         """Questions asked at or after ``since``, in the order in which they were asked."""
         with self._changed:
