@@ -79,6 +79,8 @@ class Worker(ABC):
         # Whether anything was done to it that an ordinary worker may end for.
         self.disturbed = False
         self.blame = Blame()
+        # Of its processes, in every snapshot so far.
+        self.command_lines: set[str] = set()
         self.started = 0.0
         self._probed = 0.0
 
@@ -245,9 +247,14 @@ class Worker(ABC):
     def address(self) -> str:
         """Its address, as this machine reaches it."""
 
-    @abstractmethod
     def snapshot(self) -> Snapshot:
         """Processes, connections and listening sockets of one moment. Raises StageError, or WorkerFault if it is gone."""
+        taken = self._take_snapshot()
+        self.command_lines.update(process.args for process in taken.processes)
+        return taken
+
+    @abstractmethod
+    def _take_snapshot(self) -> Snapshot: ...
 
     @abstractmethod
     def signal_processes(self, pids: Sequence[int], name: str) -> None:

@@ -250,7 +250,7 @@ class CommandWorker(Worker):
                 found += [(process, used) for used in process.net_connections(kind="inet")]
         return found
 
-    def snapshot(self) -> Snapshot:
+    def _take_snapshot(self) -> Snapshot:
         processes = []
         for process in self._tree():
             with contextlib.suppress(psutil.Error), process.oneshot():

@@ -185,7 +185,7 @@ class ImageWorker(Worker):
     def address(self) -> str:
         return self.sidecar.address
 
-    def snapshot(self) -> Snapshot:
+    def _take_snapshot(self) -> Snapshot:
         try:
             return parse(self._look("sh", "-c", SCRIPT)[1])
         except ValueError as error:
