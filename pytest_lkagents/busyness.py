@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import psutil
@@ -13,6 +15,8 @@ LOAD_PER_CORE = 4
 # With every core in use and half of them or more by others, a worker gets at most half of what it could use.
 IDLE_SHARE = 0.1
 OTHERS_SHARE = 0.5
+# Well below the 3 s that an answer may take; a look takes a tenth of a millisecond.
+HISTORY_SECONDS = 0.5
 # The default thresholds of the SDKs are 0.65 to 0.75; nobody refuses calls for less than this.
 LEAST_THRESHOLD = 0.4
 
@@ -50,6 +54,40 @@ class Used:
     @property
     def others(self) -> float:
         return self.cores - self.worker
+
+
+class History:
+    """What the machine did, looked at twice a second from ``start`` until ``stop``: for what turns out later to have been late.
+
+    The load that the kernel tells is that of the last minute, and does not say what a moment was like.
+    """
+
+    def __init__(self) -> None:
+        self._readings = [Reading.now()]
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, name="lk-busyness", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Safe to call twice, or before ``start``."""
+        self._over.set()
+
+    def _look(self) -> None:
+        while not self._over.wait(HISTORY_SECONDS):
+            self._readings.append(Reading.now())
+
+    def was_full(self, since: float, until: float) -> bool:
+        """Whether next to all cores were in use, by whomever, between two moments (monotonic seconds)."""
+        return cores_between([*self._readings, Reading.now()], since, until) > (1 - IDLE_SHARE) * (os.cpu_count() or 1)
+
+
+def cores_between(readings: Sequence[Reading], since: float, until: float) -> float:
+    """Cores in use on average between the last reading before ``since`` and the first one after ``until``."""
+    before = max((found for found in readings if found.at <= since), key=lambda found: found.at, default=readings[0])
+    after = min((found for found in readings if found.at >= until), key=lambda found: found.at, default=readings[-1])
+    return before.used_until(after).cores if after.at > before.at else 0.0
 
 
 def too_busy(before: Reading | None = None, after: Reading | None = None) -> str | None:

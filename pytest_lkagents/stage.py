@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 
 from pytest_lkagents import describe, engine
-from pytest_lkagents.busyness import Reading, filled_by_others, too_busy
+from pytest_lkagents.busyness import History, Reading, filled_by_others, too_busy
 from pytest_lkagents.callers import library
 from pytest_lkagents.calls import Calls
 from pytest_lkagents.checks import NotJudgeable, StageError, TooBusy, WorkerFault
@@ -64,6 +64,7 @@ class Stage:
         self.settings = settings
         self.redactor = redactor
         self.ledger = Ledger()
+        self.history = History()
         self.loop = EventLoop("the caller's media library")
         # A loop of its own: a caller's audio work must not delay what passes between worker and server.
         self._wire_loop = EventLoop("the tap")
@@ -98,6 +99,7 @@ class Stage:
     def open(self) -> None:
         """Sweep what dead sessions left, then make this session's network. Raises StageError."""
         self._client = connect(self.settings)
+        self.history.start()
         if self.settings.image is None:
             self._take_turn()
         engine.sweep(self._client)
@@ -131,6 +133,7 @@ class Stage:
     def close(self) -> None:
         """Remove everything; safe to call twice and half opened."""
         self._closing = True
+        self.history.stop()
         self.loop.close()
         # First of all that is closed: what its threads still have to say finds the interpreter at work.
         library.dispose()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections.abc import Callable
@@ -263,8 +264,9 @@ def test_answers_in_time(lk_stage: Stage, lk_evidence: Evidence, load: Callable[
     All questions about jobs so far, real ones and those of the proxy on the wire, to the shared worker and to the one
     under load are taken from the transcript; a worker that was not asked by the proxy yet is asked once. Each must be
     answered, yes or no, within 3 s, after which the server drops the job. Questions on a connection that ended within
-    these 3 s do not count. Skipped if nothing was answered and nothing is late; a late answer on an overloaded machine
-    is an error.
+    these 3 s do not count. Where all that was late was asked while next to all of this machine's cores were in use, as
+    when the workers of a run start, the worker is asked once more in peace, and that answer counts. Skipped if nothing
+    was answered and nothing is late; an answer that is late again on an overloaded machine is an error.
     """
     try:
         load()
@@ -294,12 +296,51 @@ def test_answers_in_time(lk_stage: Stage, lk_evidence: Evidence, load: Callable[
     if late:
         worker, asked = late[0]
         lk_evidence["transcript"] = worker.wire.transcript.lines(asked.asked - 0.1, kinds=("question", "answer"))[:6]
-        lk_stage.raise_if_too_busy()
+        lk_evidence["late"] = len(late)
+    if late and not (late := _late_in_peace(lk_stage, late)):
+        lk_evidence.summary = f"{len(answered)} questions answered, in time but for what a busy machine held up"
+        return
+    if late:
+        worker, asked = late[0]
         after = f"after {asked.answered_after:.1f} s" if asked.answered_after is not None else "not at all"
         raise AssertionError(f"{len(late)} of {len(judged)} questions were not answered within 3 s, the first {after}")
     if not answered:
         raise NotJudgeable("it was asked nothing")
     lk_evidence.summary = f"{len(answered)} questions answered, the slowest after {max(answered) * 1000:.0f} ms"
+
+
+def _late_in_peace(stage: Stage, late: list[tuple[Worker, Question]]) -> list[tuple[Worker, Question]]:
+    """Of these late questions the ones for which this machine had time; where there are none, the workers are asked again,
+    with nothing else of ours under way. Raises StageError where that cannot be done either."""
+
+    def held_up(asked: Question) -> bool:
+        return stage.history.was_full(asked.asked, asked.asked + (asked.answered_after or ANSWER_SECONDS))
+
+    certain = [(worker, asked) for worker, asked in late if not held_up(asked)]
+    if certain:
+        return certain
+    to_ask = [worker for worker in dict(late) if worker.wire.transcript.live()]
+    if not to_ask:
+        raise StageError("this machine is too busy to judge: all of its cores were in use, and the worker is gone")
+    with stage.alone_on_the_machine():
+        for worker in to_ask:
+            burnt = worker in stage.workers("loaded")
+            with worker.burn() if burnt else contextlib.nullcontext():
+                _wait_as_before(worker, burnt)
+                before, since = worker.reading(), time.monotonic()
+                if worker.wire.ask(ANSWER_SECONDS).available is None:
+                    stage.raise_if_too_busy(worker, before)
+                    certain += [(worker, asked) for asked in worker.wire.transcript.questions(since)]
+    return certain
+
+
+def _wait_as_before(worker: Worker, burnt: bool) -> None:
+    """Until a worker is as it was when it was asked before: free, or with its CPU burnt full."""
+    if burnt:
+        worker.wire.transcript.wait(lambda seen: (last := seen.latest_status()) is not None and last.full, RISE_SECONDS)
+    else:
+        with contextlib.suppress(StageError):
+            wait_free(worker)
 
 
 @check(

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from pytest_lkagents.busyness import Reading, filled_by_others, too_busy
+from pytest_lkagents.busyness import Reading, cores_between, filled_by_others, too_busy
 from pytest_lkagents.callers.caller import Call
 from pytest_lkagents.callers.continuity import (
     AGENT_LEFT,
@@ -251,3 +251,11 @@ def test_a_worker_may_refuse_for_what_others_use(monkeypatch: pytest.MonkeyPatch
     assert filled_by_others(1.0, before, Reading(10.0, 15.0, 8.0)) is None, "most of it is its own"
     assert filled_by_others(1.0, before, Reading(10.0, 3.0, 0.5)) is None, "the machine is idle"
     assert filled_by_others(1.0, before, before) is None
+
+
+def test_how_busy_the_machine_was_meanwhile() -> None:
+    readings = [Reading(float(at), busy) for at, busy in enumerate((0.0, 2.0, 4.0, 4.5, 5.0))]
+    assert cores_between(readings, 0.2, 1.8) == 2.0
+    assert cores_between(readings, 2.5, 2.6) == 0.5
+    assert cores_between(readings, -5, 99) == 1.25
+    assert cores_between(readings[:1], 0, 1) == 0.0
