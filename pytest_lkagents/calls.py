@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pytest_lkagents.busyness import too_busy
 from pytest_lkagents.callers.caller import Call, Caller
 from pytest_lkagents.callers.continuity import Continuity, Habit, Stay, usual_stay, wait_heard
 from pytest_lkagents.callers.request import CallRequest
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 
 # The server gives up after 3 s, a worker may start a process for the job (10 s by default).
 AGENT_SECONDS = 15
+# For an agent that was accepted and is late: after so much more, nobody waits for it any longer.
+LATE_SECONDS = 15
+# So many calls that are lost are enough to know; there is no need to wait for further ones.
+ENOUGH_LOST = 2
 # After this time without an answer the server drops the job (livekit-server, all versions up to 1.13.11).
 ANSWER_SECONDS = 3.0
 # The same after the caller's join: the server's own bidding takes 0.2 s, the rest is for a busy machine.
@@ -34,8 +40,21 @@ STILL_FULL_SECONDS = 5
 IDLE_SECONDS = 60
 
 
+@dataclass(frozen=True)
+class Accepted:
+    """A call whose job was given to a worker that had accepted it, and to which nothing had been done. ``agent_s``: seconds
+    until its agent came; None: it did not, with time on this machine."""
+
+    worker: str
+    room: str
+    job: str
+    joined: float
+    agent_s: float | None
+
+
 class Calls:
-    """A stage's calls; ``stage.calls``."""
+    """A stage's calls; ``stage.calls``. ``accepted``: those so far that a worker promised to serve, of which a load test's
+    are none."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
@@ -44,6 +63,7 @@ class Calls:
         # Names of workers that said that they were full, and were waited for in vain.
         self._full: set[str] = set()
         self._habit = Habit()
+        self.accepted: list[Accepted] = []
 
     def caller(self, worker: Worker) -> Caller:
         """A caller on the worker's server who asks for its agent."""
@@ -83,8 +103,7 @@ class Calls:
             if call.agents:
                 self._serves = True
                 return call
-            asked = self.questions(call.room_name, call.joined, caller.server).values()
-            accepted += any(question.assigned is not None for question in asked)
+            accepted += self._taken(call, caller.server) is not None
             call.leave()
         self._stage.raise_if_too_busy(worker, before)
         if worker is not None and before is not None and not accepted and worker.is_running:
@@ -101,6 +120,21 @@ class Calls:
         if worker is not None and served_before and accepted == placed:
             raise worker.failed(f"{nobody}, which it had accepted, as calls before that were served")
         raise WorkerFault(nobody)
+
+    def further(self, caller: Caller) -> Call | None:
+        """A call beside those that the worker has, or None if it takes no more than these: it refuses, or says that it is
+        full. Raises as ``served`` does."""
+        began = time.monotonic()
+        try:
+            return self.served(caller)
+        except WorkerFault:
+            worker = self._worker_of(caller)
+            if worker is None or not worker.wire.transcript.live():
+                raise
+            answers = [asked.available for asked in worker.wire.transcript.questions(began) if not asked.probe]
+            if worker.name in self._full if not answers else all(answer is False for answer in answers):
+                return None
+            raise
 
     def _wait_free(self, worker: Worker) -> bool:
         """Until the worker no longer says that it is full, for some seconds: whether it does not. Raises TooBusy if it may
@@ -159,15 +193,47 @@ class Calls:
         )
         return time.monotonic() - joined > LOST_SECONDS and not in_time
 
-    def wait_settled(self, call: Call, server: Server) -> None:
-        """Until the call has its agent, or will certainly get none."""
+    def wait_settled(self, call: Call, server: Server, *, noted: bool = True) -> None:
+        """Until the call has its agent, or will certainly get none. ``noted``: it counts among the ``accepted`` ones if it
+        is one of them."""
+        before = {worker.name: worker.reading() for worker in self._stage.workers() if worker.server is server}
+        self._wait_agent(call, server, AGENT_SECONDS)
+        taken = self._taken(call, server)
+        # Where no call was served yet, all of them are jobs.joins' business.
+        if taken is None or not noted or not (call.agents or self._serves):
+            return
+        worker, question = taken
+        # A limit of ours may be too little for an agent.
+        if worker.cpus != self._stage.settings.cpus:
+            return
+        if not call.agents:
+            if len(self.lost_accepted()) >= ENOUGH_LOST:
+                return
+            self._wait_agent(call, server, LATE_SECONDS)
+        if worker.disturbed or worker.wire.disturbed or not worker.is_running:
+            return
+        served = call.agent_after if call.agents else None
+        if served is None and too_busy(before.get(worker.name), worker.reading()):
+            return
+        self.accepted.append(Accepted(worker.name, call.room_name, question.job_id, call.joined, served))
 
+    def lost_accepted(self) -> list[Accepted]:
+        """Calls that a worker accepted and did not serve."""
+        return [accepted for accepted in self.accepted if accepted.agent_s is None]
+
+    def _taken(self, call: Call, server: Server) -> tuple[Worker, Question] | None:
+        """Which worker was given this call's job, as it had accepted it."""
+        asked = self.questions(call.room_name, call.joined, server)
+        given = [name for name, question in asked.items() if question.assigned is not None]
+        return next(((worker, asked[worker.name]) for worker in self._stage.workers() if worker.name in given), None)
+
+    def _wait_agent(self, call: Call, server: Server, seconds: float) -> None:
         def settled() -> bool:
             self._stage.raise_if_closing()
             return bool(call.agents) or self.lost(call.room_name, call.joined, server)
 
         with self._stage.ledger.waiting(call.room_name), contextlib.suppress(DeadlineMissed):
-            poll(settled, what="agent", seconds=AGENT_SECONDS, every=0.05)
+            poll(settled, what="agent", seconds=seconds, every=0.05)
 
     def wait_idle(self, worker: Worker) -> None:
         """Wait until no job holds a connection to the server any more: the caller has left, the job may still be saying

@@ -51,7 +51,8 @@ def observe(stage: Stage) -> Assigned:
         while len(seen.served) < CALLS and seen.lost < (TRIES if seen.served else FIRST_TRIES):
             for worker in workers:
                 worker.registration()
-            _wait_for_a_free_one(stage, workers, seen)
+            if not _wait_for_a_free_one(stage, workers, seen) and len(seen.served) >= len(workers):
+                break  # they take no more than these
             placed = place(stage, caller)
             if placed.call.agents:
                 seen.served.append(placed)
@@ -77,16 +78,17 @@ def observe(stage: Stage) -> Assigned:
     return seen
 
 
-def _wait_for_a_free_one(stage: Stage, workers: list[Worker], seen: Assigned) -> None:
-    """A worker that starts the process for its next job is rightly over its threshold for a moment."""
+def _wait_for_a_free_one(stage: Stage, workers: list[Worker], seen: Assigned) -> bool:
+    """A worker that starts the process for its next job is rightly over its threshold for a moment. Whether one is free."""
     readings = [worker.reading() for worker in workers]
     for worker in workers:
         try:
             wait_free(worker, STILL_FULL_SECONDS if seen.lost else FREE_SECONDS)
-            return
+            return True
         except StageError:
             continue
     if not seen.served:
         stage.raise_if_too_busy()
         for worker, reading in zip(workers, readings, strict=True):
             stage.raise_if_filled_by_others(worker, reading)
+    return False

@@ -50,7 +50,9 @@ AFTER_ENDS_SECONDS = 17.0
 # After the signal, so that the drain has begun: an impatient operator's second Ctrl-C, a server that goes away.
 DISTURB_SECONDS = 2.0
 # First with the server, then as long without it as other drains are watched.
-WITHOUT_SERVER_SECONDS = DISTURB_SECONDS + DRAIN_SECONDS
+# SDKs try again after 0, 2, 4 and 6 s: the last of these comes when the server is back, and before the end.
+REPAIR_SECONDS = 7.0
+WITHOUT_SERVER_SECONDS = DISTURB_SECONDS + REPAIR_SECONDS + DRAIN_SECONDS
 LOOK_SECONDS = 0.25
 # For a check that waits for a drain: its longest hold and what is around it.
 CHECK_SECONDS = LONGEST_HOLD + 300
@@ -138,6 +140,8 @@ class Drain:
     asked_s: float | None = None
     # The same at the end, if it had refused and yet reports that it is free.
     asked_last: Answer | None = None
+    # Where the connection was lost during the drain and the server is back: what it says to a job, if it registers again.
+    asked_back: Answer | None = None
     # Why its taking nothing new may be that of a full worker, whether it drains or not.
     filled: str | None = None
     ended_early_s: float | None = None
@@ -253,9 +257,9 @@ class Drain:
 class Drainage:
     """One observation. ``calls`` are placed before the signal, as many as the worker takes, and kept for ``hold``
     seconds; with ``one_by_one`` all but the newest end earlier; ``together``: another one comes in the same instant;
-    ``disturb`` is called once, 2 s after the signal; ``send`` stops the worker in another way than by the signal;
-    ``placed`` is called when the calls are there; ``brief``: all that is asked is whether a call outlives the signal, so
-    that presence and packets are judged, not silence, and nobody waits for the worker's end."""
+    ``disturb`` is called once, 2 s after the signal, and ``repair`` 7 s later; ``send`` stops the worker in another way
+    than by the signal; ``placed`` is called when the calls are there; ``brief``: all that is asked is whether a call
+    outlives the signal, so that presence and packets are judged, not silence, and nobody waits for the worker's end."""
 
     def __init__(
         self,
@@ -268,13 +272,14 @@ class Drainage:
         together: bool = False,
         one_by_one: bool = False,
         disturb: Callable[[Worker], None] | None = None,
+        repair: Callable[[Worker], None] | None = None,
         send: Callable[[Worker], None] | None = None,
         placed: Callable[[], None] | None = None,
         brief: bool = False,
     ) -> None:
         self.stage, self.worker, self.calls, self.hold = stage, worker, calls, hold
-        self.with_call, self.one_by_one, self.disturb, self.placed = together, one_by_one, disturb, placed
-        self.brief = brief
+        self.with_call, self.one_by_one, self.placed, self.brief = together, one_by_one, placed, brief
+        self.disturb, self.repair = disturb, repair
         self.send = send or (lambda stopped: stopped.signal(signal))
         self.transcript = worker.wire.transcript
         self.caller: Caller = stage.calls.caller(worker)
@@ -415,6 +420,8 @@ class Drainage:
         reading = self.worker.reading()
         if self.disturb is not None and self._watch(DISTURB_SECONDS):
             self.disturb(self.worker)
+        if self.repair is not None and self._watch(REPAIR_SECONDS):
+            self.repair(self.worker)
         if self.one_by_one and len(self.seen.kept) > 1 and self._watch(max(FIRST_END_SECONDS - self.passed, 0.0)):
             before = self.worker.wire.connections
             if self._finish_late():
@@ -422,6 +429,8 @@ class Drainage:
             self._end_all_but_one()
         self._merely_watch()
         self._watch(max(self.hold - self.passed, 0.0))
+        if self.repair is not None and self.transcript.live():
+            self.seen.asked_back = self.worker.wire.ask(ANSWER_SECONDS)
         asked = self.seen.asked
         if self.seen.stopped_s is None and asked is not None and asked.available is False and self.transcript.live():
             # It says that it is free: was it the drain that refused, or a moment of load?
@@ -534,12 +543,14 @@ def by_engine(stage: Stage) -> Drain:
 
 
 def without_server(stage: Stage) -> Drain:
-    """By the stop signal; then the worker's connection to the server is cut, and refused."""
+    """By the stop signal; then the worker's connection to the server is cut, and refused for some seconds."""
 
     def lose(lost: Worker) -> None:
         lost.wire.refuse()
         lost.wire.cut(agent_only=True)
 
-    return Drainage(
-        stage, stage.renewed("unconnected"), stop_signal(stage), hold=WITHOUT_SERVER_SECONDS, disturb=lose
-    ).observe()
+    def regain(back: Worker) -> None:
+        back.wire.accept()
+
+    worker, hold = stage.renewed("unconnected"), WITHOUT_SERVER_SECONDS
+    return Drainage(stage, worker, stop_signal(stage), hold=hold, disturb=lose, repair=regain).observe()

@@ -49,10 +49,11 @@ class Placed:
         return f"was asked and {'accepted' if asked.available else 'refused'} after {asked.answered_after or 0:.2f} s"
 
 
-def place(stage: Stage, caller: Caller) -> Placed:
-    """Place a call and wait until it has its agent or is certainly lost."""
+def place(stage: Stage, caller: Caller, *, noted: bool = True) -> Placed:
+    """Place a call and wait until it has its agent or is certainly lost. ``noted``: nothing hinders the workers, so that
+    one which accepts it must serve it."""
     call = caller.join()
-    stage.calls.wait_settled(call, caller.server)
+    stage.calls.wait_settled(call, caller.server, noted=noted)
     asked = stage.calls.questions(call.room_name, call.joined, caller.server)
     taken = [name for name, question in asked.items() if question.assigned is not None]
     return Placed(call, asked, taken[0] if taken and call.agents else None)
@@ -286,7 +287,7 @@ def _real_calls(stage: Stage, worker: Worker, peer: Worker, caller: Caller, seen
         except StageError:
             return
         _wait_loaded(worker, min(EXHAUSTED, NEARLY * seen.top))
-        placed = place(stage, caller)
+        placed = place(stage, caller, noted=False)
         seen.calls_tried += 1
         placed.call.leave()
         asked = placed.questions.get(worker.name)

@@ -30,6 +30,7 @@ LOOK_SECONDS = 0.25
 SIGNAL_SECONDS = 5.0
 # The server tells a caller at once that an agent has left.
 LEAVE_SECONDS = 1.0
+ONE_AT_A_TIME = "the worker takes only one call at a time"
 OTHER_ENDED = "the process of its job ended too"
 # A process without memory fails at its next large allocation; one that has all it needs may never make one.
 STARVE_SECONDS = 5.0
@@ -58,13 +59,15 @@ def require_own_processes(own: list[int], jobs: list[int], count: int = 2) -> No
 
 @dataclass
 class Pair:
-    """Two calls at once; ``left`` is when both callers had hung up (monotonic seconds)."""
+    """Two calls at once, or the one that a worker takes which takes no second one (``calls``); ``left`` is when all callers
+    had hung up (monotonic seconds)."""
 
     worker: Worker
     before: Snapshot
     own: list[int]
     jobs: list[int]
     left: float
+    calls: int = 2
 
 
 def pair(stage: Stage) -> Pair:
@@ -75,18 +78,20 @@ def pair(stage: Stage) -> Pair:
     caller = stage.calls.caller(worker)
     try:
         stage.calls.served(caller)
-        stage.calls.served(caller)
+        calls = 1 if stage.calls.further(caller) is None else 2
         jobs = jobs_of(worker, own, worker.snapshot())
     finally:
         caller.close()
-    return Pair(worker, before, own, jobs, time.monotonic())
+    return Pair(worker, before, own, jobs, time.monotonic(), calls)
 
 
 @dataclass
 class Harm:
-    """What came of one job's harm. Seconds count from the act; None: it did not happen."""
+    """What came of one job's harm. Seconds count from the act; None: it did not happen. ``alone``: there was no other call,
+    as the worker takes one at a time."""
 
     pid: int
+    alone: bool = False
     trouble: str | None = None
     trouble_s: float | None = None
     worker_trouble: str | None = None
@@ -106,13 +111,16 @@ class Harm:
 
 class Scene:
     """Two calls on one worker, each served by a process of its own; an act harms one of the processes, ``observe``
-    says what the other call, the worker and a new call notice of it."""
+    says what the other call, the worker and a new call notice of it. With ``alone`` one call is enough where the worker
+    takes no second one; then ``kept``, the other call, is None."""
 
-    def __init__(self, stage: Stage, role: str) -> None:
+    def __init__(self, stage: Stage, role: str, *, alone: bool = True) -> None:
         self.stage = stage
         self.worker = stage.renewed(role)
         self.caller = stage.calls.caller(self.worker)
         self.began = 0.0
+        self.kept: Kept | None = None
+        self._alone = alone
 
     def observe(self, act: Callable[[Scene], None], undo: Callable[[Scene], None] = lambda _: None) -> Harm:
         """Raises NotJudgeable when jobs share a process, WorkerFault when two calls cannot be had, StageError."""
@@ -134,22 +142,26 @@ class Scene:
         stage.calls.wait_idle(worker)
         own = worker.snapshot().holders_of(worker.server_peer)
         # The older call is the bystander: it has been heard for longer.
-        bystander = stage.calls.served(self.caller)
+        older = stage.calls.served(self.caller)
         first = jobs_of(worker, own, worker.snapshot())
-        self.call = stage.calls.served(self.caller)
+        newer = stage.calls.further(self.caller)
         now = worker.snapshot()
         jobs = jobs_of(worker, own, now)
-        require_own_processes(own, jobs)
-        victims = [pid for pid in jobs if pid not in first]
+        if newer is None and not self._alone:
+            raise NotJudgeable(ONE_AT_A_TIME)
+        require_own_processes(own, jobs, 1 if newer is None else 2)
+        victims = jobs if newer is None else [pid for pid in jobs if pid not in first]
         # More than one: the job of a call that was given up, whose agent came too late, and whose end is no harm.
         if len(set(victims)) != 1 or len(set(first)) != 1:
             raise StageError("it cannot be told which process serves which call")
+        self.call = newer or older
         self.pid = victims[0]
         self.other_pid = first[0]
         self.process = now.living()[self.pid]
-        stage.calls.wait_heard([bystander])
-        self.kept = Kept(bystander, stage.calls.continuity(bystander))
-        self.harm = Harm(self.pid, evidence={"harmed_pid": self.pid, "harmed_process": self.process.args[:120]})
+        if newer is not None:
+            stage.calls.wait_heard([older])
+            self.kept = Kept(older, stage.calls.continuity(older))
+        self.harm = Harm(self.pid, newer is None, evidence={"harmed_pid": self.pid, "harmed_process": self.process.args[:120]})
         self.began = time.monotonic()
 
     @property
@@ -162,18 +174,18 @@ class Scene:
 
     def look(self) -> None:
         self.stage.raise_if_closing()
-        self.kept.look(self.passed)
-        if self.kept.suspected:
-            self.look_closer()
+        if self.kept is not None:
+            self.kept.look(self.passed)
+            if self.kept.suspected:
+                self._look_closer(self.kept)
         if self.harm.worker_trouble is None and not self.worker.is_running:
             self.harm.worker_trouble = (
                 f"the whole worker ended after {self.passed:.1f} s with exit code {self.worker.exit_code}"
             )
 
-    def look_closer(self) -> None:
+    def _look_closer(self, kept: Kept) -> None:
         """Whether the other call's job has lost its process: that is certain, however busy the machine is, unless its agent
         left the call before, as the agent of a job does that is over."""
-        kept = self.kept
         with contextlib.suppress(WorkerFault):
             if kept.trouble is not None or self.other_pid in self.worker.snapshot().living():
                 return
@@ -185,11 +197,11 @@ class Scene:
     def watch(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
         """Look on for ``seconds`` (longer while something is suspected); whether ``until`` came true."""
         end = time.monotonic() + seconds
-        while time.monotonic() < end or self.kept.suspected:
+        while time.monotonic() < end or (self.kept is not None and self.kept.suspected):
             self.look()
             if until():
                 return True
-            if self.harm.worker_trouble is not None or self.kept.trouble is not None:
+            if self.harm.worker_trouble is not None or (self.kept is not None and self.kept.trouble is not None):
                 return False
             time.sleep(LOOK_SECONDS)
         return False
@@ -214,20 +226,21 @@ class Scene:
 
     def _judge(self, before: Reading) -> Harm:
         harm, kept, worker = self.harm, self.kept, self.worker
-        self.look_closer()
-        harm.trouble, harm.trouble_s = kept.trouble, kept.trouble_s
-        harm.evidence["bystander"] = kept.continuity.evidence()
+        if kept is not None:
+            self._look_closer(kept)
+            harm.trouble, harm.trouble_s = kept.trouble, kept.trouble_s
+            harm.evidence["bystander"] = kept.continuity.evidence()
         harm.evidence["watched_s"] = round(self.passed, 1)
         if harm.worker_trouble is None and not worker.wire.transcript.live():
             harm.worker_trouble = "the worker is no longer registered"
-        harm.evidence["other_call"] = harm.trouble or "went on"
+        harm.evidence["other_call"] = harm.trouble or ("went on" if kept is not None else f"none: {ONE_AT_A_TIME}")
         if harm.verdict is None:
             self._call_anew()
             harm.evidence["new_call_served_after_s"] = harm.served_s
         harm.evidence["registered"] = bool(worker.wire.transcript.live())
-        if kept.unproven is not None and kept.trouble != OTHER_ENDED and harm.worker_trouble is None:
+        if kept is not None and kept.unproven is not None and kept.trouble != OTHER_ENDED and harm.worker_trouble is None:
             raise Unproven(kept.unproven)
-        certain = kept.trouble in (OTHER_ENDED, AGENT_LEFT) or not worker.is_running
+        certain = harm.trouble in (OTHER_ENDED, AGENT_LEFT) or not worker.is_running
         if harm.verdict is not None and not certain:
             self.stage.raise_if_too_busy(worker, before)
         return harm
@@ -242,7 +255,8 @@ class Scene:
             if self._accepted(began):
                 harm.not_served = f"a new call is taken and never served: {fault}"
                 return
-            self.kept.hang_up(self.passed)
+            if self.kept is not None:
+                self.kept.hang_up(self.passed)
             self.call.leave()
             looked = self.worker.reading()
             harm.evidence["refused_beside_other_calls"] = True
@@ -289,7 +303,8 @@ def crash(stage: Stage) -> Harm:
 
 
 def freeze(stage: Stage) -> Harm:
-    """SIGSTOP: a process that is there and answers nobody, like one whose event loop is blocked."""
+    """SIGSTOP: a process that is there and answers nobody, like one whose event loop is blocked. It keeps its place, so that
+    a worker which takes one call at a time rightly takes no other."""
 
     def act(scene: Scene) -> None:
         scene.act_now()
@@ -300,7 +315,7 @@ def freeze(stage: Stage) -> Harm:
         scene.worker.signal_process(scene.pid, "SIGCONT")
         scene.worker.signal_process(scene.pid, "SIGKILL")
 
-    return Scene(stage, "frozen").observe(act, undo)
+    return Scene(stage, "frozen", alone=False).observe(act, undo)
 
 
 def starve(stage: Stage) -> Harm:

@@ -33,11 +33,12 @@ UNASKED_SECONDS = 3
 def test_single_assignment(lk_evidence: Evidence, assigned: Callable[[], Assigned]) -> None:
     """Each of several calls on two workers gets exactly one agent.
 
-    Calls are placed one after the other on two workers of one server and kept, until four are served or six got no
-    agent (three, if none got one). For 3 s after the last one each room must have had exactly one agent, since a second
-    one comes with the first (a participant that publishes on its behalf, an avatar, is none); and on the wire no
-    question about a job may have more than one answer. Skipped if two workers cannot run side by side, one is no longer
-    registered, or no call gets an agent; an error if others use so much of this machine that both may be full for that.
+    Calls are placed one after the other on two workers of one server and kept, until four are served, both workers are
+    full with two or more, or six got no agent (three, if none got one). For 3 s after the last one each room must have
+    had exactly one agent, since a second one comes with the first (a participant that publishes on its behalf, an
+    avatar, is none); and on the wire no question about a job may have more than one answer. Skipped if two workers
+    cannot run side by side, one is no longer registered, or no call gets an agent; an error if others use so much of
+    this machine that both may be full for that.
     """
     seen = assigned()
     lk_evidence["calls"], lk_evidence["agents_per_call"] = len(seen.served), seen.agents
@@ -48,7 +49,9 @@ def test_single_assignment(lk_evidence: Evidence, assigned: Callable[[], Assigne
         lk_evidence["transcript"] = seen.lines[:20]
     assert seen.most == 1, f"a call has {seen.most} agents"
     assert not seen.twice, f"{len(seen.twice)} questions were answered more than once"
-    lk_evidence.summary = f"{len(seen.served)} calls, one agent each, on {len(set(lk_evidence['served_by']))} workers"
+    calls, on = len(seen.served), len(set(lk_evidence["served_by"]))
+    each = "1 call, one agent" if calls == 1 else f"{calls} calls, one agent each"
+    lk_evidence.summary = f"{each}, on {'1 worker' if on == 1 else f'{on} workers'}"
 
 
 @check(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from pytest_lkagents.calls import ENOUGH_LOST
 from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, WorkerFault, check
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
 
-from . import leftovers, pool
+from . import accepted, leftovers, pool
 from .observations import FirstCall
 
 # A worker that noticed its loss too late has had time to do so.
@@ -54,6 +55,45 @@ def test_joins(lk_stage: Stage, lk_evidence: Evidence, first_call: Callable[[], 
 
 
 @check(
+    "jobs.serves-every-call",
+    MUST,
+    section="Overview",
+    why="The server gives a call to one worker only: what that one accepts and does not serve, nobody serves.",
+    remedy="read the worker's log of the lost jobs: a service that is not always there, a limit on sessions, a process that is "
+    "not always ready in time",
+    roles=("shared",),
+    seconds=400,
+    order=9,
+)
+def test_serves_every_call(lk_stage: Stage, lk_evidence: Evidence) -> None:
+    """Every call that the worker accepted got its agent.
+
+    At the end of the run all calls so far are counted that a worker accepted and was given, and to which nothing had
+    been done (no signal, no lost connection, no killed process, no limit of CPU but the user's); if they are fewer than
+    six, more are placed. A call is lost if no agent came within 30 s, on a machine that had time. Two lost calls are a
+    failure; one is not, if eight others were served since, for which more calls are placed if need be. What the load
+    test of `resources.quality-of-service` places is judged there. Skipped if calls are refused, or none is served: see
+    `jobs.joins`.
+    """
+    lk_stage.worker("shared")
+    seen = accepted.observe(lk_stage)
+    lost = [call for call in seen if call.agent_s is None]
+    served = [call.agent_s for call in seen if call.agent_s is not None]
+    lk_evidence["calls_accepted"], lk_evidence["calls_lost"] = len(seen), len(lost)
+    if not served:
+        raise NotJudgeable("none of the calls got an agent: see jobs.joins")
+    lk_evidence["slowest_agent_s"] = round(max(served), 2)
+    if lost:
+        lk_evidence["transcript"] = accepted.lines(lk_stage, lost)
+    assert len(lost) < ENOUGH_LOST, (
+        f"{len(lost)} of {len(seen)} calls that it accepted got no agent within {accepted.LOST_SECONDS} s, "
+        "and nothing had disturbed it"
+    )
+    once = " but one, which did not happen again" if lost else ""
+    lk_evidence.summary = f"{len(seen)} calls accepted; all{once} got their agent, within {max(served):.1f} s"
+
+
+@check(
     "jobs.own-process",
     MUST,
     section="Overview",
@@ -67,19 +107,23 @@ def test_own_process(lk_stage: Stage, lk_evidence: Evidence, pair: Callable[[], 
 
     Two calls at once are served by one worker; the established TCP connections to the server are read with the
     processes that hold them, before and during the calls. The connections that came with the calls belong to the jobs:
-    they must be held by two different processes, neither of which holds the worker's registration. Skipped if fewer
-    than two such connections are seen or the calls are not served.
+    they must be held by two different processes, neither of which holds the worker's registration. Of a worker that
+    says that it is full with one call, or refuses a second one, the one call is judged. Skipped if fewer such connections
+    than calls are seen or the calls are not served.
     """
     seen = pair()
     # Each job signals over a connection of its own to the server; whose connections they are is what counts.
     own, jobs = seen.own, seen.jobs
     lk_evidence["worker_pids"] = own
     lk_evidence["pids_holding_job_connections"] = jobs
-    if len(jobs) < 2:
+    if len(jobs) < seen.calls:
         raise NotJudgeable(f"only {len(jobs)} connections of jobs to the server can be seen in the worker's container")
     assert not set(jobs) & set(own), "a job runs in the worker's own process"
-    assert len(set(jobs)) >= 2, f"{len(jobs)} jobs run in one process"
-    lk_evidence.summary = "two calls, two processes, neither the worker's own"
+    assert len(set(jobs)) >= seen.calls, f"{len(jobs)} jobs run in one process"
+    if seen.calls == 1:
+        lk_evidence.summary = "one call at a time, in a process that is not the worker's own"
+    else:
+        lk_evidence.summary = "two calls, two processes, neither the worker's own"
 
 
 @check(
@@ -101,7 +145,7 @@ def test_ends_with_call(lk_stage: Stage, lk_evidence: Evidence, pair: Callable[[
     their own; on an overloaded machine a miss is an error.
     """
     seen = pair()
-    pool.require_own_processes(seen.own, seen.jobs)
+    pool.require_own_processes(seen.own, seen.jobs, seen.calls)
     worker, limit = seen.worker, lk_stage.settings.exit_timeout
     before = worker.reading()
     jobs, zombies = set(seen.jobs), seen.before.zombies()
@@ -152,8 +196,9 @@ def test_crash_isolated(lk_evidence: Evidence, crash: Callable[[], pool.Harm]) -
     its agent leaves, its process ends, or packets (1.5 s) or the sound of an agent that talks without pauses (2.5 s)
     are missing and stay away for 8 s. Silence of an agent that is there counts as in `rollout.sigterm-drains`, after a
     second look. The worker must still run and be registered, and one of three new calls must get its agent, tried again
-    without the old calls if the worker refuses. Skipped if jobs share a process or two calls are not served; on an
-    overloaded machine what is not certain is an error.
+    without the old calls if the worker refuses. A worker that takes only one call at a time is judged by what comes
+    after. Skipped if jobs share a process or calls are not served; on an overloaded machine what is not certain is an
+    error.
     """
     _judge(crash(), lk_evidence, "a job's process killed")
 
@@ -175,7 +220,7 @@ def test_frozen_isolated(lk_stage: Stage, lk_evidence: Evidence) -> None:
     harmed if its agent leaves, its process ends, or packets (1.5 s) or the sound of an agent that talks without pauses
     (2.5 s) are missing and stay away for 8 s. The worker must still run and be registered, and one of three new calls
     must get its agent, tried again without the old calls if the worker refuses. Skipped if jobs share a process or two
-    calls are not served; on an overloaded machine what is not certain is an error.
+    calls are not served at once; on an overloaded machine what is not certain is an error.
     """
     _judge(pool.freeze(lk_stage), lk_evidence, "a job's process stopped")
 
@@ -197,8 +242,9 @@ def test_memory_limit(lk_stage: Stage, lk_evidence: Evidence) -> None:
     other call is watched for 5 s (longer while something is suspected): it is harmed if its agent leaves, its process
     ends, or packets (1.5 s) or the sound of an agent that talks without pauses (2.5 s) are missing and stay away for 8
     s. The worker must still run and be registered, and one of three new calls must get its agent, tried again without
-    the old calls if the worker refuses. Skipped if the limit cannot be set, jobs share a process or two calls are not
-    served; on an overloaded machine what is not certain is an error.
+    the old calls if the worker refuses. A worker that takes only one call at a time is judged by what comes after.
+    Skipped if the limit cannot be set, jobs share a process or calls are not served; on an overloaded machine what is
+    not certain is an error.
     """
     seen = pool.starve(lk_stage)
     _judge(seen, lk_evidence, "a job's process out of memory")
@@ -207,7 +253,8 @@ def test_memory_limit(lk_stage: Stage, lk_evidence: Evidence) -> None:
 def _judge(seen: pool.Harm, evidence: Evidence, what: str) -> None:
     evidence.update(seen.evidence)
     assert seen.verdict is None, f"{what}: {seen.verdict}"
-    evidence.summary = f"{what}: the other call went on, a new one was served after {seen.served_s} s"
+    other = "" if seen.alone else "the other call went on, "
+    evidence.summary = f"{what}: {other}a new one was served after {seen.served_s} s"
 
 
 @check(

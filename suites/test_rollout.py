@@ -14,6 +14,7 @@ from pytest_lkagents.stage import Stage
 
 from .drains import CHECK_SECONDS, DISTURB_SECONDS, DRAIN_SECONDS, STOPS_SECONDS, Drain, Drainage, Kept, engine_timeout
 from .observations import REACTION_SECONDS, Stop, stop_signal
+from .pool import ONE_AT_A_TIME
 from .replacement import replace
 
 DRAIN = "handle the stop signal, stop taking jobs, and end only when the last job has ended (the SDK's own handling does)"
@@ -108,8 +109,8 @@ def test_sigterm_stops_new_jobs(lk_stage: Stage, lk_evidence: Evidence, drain: C
     report "full" and not be free again, close its registration or end; else it must refuse a job that does not exist,
     which the proxy on the wire offers then and once more at the end, as one that is only busy refuses too. If the job
     of the further call is assigned to it, the agent must come within 15 s of the signal and stay. Skipped if no call is
-    served; on an overloaded machine a miss is an error, and so it is where the worker may be full to the end for what
-    others use of the machine.
+    served, or if that job is lost like others without a signal; on an overloaded machine a miss is an error, and so it
+    is where the worker may be full to the end for what others use of the machine.
     """
     seen = drain()
     lk_evidence["signal"], lk_evidence["stopped_after_s"] = seen.signal, seen.stopped_s
@@ -136,6 +137,8 @@ def test_sigterm_stops_new_jobs(lk_stage: Stage, lk_evidence: Evidence, drain: C
     if late is not None and late.trouble is not None and seen.cut_while_held is None:
         lk_evidence["transcript"] = seen.lines[:8]
         seen.raise_if_busy()
+        if lk_stage.calls.lost_accepted():
+            raise NotJudgeable(f"{late.trouble}, as to others without a signal: see jobs.serves-every-call")
         raise AssertionError(f"a job that it took in the same instant as {seen.signal} was lost: {late.trouble}")
     if seen.filled is not None:
         raise StageError(f"this machine is too busy to judge: {seen.filled}")
@@ -209,7 +212,7 @@ def test_drains_every_call(
     if seen.usual is not None:
         raise NotJudgeable("its agents leave their calls by themselves")
     if len(seen.kept) < 2:
-        raise NotJudgeable("the worker takes only one call at a time")
+        raise NotJudgeable(ONE_AT_A_TIME)
     cut = seen.cut
     if cut is not None:
         lk_evidence["transcript"] = seen.lines[-8:]
@@ -412,23 +415,30 @@ def test_engine_stop(lk_stage: Stage, lk_evidence: Evidence, engine_stop: Callab
     profile="full",
     section="Rollout",
     why="Servers are rolled out too: a worker that drains may lose its connection, but its calls need not.",
-    remedy="let the drain go on when the connection to the server is lost",
+    remedy="let the drain go on when the connection to the server is lost, and refuse jobs when it is back",
     roles=("unconnected",),
 )
 def test_drains_without_server(lk_stage: Stage, lk_evidence: Evidence, unconnected: Callable[[], Drain]) -> None:
-    """When its connection to the server is lost while it drains, its call goes on.
+    """When its connection to the server is lost while it drains, its call goes on, and it takes no new job afterwards.
 
     2 s after the stop signal of a worker with one call, the proxy on the wire resets the connection of its registration
-    and refuses new ones; the job's own connection and media stay. The call is kept until 10 s after the signal. A call
-    is cut if its agent leaves the room, or if packets (1.5 s) or the sound of an agent that talks without pauses (2.5
-    s) are missing and stay away for 8 s; a gap above 2.5 s is a failure if a second look shows one too, with nothing
-    else under way. Then the worker must exit within `lk_exit_timeout` (default 30 s) with code 0 or 128 plus the
-    signal's number. Skipped if the call is not served; on an overloaded machine silence is an error.
+    and refuses new ones for 7 s; the job's own connection and media stay. The call is kept until 17 s after the signal;
+    a worker that has registered again by then is asked for a job, which it must not accept. A call is cut if its agent
+    leaves the room, or if packets (1.5 s) or the sound of an agent that talks without pauses (2.5 s) are missing and
+    stay away for 8 s; a gap above 2.5 s is a failure if a second look shows one too, with nothing else under way. Then
+    the worker must exit within `lk_exit_timeout` (default 30 s) with code 0 or 128 plus the signal's number. Skipped if
+    the call is not served; on an overloaded machine silence is an error.
     """
     seen = unconnected()
     judge_kept_calls(seen, lk_evidence)
+    back = seen.asked_back
+    lk_evidence["registered_again"], lk_evidence["accepts_when_back"] = back is not None, back.available if back else None
+    if back is not None and back.available:
+        lk_evidence["transcript"] = seen.lines[-8:]
+        raise AssertionError(f"after {seen.signal} and a lost connection it registers again and accepts a job")
     judge_exit(seen, lk_stage.settings.exit_timeout, lk_evidence)
-    lk_evidence.summary = f"its call went on for {seen.held_s:.0f} s, most of them without the server's connection"
+    after = "" if back is None else ", and refuses jobs when it is back"
+    lk_evidence.summary = f"its call went on for {seen.held_s:.0f} s, with the server's connection lost{after}"
 
 
 @check(

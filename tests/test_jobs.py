@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from pytest_lkagents.calls import Accepted
 from pytest_lkagents.checks import NotJudgeable
 from pytest_lkagents.worker.processes import SEPARATOR, parse
+from suites.accepted import enough
 from suites.leftovers import trend
 from suites.pool import jobs_of, require_own_processes
 
@@ -127,3 +129,13 @@ def test_a_job_is_who_holds_a_connection_more_than_before() -> None:
 def test_jobs_that_share_a_process_are_not_judged_twice(own: list[int], jobs: list[int]) -> None:
     with pytest.raises(NotJudgeable):
         require_own_processes(own, jobs)
+
+
+def test_a_lost_call_is_chance_only_if_enough_were_served_since() -> None:
+    served, lost = Accepted("shared", "room", "job", 0.0, 1.0), Accepted("shared", "room", "job", 0.0, None)
+    assert not enough([served] * 5)
+    assert enough([served] * 6)
+    assert not enough([served] * 6 + [lost])
+    assert not enough([served] * 6 + [lost] + [served] * 7)
+    assert enough([lost] + [served] * 8)
+    assert enough([lost, lost])

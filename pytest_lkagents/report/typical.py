@@ -25,6 +25,7 @@ SECONDS: dict[str, float] = {
     "jobs.ends-with-call": 0.1,
     "jobs.joins": 0.0,
     "jobs.own-process": 1.0,
+    "jobs.serves-every-call": 0.0,
     "registration.listens-only-for-health": 3.9,
     "registration.outbound-only": 6.5,
     "registration.reconnects": 2.3,

@@ -1,0 +1,66 @@
+"""Calls that a worker accepted: in the whole run so far, and a few more where these are too few to say anything."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+
+from pytest_lkagents.calls import AGENT_SECONDS, ENOUGH_LOST, LATE_SECONDS, Accepted
+from pytest_lkagents.checks import NotJudgeable, StageError
+from pytest_lkagents.stage import Stage
+
+from .load import wait_free
+
+LOST_SECONDS = AGENT_SECONDS + LATE_SECONDS
+# A worker that loses every third call has lost two of them by then.
+LEAST = 6
+# Since a lost one; a worker that loses every tenth loses one of these with a chance of 57 %.
+SINCE_LOST = 8
+# A full worker refuses some of them, rightly.
+REFUSED = 3
+FREE_SECONDS = 15
+
+
+def observe(stage: Stage) -> list[Accepted]:
+    """All calls that were accepted so far, after more were placed with the shared worker if that is needed to judge.
+    Raises NotJudgeable where these are not accepted."""
+    accepted = stage.calls.accepted
+    if enough(accepted):
+        return list(accepted)
+    worker = stage.worker("shared")
+    caller = stage.calls.caller(worker)
+    refused = 0
+    try:
+        while not enough(accepted):
+            with contextlib.suppress(StageError):
+                wait_free(worker, FREE_SECONDS)
+            before = len(accepted)
+            call = caller.join()
+            stage.calls.wait_settled(call, caller.server)
+            call.leave()
+            refused += len(accepted) == before
+            if refused == REFUSED:
+                stage.raise_if_too_busy()
+                raise NotJudgeable(f"only {len(accepted)} calls were accepted, and no more")
+    finally:
+        caller.close()
+    return list(accepted)
+
+
+def enough(accepted: Sequence[Accepted]) -> bool:
+    lost = [number for number, call in enumerate(accepted, 1) if call.agent_s is None]
+    if not lost:
+        return len(accepted) >= LEAST
+    return len(lost) >= ENOUGH_LOST or len(accepted) - lost[0] >= SINCE_LOST
+
+
+def lines(stage: Stage, lost: Sequence[Accepted]) -> list[str]:
+    """What workers and their servers told each other about the jobs of lost calls."""
+    return [
+        line
+        for worker in stage.workers()
+        for call in lost
+        if call.worker == worker.name
+        for line in worker.wire.transcript.lines(call.joined - 1, kinds=("question", "answer", "assignment", "job"))
+        if call.job in line
+    ]
