@@ -236,16 +236,10 @@ class Calls:
             poll(settled, what="agent", seconds=seconds, every=0.05)
 
     def wait_idle(self, worker: Worker) -> None:
-        """Wait until no job holds a connection to the server any more: the caller has left, the job may still be saying
-        goodbye (an SDK gives it up to 60 s). Raises StageError if it never ends."""
-        registrations = max(len(worker.wire.transcript.live()), 1)
+        """Wait until no job signals with a call any more: the caller has left, the job may still be saying goodbye (an SDK
+        gives it up to 60 s). Raises StageError if it never ends."""
         try:
             with self._stage.ledger.waiting(worker.name):
-                poll(
-                    lambda: len(worker.snapshot().holders_of(worker.server_peer)) <= registrations,
-                    what="end of the last call's job",
-                    seconds=IDLE_SECONDS,
-                    every=0.5,
-                )
+                poll(lambda: not worker.wire.calls_at, what="end of the last call's job", seconds=IDLE_SECONDS, every=0.1)
         except DeadlineMissed as missed:
             raise StageError(f"{missed}: the worker never came to rest") from missed

@@ -42,7 +42,7 @@ def sdk(worker: Worker) -> tuple[str | None, str | None]:
         if version is None and (found := worker.health()):
             version = worker.worker_info(found).get("sdk_version")
         snapshot = worker.snapshot()
-        holders = snapshot.holders_of(worker.server_peer)
+        holders = worker.registered_by(snapshot)
         args = next((process.args for process in snapshot.processes if process.pid in holders), "")
         program = os.path.basename(args.split(" ")[0])
         sdk = "python" if program.startswith("python") else "node" if program.startswith("node") else None

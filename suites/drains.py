@@ -423,7 +423,7 @@ class Drainage:
         if self.repair is not None and self._watch(REPAIR_SECONDS):
             self.repair(self.worker)
         if self.one_by_one and len(self.seen.kept) > 1 and self._watch(max(FIRST_END_SECONDS - self.passed, 0.0)):
-            before = self.worker.wire.connections
+            before = len(self.worker.wire.calls_at)
             if self._finish_late():
                 self._until_gone(before)
             self._end_all_but_one()
@@ -470,7 +470,7 @@ class Drainage:
         for ending in (calls[:1] + calls[2:-1], calls[1:2] if len(calls) > 2 else []):
             if not ending:
                 continue
-            before = self.worker.wire.connections
+            before = len(self.worker.wire.calls_at)
             for kept in ending:
                 if kept.trouble is None:
                     kept.hang_up(self.passed)
@@ -487,7 +487,7 @@ class Drainage:
 
     def _until_gone(self, before: int) -> None:
         """Until the job of a call that was hung up has left the server, and no longer than jobs take for it."""
-        self._watch(GOODBYE_SECONDS, lambda: self.worker.wire.connections < before)
+        self._watch(GOODBYE_SECONDS, lambda: len(self.worker.wire.calls_at) < before)
 
     def _wait_exit(self) -> None:
         seen = self.seen

@@ -11,7 +11,7 @@ from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
 from pytest_lkagents.worker.processes import Process
 
-from .pool import jobs_of, settle
+from .pool import settle
 
 # Pairs of calls, after a first one that warms up (imports, caches, idle processes). The many make a trend that can be told
 # from noise: 30 calls.
@@ -118,19 +118,18 @@ def observe(stage: Stage, pairs: int, say: Callable[[str], None]) -> Leftovers:
     """Raises WorkerFault when calls are not served."""
     worker = stage.worker("tidy")
     stage.calls.wait_idle(worker)
-    own = worker.snapshot().holders_of(worker.server_peer)
     seen = Leftovers()
     calls = 0
     for number in range(pairs + 1):
         if number % 4 == 1:
             say(f"leftovers: {calls} of {2 * pairs + 2} short calls placed")
-        placed, jobs = _two_calls(stage, worker, own, seen)
+        placed, jobs = _two_calls(stage, worker, seen)
         calls += placed
-        seen.rests.append(measure(stage, worker, calls, jobs - set(own)))
+        seen.rests.append(measure(stage, worker, calls, jobs))
     return seen
 
 
-def _two_calls(stage: Stage, worker: Worker, own: list[int], seen: Leftovers) -> tuple[int, set[int]]:
+def _two_calls(stage: Stage, worker: Worker, seen: Leftovers) -> tuple[int, set[int]]:
     """Two calls side by side, one if the worker takes no more: how many, and who served them."""
     caller = stage.calls.caller(worker)
     try:
@@ -141,7 +140,8 @@ def _two_calls(stage: Stage, worker: Worker, own: list[int], seen: Leftovers) ->
             placed = 2
         except (WorkerFault, TooBusy):
             pass
-        jobs = set(jobs_of(worker, own, worker.snapshot()))
+        now = worker.snapshot()
+        jobs = set(worker.jobs_of(now)) - set(worker.registered_by(now))
         call.wait_until_agent_talks(TALK_SECONDS)
         files, layer_bytes = _files(_read(worker, []), worker)
         seen.busy_bytes = max(seen.busy_bytes, sum(files.values()) + layer_bytes)

@@ -70,7 +70,7 @@ def stop(stage: Stage) -> Stop:
     """Send the stop signal to an idle worker and watch it go; if nothing happens, find out where the signal ended."""
     worker = stage.worker("stopped")
     seen = Stop(stop_signal(stage))
-    holders = worker.snapshot().holders_of(worker.server_peer)
+    holders = worker.registered_by(worker.snapshot())
     before = worker.reading()
     sent = time.monotonic()
     worker.signal(seen.signal)

@@ -1,5 +1,5 @@
 """The worker's pool of job processes, seen from outside: who serves a call, and what the others notice when one of them
-comes to harm. A job's process is the one that holds its connection to the server."""
+comes to harm. A job's process is the one that holds the connection over which it signals with its call."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import contextlib
 import os
 import re
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,12 +42,6 @@ GROWTH_BYTES = 1_000_000
 MOST_IDLE = 6
 
 
-def jobs_of(worker: Worker, own: list[int], now: Snapshot) -> list[int]:
-    """For each job connection the pid that holds it; ``own`` are the holders without a job."""
-    # The worker's own connections may belong to a process that holds job connections too: so they are counted.
-    return sorted((Counter(now.holders_of(worker.server_peer)) - Counter(own)).elements())
-
-
 def require_own_processes(own: list[int], jobs: list[int], count: int = 2) -> None:
     """Raises NotJudgeable unless ``count`` jobs can be seen, each in a process of its own."""
     if len(jobs) < count:
@@ -74,12 +67,12 @@ def pair(stage: Stage) -> Pair:
     worker = stage.worker("shared")
     stage.calls.wait_idle(worker)
     before = worker.snapshot()
-    own = before.holders_of(worker.server_peer)
+    own = worker.registered_by(before)
     caller = stage.calls.caller(worker)
     try:
         stage.calls.served(caller)
         calls = 1 if stage.calls.further(caller) is None else 2
-        jobs = jobs_of(worker, own, worker.snapshot())
+        jobs = worker.jobs_of(worker.snapshot())
     finally:
         caller.close()
     return Pair(worker, before, own, jobs, time.monotonic(), calls)
@@ -140,13 +133,12 @@ class Scene:
     def _place(self) -> None:
         stage, worker = self.stage, self.worker
         stage.calls.wait_idle(worker)
-        own = worker.snapshot().holders_of(worker.server_peer)
         # The older call is the bystander: it has been heard for longer.
         older = stage.calls.served(self.caller)
-        first = jobs_of(worker, own, worker.snapshot())
+        first = worker.jobs_of(worker.snapshot())
         newer = stage.calls.further(self.caller)
         now = worker.snapshot()
-        jobs = jobs_of(worker, own, now)
+        own, jobs = worker.registered_by(now), worker.jobs_of(now)
         if newer is None and not self._alone:
             raise NotJudgeable(ONE_AT_A_TIME)
         require_own_processes(own, jobs, 1 if newer is None else 2)
@@ -378,7 +370,7 @@ def find_idle(stage: Stage, worker: Worker) -> Idle:
     """
     stage.calls.wait_idle(worker)
     first = before = worker.snapshot()
-    own = first.holders_of(worker.server_peer)
+    own = worker.registered_by(first)
     protected = set(own) | {process.ppid for process in first.processes}
     kinds: set[tuple[int, str]] = set()
     calls = 0
@@ -387,7 +379,7 @@ def find_idle(stage: Stage, worker: Worker) -> Idle:
         caller = stage.calls.caller(worker)
         try:
             stage.calls.served(caller)
-            jobs = jobs_of(worker, own, worker.snapshot())
+            jobs = worker.jobs_of(worker.snapshot())
         finally:
             caller.close()
         require_own_processes(own, jobs, 1)

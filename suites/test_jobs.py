@@ -105,11 +105,11 @@ def test_serves_every_call(lk_stage: Stage, lk_evidence: Evidence) -> None:
 def test_own_process(lk_stage: Stage, lk_evidence: Evidence, pair: Callable[[], pool.Pair]) -> None:
     """Two calls at once are served by two processes, neither of them the worker's own.
 
-    Two calls at once are served by one worker; the established TCP connections to the server are read with the
-    processes that hold them, before and during the calls. The connections that came with the calls belong to the jobs:
-    they must be held by two different processes, neither of which holds the worker's registration. Of a worker that
-    says that it is full with one call, or refuses a second one, the one call is judged. Skipped if fewer such connections
-    than calls are seen or the calls are not served.
+    Two calls at once are served by one worker; its established TCP connections to the server are read with the
+    processes that hold them. Those over which a participant signals, which the proxy on the wire tells from others,
+    belong to the jobs: they must be held by two different processes, neither of which holds the worker's registration.
+    Of a worker that says that it is full with one call, or refuses a second one, the one call is judged. Skipped if
+    fewer such connections than calls are seen or the calls are not served.
     """
     seen = pair()
     # Each job signals over a connection of its own to the server; whose connections they are is what counts.
@@ -155,7 +155,7 @@ def test_ends_with_call(lk_stage: Stage, lk_evidence: Evidence, pair: Callable[[
     def over() -> bool:
         nonlocal now
         now = worker.snapshot()
-        connected = set(now.holders_of(worker.server_peer)) & jobs
+        connected = set(worker.jobs_of(now)) & jobs
         return not (jobs & set(now.living()) or connected or now.zombies() - zombies)
 
     left = max(limit - (time.monotonic() - seen.left), 1)
@@ -167,7 +167,7 @@ def test_ends_with_call(lk_stage: Stage, lk_evidence: Evidence, pair: Callable[[
     ended = time.monotonic() - seen.left
     table = {process.pid: process for process in now.processes}
     staying = sorted(jobs & set(now.living()))
-    connected = sorted(set(now.holders_of(worker.server_peer)) & jobs)
+    connected = sorted(set(worker.jobs_of(now)) & jobs)
     reaped = sorted(now.zombies() - zombies)
     lk_evidence["job_pids_left"], lk_evidence["job_connections_left"] = staying, len(connected)
     lk_evidence["zombies"] = [f"{pid} {table[pid].args[:80]}, child of {table[pid].ppid}" for pid in reaped]

@@ -12,7 +12,7 @@ from pytest_lkagents.checks import NotJudgeable
 from pytest_lkagents.worker.processes import SEPARATOR, parse
 from suites.accepted import enough
 from suites.leftovers import trend
-from suites.pool import jobs_of, require_own_processes
+from suites.pool import require_own_processes
 
 from .test_workers import image
 
@@ -114,15 +114,10 @@ def test_a_snapshot_knows_who_lives() -> None:
     assert (seen.living()[17].resident_bytes, seen.living()[17].cpu_s) == (90000 * 1024, 1)
 
 
-class Watched:
-    server_peer = "10.0.0.1:7880"
-
-
-def test_a_job_is_who_holds_a_connection_more_than_before() -> None:
+def test_a_connection_is_known_by_its_port() -> None:
     seen = parse(OUTPUT)
-    assert jobs_of(Watched(), [1], seen) == [17]
-    # A worker whose own process holds a second connection runs the job itself.
-    assert jobs_of(Watched(), [1], parse(OUTPUT.replace("pid=17,fd=9", "pid=1,fd=12"))) == [1]
+    assert seen.holders_of("10.0.0.1:7880") == [1, 17]
+    assert seen.holders_of("10.0.0.1:7880", {2, 3}) == [17]
 
 
 @pytest.mark.parametrize(("own", "jobs"), [([1], [1, 17]), ([1], [17, 17]), ([1], [17])])

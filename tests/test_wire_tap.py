@@ -20,6 +20,7 @@ import pytest
 from livekit.protocol import agent
 
 from pytest_lkagents.checks import StageError
+from pytest_lkagents.clock import poll
 from pytest_lkagents.loop import EventLoop
 from pytest_lkagents.wire import websocket as ws
 from pytest_lkagents.wire.tap import Tap
@@ -115,6 +116,20 @@ def test_rtc_passes_byte_for_byte_with_its_extensions(stage: Stage) -> None:
         assert worker.take(len(data)) == data[::-1]
     worker.raw(b"GET /agent HTTP/1.1\r\nUpgrade: websocket\r\n" + EXTENSIONS + b"\r\n")
     assert EXTENSIONS in server.head()
+
+
+def test_connections_for_calls_are_told_from_others(stage: Stage) -> None:
+    registration, _ = stage.agents()
+    request, requested = stage.pair()
+    request.raw(b"GET /twirp/x HTTP/1.1\r\nHost: a\r\n\r\n")
+    requested.head()
+    call, signalled = stage.pair()
+    call.raw(UPGRADE.replace(b"/agent", b"/rtc/v1") + b"\r\n")
+    signalled.head()
+    assert stage.tap.registered_at == {registration.socket.getsockname()[1]}
+    assert stage.tap.calls_at == {call.socket.getsockname()[1]}
+    call.socket.shutdown(socket.SHUT_WR)
+    assert poll(lambda: not stage.tap.calls_at, what="end", seconds=SECONDS)
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ class Link:
         self.number = number
         self.flows: dict[str, Flow] = {}  # both directions, once this is an agent connection
         self.upgraded = False  # the server agreed to it
+        self.signals = False  # a WebSocket, but no agent connection: a participant's
         self.probes: dict[str, asyncio.Future[Entry | None]] = {}
         self.worker, self.server = Side(self, WORKER), Side(self, SERVER)
         self.worker.peer, self.server.peer = self.server, self.worker
@@ -131,6 +132,7 @@ class Link:
         if tls:
             head = http.with_host(head, self._owner.upstream.host_header.encode())
         self._phase = "raw" if request.upgrade else "between"
+        self.signals = request.upgrade and not request.agent
         if not request.agent:
             self.server.write(head + rest)
             return

@@ -40,10 +40,13 @@ class Side(asyncio.Protocol):
         self.pauses: set[str] = set()
         self.rest = bytearray()
         self.peer: Side
+        self.port = 0  # at its end
         self.ended = False  # it sent its FIN
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername")
+        self.port = int(peer[1]) if peer else 0
         self.link.made(self)
         # Not yet: asyncio before 3.11 starts reading after this call, whatever was asked for in it.
         asyncio.get_running_loop().call_soon(self._start_paused)

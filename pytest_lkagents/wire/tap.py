@@ -60,9 +60,15 @@ class Tap:
         return f"ws://[{self._host}]:{self._port}" if ":" in self._host else f"ws://{self._host}:{self._port}"
 
     @property
-    def connections(self) -> int:
-        """Connections that are open now: a registration, and what each job has to the server."""
-        return sum(link.alive for link in list(self._links.values()))
+    def registered_at(self) -> set[int]:
+        """The open connections for registrations, by their ports on the worker's side."""
+        return {link.worker.port for link in list(self._links.values()) if link.alive and link.flows}
+
+    @property
+    def calls_at(self) -> set[int]:
+        """The open connections over which the worker's jobs signal with their calls, one for each, likewise."""
+        links = list(self._links.values())
+        return {link.worker.port for link in links if link.alive and link.signals and not link.worker.ended}
 
     @property
     def disturbed(self) -> bool:

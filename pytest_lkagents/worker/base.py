@@ -256,6 +256,15 @@ class Worker(ABC):
     @abstractmethod
     def _take_snapshot(self) -> Snapshot: ...
 
+    def registered_by(self, seen: Snapshot) -> list[int]:
+        """The pids of the processes that hold its registrations."""
+        return seen.holders_of(self.server_peer, self.wire.registered_at)
+
+    def jobs_of(self, seen: Snapshot) -> list[int]:
+        """For each of its calls the pid of the process that holds the job's connection to the server. Other connections, for
+        requests to the server's API, are no jobs'."""
+        return seen.holders_of(self.server_peer, self.wire.calls_at)
+
     @abstractmethod
     def signal_processes(self, pids: Sequence[int], name: str) -> None:
         """Send a signal to some of its processes at once, by their pids as ``snapshot`` shows them."""

@@ -266,8 +266,8 @@ class CommandWorker(Worker):
             if used.status == psutil.CONN_ESTABLISHED and used.raddr:
                 holders.setdefault((used.laddr, used.raddr), set()).add(process.pid)
         connections = [
-            Connection(f"{_plain(peer[0])}:{peer[1]}", tuple(sorted(pids)))  # type: ignore[index]
-            for (_, peer), pids in holders.items()
+            Connection(f"{_plain(peer[0])}:{peer[1]}", tuple(sorted(pids)), here[1])  # type: ignore[index]
+            for (here, peer), pids in holders.items()
         ]
         return Snapshot(tuple(processes), tuple(connections), "")
 

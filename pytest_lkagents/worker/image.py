@@ -271,7 +271,7 @@ class ImageWorker(Worker):
 
     def program(self) -> str:
         """The program that holds the registration, as a path in the container, such as ``/usr/bin/python3.11``."""
-        pid = min(self.snapshot().holders_of(self.server_peer), default=1)
+        pid = min(self.registered_by(self.snapshot()), default=1)
         return self.beside("readlink", f"/proc/{pid}/exe").strip() or "sh"
 
     def burn(self, share: float = 1.0) -> Burner:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 SEPARATOR = "--lkagents--"
@@ -43,10 +44,11 @@ class Process:
 
 @dataclass(frozen=True)
 class Connection:
-    """An established TCP connection: the peer as ``address:port``, and who holds it."""
+    """An established TCP connection: the peer as ``address:port``, who holds it, and its port at this end."""
 
     peer: str
     pids: tuple[int, ...]
+    port: int = 0
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,14 @@ class Snapshot:
     connections: tuple[Connection, ...]
     listening: str
 
-    def holders_of(self, peer: str) -> list[int]:
-        """For each connection to ``peer``, the pid of the process that holds it (the lowest if it is shared)."""
-        return sorted(min(found.pids) for found in self.connections if found.peer == peer and found.pids)
+    def holders_of(self, peer: str, ports: Collection[int] | None = None) -> list[int]:
+        """For each connection to ``peer`` (of those from ``ports``, if given), the pid of the process that holds it (the
+        lowest if it is shared)."""
+        return sorted(
+            min(found.pids)
+            for found in self.connections
+            if found.peer == peer and found.pids and (ports is None or found.port in ports)
+        )
 
     def zombies(self) -> set[int]:
         return {process.pid for process in self.processes if process.zombie}
@@ -82,5 +89,6 @@ def parse(output: str) -> Snapshot:
         fields = line.split()
         if len(fields) >= 4:
             pids = tuple(sorted({int(pid) for pid in re.findall(r"pid=(\d+)", line)}))
-            connections.append(Connection(fields[3].replace("[::ffff:", "").replace("]", ""), pids))
+            port = int(fields[2].rpartition(":")[2])
+            connections.append(Connection(fields[3].replace("[::ffff:", "").replace("]", ""), pids, port))
     return Snapshot(tuple(processes), tuple(connections), listening)
