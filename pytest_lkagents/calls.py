@@ -160,6 +160,11 @@ class Calls:
         """Whether agents of this worker were seen to leave calls that nothing disturbed."""
         return bool(self._habit.stays)
 
+    @property
+    def fall_silent(self) -> bool:
+        """Whether agents of this worker were seen to fall silent, for whatever reason."""
+        return self._habit.silent_after is not None
+
     def usual_stay(self, calls: Sequence[Call], more: Callable[[], Call]) -> Stay:
         """How long agents stay that leave by themselves: of these calls, and of further ones until there are enough.
         Raises AgentsLeave if that differs too much, or is too short, for a leave to mean anything."""

@@ -8,13 +8,16 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
-from pytest_lkagents.callers.caller import Caller
-from pytest_lkagents.callers.continuity import AGENT_LEFT, Continuity
+from pytest_lkagents.busyness import too_busy
+from pytest_lkagents.callers.caller import Call, Caller
+from pytest_lkagents.callers.continuity import AGENT_LEFT, FOR_GOOD_SECONDS, AgentsLeave, Continuity
 from pytest_lkagents.checks import NotJudgeable, StageError, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, holds, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.protocol import WORKER
 from pytest_lkagents.worker.base import Worker
+
+from .drains import LOOK_SECONDS, Kept
 
 # A worker may wait 10 s between two tries (Python's longest pause), then connect and start processes. A packet that was
 # lost at the end of 20 s without network is repeated after 13 s at the latest, as the kernel doubles its pauses.
@@ -31,6 +34,7 @@ CALL_TRIES = 5
 # ICE is tried anew every few seconds, a full reconnection takes some more.
 RECOVER_SECONDS = 15
 UNKNOWN = "not known"
+JOB_GONE = "the job's connection to the server is gone"
 # Entries of a connection's beginning and end, which need no worker that is well.
 CONNECTING = ("opened", "request", "closed")
 
@@ -186,10 +190,25 @@ def needs_own_server(stage: Stage) -> None:
 
 @dataclass
 class Reconnection:
-    """What came of a restart of the server and of a cut connection; ``problem`` is the worker's failure in words."""
+    """What came of a restart of the server and of a cut connection; ``problem`` is the worker's failure in words. ``kept`` is
+    the call that was in progress when the connection was cut, ``not_kept`` why there was none."""
 
     evidence: dict[str, object] = field(default_factory=dict)
     problem: str | None = None
+    kept: Kept | None = None
+    not_kept: str = "the worker's connection was not cut"
+    busy: str | None = None
+
+    @property
+    def unproven(self) -> str | None:
+        """Why what is wrong with the call may be no fault, in words."""
+        return self.kept.unproven if self.kept is not None else None
+
+    @property
+    def doubt(self) -> str | None:
+        """Why what was seen of the call may be this machine's doing."""
+        certain = self.kept is None or self.kept.trouble in (None, AGENT_LEFT, JOB_GONE)
+        return None if certain else self.busy
 
 
 def reconnection(stage: Stage) -> Reconnection:
@@ -197,14 +216,14 @@ def reconnection(stage: Stage) -> Reconnection:
     needs_own_server(stage)
     seen = Reconnection()
     try:
-        _lose_twice(stage, stage.renewed("reconnecting"), seen.evidence)
+        _lose_twice(stage, stage.renewed("reconnecting"), seen)
     except AssertionError as failure:
         seen.problem = str(failure)
     return seen
 
 
-def _lose_twice(stage: Stage, worker: Worker, evidence: dict[str, object]) -> None:
-    log = worker.wire.transcript
+def _lose_twice(stage: Stage, worker: Worker, seen: Reconnection) -> None:
+    log, evidence = worker.wire.transcript, seen.evidence
     caller = stage.calls.caller(worker)
     try:
         # One that serves nobody anyway is for other checks; and one that has only just registered may not have noticed yet.
@@ -219,15 +238,52 @@ def _lose_twice(stage: Stage, worker: Worker, evidence: dict[str, object]) -> No
         evidence["registered_after_s"] = round(time.monotonic() - up, 2)
         evidence["registrations_before"] = before
         evidence["registrations_after"] = stay_single(worker, before, "the restart")
-        evidence["agent_joined_after_s"] = agent_comes(stage, caller, "it registered again after the restart")
+        call = _call_anew(stage, caller, "it registered again after the restart")
+        evidence["agent_joined_after_s"] = round(call.agent_after, 2)
+        seen.kept = _in_progress(stage, call, seen)
+        cut, reading = time.monotonic(), worker.reading()
         try:
             evidence["registered_after_cut_s"] = cut_and_return(worker)
         except WorkerFault as fault:
             raise AssertionError(f"after its connection was cut {fault}") from None
         evidence["registrations_after_cut"] = stay_single(worker, before, "the cut")
+        if seen.kept is not None:
+            _watch_kept(stage, worker, seen.kept, cut)
+            seen.busy = too_busy(reading, worker.reading())
+        call.leave()
         evidence["agent_joined_after_cut_s"] = agent_comes(stage, caller, "it registered again after the cut")
     finally:
         caller.close()
+
+
+def _in_progress(stage: Stage, call: Call, seen: Reconnection) -> Kept | None:
+    """The call as one that is to go on, unless its agent leaves by itself."""
+    try:
+        stage.calls.wait_heard([call], steady=stage.calls.fall_silent)
+    except AgentsLeave as reason:
+        seen.not_kept = str(reason)
+        return None
+    return Kept(call, stage.calls.continuity(call))
+
+
+def _watch_kept(stage: Stage, worker: Worker, kept: Kept, cut: float) -> None:
+    """What the cut did to the call; longer while anything is suspected. A job whose own connection to the server is gone for
+    good is over, also where the server has not noticed yet, and takes an agent for present that sends nothing anyway."""
+    gone_since: float | None = None
+    with worker.ledger.waiting(worker.name):
+        while kept.trouble is None:
+            stage.raise_if_closing()
+            passed = time.monotonic() - cut
+            gone_since = None if worker.wire.calls_at else gone_since or passed
+            if gone_since is not None and passed - gone_since >= FOR_GOOD_SECONDS:
+                # Silence, which comes with it, might be the agent's habit.
+                kept.trouble, kept.trouble_s = JOB_GONE, round(gone_since, 1)
+                return
+            kept.look(passed)
+            if kept.trouble is None and gone_since is None and not kept.suspected:
+                kept.hang_up(passed)
+                return
+            time.sleep(LOOK_SECONDS)
 
 
 def _restart_server(worker: Worker) -> None:
@@ -241,12 +297,16 @@ def _restart_server(worker: Worker) -> None:
 
 def agent_comes(stage: Stage, caller: Caller, although: str) -> float:
     """Seconds until a new call has its agent. Raises AssertionError if none comes."""
-    try:
-        call = stage.calls.served(caller)
-    except WorkerFault as nobody:
-        raise AssertionError(f"{although}, but {nobody}") from None
+    call = _call_anew(stage, caller, although)
     call.leave()
     return round(call.agent_after, 2)
+
+
+def _call_anew(stage: Stage, caller: Caller, although: str) -> Call:
+    try:
+        return stage.calls.served(caller)
+    except WorkerFault as nobody:
+        raise AssertionError(f"{although}, but {nobody}") from None
 
 
 def cut_and_return(worker: Worker) -> float:

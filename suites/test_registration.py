@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable
 
-from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, StageError, WorkerFault, check
+from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, StageError, Unproven, WorkerFault, check
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
@@ -211,6 +211,43 @@ def test_reconnects(lk_evidence: Evidence, reconnection: Callable[[], faults.Rec
         f"registered again {lk_evidence['registered_after_s']} s after the restart, "
         f"{lk_evidence['registered_after_cut_s']} s after a cut, and took calls"
     )
+
+
+@check(
+    "registration.keeps-calls",
+    MUST,
+    section="Networking",
+    why="Connections are reset by load balancers and restarted servers every day; calls have connections of their own.",
+    remedy="leave jobs alone when the worker's connection is lost, connect again, and do not restart the process for it",
+    roles=("reconnecting",),
+    order=1,
+)
+def test_keeps_calls(lk_evidence: Evidence, reconnection: Callable[[], faults.Reconnection]) -> None:
+    """A call in progress goes on when the worker's own connection to its server is lost and comes back.
+
+    In `registration.reconnects`, when the proxy on the wire resets the connection of the worker's registration, a call
+    is in progress; the job's own connection and its media stay. The call is watched until 3 s after the worker has
+    registered again: it is cut if its agent leaves the room, or if the job's connection to the server is gone, or
+    packets are missing (1.5 s), and stay away for 8 s. An agent that leaves, or sends nothing any more, may do so by
+    itself: in a second look the reset only comes when it has stayed, or sent, for clearly longer. Skipped if the worker
+    does not come that far, or agents leave their calls by themselves; on an overloaded machine missing packets are an
+    error.
+    """
+    seen = reconnection()
+    kept = seen.kept
+    if kept is None:
+        raise NotJudgeable(seen.problem or seen.not_kept)
+    lk_evidence["call"] = kept.evidence or kept.continuity.evidence()
+    lk_evidence["registered_after_cut_s"] = seen.evidence.get("registered_after_cut_s")
+    if kept.trouble is not None:
+        if kept.unproven is not None:
+            raise Unproven(kept.unproven)
+        if seen.doubt is not None:
+            raise StageError(f"this machine is too busy to judge: {kept.trouble}, {seen.doubt}")
+        raise AssertionError(f"{kept.trouble_s} s after the worker's connection was cut {kept.trouble}")
+    if kept.hung_up_s is None:
+        raise NotJudgeable(seen.problem or seen.not_kept)
+    lk_evidence.summary = f"its call went on for {kept.hung_up_s} s after the connection was cut"
 
 
 @check(

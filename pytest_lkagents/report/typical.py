@@ -26,6 +26,7 @@ SECONDS: dict[str, float] = {
     "jobs.joins": 0.0,
     "jobs.own-process": 1.0,
     "jobs.serves-every-call": 0.0,
+    "registration.keeps-calls": 0.0,
     "registration.listens-only-for-health": 3.9,
     "registration.outbound-only": 6.5,
     "registration.reconnects": 2.3,
