@@ -241,6 +241,7 @@ def _lose_twice(stage: Stage, worker: Worker, seen: Reconnection) -> None:
         call = _call_anew(stage, caller, "it registered again after the restart")
         evidence["agent_joined_after_s"] = round(call.agent_after, 2)
         seen.kept = _in_progress(stage, call, seen)
+        signalled = bool(worker.wire.calls_at)
         cut, reading = time.monotonic(), worker.reading()
         try:
             evidence["registered_after_cut_s"] = cut_and_return(worker)
@@ -248,7 +249,7 @@ def _lose_twice(stage: Stage, worker: Worker, seen: Reconnection) -> None:
             raise AssertionError(f"after its connection was cut {fault}") from None
         evidence["registrations_after_cut"] = stay_single(worker, before, "the cut")
         if seen.kept is not None:
-            _watch_kept(stage, worker, seen.kept, cut)
+            _watch_kept(stage, worker, seen.kept, cut, signalled=signalled)
             seen.busy = too_busy(reading, worker.reading())
         call.leave()
         evidence["agent_joined_after_cut_s"] = agent_comes(stage, caller, "it registered again after the cut")
@@ -266,15 +267,16 @@ def _in_progress(stage: Stage, call: Call, seen: Reconnection) -> Kept | None:
     return Kept(call, stage.calls.continuity(call))
 
 
-def _watch_kept(stage: Stage, worker: Worker, kept: Kept, cut: float) -> None:
+def _watch_kept(stage: Stage, worker: Worker, kept: Kept, cut: float, *, signalled: bool) -> None:
     """What the cut did to the call; longer while anything is suspected. A job whose own connection to the server is gone for
-    good is over, also where the server has not noticed yet, and takes an agent for present that sends nothing anyway."""
+    good (``signalled``: it was seen before) is over, also where the server has not noticed yet, and takes an agent for
+    present that sends nothing anyway."""
     gone_since: float | None = None
     with worker.ledger.waiting(worker.name):
         while kept.trouble is None:
             stage.raise_if_closing()
             passed = time.monotonic() - cut
-            gone_since = None if worker.wire.calls_at else gone_since or passed
+            gone_since = None if worker.wire.calls_at or not signalled else gone_since or passed
             if gone_since is not None and passed - gone_since >= FOR_GOOD_SECONDS:
                 # Silence, which comes with it, might be the agent's habit.
                 kept.trouble, kept.trouble_s = JOB_GONE, round(gone_since, 1)
