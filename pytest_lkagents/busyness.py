@@ -17,6 +17,8 @@ IDLE_SHARE = 0.1
 OTHERS_SHARE = 0.5
 # Well below the 3 s that an answer may take; a look takes a tenth of a millisecond.
 HISTORY_SECONDS = 0.5
+# A load that is averaged over a minute, as the kernel's, has come to more than half of what it is the load of after that time.
+AVERAGES_SECONDS = (60.0, 20.0, 5.0)
 # The default thresholds of the SDKs are 0.65 to 0.75; nobody refuses calls for less than this.
 LEAST_THRESHOLD = 0.4
 
@@ -80,7 +82,18 @@ class History:
 
     def was_full(self, since: float, until: float) -> bool:
         """Whether next to all cores were in use, by whomever, between two moments (monotonic seconds)."""
-        return cores_between([*self._readings, Reading.now()], since, until) > (1 - IDLE_SHARE) * (os.cpu_count() or 1)
+        return self._share(since, until) > 1 - IDLE_SHARE
+
+    def belies(self, load: float, at: float) -> bool:
+        """Whether a load that was reported then cannot be that of the whole machine, which was in use for long before and by
+        far more."""
+        if at - AVERAGES_SECONDS[0] < self._readings[0].at:
+            return False
+        used = min(self._share(at - seconds, at) for seconds in AVERAGES_SECONDS)
+        return used >= LEAST_THRESHOLD and load < used / 2
+
+    def _share(self, since: float, until: float) -> float:
+        return cores_between([*self._readings, Reading.now()], since, until) / (os.cpu_count() or 1)
 
 
 def cores_between(readings: Sequence[Reading], since: float, until: float) -> float:

@@ -471,9 +471,17 @@ class Stage:
         ``since`` is its ``reading()`` when that began."""
         statuses = worker.wire.transcript.statuses()
         load = max((status.load for status in statuses if status.at > since.at or status is statuses[-1]), default=0.0)
-        reason = filled_by_others(load, since, worker.reading())
+        reason = self.filled_by_others(worker, load, since)
         if reason is not None:
             raise TooBusy(f"this machine is too busy to judge: {reason}")
+
+    def filled_by_others(self, worker: Worker, load: float, since: Reading) -> str | None:
+        """Why a worker that reports this load may be full for what others use of this machine, in words; None: it may not, or
+        what it reported at another time shows that its load is not the machine's."""
+        reason = filled_by_others(load, since, worker.reading())
+        if reason is None or any(self.history.belies(seen.load, seen.at) for seen in worker.wire.transcript.statuses()):
+            return None
+        return reason
 
     def subject(self) -> Subject:
         sdk = self._sdk()

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pytest_lkagents.busyness import Reading, filled_by_others, too_busy
+from pytest_lkagents.busyness import Reading, too_busy
 from pytest_lkagents.callers.caller import Call, Caller
 from pytest_lkagents.callers.continuity import (
     AGENT_LEFT,
@@ -437,7 +437,7 @@ class Drainage:
             self.seen.asked_last = self.worker.wire.ask(ANSWER_SECONDS)
         last = self.transcript.latest_status()
         if self.with_call and last is not None and self.transcript.live() and self.worker.is_running:
-            self.seen.filled = filled_by_others(last.load, reading, self.worker.reading())
+            self.seen.filled = self.stage.filled_by_others(self.worker, last.load, reading)
         self.seen.held_s = round(self.passed, 1)
         self._finish_late()
         for kept in self.seen.kept:

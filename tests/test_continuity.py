@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from pytest_lkagents.busyness import Reading, cores_between, filled_by_others, too_busy
+from pytest_lkagents.busyness import History, Reading, cores_between, filled_by_others, too_busy
 from pytest_lkagents.callers.caller import Call
 from pytest_lkagents.callers.continuity import (
     AGENT_LEFT,
@@ -259,3 +259,16 @@ def test_how_busy_the_machine_was_meanwhile() -> None:
     assert cores_between(readings, 2.5, 2.6) == 0.5
     assert cores_between(readings, -5, 99) == 1.25
     assert cores_between(readings[:1], 0, 1) == 0.0
+
+
+def test_a_load_that_is_not_the_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    history = History()
+    now = time.monotonic()
+    # A core is in use all the time, and both for the last half minute.
+    history._readings = [Reading(now - ago, 100 - ago - min(ago, 30)) for ago in range(90, -1, -1)]
+    assert history.belies(0.1, now)
+    assert not history.belies(0.4, now), "an average over a minute may be so low"
+    assert not history.belies(0.1, now - 40), "nobody knows what was a minute before"
+    assert history.was_full(now - 10, now)
+    assert not history.was_full(now - 60, now - 50)
