@@ -101,7 +101,6 @@ class Calls:
             call = caller.join()
             self.wait_settled(call, caller.server)
             if call.agents:
-                self._serves = True
                 return call
             accepted += self._taken(call, caller.server) is not None
             call.leave()
@@ -203,9 +202,11 @@ class Calls:
         is one of them."""
         before = {worker.name: worker.reading() for worker in self._stage.workers() if worker.server is server}
         self._wait_agent(call, server, AGENT_SECONDS)
+        if call.agents:
+            self._serves = True
         taken = self._taken(call, server)
         # Where no call was served yet, all of them are jobs.joins' business.
-        if taken is None or not noted or not (call.agents or self._serves):
+        if taken is None or not noted or not self._serves:
             return
         worker, question = taken
         # A limit of ours may be too little for an agent.

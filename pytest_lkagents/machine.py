@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import random
 import socket
 from collections.abc import Iterable
 
@@ -12,6 +14,9 @@ import psutil
 # In the environment of what a session starts as a user's command; children inherit it, also those whose parent is gone.
 MARK = "LKAGENTS_SESSION"
 END_SECONDS = 5
+# Below those that systems give to sockets that name none (Linux: from 32768), such as the callers' and the workers' media.
+FIXED_PORTS = (10000, 32768)
+TRIES = 100
 
 
 def tree_of(leader: int, known: Iterable[psutil.Process] = ()) -> list[psutil.Process]:
@@ -98,3 +103,20 @@ def taker_of(port: int, session: str = "") -> str | None:
         if holder is not None and session and holder.environ().get(MARK) == session:
             return None
     return in_words(holder)
+
+
+def fixed_port(address: str, kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
+    """A free port that nobody is given by chance: who stops listening there and starts again must find it free. Raises
+    OSError."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    for _ in range(TRIES):
+        port = random.randrange(*FIXED_PORTS)  # noqa: S311 - no secret
+        with socket.socket(family, kind) as probe:
+            try:
+                probe.bind((address, port))
+            except OSError as error:
+                if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                    raise
+            else:
+                return port
+    raise OSError(errno.EADDRINUSE, f"no free port in {TRIES} tries")

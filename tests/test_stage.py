@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from pytest_lkagents.engine import cache_dir
-from pytest_lkagents.server.binary import _free_port
+from pytest_lkagents.machine import fixed_port
 
 from .conftest import ROOT, machine, start_pytest
 
@@ -78,7 +78,7 @@ def corner(tmp_path: Path) -> Corner:
 
 def test_a_server_that_starts_again_finds_its_port_free() -> None:
     given_by_chance = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    ports = [_free_port("127.0.0.1", kind) for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM) for _ in range(20)]
+    ports = [fixed_port("127.0.0.1", kind) for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM) for _ in range(20)]
     assert max(ports) < given_by_chance
 
 

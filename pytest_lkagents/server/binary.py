@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import random
 import shutil
 import socket
 import subprocess
@@ -14,13 +12,11 @@ from pathlib import Path
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.engine import Session, cache_dir
+from pytest_lkagents.machine import fixed_port
 from pytest_lkagents.server.base import Server, configuration
 
 # A server starts in well under a second; the bound is for a machine that is busy building images.
 START_SECONDS = 20
-# Below those that systems give to sockets that name none (Linux: from 32768), such as the callers' and the workers' media.
-FIXED_PORTS = (10000, 32768)
-TRIES = 100
 
 
 def find_binary() -> Path | None:
@@ -45,16 +41,6 @@ def version_of(binary: Path) -> str | None:
     return words[2] if len(words) > 2 else None
 
 
-def _free_port(address: str, kind: socket.SocketKind) -> int:
-    """One that nobody is given by chance: a server that is stopped and started again must find its port free."""
-    for _ in range(TRIES):
-        port = random.randrange(*FIXED_PORTS)  # noqa: S311 - no secret
-        with socket.socket(socket.AF_INET, kind) as probe, contextlib.suppress(OSError):
-            probe.bind((address, port))
-            return port
-    raise StageError(f"no free port was found on {address} in {TRIES} tries")
-
-
 class BinaryServer(Server):
     def __init__(self, session: Session, binary: Path) -> None:
         super().__init__()
@@ -66,8 +52,11 @@ class BinaryServer(Server):
         self.version = version_of(binary)
 
     def _pick_ports(self) -> None:
-        self._port = _free_port(self._session.gateway, socket.SOCK_STREAM)
-        self._udp_port = _free_port(self._session.gateway, socket.SOCK_DGRAM)
+        try:
+            self._port = fixed_port(self._session.gateway)
+            self._udp_port = fixed_port(self._session.gateway, socket.SOCK_DGRAM)
+        except OSError as error:
+            raise StageError(f"no port for livekit-server on {self._session.gateway}: {error.strerror or error}") from error
 
     @property
     def url(self) -> str:

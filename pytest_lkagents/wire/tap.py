@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.loop import EventLoop
+from pytest_lkagents.machine import fixed_port
 from pytest_lkagents.wire import probe, protocol, websocket
 from pytest_lkagents.wire.flow import Kept
 from pytest_lkagents.wire.link import Link
@@ -189,7 +190,8 @@ class Tap:
         if self._server is not None:
             return
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+            port = self._port or fixed_port(self._host)
+            found = await asyncio.get_running_loop().getaddrinfo(self._host, port, type=socket.SOCK_STREAM)
             family, _, _, _, address = found[0]
             listener = socket.socket(family, socket.SOCK_STREAM)
             try:
