@@ -477,11 +477,14 @@ class Stage:
 
     def filled_by_others(self, worker: Worker, load: float, since: Reading) -> str | None:
         """Why a worker that reports this load may be full for what others use of this machine, in words; None: it may not, or
-        what it reported at another time shows that its load is not the machine's."""
+        what workers of its image reported at another time shows that their load is not the machine's."""
         reason = filled_by_others(load, since, worker.reading())
-        if reason is None or any(self.history.belies(seen.load, seen.at) for seen in worker.wire.transcript.statuses()):
+        if reason is None:
             return None
-        return reason
+        replaced = self.workers("old")
+        alike = [worker] if worker in replaced else [other for other in self.workers() if other not in replaced]
+        reported = [status for other in alike for status in other.wire.transcript.statuses()]
+        return None if any(self.history.belies(seen.load, seen.at) for seen in reported) else reason
 
     def subject(self) -> Subject:
         sdk = self._sdk()
