@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -93,13 +94,19 @@ class History:
         return used >= LEAST_THRESHOLD and load < used / 2
 
     def _share(self, since: float, until: float) -> float:
-        return cores_between([*self._readings, Reading.now()], since, until) / (os.cpu_count() or 1)
+        known = self._readings if until <= self._readings[-1].at else [*self._readings, Reading.now()]
+        return cores_between(known, since, until) / (os.cpu_count() or 1)
+
+
+def _moment(reading: Reading) -> float:
+    return reading.at
 
 
 def cores_between(readings: Sequence[Reading], since: float, until: float) -> float:
-    """Cores in use on average between the last reading before ``since`` and the first one after ``until``."""
-    before = max((found for found in readings if found.at <= since), key=lambda found: found.at, default=readings[0])
-    after = min((found for found in readings if found.at >= until), key=lambda found: found.at, default=readings[-1])
+    """Cores in use on average between the last of these readings, oldest first, before ``since`` and the first one after
+    ``until``."""
+    before = readings[max(bisect_right(readings, since, key=_moment) - 1, 0)]
+    after = readings[min(bisect_left(readings, until, key=_moment), len(readings) - 1)]
     return before.used_until(after).cores if after.at > before.at else 0.0
 
 

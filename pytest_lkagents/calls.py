@@ -102,7 +102,7 @@ class Calls:
             self.wait_settled(call, caller.server)
             if call.agents:
                 return call
-            accepted += self._taken(call, caller.server) is not None
+            accepted += self.taken(call, caller.server) is not None
             call.leave()
         self._stage.raise_if_too_busy(worker, before)
         if worker is not None and before is not None and not accepted and worker.is_running:
@@ -130,7 +130,7 @@ class Calls:
             worker = self._worker_of(caller)
             if worker is None or not worker.wire.transcript.live():
                 raise
-            answers = [asked.available for asked in worker.wire.transcript.questions(began) if not asked.probe]
+            answers = worker.wire.transcript.answers(began)
             if worker.name in self._full if not answers else all(answer is False for answer in answers):
                 return None
             raise
@@ -204,7 +204,7 @@ class Calls:
         self._wait_agent(call, server, AGENT_SECONDS)
         if call.agents:
             self._serves = True
-        taken = self._taken(call, server)
+        taken = self.taken(call, server)
         # Where no call was served yet, all of them are jobs.joins' business.
         if taken is None or not noted or not self._serves:
             return
@@ -227,11 +227,14 @@ class Calls:
         """Calls that a worker accepted and did not serve."""
         return [accepted for accepted in self.accepted if accepted.agent_s is None]
 
-    def _taken(self, call: Call, server: Server) -> tuple[Worker, Question] | None:
+    def taken(self, call: Call, server: Server) -> tuple[Worker, Question] | None:
         """Which worker was given this call's job, as it had accepted it."""
         asked = self.questions(call.room_name, call.joined, server)
-        given = [name for name, question in asked.items() if question.assigned is not None]
-        return next(((worker, asked[worker.name]) for worker in self._stage.workers() if worker.name in given), None)
+        for worker in self._stage.workers():
+            question = asked.get(worker.name)
+            if question is not None and question.assigned is not None:
+                return worker, question
+        return None
 
     def _wait_agent(self, call: Call, server: Server, seconds: float) -> None:
         def settled() -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 
-from pytest_lkagents.calls import AGENT_SECONDS, ENOUGH_LOST, LATE_SECONDS, Accepted
+from pytest_lkagents.calls import AGENT_SECONDS, ENOUGH_LOST, FREE_SECONDS, LATE_SECONDS, Accepted
 from pytest_lkagents.checks import NotJudgeable, StageError
 from pytest_lkagents.stage import Stage
 
@@ -18,15 +18,12 @@ LEAST = 6
 SINCE_LOST = 8
 # A full worker refuses some of them, rightly.
 REFUSED = 3
-FREE_SECONDS = 15
 
 
 def observe(stage: Stage) -> list[Accepted]:
     """All calls that were accepted so far, after more were placed with the shared worker if that is needed to judge.
     Raises NotJudgeable where these are not accepted."""
     accepted = stage.calls.accepted
-    if enough(accepted):
-        return list(accepted)
     worker = stage.worker("shared")
     caller = stage.calls.caller(worker)
     refused = 0

@@ -49,9 +49,10 @@ GOODBYE_SECONDS = 8.0
 AFTER_ENDS_SECONDS = 17.0
 # After the signal, so that the drain has begun: an impatient operator's second Ctrl-C, a server that goes away.
 DISTURB_SECONDS = 2.0
-# First with the server, then as long without it as other drains are watched.
-# SDKs try again after 0, 2, 4 and 6 s: the last of these comes when the server is back, and before the end.
+# How long the server is away. SDKs try again after 0, 2, 4 and 6 s: the last of these comes when it is back, and before
+# the end.
 REPAIR_SECONDS = 7.0
+# With the server, without it, and as long with it again as other drains are watched.
 WITHOUT_SERVER_SECONDS = DISTURB_SECONDS + REPAIR_SECONDS + DRAIN_SECONDS
 LOOK_SECONDS = 0.25
 # For a check that waits for a drain: its longest hold and what is around it.

@@ -55,8 +55,8 @@ def place(stage: Stage, caller: Caller, *, noted: bool = True) -> Placed:
     call = caller.join()
     stage.calls.wait_settled(call, caller.server, noted=noted)
     asked = stage.calls.questions(call.room_name, call.joined, caller.server)
-    taken = [name for name, question in asked.items() if question.assigned is not None]
-    return Placed(call, asked, taken[0] if taken and call.agents else None)
+    taken = stage.calls.taken(call, caller.server)
+    return Placed(call, asked, taken[0].name if taken is not None and call.agents else None)
 
 
 def next_status(worker: Worker, since: float, seconds: float) -> Status | None:

@@ -270,7 +270,7 @@ class Scene:
             )
 
     def _answers(self, since: float) -> list[bool | None]:
-        return [asked.available for asked in self.worker.wire.transcript.questions(since) if not asked.probe]
+        return self.worker.wire.transcript.answers(since)
 
     def _accepted(self, since: float) -> bool:
         return any(self._answers(since))

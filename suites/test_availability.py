@@ -297,11 +297,11 @@ def test_answers_in_time(lk_stage: Stage, lk_evidence: Evidence, load: Callable[
         worker, asked = late[0]
         lk_evidence["transcript"] = worker.wire.transcript.lines(asked.asked - 0.1, kinds=("question", "answer"))[:6]
         lk_evidence["late"] = len(late)
-    if late and not (late := _late_in_peace(lk_stage, late)):
-        lk_evidence.summary = f"{len(answered)} questions answered, in time but for what a busy machine held up"
-        return
-    if late:
-        worker, asked = late[0]
+        late = _late_in_peace(lk_stage, late)
+        if not late:
+            lk_evidence.summary = f"{len(answered)} questions answered, in time but for what a busy machine held up"
+            return
+        _, asked = late[0]
         after = f"after {asked.answered_after:.1f} s" if asked.answered_after is not None else "not at all"
         raise AssertionError(f"{len(late)} of {len(judged)} questions were not answered within 3 s, the first {after}")
     if not answered:

@@ -75,7 +75,6 @@ def test_serves_every_call(lk_stage: Stage, lk_evidence: Evidence) -> None:
     test of `resources.quality-of-service` places is judged there. Skipped if calls are refused, or none is served: see
     `jobs.joins`.
     """
-    lk_stage.worker("shared")
     seen = accepted.observe(lk_stage)
     lost = [call for call in seen if call.agent_s is None]
     served = [call.agent_s for call in seen if call.agent_s is not None]

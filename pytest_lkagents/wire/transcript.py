@@ -186,6 +186,10 @@ class Transcript:
         found = self.statuses(since)
         return found[-1] if found else None
 
+    def answers(self, since: float = 0.0) -> list[bool | None]:
+        """What was said first to each of the server's own questions that were asked at or after ``since``; None: nothing."""
+        return [asked.available for asked in self.questions(since) if not asked.probe]
+
     def questions(self, since: float = 0.0) -> list[Question]:
         """Questions asked at or after ``since``, in the order in which they were asked."""
         with self._changed:
