@@ -103,12 +103,15 @@ def wait_heard(calls: Sequence[Call], habit: Habit, *, steady: bool = True) -> N
     it takes those that talk at all. Its leave means something in any case. Raises AgentsLeave if one leaves meanwhile."""
     with contextlib.suppress(DeadlineMissed):
         poll(lambda: all(call.heard.first is not None for call in calls), what="voices", seconds=TALK_SECONDS)
+    # What is heard came in packets; how many is read now and then.
+    heard = [call for call in calls if call.heard.first is not None]
+    with contextlib.suppress(DeadlineMissed):
+        poll(lambda: all(call.received.last_packet is not None for call in heard), what="packets", seconds=FRESH_SECONDS)
     if steady:
         _wait_steady(calls, habit)
     _wait_stayed(calls, habit)
     # On a busy machine the last look at the packets may be old, and what is not seen now cannot be missed later.
-    # What is heard came in packets, which are counted now and then only.
-    fresh = [call for call in calls if call.heard.first is not None or call.received.last_packet is not None]
+    fresh = [call for call in calls if call.received.last_packet is not None]
     with contextlib.suppress(DeadlineMissed):
         poll(lambda: all(call.packet_gap < NO_PACKETS_SECONDS for call in fresh), what="fresh packets", seconds=FRESH_SECONDS)
     if (gone := _first_leave(calls)) is not None:
