@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 import secrets
+import urllib.parse
 from typing import Any
 
 SECRET_NAME = re.compile(r"(SECRET|TOKEN|PASSWORD|PASSWD|PRIVATE|CREDENTIAL|API_?KEY|ACCESS_?KEY|AUTH_?KEY)", re.IGNORECASE)
@@ -11,6 +14,8 @@ SECRET_NAME = re.compile(r"(SECRET|TOKEN|PASSWORD|PASSWD|PRIVATE|CREDENTIAL|API_
 # Shorter values ("1", "true", "dev") are no secrets, and masking them would make every report unreadable.
 SHORTEST_SECRET = 4
 SHORTEST_OTHER = 6
+# Of a value of several lines (a private key) each line is hidden too: output is shown line by line.
+SHORTEST_LINE = 16
 
 
 def looks_secret(name: str) -> bool:
@@ -47,20 +52,33 @@ def new_api_secret() -> str:
     return secrets.token_urlsafe(32)
 
 
+def spellings(value: str) -> set[str]:
+    """The forms in which programs write a value: as it is, in a JSON document or a repr, in a URL, as base64."""
+    return {
+        value,
+        value.strip(),
+        json.dumps(value)[1:-1],
+        json.dumps(value, ensure_ascii=False)[1:-1],
+        repr(value)[1:-1],
+        urllib.parse.quote(value, safe=""),
+        # Without what fills the last group up: it is left out in some places.
+        base64.b64encode(value.encode()).decode().rstrip("="),
+    } - {""}
+
+
 class Redactor:
-    """Replaces known secret values by ``[name]`` in strings and in nested data."""
+    """Replaces known secret values, however they are spelled, by ``[name]`` in strings and in nested data."""
 
     def __init__(self) -> None:
         self._names: dict[str, str] = {}
 
     def add(self, name: str, value: str) -> None:
         least = SHORTEST_SECRET if looks_secret(name) else SHORTEST_OTHER
-        for part in {value, value.strip()}:
-            if len(part) >= least:
-                self._names.setdefault(part, name)
-
-    def values(self) -> list[str]:
-        return list(self._names)
+        if len(value.strip()) < least:
+            return
+        lines = {line.strip() for line in value.splitlines() if len(line.strip()) >= SHORTEST_LINE}
+        for part in spellings(value) | lines:
+            self._names.setdefault(part, name)
 
     def text(self, text: str) -> str:
         # Longest first: a secret may contain another one.

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, WorkerFault, check
-from pytest_lkagents.secrets import holds_secret
+from pytest_lkagents.secrets import holds_secret, spellings
 from pytest_lkagents.stage import Stage
 
 from .observations import FirstCall
@@ -135,7 +135,8 @@ def test_secrets_not_logged(lk_stage: Stage, lk_evidence: Evidence) -> None:
     At the end of the run the whole output of every worker that was started is searched, and so are the command lines of
     all processes: those of the shared worker at that moment (if it runs), and those that any check came across, beside
     calls too. Looked for are the LIVEKIT_API_SECRET of each worker and those values of `--lk-env` and `--lk-env-file`
-    whose name and form are a secret's (at least 8 characters, no placeholder, no path). One occurrence is a failure.
+    whose name and form are a secret's (at least 8 characters, no placeholder, no path): as they are, and as JSON, a URL
+    or base64 spell them. One occurrence is a failure.
     """
     worker = lk_stage.worker_as_is("shared")
     with contextlib.suppress(WorkerFault):  # its output can still be judged
@@ -146,10 +147,11 @@ def test_secrets_not_logged(lk_stage: Stage, lk_evidence: Evidence) -> None:
     for judged in lk_stage.workers():
         secrets = {**given, "LIVEKIT_API_SECRET": judged.environment.get("LIVEKIT_API_SECRET", "")}
         for name, value in secrets.items():
-            if value and value in written.get(judged.name, ""):
-                leaks.add(f"{name} in the worker's output")
-            if value and any(value in words for words in judged.command_lines):
-                leaks.add(f"{name} in a process's arguments")
+            for spelling in spellings(value):
+                if spelling in written.get(judged.name, ""):
+                    leaks.add(f"{name} in the worker's output")
+                if any(spelling in words for words in judged.command_lines):
+                    leaks.add(f"{name} in a process's arguments")
     lk_evidence["output_bytes_read"] = sum(len(text) for text in written.values())
     lk_evidence["workers_read"] = len(written)
     lk_evidence["command_lines_read"] = lines = sum(len(judged.command_lines) for judged in lk_stage.workers())

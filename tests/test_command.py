@@ -283,6 +283,23 @@ def test_orphans_are_ended_and_secrets_are_masked(lk, corner: Corner, tmp_path: 
     assert not corner.leftovers()
 
 
+@pytest.mark.parametrize(
+    "written", ["json.dumps(secret)", "repr(secret)", "b64encode(secret.encode()).decode()", "quote(secret)"]
+)
+def test_a_secret_is_found_and_masked_however_it_is_spelled(lk, corner: Corner, tmp_path: Path, written: str) -> None:
+    secret = 'planted "key"\\\nand its second line, 52b7\n'
+    lines = "import json, os, sys\nfrom base64 import b64encode\nfrom urllib.parse import quote\n"
+    command = script(tmp_path, f"{lines}secret = os.environ['MY_API_KEY']\nprint('<', {written}, '>', sep='')\nsys.exit(3)\n")
+    checks = ["--lk-suite", "registration.registers,environment.secrets-not-logged"]
+    run = lk("--lk-command", command, "--lk-env", f"MY_API_KEY={secret}", *checks, env=corner.env)
+    assert run.code == 1, run.output
+    assert run.checks("fail") == {"registration.registers", "environment.secrets-not-logged"}
+    assert "MY_API_KEY in the worker's output" in run.output
+    shown = run.output + json.dumps(run.verdict)
+    assert "[MY_API_KEY]" in shown
+    assert not any(part in shown for part in ("planted", "52b7", "cGxhbnRlZCAia2V5"))
+
+
 @pytest.mark.usefixtures("health_port")
 @pytest.mark.timeout(1200)
 def test_port_taken_by_another_program_is_no_fault_of_the_worker(lk, python: str, tmp_path: Path) -> None:
