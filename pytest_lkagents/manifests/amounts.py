@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+MEGABYTE = 1024 * 1024
 UNITS = {
     "": 1,
     "b": 1,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_lkagents.manifests.model import DOCKERFILE, Deployment, Files, Problem
-from pytest_lkagents.manifests.readers import compose, dockerfile, kubernetes, others
+from pytest_lkagents.manifests.readers import cloud_run, compose, dockerfile, ecs, fly, kubernetes, render
 from pytest_lkagents.manifests.readers.common import is_server, is_worker, mentions_livekit
 from pytest_lkagents.manifests.tree import Node, Place, Unreadable, read_toml, read_yaml
 
@@ -91,30 +91,28 @@ def _read(file: str, text: str, files: Files, known: list[Node], *, named: bool)
     except Unreadable as problem:
         files.problems.append(Problem(Place(file, problem.line, ""), problem.reason))
         return
-    used = [document for document in documents if _take(document, file, files, known)]
+    used = [document for document in documents if _take(document, files, known)]
     if used:
         files.read.append(file)
     elif named:
         files.strange.append(file)
 
 
-def _take(document: Node, file: str, files: Files, known: list[Node]) -> bool:
+def _take(document: Node, files: Files, known: list[Node]) -> bool:
     """Whether somebody reads this document."""
     if not isinstance(document.value, dict):
         return False
     if kubernetes.reads(document):
         known.append(document)
         return True
-    for reads, read in (
-        (others.is_cloud_run, others.read_cloud_run),
-        (others.is_render, others.read_render),
-        (others.is_ecs, others.read_ecs),
-        (compose.reads, compose.read),
-    ):
-        if reads(document):
-            read(document, files)
+    for reader in (cloud_run, render, ecs, compose, fly):
+        if reader.reads(document):
+            reader.read(document, files)
             return True
-    if others.is_fly(document, file):
-        others.read_fly(document, files)
-        return True
-    return others.is_livekit(document, file)
+    return _is_for_livekit_cloud(document)
+
+
+def _is_for_livekit_cloud(document: Node) -> bool:
+    """livekit.toml, which holds nothing to judge."""
+    named = document.place.file.rsplit("/", 1)[-1].startswith("livekit.")
+    return named and (document.get("project") is not None or document.get("agent") is not None)

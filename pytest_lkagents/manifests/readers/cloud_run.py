@@ -1,0 +1,116 @@
+"""Cloud Run services, as YAML."""
+
+from __future__ import annotations
+
+from pytest_lkagents.manifests import amounts
+from pytest_lkagents.manifests.model import CLOUD_RUN, Deployment, Files, Given, Resources, Variable
+from pytest_lkagents.manifests.readers.common import doubt, environment_of, from_outside, given, has_livekit, runs_agent, whole
+from pytest_lkagents.manifests.tree import Node
+
+
+def reads(document: Node) -> bool:
+    return (document.text("apiVersion") or "").startswith("serving.knative.dev/") and document.text("kind") == "Service"
+
+
+def read(document: Node, files: Files) -> None:
+    containers = document.items(*REVISION, "spec", "containers")
+    if not containers:
+        return
+    container = _main(containers)
+    name = document.text("metadata", "name") or "unnamed"
+    words = _words(container)
+    made = Deployment(
+        CLOUD_RUN,
+        name,
+        document.place,
+        environment_of(name, document.place.file),
+        given(container, "image"),
+        Given(words, container.at("command" if container.get("command") else "args")) if words else None,
+        _variables(container),
+        exposures=[],
+        resources=_resources(container),
+        sleeps=[],
+        other_variables=[variable for other in containers if other is not container for variable in _variables(other)],
+    )
+    limits = ("resources", "limits")
+    doubt(made, "resources", amounts.cores(container.text(*limits, "cpu")), container, *limits, "cpu")
+    doubt(made, "resources", amounts.size(container.text(*limits, "memory")), container, *limits, "memory")
+    _count(made, document)
+    _expose(made, document)
+    files.deployments.append(made)
+
+
+SERVICE, REVISION = ("metadata", "annotations"), ("spec", "template")
+NOTES = (*REVISION, "metadata", "annotations")
+THROTTLED = (*NOTES, "run.googleapis.com/cpu-throttling")
+INGRESS = (*SERVICE, "run.googleapis.com/ingress")
+
+
+def _main(containers: list[Node]) -> Node:
+    for container in containers:
+        if has_livekit(_variables(container)):
+            return container
+    agents = [container for container in containers if runs_agent(_words(container))]
+    return (agents or containers)[0]
+
+
+def _words(container: Node) -> list[str]:
+    return (container.words("command") or []) + (container.words("args") or [])
+
+
+def _variables(container: Node) -> list[Variable]:
+    return [
+        Variable(
+            entry.text("name") or "",
+            entry.at("value"),
+            None if from_outside(entry.text("value")) else entry.text("value"),
+            entry.text("valueFrom", "secretKeyRef", "name"),
+        )
+        for entry in container.items("env")
+    ]
+
+
+# Where the file sets none: https://cloud.google.com/run/docs/configuring/services/cpu and .../memory-limits
+CLOUD_RUN_CORES, CLOUD_RUN_BYTES = 1.0, 512 * amounts.MEGABYTE
+
+
+def _resources(container: Node) -> Resources:
+    limits = ("resources", "limits")
+    cores, size = amounts.cores(container.text(*limits, "cpu")), amounts.size(container.text(*limits, "memory"))
+    cpu = Given(CLOUD_RUN_CORES if cores is None else cores, container.at(*limits, "cpu"), default=cores is None)
+    memory = Given(CLOUD_RUN_BYTES if size is None else size, container.at(*limits, "memory"), default=size is None)
+    return Resources(cpu, cpu, memory, memory)
+
+
+def _count(made: Deployment, document: Node) -> None:
+    """A service's own minimum counts as its revision's does; scaled by hand, neither counts.
+    https://cloud.google.com/run/docs/configuring/min-instances and .../services/manual-scaling"""
+    ways: list[tuple[str, ...]] = [(*NOTES, "autoscaling.knative.dev/minScale"), (*SERVICE, "run.googleapis.com/minScale")]
+    if document.text(*SERVICE, "run.googleapis.com/scalingMode") == "manual":
+        ways = [(*SERVICE, "run.googleapis.com/manualInstanceCount")]
+    found = []
+    for path in ways:
+        count = whole(document, *path)
+        doubt(made, "replicas", count, document, *path)
+        found += [count] if count is not None else []
+    sleeps = []
+    made.replicas = max(found, key=lambda count: count.value, default=None)
+    if (made.replicas is None and "replicas" not in made.unclear) or (made.replicas is not None and made.replicas.value == 0):
+        sleeps.append(Given("scales to zero instances", document.at(*ways[0])))
+    throttled = document.text(*THROTTLED)
+    if throttled in (None, "true"):
+        sleeps.append(Given("has CPU only while a request is served", document.at(*THROTTLED)))
+    made.sleeps = sleeps
+    doubt(made, "sleeps", throttled if throttled in ("true", "false") else None, document, *THROTTLED)
+
+
+def _expose(made: Deployment, document: Node) -> None:
+    """https://cloud.google.com/run/docs/securing/ingress"""
+    ingress = document.text(*INGRESS)
+    if ingress == "internal":
+        return
+    if ingress not in (None, "all") or document.text(*SERVICE, "run.googleapis.com/default-url-disabled") == "true":
+        where = "whether a load balancer or a domain leads to it, the file does not say"
+        made.unclear["exposures"] = Given(where, document.at(*INGRESS))
+        return
+    made.exposures = [Given(f"ingress all{'' if ingress else ', the default,'}", document.at(*INGRESS))]

@@ -1,0 +1,78 @@
+"""Render blueprints."""
+
+from __future__ import annotations
+
+import shlex
+
+from pytest_lkagents.manifests import fields
+from pytest_lkagents.manifests.model import RENDER, Autoscaler, Deployment, Files, Given, Probe, StoredSecret, Target, Variable
+from pytest_lkagents.manifests.readers.common import doubt, environment_of, from_outside, given, whole
+from pytest_lkagents.manifests.tree import Node
+from pytest_lkagents.secrets import holds_secret
+
+
+def words_of(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError:
+        return text.split()
+
+
+def reads(document: Node) -> bool:
+    return any(entry.get("type") is not None for entry in document.items("services"))
+
+
+def read(document: Node, files: Files) -> None:
+    files.problems += fields.misspelt(document, fields.RENDER)
+    files.secrets += [
+        StoredSecret(variable.name, variable.place)
+        for group in document.items("envVarGroups")
+        for variable in (_variable(entry) for entry in group.items("envVars"))
+        if variable.literal and not from_outside(variable.literal) and holds_secret(variable.name, variable.literal)
+    ]
+    for service in document.items("services"):
+        kind = service.text("type")
+        if kind not in ("web", "pserv", "worker"):
+            continue
+        name = service.text("name") or "unnamed"
+        command = service.text("dockerCommand") or service.text("startCommand")
+        place = service.at("dockerCommand" if service.get("dockerCommand") else "startCommand")
+        grace = service.number("maxShutdownDelaySeconds")
+        made = Deployment(
+            RENDER,
+            name,
+            service.place,
+            environment_of(name, document.place.file),
+            given(service, "image", "url"),
+            Given(words_of(command), place) if command else None,
+            [_variable(entry) for entry in service.items("envVars")],
+            Given(grace, service.at("maxShutdownDelaySeconds")) if grace is not None else None,
+            exposures=[],
+            replicas=whole(service, "numInstances"),
+            sleeps=[],
+        )
+        doubt(made, "grace_s", grace, service, "maxShutdownDelaySeconds")
+        doubt(made, "replicas", made.replicas, service, "numInstances")
+        if kind == "web":
+            made.exposures = [Given("a web service, which Render opens to the internet", service.at("type"))]
+        if path := service.text("healthCheckPath"):
+            made.probes.append(Probe("health", service.at("healthCheckPath"), None, path))
+        if service.text("plan") == "free":
+            made.sleeps = [Given("the free plan stops idle services", service.at("plan"))]
+        scaling = service.get("scaling")
+        if scaling is not None:
+            targets = [
+                Target(metric, scaling.at(key), share / 100)
+                for metric, key in (("cpu", "targetCPUPercent"), ("memory", "targetMemoryPercent"))
+                if (share := scaling.number(key)) is not None
+            ]
+            made.autoscaler = Autoscaler(
+                scaling.place, tuple(targets), whole(scaling, "minInstances"), whole(scaling, "maxInstances")
+            )
+        files.deployments.append(made)
+
+
+def _variable(entry: Node) -> Variable:
+    name = entry.text("key") or "*"
+    source = entry.text("fromGroup") or entry.text("fromService", "name") or entry.text("fromDatabase", "name")
+    return Variable(name, entry.at("value"), entry.text("value"), source)
