@@ -522,13 +522,15 @@ def image_pinned(files: Files, _needs: Needs) -> Judgement:
     made = Judgement()
     for deployment in files.deployments:
         image = deployment.image
-        if image is None or re.search(r"\$\{?[A-Za-z_]|\{\{|<", image.value):
+        if image is None:
+            continue
+        name = image.value.rsplit("/", 1)[-1]
+        tag = name.partition(":")[2]
+        if tag != "latest" and re.search(r"\$\{?[A-Za-z_]|\{\{|<", image.value):
             continue
         made.looked_at += 1
-        name = image.value.rsplit("/", 1)[-1]
         if "@sha256:" in image.value:
             continue
-        tag = name.partition(":")[2]
         if tag in ("", "latest"):
             made.findings.append(
                 Finding(

@@ -110,8 +110,17 @@ class Node:
         return self.value
 
 
+# CloudFormation's functions, whose values are known when it is deployed. `!Sub` is a text with such values in it.
+INTRINSICS = frozenset(
+    [
+        *("!Base64", "!Cidr", "!FindInMap", "!GetAtt", "!GetAZs", "!If", "!ImportValue"),
+        *("!Join", "!Length", "!Ref", "!Select", "!Split", "!ToJsonString", "!Transform"),
+    ]
+)
+
+
 def read_yaml(file: str, text: str) -> Iterator[Node]:
-    """Each document of a YAML or JSON file that is not empty. Raises Unreadable."""
+    """Each document of a YAML or JSON file that is not empty; what CloudFormation fills in is ``${...}``. Raises Unreadable."""
     import yaml
 
     # JSON may be indented with tabs, which YAML forbids; within JSON's strings a tab cannot stand.
@@ -124,6 +133,8 @@ def read_yaml(file: str, text: str) -> Iterator[Node]:
         nonlocal count
         count += 1
         line = node.start_mark.line + 1
+        if node.tag in INTRINSICS:
+            return Node(Place(file, line, field), f"${{{node.value if isinstance(node, yaml.ScalarNode) else node.tag[1:]}}}")
         if depth > DEEPEST or count > MOST_NODES:
             raise Unreadable(line, "nested too deeply, or an alias that contains itself")
         place = Place(file, line, field)

@@ -28,6 +28,10 @@ def reads(document: Node) -> bool:
 def read(document: Node, files: Files) -> None:
     task = document.get("taskDefinition") or document
     files.problems += fields.misspelt(task, fields.ECS)
+    files.deployments.append(deployment_of(task))
+
+
+def deployment_of(task: Node) -> Deployment:
     containers = task.items("containerDefinitions")
     container = _main(containers)
     family = task.text("family") or container.text("name") or "unnamed"
@@ -36,8 +40,8 @@ def read(document: Node, files: Files) -> None:
     made = Deployment(
         _platform(task),
         family,
-        document.place,
-        environment_of(family, document.place.file),
+        task.place,
+        environment_of(family, task.place.file),
         given(container, "image"),
         Given(words, container.at("command" if container.get("command") else "entryPoint")) if words else None,
         _variables(container),
@@ -55,7 +59,7 @@ def read(document: Node, files: Files) -> None:
         # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/healthcheck.html
         essential = container.text("essential") != "false"
         made.probes.append(Probe("health", container.at("healthCheck", "retries"), failures=times, ends=essential))
-    files.deployments.append(made)
+    return made
 
 
 def _main(containers: list[Node]) -> Node:

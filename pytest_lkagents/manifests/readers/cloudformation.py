@@ -1,0 +1,117 @@
+"""CloudFormation templates: the ECS task definitions in them, with the service that runs each and what scales it."""
+
+from __future__ import annotations
+
+from pytest_lkagents.manifests.model import (
+    ECS_INSTANCES,
+    FARGATE,
+    Autoscaler,
+    Deployment,
+    Files,
+    Given,
+    Loss,
+    Target,
+)
+from pytest_lkagents.manifests.readers import ecs
+from pytest_lkagents.manifests.readers.common import doubt, whole
+from pytest_lkagents.manifests.tree import Node
+
+TASK, SERVICE = "AWS::ECS::TaskDefinition", "AWS::ECS::Service"
+SCALED, POLICY = "AWS::ApplicationAutoScaling::ScalableTarget", "AWS::ApplicationAutoScaling::ScalingPolicy"
+COUNT = "ecs:service:DesiredCount"
+METRICS = {"ECSServiceAverageCPUUtilization": "cpu", "ECSServiceAverageMemoryUtilization": "memory"}
+
+
+def reads(document: Node) -> bool:
+    return bool(_of_type(document, TASK))
+
+
+def read(document: Node, files: Files) -> None:
+    services = _of_type(document, SERVICE)
+    for name, task in _of_type(document, TASK):
+        made = ecs.deployment_of(_lower(task))
+        mine = [service for _, service in services if _names(service.get("TaskDefinition"), name)]
+        # Which of several services is meant, no rule can say; without one the tasks are started by something else.
+        if len(mine) == 1:
+            _attach(made, mine[0])
+            if len(services) == 1:
+                _scale(made, document)
+            _sleep(made)
+        files.deployments.append(made)
+
+
+def _of_type(document: Node, type_: str) -> list[tuple[str, Node]]:
+    """Names and properties of the resources of a type."""
+    return [
+        (name, properties)
+        for name, resource in document.entries("Resources")
+        if resource.text("Type") == type_ and (properties := resource.get("Properties")) is not None
+    ]
+
+
+def _names(node: Node | None, resource: str) -> bool:
+    """Whether this is a reference to that resource: ``!Ref Name`` or ``{"Ref": "Name"}``."""
+    return node is not None and (node.text() == f"${{{resource}}}" or node.text("Ref") == resource)
+
+
+def _lower(node: Node) -> Node:
+    """With names as the API and task definition files write them: ``StopTimeout`` is ``stopTimeout`` there."""
+    if isinstance(node.value, dict):
+        return Node(node.place, {name[:1].lower() + name[1:]: _lower(below) for name, below in node.value.items()})
+    if isinstance(node.value, list):
+        return Node(node.place, [_lower(below) for below in node.value])
+    return node
+
+
+def _attach(made: Deployment, service: Node) -> None:
+    launches = {service.text("LaunchType")} | {
+        entry.text("CapacityProvider") for entry in service.items("CapacityProviderStrategy")
+    }
+    if launches & {"FARGATE", "FARGATE_SPOT"}:
+        made.platform = FARGATE
+    elif launches & {"EC2", "EXTERNAL"}:
+        made.platform = ECS_INSTANCES
+    if service.items("LoadBalancers"):
+        made.unclear.pop("exposures", None)
+        made.exposures = [*(made.exposures or []), Given("a load balancer", service.at("LoadBalancers"))]
+    made.replicas = whole(service, "DesiredCount")
+    if made.replicas is None and service.get("DesiredCount") is None and service.text("SchedulingStrategy") != "DAEMON":
+        # https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-ecs-service.html
+        made.replicas = Given(1, service.place, default=True)
+    doubt(made, "replicas", made.replicas, service, "DesiredCount")
+    # So many per cent of the tasks are kept, the count rounded up.
+    kept = ("DeploymentConfiguration", "MinimumHealthyPercent")
+    share = service.number(*kept)
+    if share is not None:
+        made.lost_at_rollout = Given(Loss(max(0, 100 - int(share)), percent=True), service.at(*kept))
+
+
+def _scale(made: Deployment, document: Node) -> None:
+    """The only target that is a service's count, and the policies that track a metric. Per cent are those of what the tasks
+    reserve, which on Fargate is what they have:
+    https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service_utilization.html"""
+    targets = [target for _, target in _of_type(document, SCALED) if target.text("ScalableDimension") == COUNT]
+    if len(targets) != 1:
+        return
+    tracking = [
+        found
+        for _, policy in _of_type(document, POLICY)
+        if (found := policy.get("TargetTrackingScalingPolicyConfiguration")) is not None
+    ]
+    kept = []
+    for policy in tracking:
+        share, kind = policy.number("TargetValue"), policy.text("PredefinedMetricSpecification", "PredefinedMetricType")
+        metric = METRICS.get(kind or "", kind or "external")
+        known = share is not None and kind in METRICS and made.platform is FARGATE
+        kept.append(Target(metric, policy.at("TargetValue"), share / 100 if share is not None and known else None))
+    (target,) = targets
+    made.autoscaler = Autoscaler(target.place, tuple(kept), whole(target, "MinCapacity"), whole(target, "MaxCapacity"))
+    doubt(made, "minimum", made.autoscaler.minimum, target, "MinCapacity")
+
+
+def _sleep(made: Deployment) -> None:
+    scaler = made.autoscaler
+    least = made.replicas if scaler is None else scaler.minimum
+    made.sleeps = []
+    if least is not None and least.value == 0:
+        made.sleeps = [Given("is deployed with 0 workers" if scaler is None else "scales to zero workers", least.place)]
