@@ -1,0 +1,152 @@
+"""Kubernetes' autoscalers, HorizontalPodAutoscaler and KEDA's ScaledObject: from a document to the model."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from pytest_lkagents.manifests.model import Autoscaler, Deployment, Given, Pace, Step, Target
+from pytest_lkagents.manifests.readers.common import doubt, whole
+from pytest_lkagents.manifests.tree import Node, Place
+
+HPA, KEDA = "HorizontalPodAutoscaler", "ScaledObject"
+KINDS = (HPA, KEDA)
+# What the HPA does where a file says nothing: no wait up, 300 s down; KEDA hands its own to the HPA.
+UP_SECONDS, DOWN_SECONDS = 0.0, 300.0
+BEHAVIOR = ("spec", "behavior")
+KEDA_BEHAVIOR = ("spec", "advanced", "horizontalPodAutoscalerConfig", "behavior")
+WINDOW = "stabilizationWindowSeconds"
+# Where a HorizontalPodAutoscaler names no metric: https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/
+HPA_CPU = 0.8
+# KEDA's own maximum.
+KEDA_MOST = 100
+KEDA_PAUSED = "autoscaling.keda.sh/paused-replicas"
+# Triggers that can tell nothing of no worker, so that one is always kept: https://keda.sh/docs/latest/scalers/cpu/
+KEDA_OWN = ("cpu", "memory")
+
+
+def attach(document: Node, deployment: Deployment, main: str | None) -> None:
+    """``main``: the name of the worker's container."""
+    keda = document.text("kind") == KEDA
+    scaler = _keda(document, main) if keda else _hpa(document, main)
+    least = ("spec", "minReplicaCount" if keda else "minReplicas")
+    doubt(deployment, "minimum", whole(document, *least), document, *least)
+    base = KEDA_BEHAVIOR if keda else BEHAVIOR
+    for path in ((*base, "scaleUp", WINDOW), (*base, "scaleDown", WINDOW)):
+        doubt(deployment, "windows", document.number(*path), document, *path)
+    if "minimum" in deployment.unclear:
+        scaler = dataclasses.replace(scaler, minimum=None)
+    if deployment.autoscaler is not None:
+        deployment.unclear["minimum"] = Given(f"beside the autoscaler at {deployment.autoscaler.place}", document.place)
+    deployment.autoscaler = scaler
+    sleeps = list(deployment.sleeps or [])
+    if scaler.minimum is not None and scaler.minimum.value == 0:
+        default = ", the default" if scaler.minimum.default else ""
+        sleeps.append(Given(f"scales to zero workers{default}", scaler.minimum.place))
+    if keda:
+        sleeps += _keda_sleeps(document)
+    deployment.sleeps = sleeps
+
+
+def _hpa(document: Node, main: str | None) -> Autoscaler:
+    targets = []
+    for metric in document.items("spec", "metrics"):
+        for source in ("resource", "containerResource"):
+            name = metric.text(source, "name")
+            if name:
+                share = metric.number(source, "target", "averageUtilization")
+                place = metric.at(source, "target", "averageUtilization")
+                of = metric.text(source, "container") if source == "containerResource" else None
+                targets.append(_target(name, place, share, of, main))
+        for source in ("pods", "object", "external"):
+            if metric.get(source) is not None:
+                targets.append(Target(metric.text(source, "metric", "name") or source, metric.place))
+    share = document.number("spec", "targetCPUUtilizationPercentage")
+    if share is not None:
+        targets.append(Target("cpu", document.at("spec", "targetCPUUtilizationPercentage"), share / 100))
+    if _names_no_metric(document):
+        targets.append(Target("cpu", document.at("spec"), HPA_CPU))
+    return Autoscaler(
+        document.place,
+        tuple(targets),
+        whole(document, "spec", "minReplicas") or Given(1, document.at("spec"), default=True),
+        whole(document, "spec", "maxReplicas"),
+        _window(document, (*BEHAVIOR, "scaleUp"), UP_SECONDS),
+        _window(document, (*BEHAVIOR, "scaleDown"), DOWN_SECONDS),
+        _pace(document, (*BEHAVIOR, "scaleUp")),
+        _pace(document, (*BEHAVIOR, "scaleDown")),
+        kubernetes=True,
+    )
+
+
+def _names_no_metric(document: Node) -> bool:
+    metrics = document.get("spec", "metrics")
+    elsewhere = (
+        ("spec", "targetCPUUtilizationPercentage"),
+        ("metadata", "annotations", "autoscaling.alpha.kubernetes.io/metrics"),
+    )
+    return (metrics is None or metrics.value == []) and all(document.get(*path) is None for path in elsewhere)
+
+
+def _target(name: str, place: Place, per_cent: float | None, container: str | None, main: str | None) -> Target:
+    """``container``: the only one that counts; another one's use says nothing of the worker's load."""
+    if container is not None and container != main:
+        return Target(f"{name} of {container}", place)
+    return Target(name, place, per_cent / 100 if per_cent is not None else None, alone=container is not None)
+
+
+def _pace(document: Node, path: tuple[str, ...]) -> Pace:
+    steps = []
+    for policy in document.items(*path, "policies"):
+        kind, value, period = policy.text("type"), policy.number("value"), policy.number("periodSeconds")
+        if kind in ("Pods", "Percent") and value is not None and period is not None:
+            steps.append(Step(kind, int(value), period))
+    return Pace(tuple(steps), document.text(*path, "selectPolicy") or "Max", document.number(*path, "tolerance"))
+
+
+def _window(document: Node, path: tuple[str, ...], default: float) -> Given[float]:
+    seconds = document.number(*path, WINDOW)
+    return Given(default if seconds is None else seconds, document.at(*path, WINDOW))
+
+
+def _keda(document: Node, main: str | None) -> Autoscaler:
+    targets = []
+    for trigger in document.items("spec", "triggers"):
+        kind = trigger.text("type") or "unknown"
+        value = trigger.number("metadata", "value")
+        used = trigger.text("metricType") or trigger.text("metadata", "type") or "Utilization"
+        share = value if used == "Utilization" and kind in KEDA_OWN else None
+        of = trigger.text("metadata", "containerName") if kind in KEDA_OWN else None
+        targets.append(_target(kind, trigger.at("metadata", "value"), share, of, main))
+    base = KEDA_BEHAVIOR
+    return dataclasses.replace(
+        Autoscaler(document.place, tuple(targets)),
+        minimum=_keda_least(document),
+        maximum=whole(document, "spec", "maxReplicaCount") or Given(KEDA_MOST, document.at("spec")),
+        up_window=_window(document, (*base, "scaleUp"), UP_SECONDS),
+        down_window=_window(document, (*base, "scaleDown"), DOWN_SECONDS),
+        up=_pace(document, (*base, "scaleUp")),
+        down=_pace(document, (*base, "scaleDown")),
+        kubernetes=True,
+        wakes=True,
+    )
+
+
+def _only_own(document: Node) -> bool:
+    triggers = document.items("spec", "triggers")
+    return bool(triggers) and all(trigger.text("type") in KEDA_OWN for trigger in triggers)
+
+
+def _keda_least(document: Node) -> Given[int]:
+    place = document.at("spec", "minReplicaCount")
+    least = whole(document, "spec", "minReplicaCount") or Given(0, place, default=True)
+    return Given(1, place, default=True) if least.value == 0 and _only_own(document) else least
+
+
+def _keda_sleeps(document: Node) -> list[Given[str]]:
+    idle, paused = ("spec", "idleReplicaCount"), ("metadata", "annotations", KEDA_PAUSED)
+    found = []
+    if document.number(*idle) == 0 and not _only_own(document):
+        found.append(Given("scales to zero workers when idle", document.at(*idle)))
+    if document.number(*paused) == 0:
+        found.append(Given("is paused at 0 workers", document.at(*paused)))
+    return found
