@@ -22,6 +22,8 @@ REACH_SECONDS = 10
 UNDER_LOAD_SECONDS = 1.0
 FULL_SECONDS = 10
 PROBES = 100
+# The other 99 % have to answer in time.
+MOST_LATE = 1
 PROBE_EVERY = 0.1
 REMEDY = "answer GET / with 200 while the worker is registered, on 0.0.0.0 (port 8081 by default)"
 
@@ -196,10 +198,10 @@ def test_answers_under_load(lk_stage: Stage, lk_evidence: Evidence) -> None:
     """The health endpoint answers within a second while all its CPU is in use.
 
     All cores of a worker (1 core, or `--lk-cpus`) are burnt inside its container; once its status is "full", or after
-    10 s, GET of `lk_health_path` is asked 100 times, every 0.1 s. 99 of the 100 must answer 200 within 1 s, the default
-    timeout of orchestrators' probes. Skipped without a health endpoint (a failure with `lk_health = required` or
-    `lk_health_port`) and with `lk_health = off`, or if nothing in the image can burn CPU; a miss on an overloaded
-    machine is an error.
+    10 s, GET of `lk_health_path` is asked 100 times, every 0.1 s, or until two did not answer in time. 99 of the 100
+    must answer 200 within 1 s, the default timeout of orchestrators' probes. Skipped without a health endpoint (a
+    failure with `lk_health = required` or `lk_health_port`) and with `lk_health = off`, or if nothing in the image can
+    burn CPU; a miss on an overloaded machine is an error.
     """
     worker = lk_stage.worker("crowded")
     health = _health(lk_stage, worker)
@@ -208,27 +210,29 @@ def test_answers_under_load(lk_stage: Stage, lk_evidence: Evidence) -> None:
         # The load is averaged over some seconds; a worker may do its worst only when it is over its threshold.
         worker.wire.transcript.wait(lambda seen: any(status.full for status in seen.statuses(began)), FULL_SECONDS)
         times: list[float] = []
-        missing = 0
-        for _ in range(PROBES):
-            asked = time.monotonic()
+        asked = missed = late = 0
+        # One that always answers slowly is known after a few.
+        while asked < PROBES and missed + late <= MOST_LATE:
+            began = time.monotonic()
             status = worker.health_status(health)
-            passed = time.monotonic() - asked
+            passed = time.monotonic() - began
+            asked += 1
             if status == 200:
                 times.append(passed)
+                late += passed > UNDER_LOAD_SECONDS
             else:
-                missing += 1
+                missed += 1
             time.sleep(max(PROBE_EVERY - passed, 0.0))
         used = worker.cores_used()
-    # Whatever did not answer took too long.
-    slow = sorted([*times, *[float("inf")] * missing])[int(PROBES * 0.99) - 1]
-    lk_evidence["probes"], lk_evidence["not_200"] = PROBES, missing
-    lk_evidence["p99_s"], lk_evidence["limit_s"] = round(slow, 3) if slow < 60 else None, UNDER_LOAD_SECONDS
-    lk_evidence["median_s"] = round(sorted(times)[len(times) // 2], 3) if times else None
-    lk_evidence["cores_used"] = round(used, 2)
-    if slow > UNDER_LOAD_SECONDS:
+    times.sort()
+    lk_evidence["probes"], lk_evidence["not_200"], lk_evidence["late"] = asked, missed, late
+    lk_evidence["limit_s"], lk_evidence["cores_used"] = UNDER_LOAD_SECONDS, round(used, 2)
+    lk_evidence["median_s"] = round(times[len(times) // 2], 3) if times else None
+    if missed + late > MOST_LATE:
         lk_stage.raise_if_too_busy(worker, before)
-        seen = f"{missing} of {PROBES} probes were not answered with 200" if missing else f"the slowest took {slow:.1f} s"
-        raise AssertionError(f"with its CPU in use, {seen}")
+        seen = f"{missed} were not answered with 200" if missed else f"{late} took longer than {UNDER_LOAD_SECONDS:g} s"
+        raise AssertionError(f"with its CPU in use, of {asked} probes {seen}")
+    lk_evidence["p99_s"] = slow = round(times[PROBES - MOST_LATE - 1], 3)
     lk_evidence.summary = f"99 % of {PROBES} probes answered within {slow:.3f} s while it used {used:.2f} cores"
 
 
