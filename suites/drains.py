@@ -70,6 +70,8 @@ class Kept:
     trouble: str | None = None
     trouble_s: float | None = None
     longest_gap: float = 0.0
+    # What the caller may not have noticed of a gap, as it stood still.
+    missed: float = 0.0
     # Why the trouble may be no fault, in words: the agent may have fallen silent, or left, by itself.
     unproven: str | None = None
     evidence: dict[str, object] = field(default_factory=dict)
@@ -106,9 +108,14 @@ class Kept:
     def hang_up(self, passed: float) -> None:
         self.evidence = self.continuity.evidence()
         # How a call ends that its agent ends by itself is not known.
-        self.longest_gap = self.continuity.gap() if self.continuity.usual is None else 0.0
+        if self.continuity.usual is None:
+            self.longest_gap, self.missed = self.continuity.gap(), self.continuity.missed()
+        else:
+            self.longest_gap = 0.0
         if self.longest_gap > SILENCE_SECONDS:
             self._note()
+        elif self.missed > SILENCE_SECONDS:
+            self.continuity.note_missed()
         self.hung_up_s = round(passed, 1)
         self.call.leave()
 
@@ -213,6 +220,8 @@ class Drain:
         if self.longest_gap > SILENCE_SECONDS and self.cut is None:
             # A machine that stalls for some seconds does not show in how busy it was on the whole.
             return f"a voice paused for {self.longest_gap:.1f} s and went on"
+        if self.missed > SILENCE_SECONDS and self.cut is None:
+            return f"the caller stood still, and may have missed a pause of {self.missed:.1f} s"
         if self.filled is not None and self.cut is None:
             return self.filled
         late = self.stopped_s is None or self.stopped_s > STOPS_SECONDS
@@ -233,6 +242,11 @@ class Drain:
     def longest_gap(self) -> float:
         """The longest silence, or pause between packets, of any of the calls in seconds."""
         return max((kept.longest_gap for kept in self.kept), default=0.0)
+
+    @property
+    def missed(self) -> float:
+        """The longest pause that the caller of any of the calls may have missed in seconds, as it stood still."""
+        return max((kept.missed for kept in self.kept), default=0.0)
 
     @property
     def heeded(self) -> bool:

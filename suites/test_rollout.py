@@ -73,6 +73,11 @@ def judge_kept_calls(seen: Drain, evidence: Evidence, *, gaps: bool = True) -> N
         if stalled > STALL_SECONDS:
             raise StageError(f"this machine is too busy to judge: a gap of {gap:.1f} s, the caller stalled")
         raise AssertionError(f"after {seen.signal} the call had a gap of {gap:.1f} s")
+    if gaps and seen.missed > SILENCE_SECONDS:
+        evidence["missed_s"] = round(seen.missed, 1)
+        raise StageError(
+            f"this machine is too busy to judge: the caller stood still, and may have missed a pause of {seen.missed:.1f} s"
+        )
 
 
 def judge_exit(seen: Drain, limit: float, evidence: Evidence) -> None:
@@ -163,7 +168,8 @@ def test_sigterm_drains(lk_stage: Stage, lk_evidence: Evidence, drain: Callable[
     With up to four calls in progress the image's stop signal (SIGTERM by default) goes to the worker's first process;
     the newest call is kept for 20 s, or for `--lk-drain-hold`. A call is cut if its agent leaves the room, or if
     packets (1.5 s) or the sound of an agent that talks without pauses (2.5 s) are missing and stay away for 8 s; a gap
-    above 2.5 s is a failure if a second look shows one too, with nothing else under way. An agent that is there and falls
+    above 2.5 s is a failure if a second look shows one too, with nothing else under way; that look is also taken where the
+    caller stood still for some seconds and found too few packets afterwards. An agent that is there and falls
     silent may do so by itself, after a greeting, say: in a second look the signal only comes when it has talked on for
     more than twice as long, and if it does not do that, its silence does not count. Likewise an agent may leave by itself:
     in the second look it has to stay for half as long again before the signal. Where agents do leave by themselves, the

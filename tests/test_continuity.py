@@ -231,6 +231,41 @@ def test_a_stall_counts_while_it_lasts() -> None:
     assert call.longest_silence < 1.3
 
 
+def received(*steps: tuple[float, int]) -> Received:
+    """Looks at a voice of 50 packets a second, 4 a second, until 10 s; then at these moments, with so many packets more."""
+    made = Received()
+    at = [(look / 4, round(look * 12.5)) for look in range(41)]
+    for second, packets in [*at, *((second, 500 + more) for second, more in steps)]:
+        made.add(Sample(second, packets, 0, 0))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("more", "missing"),
+    [
+        ([(15.0, 5), (15.5, 260), (16.0, 300)], 0.0),
+        ([(15.0, 5), (15.5, 60), (16.0, 100)], 4.0),
+        ([(15.0, 5), (15.5, 60)], 0.0),
+    ],
+    ids=["caught up", "a pause", "not yet told"],
+)
+def test_a_pause_while_the_caller_stood_still_is_told_by_the_packets_after_it(
+    more: list[tuple[float, int]], missing: float
+) -> None:
+    sound = received(*more)
+    sound.stalls.over.append((10.25, 15.0))
+    assert sound.missing(9.0).seconds == pytest.approx(missing, abs=0.3)
+    assert sound.missing(9.0).since in (9.0, 10.25 - 0.25)
+    assert sound.missing(20.0) == (0.0, 20.0)
+
+
+def test_stalls_without_time_to_catch_up_between_them_are_one() -> None:
+    sound = received((13.0, 5), (13.5, 20), (17.0, 30), (18.0, 400))
+    sound.stalls.over += [(10.25, 13.0), (13.75, 17.0)]
+    assert sound.stalls.apart(0.0) == [(10.25, 17.0)]
+    assert sound.missing(9.0).seconds == pytest.approx(0.0, abs=0.3)
+
+
 def test_a_machine_is_too_busy_when_others_use_it_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     monkeypatch.setattr("os.getloadavg", lambda: (1.0, 1.0, 1.0))

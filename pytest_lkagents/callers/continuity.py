@@ -259,6 +259,11 @@ class Continuity:
         elif self.call.received.last_packet is not None:
             self._habit.note_silence(self.call.received.last_packet - self.call.received.samples[0].at)
 
+    def note_missed(self) -> None:
+        """The same of a silence that the caller may have missed."""
+        if not self.controlled:
+            self._habit.note_silence(self.talked + self.call.received.missing(self.began).since - self.began)
+
     @property
     def stayed(self) -> float:
         """Seconds for which an agent that left had been there."""
@@ -317,6 +322,11 @@ class Continuity:
         if self.steady:
             return self.call.heard.longest_since(self.began)
         return self.call.received.longest_gap(self._sends_since) if self.sending else 0.0
+
+    def missed(self) -> float:
+        """For how many seconds at most a steady agent may have been silent since the beginning without the caller's notice, as
+        the caller stood still and found too few packets afterwards."""
+        return self.call.received.missing(self.began).seconds if self.steady else 0.0
 
     @property
     def stalled(self) -> float:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import NamedTuple
 
 from pytest_lkagents.callers import speech
 
 SAMPLE_SECONDS = 0.25
 # A look at the statistics that comes later says that the media library stands still, or that this machine is busy.
 STALL_SECONDS = 0.5
+# What came while the caller stood still has waited in its socket, and is counted by so long after it goes on.
+CATCH_UP_SECONDS = 1.0
 # Shorter pauses are part of speech and not kept.
 PAUSE_SECONDS = 0.3
 # A voice that talks on and on makes no pause as long as this.
@@ -37,6 +41,16 @@ class Stalls:
         begin = max([min(self.due.values(), default=now), *(until for _, until in self.over)])
         return [*self.over, (begin, now)] if now - begin > STALL_SECONDS else self.over
 
+    def apart(self, since: float) -> list[tuple[float, float]]:
+        """Those that are not over by then, those as one between which the caller had no time to catch up."""
+        found: list[tuple[float, float]] = []
+        for begin, until in self.until(time.monotonic()):
+            if found and begin < found[-1][1] + CATCH_UP_SECONDS:
+                found[-1] = (found[-1][0], until)
+            elif until > since:
+                found.append((begin, until))
+        return found
+
     def lasted(self, begin: float, end: float) -> float:
         """Seconds from ``begin`` to ``end`` in which the caller did not stand still."""
         stalls = self.until(time.monotonic())
@@ -53,6 +67,13 @@ class Sample:
     samples: int
     concealed: int
     jitter: float = 0.0
+
+
+class Missing(NamedTuple):
+    """For so many ``seconds`` at most nothing was sent, at some time after ``since`` (monotonic seconds)."""
+
+    seconds: float
+    since: float
 
 
 @dataclass
@@ -92,6 +113,24 @@ class Received:
         """The longest time without a packet since then, the current one included, in seconds, as far as the caller looked."""
         came = [now.at for before, now in pairwise(self.samples) if now.packets > before.packets and now.at > since]
         return max(self.stalls.lasted(begin, end) for begin, end in pairwise([since, *came, time.monotonic()]))
+
+    def missing(self, since: float) -> Missing:
+        """Of the times since then in which the caller stood still, the one after which it found fewest of the packets that
+        were to come at the rate before ``since``. Of one from which it has not caught up there is nothing to tell yet."""
+        steps = [
+            (now.packets - before.packets) / (now.at - before.at)
+            for before, now in pairwise(self.samples)
+            if before.at < now.at <= since
+        ]
+        rate = statistics.median(steps) if steps else 0.0
+        longest = Missing(0.0, since)
+        for begin, until in self.stalls.apart(since):
+            before = next((sample for sample in reversed(self.samples) if sample.at <= begin), None)
+            after = next((sample for sample in self.samples if sample.at >= until + CATCH_UP_SECONDS), None)
+            if before is not None and after is not None and rate > 0:
+                seconds = after.at - before.at - (after.packets - before.packets) / rate
+                longest = max(longest, Missing(seconds, before.at))
+        return longest
 
     def jitter(self, since: float = 0.0) -> float | None:
         """The mean since then in seconds; None when nothing was received."""
