@@ -12,7 +12,7 @@ from typing import Any
 
 from pytest_lkagents.busyness import Reading, too_busy
 from pytest_lkagents.callers.caller import Call, Caller
-from pytest_lkagents.callers.continuity import Continuity
+from pytest_lkagents.callers.continuity import Continuity, may_have_missed
 from pytest_lkagents.callers.crowd import Crowd
 from pytest_lkagents.calls import AGENT_SECONDS, REFUSAL_PAUSE
 from pytest_lkagents.checks import StageError, Unproven, WorkerFault
@@ -226,6 +226,8 @@ class Audience:
             continuity.note_silence()
             if continuity.unproven_silence is not None:
                 raise Unproven(continuity.unproven_silence)
+        elif (missed := continuity.missed()) > HOLE_SECONDS:
+            raise StageError(f"this machine is too busy to judge: {may_have_missed(missed)}")
         return Quality(
             call.agent_after,
             sound,

@@ -19,6 +19,7 @@ from pytest_lkagents.callers.continuity import (
     AgentsLeave,
     Continuity,
     Stay,
+    may_have_missed,
 )
 from pytest_lkagents.calls import AGENT_SECONDS, ANSWER_SECONDS
 from pytest_lkagents.checks import StageError, TooBusy, Unproven, WorkerFault
@@ -221,7 +222,7 @@ class Drain:
             # A machine that stalls for some seconds does not show in how busy it was on the whole.
             return f"a voice paused for {self.longest_gap:.1f} s and went on"
         if self.missed > SILENCE_SECONDS and self.cut is None:
-            return f"the caller stood still, and may have missed a pause of {self.missed:.1f} s"
+            return may_have_missed(self.missed)
         if self.filled is not None and self.cut is None:
             return self.filled
         late = self.stopped_s is None or self.stopped_s > STOPS_SECONDS

@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Callable
 
-from pytest_lkagents.callers.continuity import SILENCE_SECONDS
+from pytest_lkagents.callers.continuity import SILENCE_SECONDS, may_have_missed
 from pytest_lkagents.callers.reception import STALL_SECONDS
 from pytest_lkagents.calls import ANSWER_SECONDS
 from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, NotJudgeable, StageError, check
@@ -17,7 +17,10 @@ from .observations import REACTION_SECONDS, Stop, stop_signal
 from .pool import ONE_AT_A_TIME
 from .replacement import replace
 
-DRAIN = "handle the stop signal, stop taking jobs, and end only when the last job has ended (the SDK's own handling does)"
+DRAIN = (
+    "handle the stop signal, stop taking jobs, and end only when the last job has ended (the SDK's own handling does, where an "
+    "init hands the signal to its child alone, unlike tini -g)"
+)
 # The guide's "10 minutes or more".
 GRACE_SECONDS = 600
 # An interpreter is up by then, what it imports is not.
@@ -75,9 +78,7 @@ def judge_kept_calls(seen: Drain, evidence: Evidence, *, gaps: bool = True) -> N
         raise AssertionError(f"after {seen.signal} the call had a gap of {gap:.1f} s")
     if gaps and seen.missed > SILENCE_SECONDS:
         evidence["missed_s"] = round(seen.missed, 1)
-        raise StageError(
-            f"this machine is too busy to judge: the caller stood still, and may have missed a pause of {seen.missed:.1f} s"
-        )
+        raise StageError(f"this machine is too busy to judge: {may_have_missed(seen.missed)}")
 
 
 def judge_exit(seen: Drain, limit: float, evidence: Evidence) -> None:

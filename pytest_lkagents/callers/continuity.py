@@ -45,6 +45,10 @@ FRESH_SECONDS = 3.0
 AGENT_LEFT = "the agent left the call"
 
 
+def may_have_missed(seconds: float) -> str:
+    return f"the caller stood still, and may have missed a pause of {seconds:.1f} s"
+
+
 @dataclass(frozen=True)
 class Stay:
     """How long agents stay that leave by themselves, in seconds: at least ``least``, give or take ``margin``."""
