@@ -54,15 +54,17 @@ def new_api_secret() -> str:
 
 def spellings(value: str) -> set[str]:
     """The forms in which programs write a value: as it is, in a JSON document or a repr, in a URL, as base64."""
+    # A variable of the environment may hold any bytes.
+    encoded = value.encode("utf-8", "surrogateescape")
     return {
         value,
         value.strip(),
         json.dumps(value)[1:-1],
         json.dumps(value, ensure_ascii=False)[1:-1],
         repr(value)[1:-1],
-        urllib.parse.quote(value, safe=""),
+        urllib.parse.quote(encoded, safe=""),
         # Without what fills the last group up: it is left out in some places.
-        base64.b64encode(value.encode()).decode().rstrip("="),
+        base64.b64encode(encoded).decode().rstrip("="),
     } - {""}
 
 

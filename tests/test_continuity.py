@@ -259,6 +259,17 @@ def test_a_pause_while_the_caller_stood_still_is_told_by_the_packets_after_it(
     assert sound.missing(20.0) == (0.0, 20.0)
 
 
+def test_a_rate_of_packets_is_that_of_both_tracks() -> None:
+    sound = Received()
+    for look in range(41):
+        for track, later in (("voice", 0.0), ("music", 0.001)):
+            sound.add(Sample(look / 4 + later, round(look * 12.5), 0, 0), track)
+    sound.stalls.over.append((10.25, 15.0))
+    for track in ("voice", "music"):
+        sound.add(Sample(16.0, 800, 0, 0), track)
+    assert sound.missing(9.0).seconds == pytest.approx(0.0, abs=0.3)
+
+
 def test_stalls_without_time_to_catch_up_between_them_are_one() -> None:
     sound = received((13.0, 5), (13.5, 20), (17.0, 30), (18.0, 400))
     sound.stalls.over += [(10.25, 13.0), (13.75, 17.0)]

@@ -117,20 +117,27 @@ class Received:
     def missing(self, since: float) -> Missing:
         """Of the times since then in which the caller stood still, the one after which it found fewest of the packets that
         were to come at the rate before ``since``. Of one from which it has not caught up there is nothing to tell yet."""
-        steps = [
-            (now.packets - before.packets) / (now.at - before.at)
-            for before, now in pairwise(self.samples)
-            if before.at < now.at <= since
-        ]
-        rate = statistics.median(steps) if steps else 0.0
+        rate = self._rate(since)
         longest = Missing(0.0, since)
         for begin, until in self.stalls.apart(since):
             before = next((sample for sample in reversed(self.samples) if sample.at <= begin), None)
-            after = next((sample for sample in self.samples if sample.at >= until + CATCH_UP_SECONDS), None)
-            if before is not None and after is not None and rate > 0:
-                seconds = after.at - before.at - (after.packets - before.packets) / rate
+            after = [sample for sample in self.samples if sample.at >= until + CATCH_UP_SECONDS]
+            if before is not None and after and rate > 0:
+                # By then every track has been looked at.
+                last = [sample for sample in after if sample.at < after[0].at + SAMPLE_SECONDS][-1]
+                seconds = last.at - before.at - (last.packets - before.packets) / rate
                 longest = max(longest, Missing(seconds, before.at))
         return longest
+
+    def _rate(self, until: float) -> float:
+        """Packets a second of all tracks together; a median, as many come at once after a stall."""
+        looks: list[Sample] = []
+        for sample in self.samples:
+            # Several tracks are looked at one right after the other.
+            if sample.at <= until and (not looks or sample.at - looks[-1].at >= SAMPLE_SECONDS):
+                looks.append(sample)
+        steps = [(now.packets - before.packets) / (now.at - before.at) for before, now in pairwise(looks)]
+        return statistics.median(steps) if steps else 0.0
 
     def jitter(self, since: float = 0.0) -> float | None:
         """The mean since then in seconds; None when nothing was received."""

@@ -29,6 +29,8 @@ def reads(document: Node) -> bool:
 def read(document: Node, files: Files) -> None:
     services = _of_type(document, SERVICE)
     for name, task in _of_type(document, TASK):
+        if not task.items("ContainerDefinitions"):
+            continue
         made = ecs.deployment_of(_lower(task))
         mine = [service for _, service in services if _names(service.get("TaskDefinition"), name)]
         # Which of several services is meant, no rule can say; without one the tasks are started by something else.
@@ -75,7 +77,8 @@ def _attach(made: Deployment, service: Node) -> None:
         made.unclear.pop("exposures", None)
         made.exposures = [*(made.exposures or []), Given("a load balancer", service.at("LoadBalancers"))]
     made.replicas = whole(service, "DesiredCount")
-    if made.replicas is None and service.get("DesiredCount") is None and service.text("SchedulingStrategy") != "DAEMON":
+    made.per_node = service.text("SchedulingStrategy") == "DAEMON"
+    if made.replicas is None and service.get("DesiredCount") is None and not made.per_node:
         # https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-ecs-service.html
         made.replicas = Given(1, service.place, default=True)
     doubt(made, "replicas", made.replicas, service, "DesiredCount")

@@ -32,6 +32,7 @@ def read(document: Node, files: Files) -> None:
 
 
 def deployment_of(task: Node) -> Deployment:
+    """``task``: a task definition with at least one container."""
     containers = task.items("containerDefinitions")
     container = _main(containers)
     family = task.text("family") or container.text("name") or "unnamed"
