@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pytest_lkagents.manifests import amounts
 from pytest_lkagents.manifests.model import CLOUD_RUN, Deployment, Files, Given, Resources, Variable
-from pytest_lkagents.manifests.readers.common import doubt, environment_of, from_outside, given, has_livekit, runs_agent, whole
+from pytest_lkagents.manifests.readers.common import doubt, environment_of, from_outside, given, whole, worker_container
 from pytest_lkagents.manifests.tree import Node
 
 
@@ -16,7 +16,7 @@ def read(document: Node, files: Files) -> None:
     containers = document.items(*REVISION, "spec", "containers")
     if not containers:
         return
-    container = _main(containers)
+    container = worker_container(containers, _variables, _words)
     name = document.text("metadata", "name") or "unnamed"
     words = _words(container)
     made = Deployment(
@@ -44,14 +44,6 @@ SERVICE, REVISION = ("metadata", "annotations"), ("spec", "template")
 NOTES = (*REVISION, "metadata", "annotations")
 THROTTLED = (*NOTES, "run.googleapis.com/cpu-throttling")
 INGRESS = (*SERVICE, "run.googleapis.com/ingress")
-
-
-def _main(containers: list[Node]) -> Node:
-    for container in containers:
-        if has_livekit(_variables(container)):
-            return container
-    agents = [container for container in containers if runs_agent(_words(container))]
-    return (agents or containers)[0]
 
 
 def _words(container: Node) -> list[str]:

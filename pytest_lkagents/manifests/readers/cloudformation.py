@@ -105,8 +105,9 @@ def _scale(made: Deployment, document: Node) -> None:
     for policy in tracking:
         share, kind = policy.number("TargetValue"), policy.text("PredefinedMetricSpecification", "PredefinedMetricType")
         metric = METRICS.get(kind or "", kind or "external")
-        known = share is not None and kind in METRICS and made.platform is FARGATE
-        kept.append(Target(metric, policy.at("TargetValue"), share / 100 if share is not None and known else None))
+        if kind not in METRICS or made.platform is not FARGATE:
+            share = None
+        kept.append(Target(metric, policy.at("TargetValue"), None if share is None else share / 100))
     (target,) = targets
     made.autoscaler = Autoscaler(target.place, tuple(kept), whole(target, "MinCapacity"), whole(target, "MaxCapacity"))
     doubt(made, "minimum", made.autoscaler.minimum, target, "MinCapacity")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pytest_lkagents.manifests.model import Deployment, Given, Variable
 from pytest_lkagents.manifests.tree import Node
@@ -94,6 +94,16 @@ def runs_agent(words: Sequence[str]) -> bool:
     return any("agent.py" in part for part in parts) or (
         bool(COMMANDS & set(parts)) and any(SCRIPT.search(part) for part in parts)
     )
+
+
+def worker_container(
+    containers: Sequence[Node], variables: Callable[[Node], list[Variable]], words: Callable[[Node], list[str]]
+) -> Node:
+    """The one with LiveKit's variables, or that runs an agent, or the first."""
+    for container in containers:
+        if has_livekit(variables(container)):
+            return container
+    return next((container for container in containers if runs_agent(words(container))), containers[0])
 
 
 def _words(deployment: Deployment) -> str:

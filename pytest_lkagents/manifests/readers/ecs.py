@@ -17,7 +17,7 @@ from pytest_lkagents.manifests.model import (
     Resources,
     Variable,
 )
-from pytest_lkagents.manifests.readers.common import doubt, environment_of, from_outside, given, has_livekit, runs_agent
+from pytest_lkagents.manifests.readers.common import doubt, environment_of, from_outside, given, worker_container
 from pytest_lkagents.manifests.tree import Node
 
 
@@ -34,7 +34,7 @@ def read(document: Node, files: Files) -> None:
 def deployment_of(task: Node) -> Deployment:
     """``task``: a task definition with at least one container."""
     containers = task.items("containerDefinitions")
-    container = _main(containers)
+    container = worker_container(containers, _variables, lambda one: one.words("command") or [])
     family = task.text("family") or container.text("name") or "unnamed"
     grace = container.number("stopTimeout")
     words = [*(container.words("entryPoint") or []), *(container.words("command") or [])]
@@ -61,15 +61,6 @@ def deployment_of(task: Node) -> Deployment:
         essential = container.text("essential") != "false"
         made.probes.append(Probe("health", container.at("healthCheck", "retries"), failures=times, ends=essential))
     return made
-
-
-def _main(containers: list[Node]) -> Node:
-    """The one with LiveKit's variables, or that runs an agent, or the first."""
-    for container in containers:
-        if has_livekit(_variables(container)):
-            return container
-    agents = [container for container in containers if runs_agent(container.words("command") or [])]
-    return (agents or containers)[0]
 
 
 def _variables(container: Node) -> list[Variable]:
