@@ -226,7 +226,7 @@ class Audience:
             continuity.note_silence()
             if continuity.unproven_silence is not None:
                 raise Unproven(continuity.unproven_silence)
-        elif (missed := continuity.missed()) > HOLE_SECONDS:
+        elif (missed := continuity.missed().seconds) > HOLE_SECONDS:
             raise StageError(f"this machine is too busy to judge: {may_have_missed(missed)}")
         return Quality(
             call.agent_after,

@@ -108,15 +108,16 @@ class Kept:
 
     def hang_up(self, passed: float) -> None:
         self.evidence = self.continuity.evidence()
-        # How a call ends that its agent ends by itself is not known.
         if self.continuity.usual is None:
-            self.longest_gap, self.missed = self.continuity.gap(), self.continuity.missed()
+            self.longest_gap = self.continuity.gap()
+            self.missed, since = self.continuity.missed()
+            if self.longest_gap > SILENCE_SECONDS:
+                self._note()
+            elif self.missed > SILENCE_SECONDS:
+                self.continuity.note_missed(since)
         else:
+            # How a call ends that its agent ends by itself is not known.
             self.longest_gap = 0.0
-        if self.longest_gap > SILENCE_SECONDS:
-            self._note()
-        elif self.missed > SILENCE_SECONDS:
-            self.continuity.note_missed()
         self.hung_up_s = round(passed, 1)
         self.call.leave()
 

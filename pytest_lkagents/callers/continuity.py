@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pytest_lkagents.callers.reception import STEADY_PAUSE
+from pytest_lkagents.callers.reception import STEADY_PAUSE, Missing
 from pytest_lkagents.checks import NotJudgeable, StageError
 from pytest_lkagents.clock import DeadlineMissed, poll
 
@@ -263,10 +263,10 @@ class Continuity:
         elif self.call.received.last_packet is not None:
             self._habit.note_silence(self.call.received.last_packet - self.call.received.samples[0].at)
 
-    def note_missed(self) -> None:
-        """The same of a silence that the caller may have missed."""
+    def note_missed(self, since: float) -> None:
+        """The same of a silence after ``since`` (monotonic seconds) that the caller may have missed."""
         if not self.controlled:
-            self._habit.note_silence(self.talked + self.call.received.missing(self.began).since - self.began)
+            self._habit.note_silence(self.talked + since - self.began)
 
     @property
     def stayed(self) -> float:
@@ -327,10 +327,10 @@ class Continuity:
             return self.call.heard.longest_since(self.began)
         return self.call.received.longest_gap(self._sends_since) if self.sending else 0.0
 
-    def missed(self) -> float:
-        """For how many seconds at most a steady agent may have been silent since the beginning without the caller's notice, as
-        the caller stood still and found too few packets afterwards."""
-        return self.call.received.missing(self.began).seconds if self.steady else 0.0
+    def missed(self) -> Missing:
+        """How long a steady agent may have been silent since the beginning without the caller's notice, as the caller stood
+        still and found too few packets afterwards."""
+        return self.call.received.missing(self.began) if self.steady else Missing(0.0, self.began)
 
     @property
     def stalled(self) -> float:
