@@ -30,8 +30,8 @@ from livekit import rtc  # noqa: E402
 
 from pytest_lkagents.callers.caller import Caller, token  # noqa: E402
 from pytest_lkagents.callers.crowd import Crowd  # noqa: E402
+from pytest_lkagents.callers.media import Media  # noqa: E402
 from pytest_lkagents.clock import Ledger  # noqa: E402
-from pytest_lkagents.loop import EventLoop  # noqa: E402
 from tests.wire_server import RealServer  # noqa: E402
 
 SETTLE_SECONDS = 3.0
@@ -72,19 +72,10 @@ async def naive(server: Any, rooms: list[str]) -> None:
     await asyncio.gather(*tasks)
 
 
-def be_users(kind: str, server: Any, rooms: list[str]) -> None:
+def be_naive(server: Any, rooms: list[str]) -> None:
     """Run these users until standard input ends."""
-    if kind == "naive":
-        threading.Thread(target=lambda: asyncio.run(naive(server, rooms)), daemon=True).start()
-        sys.stdin.read()
-        return
-    loop = EventLoop("the caller's media library")
-    caller = Caller(server, loop, Ledger())
-    for name in rooms:
-        caller.join(name)
+    threading.Thread(target=lambda: asyncio.run(naive(server, rooms)), daemon=True).start()
     sys.stdin.read()
-    caller.close()
-    loop.close()
 
 
 def cpu(pid: int) -> float:
@@ -105,7 +96,17 @@ def users(kind: str, server: Any, rooms: list[str]) -> Any:
         finally:
             crowd.close()
         return
-    arguments = [sys.executable, __file__, "--be", kind, server.url, server.api_key, server.api_secret, *rooms]
+    if kind == "caller":
+        media = Media()
+        try:
+            caller = Caller(server, media, Ledger())
+            for name in rooms:
+                caller.join(name)
+            yield media.pid
+        finally:
+            media.close()
+        return
+    arguments = [sys.executable, __file__, "--be-naive", server.url, server.api_key, server.api_secret, *rooms]
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         try:
             yield process.pid
@@ -135,11 +136,11 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=15)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--be", nargs="+", default=None)
+    parser.add_argument("--be-naive", nargs="+", default=None)
     given = parser.parse_args()
-    if given.be:
-        kind, url, key, secret, *rooms = given.be
-        be_users(kind, Address(url, key, secret), rooms)
+    if given.be_naive:
+        url, key, secret, *rooms = given.be_naive
+        be_naive(Address(url, key, secret), rooms)
         return
     kinds = ["naive", "caller", "crowd"]
     seen: dict[str, list[float]] = {kind: [] for kind in kinds}

@@ -73,7 +73,7 @@ class Calls:
             live = worker.wire.transcript.live()
             name = live[-1].agent_name if live else ""
         request = CallRequest(name, settings.metadata, settings.attributes)
-        return Caller(worker.server, self._stage.loop, self._stage.ledger, request)
+        return Caller(worker.server, self._stage.media, self._stage.ledger, request)
 
     def served(self, caller: Caller, tries: int = 3) -> Call:
         """A call that has its agent. Raises WorkerFault if none of ``tries`` calls gets one, StageError if no caller can see

@@ -14,11 +14,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# What runs there has bounds of its own, all shorter; these keep a library that never answers from holding up a run.
+# What runs there has bounds of its own, all shorter; these keep what never answers from holding up a run.
 RUN_SECONDS = 60
 CLOSE_SECONDS = 10
-# A loop that does not get to its next step in this time is held by a call that does not return.
-STEP_SECONDS = 10
 
 
 class EventLoop:
@@ -31,40 +29,25 @@ class EventLoop:
         self._stop: asyncio.Event | None = None
         self._lock = threading.Lock()
         self._closed = False
-        self._hangs = False
 
     def run(self, function: Callable[..., Coroutine[Any, Any, T]], *arguments: object) -> T:
-        """Run a coroutine function there and return its result. Raises StageError if it never ends, at once if one before
-        it has hung up the loop for good, or after close."""
+        """Run a coroutine function there and return its result. Raises StageError if it never ends, or after close."""
         import asyncio
 
         with self._lock:
             if self._closed:
                 raise StageError(f"{self._what} is closed")
-            if self._hangs:
-                raise StageError(self._hung)
             if self._loop is None:
                 self._loop = self._start()
-            loop = self._loop
-            future = asyncio.run_coroutine_threadsafe(function(*arguments), loop)
-        # Nothing here waits for the loop but with a limit: a native library may hold it for ever.
+            future = asyncio.run_coroutine_threadsafe(function(*arguments), self._loop)
         done, _ = concurrent.futures.wait([future], RUN_SECONDS)
         if not done:
             future.cancel()
-            stepped = threading.Event()
-            loop.call_soon_threadsafe(stepped.set)
-            if not stepped.wait(STEP_SECONDS):
-                self._hangs = True
-                raise StageError(self._hung)
             raise StageError(f"{self._what} did not answer within {RUN_SECONDS} s")
         try:
             return future.result()
         except concurrent.futures.CancelledError:
             raise StageError(f"{self._what} is closed") from None
-
-    @property
-    def _hung(self) -> str:
-        return f"{self._what} hangs, nothing more can be judged in this run: run again"
 
     def _start(self) -> asyncio.AbstractEventLoop:
         import asyncio
@@ -88,4 +71,4 @@ class EventLoop:
             if loop is None or self._stop is None or self._thread is None:
                 return
             loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(0 if self._hangs else CLOSE_SECONDS)
+        self._thread.join(CLOSE_SECONDS)

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from pytest_lkagents import describe, engine
 from pytest_lkagents.busyness import History, Reading, filled_by_others, too_busy
-from pytest_lkagents.callers import library
+from pytest_lkagents.callers.media import Media
 from pytest_lkagents.calls import Calls
 from pytest_lkagents.checks import NotJudgeable, StageError, TooBusy, WorkerFault
 from pytest_lkagents.clock import Ledger
@@ -65,8 +65,7 @@ class Stage:
         self.redactor = redactor
         self.ledger = Ledger()
         self.history = History()
-        self.loop = EventLoop("the caller's media library")
-        # A loop of its own: a caller's audio work must not delay what passes between worker and server.
+        self.media = Media()
         self._wire_loop = EventLoop("the tap")
         self._client: DockerClient | None = None
         self._session: engine.Session | None = None
@@ -134,9 +133,7 @@ class Stage:
         """Remove everything; safe to call twice and half opened."""
         self._closing = True
         self.history.stop()
-        self.loop.close()
-        # First of all that is closed: what its threads still have to say finds the interpreter at work.
-        library.dispose()
+        self.media.close()
         for future in self._futures.values():
             future.cancel()
         for worker in list(self._workers):
@@ -178,9 +175,11 @@ class Stage:
     def warm(self, roles: Iterable[str]) -> None:
         """Start the workers of these roles in the background; those that take turns start when needed, those that take
         another role's worker over have to wait for it."""
+        wanted = set(roles)
+        if wanted:
+            self.media.start()
         if self._turns is not None:
             return
-        wanted = set(roles)
         for role in (name for name in ROLES if name in wanted):
             if ROLES[role].after in wanted:
                 self._waiting[role] = []

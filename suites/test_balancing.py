@@ -135,7 +135,7 @@ def test_agent_name(lk_stage: Stage, lk_evidence: Evidence, first_call: Callable
     if names == [""]:
         lk_evidence.summary = "no name: it joins every room of its project"
         return
-    plain = Caller(worker.server, lk_stage.loop, lk_stage.ledger)
+    plain = Caller(worker.server, lk_stage.media, lk_stage.ledger)
     since = time.monotonic()
     try:
         call = plain.join()

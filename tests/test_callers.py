@@ -2,43 +2,113 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import psutil
+import pytest
+
+from pytest_lkagents.callers import media as media_module
+from pytest_lkagents.callers.caller import Caller
+from pytest_lkagents.callers.media import Media
+from pytest_lkagents.checks import StageError
+from pytest_lkagents.clock import Ledger, poll
+from pytest_lkagents.server.external import ExternalServer
 from tests.wire_server import RealServer
 
-# What a run of the plugin does with its callers, from the first to the end of the process.
-SESSION = """
-import sys
-from pytest_lkagents.callers import library
+NOTICE_SECONDS = 15
+# A run that is killed at a bad moment: it has a call, and says who its callers' process is.
+KILLED = """
+import sys, time
 from pytest_lkagents.callers.caller import Caller
+from pytest_lkagents.callers.media import Media
 from pytest_lkagents.clock import Ledger
-from pytest_lkagents.loop import EventLoop
 from pytest_lkagents.server.external import ExternalServer
 
 url, key, secret = sys.argv[1:]
-server = ExternalServer(url, "", {"LIVEKIT_API_KEY": key, "LIVEKIT_API_SECRET": secret})
-for _ in range(2):
-    loop = EventLoop("callers")
-    caller = Caller(server, loop, Ledger())
-    caller.join()
-    caller.close()
-    loop.close()
-    library.dispose()
+media = Media()
+Caller(ExternalServer(url, "", {"LIVEKIT_API_KEY": key, "LIVEKIT_API_SECRET": secret}), media, Ledger()).join()
+print(media.pid, flush=True)
+time.sleep(600)
 """
-# Without dispose() one such process in five ended with 134 on a busy machine of two cores.
-SESSIONS = 6
-SESSIONS_AT_ONCE = 3
 
 
-def test_the_media_library_does_not_change_the_exit_code(tmp_path: Path) -> None:
-    with RealServer(tmp_path) as server:
-        codes = []
-        for _ in range(SESSIONS // SESSIONS_AT_ONCE):
-            started = [
-                subprocess.Popen([sys.executable, "-c", SESSION, server.url, server.key, server.secret])
-                for _ in range(SESSIONS_AT_ONCE)
-            ]
-            codes += [process.wait(60) for process in started]
-    assert codes == [0] * SESSIONS
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
+    with RealServer(tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+@pytest.fixture
+def media() -> Iterator[Media]:
+    made = Media()
+    yield made
+    made.close()
+
+
+def caller(server: RealServer, media: Media, **changed: Any) -> Caller:
+    keys = {"LIVEKIT_API_KEY": server.key, "LIVEKIT_API_SECRET": server.secret, **changed}
+    return Caller(ExternalServer(server.url, "", keys), media, Ledger())
+
+
+def comes(what: Callable[[], bool]) -> None:
+    poll(what, what="what the test waits for", seconds=NOTICE_SECONDS)
+
+
+def test_what_the_server_refuses_is_said_and_the_next_call_works(server: RealServer, media: Media) -> None:
+    with pytest.raises(StageError, match="a caller cannot join the LiveKit server: "):
+        caller(server, media, LIVEKIT_API_SECRET="x" * 40).join()
+    call = caller(server, media).join()
+    call.leave()
+    call.leave()
+    assert call.hung_up
+
+
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGABRT])
+def test_a_media_library_that_ends_takes_its_calls_along_and_nothing_else(
+    server: RealServer, media: Media, ending: signal.Signals
+) -> None:
+    calls = caller(server, media)
+    lost = calls.join()
+    assert media.pid is not None
+    assert lost.disconnected is None
+    os.kill(media.pid, ending)
+    comes(lambda: lost.disconnected is not None)
+    lost.leave()
+    assert not lost.hung_up
+    assert calls.join().disconnected is None
+    calls.close()
+
+
+def test_a_media_library_that_hangs_is_given_up(server: RealServer, media: Media, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = caller(server, media)
+    lost = calls.join()
+    assert media.pid is not None
+    monkeypatch.setattr(media_module, "ANSWER_SECONDS", 0.5)
+    os.kill(media.pid, signal.SIGSTOP)
+    with pytest.raises(StageError, match=r"the callers' media library did not answer within 0\.5 s"):
+        lost.leave()
+    monkeypatch.undo()
+    assert calls.join().disconnected is None
+
+
+def test_one_that_is_closed_says_so(server: RealServer, media: Media) -> None:
+    calls = caller(server, media)
+    call = calls.join()
+    media.close()
+    call.leave()
+    with pytest.raises(StageError, match="closed"):
+        calls.join()
+
+
+def test_nothing_is_left_when_the_run_is_killed(server: RealServer) -> None:
+    arguments = [sys.executable, "-c", KILLED, server.url, server.key, server.secret]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        callers = psutil.Process(int(run.stdout.readline()))
+        run.kill()
+    comes(lambda: not callers.is_running() or callers.status() == psutil.STATUS_ZOMBIE)

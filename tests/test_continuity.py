@@ -27,7 +27,7 @@ LOUD = 1000.0
 def call_with_agent(*, talked: float, packets_until: float = 0.0, heard_until: float = 0.0) -> Call:
     """A call whose agent has talked for ``talked`` seconds; its last packet and sound came so many seconds ago."""
     now = time.monotonic()
-    call = Call("room", None, None, None, now - talked - 1)  # type: ignore[arg-type]
+    call = Call("room", None, None, now - talked - 1)  # type: ignore[arg-type]
     call.agents["agent"] = now - talked
     steps = int(talked * 10)
     for step in range(steps):

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
-import sys
 import threading
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pytest_lkagents.callers import child
 from pytest_lkagents.callers.request import ANY_AGENT, CallRequest, token
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.server.base import Server
 
 START_SECONDS = 20
-END_SECONDS = 5
 # Speech that comes later than this in a second is a gap that the agent hears; WebRTC's own buffers hide less.
 BEHIND_SECONDS = 0.5
 # Of a core: one process can use no more than one for its Python part.
@@ -67,15 +65,7 @@ class Crowd:
     def __init__(self, server: Server, request: CallRequest = ANY_AGENT) -> None:
         self._server, self._request = server, request
         self._state = _State()
-        # A group of its own: Ctrl-C is for pytest, which ends this.
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "pytest_lkagents.callers.crowd_process"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            start_new_session=True,
-        )
+        self._process = child.start("crowd_process")
         self._reader = threading.Thread(target=self._read, name="lk-crowd", daemon=True)
         self._reader.start()
 
@@ -130,21 +120,12 @@ class Crowd:
 
     def close(self) -> None:
         """End it, and all its calls."""
-        with contextlib.suppress(OSError):
-            if self._process.stdin is not None:
-                self._process.stdin.close()
-        try:
-            self._process.wait(END_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._reader.join(END_SECONDS)
+        child.end(self._process)
+        self._reader.join(child.END_SECONDS)
 
     def _ask(self, **request: Any) -> None:
-        assert self._process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
+            child.ask(self._process, **request)
         except OSError as error:
             raise StageError(f"the simulated users' process ended with code {self._process.poll()}") from error
 

@@ -1,0 +1,120 @@
+"""The callers' media library, in a process of its own: see media_process.py for what it does there.
+
+A light process is not kept from running by what else this session does, as the library would be in the midst of it; and
+where the library hangs or aborts, its calls are lost and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pytest_lkagents.callers import child
+from pytest_lkagents.checks import StageError
+from pytest_lkagents.clock import DeadlineMissed, poll
+
+if TYPE_CHECKING:
+    from pytest_lkagents.callers.caller import Call
+
+# What is asked for has bounds of its own there, all shorter.
+ANSWER_SECONDS = 60
+
+
+class Media:
+    """Its process starts when it is told to or first needed, and anew after one was lost. Close it; it also ends with this
+    process."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+        # The calls of this process, by their numbers; empty when it has ended.
+        self._calls: dict[int, Call] = {}
+        self._last = 0
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def start(self) -> None:
+        """Have it at hand for the first call. Raises StageError after close."""
+        with self._lock:
+            self._running()
+
+    def _running(self) -> subprocess.Popen[str]:
+        if self._closed:
+            raise StageError("the callers' media library is closed")
+        if self._process is None or self._process.poll() is not None:
+            # In production users do not wait for the worker's machine, and what they do is little.
+            self._process = child.start("media_process", before_others=True)
+            self._calls = {}
+            threading.Thread(target=_read, args=(self._process, self._calls), name="lk-media", daemon=True).start()
+        return self._process
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
+    def join(self, call: Call, url: str, token: str) -> None:
+        """Connect the call, and speak. Raises StageError if the server does not let it in."""
+        with self._lock:
+            process = self._running()
+            calls = self._calls
+            self._last += 1
+            call.number = number = self._last
+            calls[number] = call
+            _ask(process, join=number, url=url, token=token)
+        _wait(process, lambda: call.connected or call.failed is not None or number not in calls)
+        if not call.connected:
+            calls.pop(number, None)
+            raise StageError(f"a caller cannot {call.failed or f'call: its process ended with code {process.poll()}'}")
+
+    def leave(self, call: Call) -> None:
+        """Hang up, and wait until that is done; no error where the process is gone. Raises StageError if it does not answer."""
+        with self._lock:
+            process, calls = self._process, self._calls
+            if process is None or calls.get(call.number) is not call:
+                return
+            _ask(process, leave=call.number)
+        try:
+            _wait(process, lambda: call.over or call.number not in calls)
+        finally:
+            calls.pop(call.number, None)
+
+    def close(self) -> None:
+        """End it, and all its calls."""
+        with self._lock:
+            self._closed = True
+            process = self._process
+        if process is not None:
+            child.end(process)
+
+
+def _ask(process: subprocess.Popen[str], **request: Any) -> None:
+    # That it has ended is noticed where its answer is awaited.
+    with contextlib.suppress(OSError, ValueError):
+        child.ask(process, **request)
+
+
+def _wait(process: subprocess.Popen[str], answered: Callable[[], bool]) -> None:
+    """Until it has answered. One that never does is ended, as all its calls are lost. Raises StageError then."""
+    try:
+        poll(answered, what="answer", seconds=ANSWER_SECONDS, every=0.02)
+    except DeadlineMissed as missed:
+        process.kill()
+        process.wait()
+        raise StageError(f"the callers' media library did not answer within {ANSWER_SECONDS} s") from missed
+
+
+def _read(process: subprocess.Popen[str], calls: dict[int, Call]) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        with contextlib.suppress(ValueError, KeyError):
+            event = json.loads(line)
+            if (call := calls.get(event["call"])) is not None:
+                call.note(event)
+    process.wait()
+    for call in list(calls.values()):
+        call.disconnected = time.monotonic()
+    calls.clear()
