@@ -1,4 +1,4 @@
-"""Whether this machine had time for a worker that missed a deadline."""
+"""Whether this machine had time for a worker that missed a deadline, or was busy, or stood still."""
 
 from __future__ import annotations
 
@@ -18,19 +18,51 @@ IDLE_SHARE = 0.1
 OTHERS_SHARE = 0.5
 # Well below the 3 s that an answer may take; a look takes a tenth of a millisecond.
 HISTORY_SECONDS = 0.5
+# A look that comes later than this says that nothing here ran meanwhile, neither we nor, mostly, the worker: a virtual machine
+# may be stopped for half a minute, and no figure of CPU use says so.
+LATE_SECONDS = 1.0
+# The shortest deadline is 3 s.
+STOOD_STILL_SECONDS = 2.0
 # A load that is averaged over a minute, as the kernel's, has come to more than half of what it is the load of after that time.
 AVERAGES_SECONDS = (60.0, 20.0, 5.0)
 # The default thresholds of the SDKs are 0.65 to 0.75; nobody refuses calls for less than this.
 LEAST_THRESHOLD = 0.4
 
 
+class Stillness:
+    """For how long nothing ran here, as far as it is looked at regularly: ``looked``."""
+
+    def __init__(self) -> None:
+        # So far, and when the next look is due (monotonic seconds); both at once, as others read them meanwhile.
+        self._known: tuple[float, float | None] = (0.0, None)
+
+    def looked(self, now: float, next_after: float) -> None:
+        """At this moment (monotonic seconds), and again so many seconds later."""
+        self._known = (self.seconds(now), now + next_after)
+
+    def ended(self, now: float) -> None:
+        """Nobody looks any more."""
+        self._known = (self.seconds(now), None)
+
+    def seconds(self, now: float) -> float:
+        """So far, the current pause included."""
+        seconds, due = self._known
+        late = 0.0 if due is None else now - due
+        return seconds + (late if late > LATE_SECONDS else 0.0)
+
+
+_STILLNESS = Stillness()
+
+
 @dataclass(frozen=True)
 class Reading:
-    """One moment: monotonic seconds, and core-seconds since boot (machine) or since its start (worker)."""
+    """One moment: monotonic seconds, core-seconds since boot (machine) or since its start (worker), and seconds for which
+    nothing ran here so far."""
 
     at: float
     busy: float
     worker: float = 0.0
+    still: float = 0.0
 
     @classmethod
     def now(cls, worker_seconds: float = 0.0) -> Reading:
@@ -38,7 +70,8 @@ class Reading:
         # Steal is what other machines on the same host took from this one: no less busy than our own processes.
         idle = times.idle + getattr(times, "iowait", 0.0)
         busy = sum(times) - idle - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
-        return cls(time.monotonic(), busy, worker_seconds)
+        now = time.monotonic()
+        return cls(now, busy, worker_seconds, _STILLNESS.seconds(now))
 
     def used_until(self, later: Reading) -> Used:
         """Raises ZeroDivisionError for the same moment."""
@@ -78,12 +111,21 @@ class History:
         self._over.set()
 
     def _look(self) -> None:
-        while not self._over.wait(HISTORY_SECONDS):
+        while True:
+            _STILLNESS.looked(time.monotonic(), HISTORY_SECONDS)
+            if self._over.wait(HISTORY_SECONDS):
+                break
             self._readings.append(Reading.now())
+        _STILLNESS.ended(time.monotonic())
 
-    def was_full(self, since: float, until: float) -> bool:
-        """Whether next to all cores were in use, by whomever, between two moments (monotonic seconds)."""
-        return self._share(since, until) > 1 - IDLE_SHARE
+    def had_no_time(self, since: float, until: float) -> bool:
+        """Whether next to all cores were in use, by whomever, between two moments (monotonic seconds), or all stood still."""
+        return self._share(since, until) > 1 - IDLE_SHARE or stood_still(self.stood_still(since, until)) is not None
+
+    def stood_still(self, since: float, until: float) -> float:
+        """Seconds between two moments (monotonic) for which nothing ran here."""
+        before, after = _around(self._until(until), since, until)
+        return after.still - before.still
 
     def belies(self, load: float, at: float) -> bool:
         """Whether a load that was reported then cannot be that of the whole machine, which was in use for long before and by
@@ -94,8 +136,10 @@ class History:
         return used >= LEAST_THRESHOLD and load < used / 2
 
     def _share(self, since: float, until: float) -> float:
-        known = self._readings if until <= self._readings[-1].at else [*self._readings, Reading.now()]
-        return cores_between(known, since, until) / (os.cpu_count() or 1)
+        return cores_between(self._until(until), since, until) / (os.cpu_count() or 1)
+
+    def _until(self, until: float) -> Sequence[Reading]:
+        return self._readings if until <= self._readings[-1].at else [*self._readings, Reading.now()]
 
 
 def _moment(reading: Reading) -> float:
@@ -105,9 +149,18 @@ def _moment(reading: Reading) -> float:
 def cores_between(readings: Sequence[Reading], since: float, until: float) -> float:
     """Cores in use on average between the last of these readings, oldest first, before ``since`` and the first one after
     ``until``."""
-    before = readings[max(bisect_right(readings, since, key=_moment) - 1, 0)]
-    after = readings[min(bisect_left(readings, until, key=_moment), len(readings) - 1)]
+    before, after = _around(readings, since, until)
     return before.used_until(after).cores if after.at > before.at else 0.0
+
+
+def _around(readings: Sequence[Reading], since: float, until: float) -> tuple[Reading, Reading]:
+    before = readings[max(bisect_right(readings, since, key=_moment) - 1, 0)]
+    return before, readings[min(bisect_left(readings, until, key=_moment), len(readings) - 1)]
+
+
+def stood_still(seconds: float) -> str | None:
+    """Why this machine, on which nothing ran for so long, cannot judge a deadline; None: it can."""
+    return f"nothing ran here for {seconds:.0f} s" if seconds > STOOD_STILL_SECONDS else None
 
 
 def too_busy(before: Reading | None = None, after: Reading | None = None) -> str | None:
@@ -118,6 +171,8 @@ def too_busy(before: Reading | None = None, after: Reading | None = None) -> str
         return f"load {load:.1f} on {cores} cores"
     if before is None or after is None or after.at - before.at < 1:
         return None
+    if (reason := stood_still(after.still - before.still)) is not None:
+        return reason
     used = before.used_until(after)
     if used.cores > (1 - IDLE_SHARE) * cores and used.others > OTHERS_SHARE * cores:
         return f"others than the worker used {used.others:.1f} of {cores} cores for {used.seconds:.0f} s"

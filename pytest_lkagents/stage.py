@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 
 from pytest_lkagents import describe, engine
-from pytest_lkagents.busyness import History, Reading, filled_by_others, too_busy
+from pytest_lkagents.busyness import History, Reading, filled_by_others, stood_still, too_busy
 from pytest_lkagents.callers.media import Media
 from pytest_lkagents.calls import Calls
 from pytest_lkagents.checks import NotJudgeable, StageError, TooBusy, WorkerFault
@@ -53,6 +53,8 @@ STARTERS = 2
 PROMISE_SECONDS = 12
 # Every start has a deadline of its own; this is for one that began last.
 QUIET_SECONDS = 120
+# Deadlines of checks are no longer than this.
+LONGEST_SECONDS = 60
 # A smoke test of another session.
 TURN_SECONDS = 120
 
@@ -459,9 +461,12 @@ class Stage:
 
     def raise_if_too_busy(self, worker: Worker | None = None, since: Reading | None = None) -> None:
         """Raises TooBusy when a missed deadline says more about this machine than about the worker; ``since`` is the
-        worker's ``reading()`` when the wait began."""
+        worker's ``reading()`` when the wait began; without it, whether nothing ran here is asked of the last minute."""
         after = worker.reading() if worker is not None and since is not None else None
         reason = too_busy(since, after)
+        if reason is None and after is None:
+            now = time.monotonic()
+            reason = stood_still(self.history.stood_still(now - LONGEST_SECONDS, now))
         if reason is not None:
             raise TooBusy(f"this machine is too busy to judge: {reason}")
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from pytest_lkagents.busyness import History, Reading, cores_between, filled_by_others, too_busy
+from pytest_lkagents.busyness import History, Reading, Stillness, cores_between, filled_by_others, too_busy
 from pytest_lkagents.callers.caller import Call
 from pytest_lkagents.callers.continuity import (
     AGENT_LEFT,
@@ -282,6 +282,7 @@ def test_a_machine_is_too_busy_when_others_use_it_up(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("os.getloadavg", lambda: (1.0, 1.0, 1.0))
     before = Reading(0.0, 0.0, 0.0)
     assert "others than the worker used 1.9 of 2 cores" in str(too_busy(before, Reading(10.0, 19.5, 0.5)))
+    assert too_busy(before, Reading(40.0, 5.0, 0.5, 29.6)) == "nothing ran here for 30 s"
     assert too_busy(before, Reading(10.0, 19.5, 15.0)) is None, "it used the cores itself"
     assert too_busy(before, Reading(10.0, 12.0, 0.5)) is None, "there was a core for it"
     monkeypatch.setattr("os.getloadavg", lambda: (9.0, 1.0, 1.0))
@@ -316,5 +317,27 @@ def test_a_load_that_is_not_the_machines(monkeypatch: pytest.MonkeyPatch) -> Non
     assert history.belies(0.1, now)
     assert not history.belies(0.4, now), "an average over a minute may be so low"
     assert not history.belies(0.1, now - 40), "nobody knows what was a minute before"
-    assert history.was_full(now - 10, now)
-    assert not history.was_full(now - 60, now - 50)
+    assert history.had_no_time(now - 10, now)
+    assert not history.had_no_time(now - 60, now - 50)
+
+
+def test_a_machine_that_stood_still_is_noticed() -> None:
+    seen = Stillness()
+    assert seen.seconds(1000.0) == 0.0, "nobody looks yet"
+    seen.looked(1000.0, 0.5)
+    seen.looked(1000.9, 0.5)
+    assert seen.seconds(1001.0) == 0.0, "a look that is a little late is no pause"
+    assert seen.seconds(1021.4) == pytest.approx(20.0), "before anybody looks again"
+    seen.looked(1021.4, 0.5)
+    assert seen.seconds(1021.5) == pytest.approx(20.0)
+    seen.ended(1021.9)
+    assert seen.seconds(2000.0) == pytest.approx(20.0)
+
+
+def test_a_pause_of_the_machine_is_told_apart_by_its_time() -> None:
+    history = History()
+    history._readings = [Reading(float(at), 0.0, still=20.0 if at >= 30 else 0.0) for at in (0, 5, 10, 30, 35, 40)]
+    assert history.stood_still(5.0, 10.0) == 0.0
+    assert history.stood_still(8.0, 33.0) == 20.0
+    assert history.had_no_time(8.0, 33.0)
+    assert not history.had_no_time(30.0, 40.0)
