@@ -18,8 +18,8 @@ IDLE_SHARE = 0.1
 OTHERS_SHARE = 0.5
 # Well below the 3 s that an answer may take; a look takes a tenth of a millisecond.
 HISTORY_SECONDS = 0.5
-# A look that comes later than this says that nothing here ran meanwhile, neither we nor, mostly, the worker: a virtual machine
-# may be stopped for half a minute, and no figure of CPU use says so.
+# A look that comes later than this says that we did not run meanwhile, and the worker mostly neither: a virtual machine may
+# be stopped for half a minute, and no figure of CPU use says so.
 LATE_SECONDS = 1.0
 # The shortest deadline is 3 s.
 STOOD_STILL_SECONDS = 2.0
@@ -30,7 +30,7 @@ LEAST_THRESHOLD = 0.4
 
 
 class Stillness:
-    """For how long nothing ran here, as far as it is looked at regularly: ``looked``."""
+    """For how long this process stood still, as far as it is looked at regularly: ``looked``."""
 
     def __init__(self) -> None:
         # So far, and when the next look is due (monotonic seconds); both at once, as others read them meanwhile.
@@ -57,7 +57,7 @@ _STILLNESS = Stillness()
 @dataclass(frozen=True)
 class Reading:
     """One moment: monotonic seconds, core-seconds since boot (machine) or since its start (worker), and seconds for which
-    nothing ran here so far."""
+    this process stood still so far."""
 
     at: float
     busy: float
@@ -119,11 +119,11 @@ class History:
         _STILLNESS.ended(time.monotonic())
 
     def had_no_time(self, since: float, until: float) -> bool:
-        """Whether next to all cores were in use, by whomever, between two moments (monotonic seconds), or all stood still."""
+        """Whether next to all cores were in use, by whomever, between two moments (monotonic seconds), or we stood still."""
         return self._share(since, until) > 1 - IDLE_SHARE or stood_still(self.stood_still(since, until)) is not None
 
     def stood_still(self, since: float, until: float) -> float:
-        """Seconds between two moments (monotonic) for which nothing ran here."""
+        """Seconds between two moments (monotonic) for which we stood still."""
         before, after = _around(self._until(until), since, until)
         return after.still - before.still
 
@@ -159,8 +159,8 @@ def _around(readings: Sequence[Reading], since: float, until: float) -> tuple[Re
 
 
 def stood_still(seconds: float) -> str | None:
-    """Why this machine, on which nothing ran for so long, cannot judge a deadline; None: it can."""
-    return f"nothing ran here for {seconds:.0f} s" if seconds > STOOD_STILL_SECONDS else None
+    """Why this machine, on which this run stood still for so long, cannot judge a deadline; None: it can."""
+    return f"this run did not get the CPU for {seconds:.0f} s" if seconds > STOOD_STILL_SECONDS else None
 
 
 def too_busy(before: Reading | None = None, after: Reading | None = None) -> str | None:

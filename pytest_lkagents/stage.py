@@ -461,7 +461,7 @@ class Stage:
 
     def raise_if_too_busy(self, worker: Worker | None = None, since: Reading | None = None) -> None:
         """Raises TooBusy when a missed deadline says more about this machine than about the worker; ``since`` is the
-        worker's ``reading()`` when the wait began; without it, whether nothing ran here is asked of the last minute."""
+        worker's ``reading()`` when the wait began; without it, whether the run stood still is asked of the last minute."""
         after = worker.reading() if worker is not None and since is not None else None
         reason = too_busy(since, after)
         if reason is None and after is None:

@@ -46,7 +46,7 @@ def test_reports_load(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[],
     s. The pauses between registration, statuses and now may be 10 s at most: the SDKs report every 2.5 s, and an older
     load misleads the dispatch. Every load must be from 0 to 1, also those that a second worker reports while its CPU is
     burnt or calls are placed on it (see `availability.load-follows-work`). A longer pause on an overloaded machine is
-    an error; time for which nothing at all ran on this machine is left out.
+    an error; time for which the run itself stood still, as on a virtual machine that is stopped, is left out.
     """
     worker = lk_stage.worker("shared")
     transcript = worker.wire.transcript
@@ -59,7 +59,7 @@ def test_reports_load(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[],
     now = time.monotonic()
     statuses = transcript.statuses(registered)
     times = [registered, *(status.at for status in statuses), now]
-    # Where all stands still, as a virtual machine may, the worker does too.
+    # What was said meanwhile is read late, and nothing may have been said, as the worker stood still too.
     pauses = [later - earlier - lk_stage.history.stood_still(earlier, later) for earlier, later in itertools.pairwise(times)]
     try:
         load()  # so that the busy worker's loads are judged too

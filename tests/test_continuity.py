@@ -282,7 +282,7 @@ def test_a_machine_is_too_busy_when_others_use_it_up(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("os.getloadavg", lambda: (1.0, 1.0, 1.0))
     before = Reading(0.0, 0.0, 0.0)
     assert "others than the worker used 1.9 of 2 cores" in str(too_busy(before, Reading(10.0, 19.5, 0.5)))
-    assert too_busy(before, Reading(40.0, 5.0, 0.5, 29.6)) == "nothing ran here for 30 s"
+    assert too_busy(before, Reading(40.0, 5.0, 0.5, 29.6)) == "this run did not get the CPU for 30 s"
     assert too_busy(before, Reading(10.0, 19.5, 15.0)) is None, "it used the cores itself"
     assert too_busy(before, Reading(10.0, 12.0, 0.5)) is None, "there was a core for it"
     monkeypatch.setattr("os.getloadavg", lambda: (9.0, 1.0, 1.0))
@@ -321,7 +321,7 @@ def test_a_load_that_is_not_the_machines(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not history.had_no_time(now - 60, now - 50)
 
 
-def test_a_machine_that_stood_still_is_noticed() -> None:
+def test_a_run_that_stood_still_is_noticed() -> None:
     seen = Stillness()
     assert seen.seconds(1000.0) == 0.0, "nobody looks yet"
     seen.looked(1000.0, 0.5)
@@ -334,7 +334,7 @@ def test_a_machine_that_stood_still_is_noticed() -> None:
     assert seen.seconds(2000.0) == pytest.approx(20.0)
 
 
-def test_a_pause_of_the_machine_is_told_apart_by_its_time() -> None:
+def test_when_a_run_stood_still_is_known() -> None:
     history = History()
     history._readings = [Reading(float(at), 0.0, still=20.0 if at >= 30 else 0.0) for at in (0, 5, 10, 30, 35, 40)]
     assert history.stood_still(5.0, 10.0) == 0.0
