@@ -21,8 +21,9 @@ HISTORY_SECONDS = 0.5
 # A look that comes later than this says that we did not run meanwhile, and the worker mostly neither: a virtual machine may
 # be stopped for half a minute, and no figure of CPU use says so.
 LATE_SECONDS = 1.0
-# The shortest deadline is 3 s.
+# The shortest deadline is 3 s; of a long wait, less than a tenth makes no difference.
 STOOD_STILL_SECONDS = 2.0
+STOOD_STILL_SHARE = 0.1
 # A load that is averaged over a minute, as the kernel's, has come to more than half of what it is the load of after that time.
 AVERAGES_SECONDS = (60.0, 20.0, 5.0)
 # The default thresholds of the SDKs are 0.65 to 0.75; nobody refuses calls for less than this.
@@ -158,9 +159,11 @@ def _around(readings: Sequence[Reading], since: float, until: float) -> tuple[Re
     return before, readings[min(bisect_left(readings, until, key=_moment), len(readings) - 1)]
 
 
-def stood_still(seconds: float) -> str | None:
-    """Why this machine, on which this run stood still for so long, cannot judge a deadline; None: it can."""
-    return f"this run did not get the CPU for {seconds:.0f} s" if seconds > STOOD_STILL_SECONDS else None
+def stood_still(seconds: float, waited: float = 0.0) -> str | None:
+    """Why this machine, on which this run stood still for so long while it ``waited`` (seconds), cannot judge a deadline;
+    None: it can."""
+    matters = seconds > max(STOOD_STILL_SECONDS, STOOD_STILL_SHARE * waited)
+    return f"this run did not get the CPU for {seconds:.0f} s" if matters else None
 
 
 def too_busy(before: Reading | None = None, after: Reading | None = None) -> str | None:
@@ -171,7 +174,7 @@ def too_busy(before: Reading | None = None, after: Reading | None = None) -> str
         return f"load {load:.1f} on {cores} cores"
     if before is None or after is None or after.at - before.at < 1:
         return None
-    if (reason := stood_still(after.still - before.still)) is not None:
+    if (reason := stood_still(after.still - before.still, after.at - before.at)) is not None:
         return reason
     used = before.used_until(after)
     if used.cores > (1 - IDLE_SHARE) * cores and used.others > OTHERS_SHARE * cores:

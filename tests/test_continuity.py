@@ -283,6 +283,7 @@ def test_a_machine_is_too_busy_when_others_use_it_up(monkeypatch: pytest.MonkeyP
     before = Reading(0.0, 0.0, 0.0)
     assert "others than the worker used 1.9 of 2 cores" in str(too_busy(before, Reading(10.0, 19.5, 0.5)))
     assert too_busy(before, Reading(40.0, 5.0, 0.5, 29.6)) == "this run did not get the CPU for 30 s"
+    assert too_busy(before, Reading(40.0, 5.0, 0.5, 3.9)) is None, "a tenth of the wait"
     assert too_busy(before, Reading(10.0, 19.5, 15.0)) is None, "it used the cores itself"
     assert too_busy(before, Reading(10.0, 12.0, 0.5)) is None, "there was a core for it"
     monkeypatch.setattr("os.getloadavg", lambda: (9.0, 1.0, 1.0))
