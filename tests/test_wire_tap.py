@@ -22,6 +22,7 @@ from livekit.protocol import agent
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.clock import poll
 from pytest_lkagents.loop import EventLoop
+from pytest_lkagents.wire import tap as tap_module
 from pytest_lkagents.wire import websocket as ws
 from pytest_lkagents.wire.tap import Tap
 from tests.wire_peers import EXTENSIONS, SECONDS, SWITCHING, UPGRADE, Listener, Peer, question
@@ -503,6 +504,24 @@ def test_what_is_unknown_or_malformed_is_forwarded_untouched(stage: Stage) -> No
 
 
 # Acts on connections
+
+
+def test_a_port_that_was_taken_meanwhile_is_not_insisted_on(loop: EventLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        chosen = [taken, taken, tap_module.fixed_port("127.0.0.1")]
+        monkeypatch.setattr(tap_module, "fixed_port", lambda _host: chosen.pop(0))
+        tap = Tap(loop, "127.0.0.1", "ws://127.0.0.1:1")
+        tap.start()
+        try:
+            assert not chosen
+            with socket.create_connection(("127.0.0.1", int(tap.url.rpartition(":")[2]))):
+                pass
+        finally:
+            tap.close()
+        chosen += [taken] * 3
+        with pytest.raises(StageError, match=r"cannot listen on 127\.0\.0\.1: Address already in use"):
+            Tap(loop, "127.0.0.1", "ws://127.0.0.1:1").start()
 
 
 def test_refuse_and_accept_keep_the_port(stage: Stage) -> None:

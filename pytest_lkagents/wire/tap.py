@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import socket
 import ssl
@@ -25,6 +26,8 @@ from pytest_lkagents.wire.transcript import Transcript
 
 T = TypeVar("T")
 
+# Ports are few and chosen by chance; that three of them are taken in the same moment is none.
+LISTEN_TRIES = 3
 # Connections that may wait to be accepted; a test that opens more at once is a test of something else.
 BACKLOG = 1024
 # The loop gives every call 60 s; a probe must end before that.
@@ -189,22 +192,30 @@ class Tap:
     async def _listen(self) -> None:
         if self._server is not None:
             return
-        try:
-            port = self._port or fixed_port(self._host)
-            found = await asyncio.get_running_loop().getaddrinfo(self._host, port, type=socket.SOCK_STREAM)
-            family, _, _, _, address = found[0]
-            listener = socket.socket(family, socket.SOCK_STREAM)
+        # Another program may take a port between choosing and listening; until the worker knows it, choose again.
+        left = 1 if self._port else LISTEN_TRIES
+        while self._server is None:
+            left -= 1
             try:
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                listener.bind(address)
-                self._server = await asyncio.get_running_loop().create_server(self._new, sock=listener, backlog=BACKLOG)
-            except BaseException:
-                listener.close()
-                raise
-        except OSError as error:
-            where = f"{self._host}:{self._port}" if self._port else self._host
-            raise StageError(f"the tap of {self.name} cannot listen on {where}: {error.strerror or error}") from error
-        self._port = listener.getsockname()[1] if not self._port else self._port
+                await self._listen_on(self._port or fixed_port(self._host))
+            except OSError as error:
+                if left and error.errno == errno.EADDRINUSE:
+                    continue
+                where = f"{self._host}:{self._port}" if self._port else self._host
+                raise StageError(f"the tap of {self.name} cannot listen on {where}: {error.strerror or error}") from error
+
+    async def _listen_on(self, port: int) -> None:
+        found = await asyncio.get_running_loop().getaddrinfo(self._host, port, type=socket.SOCK_STREAM)
+        family, _, _, _, address = found[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            self._server = await asyncio.get_running_loop().create_server(self._new, sock=listener, backlog=BACKLOG)
+        except BaseException:
+            listener.close()
+            raise
+        self._port = port
 
     def _new(self) -> Side:
         self._count += 1
