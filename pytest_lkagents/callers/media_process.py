@@ -1,6 +1,6 @@
 """The callers' own process: real WebRTC participants that speak and listen. Started by media.py.
 
-Reads one JSON request a line: ``{"join": number, "room", "url", "token"}``, ``{"leave": number}``, by the numbers of calls;
+Reads one JSON request a line: ``{"join": number, "url", "token"}``, ``{"leave": number}``, by the numbers of calls;
 ends when its input ends. Writes one JSON event a line, each with ``call``, ``event`` and ``at``, the machine's monotonic
 clock: ``joining``, ``joined``, ``failed`` (``why``); ``entered`` of agents, ``left`` of anybody (``identity``); ``heard``
 (``loudness``) for every 100 ms of sound; ``looked`` (``track``, ``stats``: see reception.Sample), of which the next is due
