@@ -12,7 +12,7 @@ import pytest
 
 from pytest_lkagents.fixtures import REDACTOR, SETTINGS, STAGE
 from pytest_lkagents.settings import Settings
-from pytest_lkagents.verdict import CheckResult, Lane, Subject, Verdict
+from pytest_lkagents.verdict import CheckResult, Lane, Subject, Verdict, told
 
 GATHERED = pytest.StashKey["Gathered"]()
 COMMAND = pytest.StashKey[str]()
@@ -79,7 +79,7 @@ def conclude(config: pytest.Config) -> Verdict:
         gathered.facts.get("stage", {}),
         time.monotonic() - gathered.started,
         gathered.facts.get("floor_s"),
-        tuple(gathered.results.values()),
+        told(gathered.results.values()),
         settings.strict,
         gathered.broken,
         config.stash[COMMAND],

@@ -80,6 +80,8 @@ class Stage:
         self._servers: list[Server] = []
         self._taps: list[Tap] = []
         self._by_role: dict[str, list[Worker]] = {}
+        # Roles and their workers with which an observation was begun.
+        self._touched: set[tuple[str, Worker]] = set()
         self._sdk_seen: tuple[str | None, str | None] | None = None
         self._turns = Turns(self._prepare, self._running, self._put_away) if settings.image is None else None
         self._turn = FileLock(str(engine.cache_dir() / "command.lock"))
@@ -274,9 +276,9 @@ class Stage:
         return self._turns.worker(role) if self._turns is not None else self._future(role).result()
 
     def second(self, role: str) -> Worker | None:
-        """The worker of a role beside another one, or None where two cannot run side by side."""
+        """The worker of a role beside another one, ``untouched``, or None where two cannot run side by side."""
         try:
-            return self.worker(role)
+            return self.untouched(role)
         except NotJudgeable:
             return None
 
@@ -318,6 +320,25 @@ class Stage:
             name = f"{role}-{len(self._workers)}"
             self._futures[role] = self._starters.submit(self._prepare, role, name)
         return self.worker(role)
+
+    def untouched(self, role: str) -> Worker:
+        """A worker of this role that nothing was done to under this role: the one that was started ahead, at first. What is
+        observed again needs another one, as the last one may be the worse for it: it is ended, if it still runs."""
+        worker = self.worker(role)
+        if self._is_used_up(role, worker):
+            worker.kill()
+            worker = self.renewed(role)
+        with self._lock:
+            self._touched.add((role, worker))
+        return worker
+
+    def _is_used_up(self, role: str, worker: Worker) -> bool:
+        """Whether it is not what an observation may begin with: touched, ended although it is to serve, or left alone by the
+        worker beside which it is to be."""
+        how = ROLES[role]
+        alone = how.beside is not None and worker.server is not self.worker(how.beside).server
+        with self._lock:
+            return (role, worker) in self._touched or alone or (how.registered and not worker.is_running)
 
     @staticmethod
     def _wait_unpromised(worker: Worker) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 VERSION = 1
@@ -18,6 +18,7 @@ FAIL = "fail"
 SKIP = "skip"
 WAIVED = "waived"
 ERROR = "error"
+NOT_IN_JSON = ("why", "unready")
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class CheckResult:
     doc: str | None = None
     # For people; not part of the JSON contract.
     why: str | None = None
+    # Skipped for a fault of the worker that another check is to report; not part of the JSON contract either.
+    unready: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,20 @@ class Verdict:
 
 
 def _to_json(check: CheckResult) -> dict[str, Any]:
-    return {name: round(value, 3) if name == "seconds" else value for name, value in asdict(check).items() if name != "why"}
+    return {
+        name: round(value, 3) if name == "seconds" else value
+        for name, value in asdict(check).items()
+        if name not in NOT_IN_JSON
+    }
+
+
+def told(checks: Iterable[CheckResult]) -> tuple[CheckResult, ...]:
+    """The same results, but that a skip for the worker's own fault is an error where no MUST reported one: what nobody
+    explains could not be judged, and the worker may be at fault."""
+    results = tuple(checks)
+    if any(check.severity == MUST and check.status in (FAIL, WAIVED) for check in results):
+        return results
+    return tuple(replace(check, status=ERROR) if check.unready else check for check in results)
 
 
 def in_order(checks: Iterable[CheckResult]) -> list[CheckResult]:

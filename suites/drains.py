@@ -540,12 +540,12 @@ class Drainage:
 
 def by_stop_signal(stage: Stage, *, together: bool, calls: int, hold: float, brief: bool) -> Drain:
     """The image's own stop signal, which is what engines and orchestrators send."""
-    worker, signal = stage.renewed("draining"), stop_signal(stage)
+    worker, signal = stage.untouched("draining"), stop_signal(stage)
     return Drainage(stage, worker, signal, hold=hold, together=together, calls=calls, one_by_one=True, brief=brief).observe()
 
 
 def by_interrupt(stage: Stage) -> Drain:
-    return Drainage(stage, stage.renewed("interrupted"), "SIGINT").observe()
+    return Drainage(stage, stage.untouched("interrupted"), "SIGINT").observe()
 
 
 def engine_timeout(stage: Stage) -> float:
@@ -555,7 +555,7 @@ def engine_timeout(stage: Stage) -> float:
 
 def by_engine(stage: Stage) -> Drain:
     """The engine's own way to stop a container."""
-    worker, seconds = stage.renewed("engine-stopped"), engine_timeout(stage)
+    worker, seconds = stage.untouched("engine-stopped"), engine_timeout(stage)
     return Drainage(stage, worker, stop_signal(stage), send=lambda stopped: stopped.stop(seconds)).observe()
 
 
@@ -569,5 +569,5 @@ def without_server(stage: Stage) -> Drain:
     def regain(back: Worker) -> None:
         back.wire.accept()
 
-    worker, hold = stage.renewed("unconnected"), WITHOUT_SERVER_SECONDS
+    worker, hold = stage.untouched("unconnected"), WITHOUT_SERVER_SECONDS
     return Drainage(stage, worker, stop_signal(stage), hold=hold, disturb=lose, repair=regain).observe()

@@ -89,13 +89,13 @@ class Aftermath:
 
 def half_open(stage: Stage) -> Aftermath:
     """Nothing passes between the worker and its server, and no end of a connection either. Media goes on."""
-    worker = stage.renewed("half-open")
+    worker = stage.untouched("half-open")
     return _observe(stage, worker, worker.wire.half_open())
 
 
 def partition(stage: Stage) -> Aftermath:
     """Nothing at all passes."""
-    worker = stage.renewed("partitioned")
+    worker = stage.untouched("partitioned")
     return _observe(stage, worker, worker.partition())
 
 
@@ -216,7 +216,7 @@ def reconnection(stage: Stage) -> Reconnection:
     needs_own_server(stage)
     seen = Reconnection()
     try:
-        _lose_twice(stage, stage.renewed("reconnecting"), seen)
+        _lose_twice(stage, stage.untouched("reconnecting"), seen)
     except AssertionError as failure:
         seen.problem = str(failure)
     return seen

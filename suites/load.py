@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from pytest_lkagents.busyness import Reading
 from pytest_lkagents.callers.caller import Call, Caller
 from pytest_lkagents.calls import ANSWER_SECONDS
 from pytest_lkagents.checks import NotJudgeable, StageError, WorkerFault
@@ -22,8 +24,13 @@ NEXT_SECONDS = 10
 # Less than this is noise of an idle worker's CPU; a job or a burnt core adds more.
 NOTICEABLE = 0.02
 HALF_HEARTED = 0.3
+# While all its CPU is in use, a load of it only rises; averages and samples differ by less than this.
+SUNK_SHARE = 0.5
 # A load above this is as good as 1, and no threshold in use is higher.
 EXHAUSTED = 0.95
+# A burner that gets so much of the allowed cores has all of them, but for noise; or without a pause that a worker could see.
+USED_UP = 0.85
+USED_THROUGHOUT = 0.95
 # How often a yes is asked for again that came with a load too low to tell: others may have taken the CPU from the burner.
 ASKS = 3
 # The highest load seen may have been a moment's.
@@ -75,6 +82,16 @@ def _risen(worker: Worker, since: float, top: float) -> Status | None:
     return worker.wire.transcript.wait(counted, 10) or worker.wire.transcript.latest_status(since)
 
 
+def sunk(statuses: Iterable[Status]) -> float | None:
+    """The first load of an available worker that is far below an earlier one; None: none is."""
+    highest = 0.0
+    for status in statuses:
+        if not status.full and status.load < SUNK_SHARE * highest and highest - status.load > HALF_HEARTED:
+            return status.load
+        highest = max(highest, status.load)
+    return None
+
+
 def wait_free(worker: Worker, seconds: float = RECOVER_SECONDS, since: float = 0.0) -> None:
     """Until the worker's last status (of those after ``since``) is "available" with room for a job. Raises StageError if
     that never comes."""
@@ -89,7 +106,8 @@ def wait_free(worker: Worker, seconds: float = RECOVER_SECONDS, since: float = 0
 
 @dataclass
 class Loaded:
-    """``moved_by`` is what raised the load ("cpu" or "calls"; None: nothing did). Times are seconds."""
+    """``moved_by`` is what raised the load ("cpu" or "calls"; None: nothing did). ``sank_to`` is a load to which it fell for no
+    reason. Times are seconds."""
 
     idle: float
     top: float
@@ -99,6 +117,7 @@ class Loaded:
     asked_when_full: Answer | None = None
     certainly_full: bool = False
     cores_used: float | None = None
+    sank_to: float | None = None
     cores_allowed: float = 1.0
     calls: int = 0
     steps: list[tuple[int, float, bool]] = field(default_factory=list)
@@ -118,12 +137,12 @@ class Loaded:
     @property
     def used_up(self) -> bool:
         """Whether its container used all the CPU that it may."""
-        return self.cores_used is not None and self.cores_used >= 0.85 * self.cores_allowed
+        return self.cores_used is not None and self.cores_used >= USED_UP * self.cores_allowed
 
 
 def observe(stage: Stage) -> Loaded:
     """Raise the load of one of two workers, by CPU or else by calls; see what it refuses and who takes it; let it fall."""
-    worker = stage.worker("loaded")
+    worker = stage.untouched("loaded")
     peer = stage.second("peer")
     # The burner has one core, within the worker's own limit: a call that is merely watched needs less than the rest.
     with stage.alone_on_the_machine(beside_watches=True):
@@ -194,7 +213,7 @@ def _by_cpu(stage: Stage, worker: Worker, peer: Worker | None, caller: Caller, s
     seen.cores_allowed = worker.cpus or 1.0
     try:
         with worker.burn():
-            began = time.monotonic()
+            began, before = time.monotonic(), worker.reading()
             moved = _rise(worker, seen, began)
             seen.cores_used = round(worker.cores_used(), 2)
             if not moved:
@@ -203,8 +222,16 @@ def _by_cpu(stage: Stage, worker: Worker, peer: Worker | None, caller: Caller, s
             _ask_when_full(worker, seen, EXHAUSTED)
             if seen.over and peer is not None:
                 _real_calls(stage, worker, peer, caller, seen)
+            _look_whether_it_sank(stage, worker, seen, before)
     except NotJudgeable as reason:
         seen.not_burnt = str(reason)
+
+
+def _look_whether_it_sank(stage: Stage, worker: Worker, seen: Loaded, before: Reading) -> None:
+    """Whether it sank although all its CPU was in use all the time, and was not the machine's load, which others lower."""
+    used = before.used_until(worker.reading())
+    if used.worker >= USED_THROUGHOUT * seen.cores_allowed and not stage.filled_by_others(worker, seen.top, before):
+        seen.sank_to = sunk(worker.wire.transcript.statuses(before.at))
 
 
 def _by_calls(stage: Stage, worker: Worker, peer: Worker | None, caller: Caller, seen: Loaded) -> None:

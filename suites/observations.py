@@ -68,7 +68,7 @@ def _one_call(stage: Stage, caller: Caller) -> FirstCall:
 
 def stop(stage: Stage) -> Stop:
     """Send the stop signal to an idle worker and watch it go; if nothing happens, find out where the signal ended."""
-    worker = stage.worker("stopped")
+    worker = stage.untouched("stopped")
     seen = Stop(stop_signal(stage))
     holders = worker.registered_by(worker.snapshot())
     before = worker.reading()

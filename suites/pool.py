@@ -109,7 +109,7 @@ class Scene:
 
     def __init__(self, stage: Stage, role: str, *, alone: bool = True) -> None:
         self.stage = stage
-        self.worker = stage.renewed(role)
+        self.worker = stage.untouched(role)
         self.caller = stage.calls.caller(self.worker)
         self.began = 0.0
         self.kept: Kept | None = None

@@ -127,7 +127,7 @@ def _fault(placed: Placed) -> str | None:
 
 def replace(stage: Stage) -> Replacement:
     """Raises NotJudgeable when the two generations serve different agents, StageError when the machine is too busy."""
-    old = stage.worker("old")
+    old = stage.untouched("old")
     arrivals = Arrivals(stage, old)
     both = 0.0
     reading = Reading.now()
@@ -135,7 +135,7 @@ def replace(stage: Stage) -> Replacement:
     def bring_the_new_one() -> None:
         # Only now, so that the calls in progress are the old worker's.
         nonlocal both, reading
-        new = stage.worker("new")
+        new = stage.untouched("new")
         names = [worker.wire.transcript.registrations()[-1].agent_name for worker in (old, new)]
         if names[0] != names[1]:
             raise NotJudgeable(f"the old worker registers as {names[0]!r}, the new one as {names[1]!r}: no call can go over")

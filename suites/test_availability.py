@@ -101,7 +101,8 @@ def test_load_follows_work(lk_stage: Stage, lk_evidence: Evidence, load: Callabl
     inside its container for up to 20 s, until its status is "full" (with `--lk-command`: all cores of this machine, at
     the lowest priority). If that does not fill it and raises its load by less than 0.3, up to four calls
     (`--lk-sessions`) are placed on it, one after the other. The reported load must rise by more than 0.02 (less is an
-    idle worker's noise), or the status must become "full". Skipped if it never reports a load, or if nothing can burn
+    idle worker's noise), or the status must become "full"; and while the burner has 95 % of the allowed cores it must
+    not fall to less than half, unless others moved it. Skipped if it never reports a load, or if nothing can burn
     CPU and no call is served; an overloaded machine is an error, and one that fills the worker at rest.
     """
     seen = load()
@@ -120,6 +121,9 @@ def test_load_follows_work(lk_stage: Stage, lk_evidence: Evidence, load: Callabl
             f"its load stays between {seen.idle:.3f} and {seen.top:.3f} with {seen.cores_used or 0:.1f} of "
             f"{seen.cores_allowed:g} cores burnt for {RISE_SECONDS} s and with {seen.calls} calls"
         )
+    if seen.sank_to is not None:
+        lk_evidence["transcript"] = seen.lines
+        raise AssertionError(f"its load falls from {seen.top:.2f} to {seen.sank_to:.2f} while all its CPU is burnt")
     by = "burnt CPU" if seen.moved_by == "cpu" else f"{seen.calls} calls"
     lk_evidence.summary = f"load {seen.idle:.2f} at rest, {seen.top:.2f} with {by}"
 

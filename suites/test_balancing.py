@@ -214,7 +214,7 @@ def test_redispatch_on_loss(lk_stage: Stage, lk_evidence: Evidence) -> None:
     and no agent came; skipped if the first one was never asked, the server does not ask the other one, or that one
     refuses. On an overloaded machine a miss is an error.
     """
-    victim, heir = lk_stage.worker("victim"), lk_stage.worker("heir")
+    victim, heir = lk_stage.untouched("victim"), lk_stage.untouched("heir")
     caller = lk_stage.calls.caller(heir)
     began = time.monotonic()
     try:

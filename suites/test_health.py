@@ -137,7 +137,7 @@ def test_unhealthy_when_lost(lk_stage: Stage, lk_evidence: Evidence) -> None:
     """
     if not lk_stage.controllable:
         raise NotJudgeable("the LiveKit server given by URL cannot be stopped")
-    worker = lk_stage.worker("lost")
+    worker = lk_stage.untouched("lost")
     _health(lk_stage, worker)
     lost = time.monotonic()
     worker.stop_server()

@@ -274,7 +274,7 @@ def test_dead_idle_process(lk_stage: Stage, lk_evidence: Evidence) -> None:
     it), or if the server does not ask it; accepting, keeping silent or ending without an agent in the room is a
     failure, and on an overloaded machine an error.
     """
-    worker = lk_stage.worker("culled")
+    worker = lk_stage.untouched("culled")
     idle = pool.find_idle(lk_stage, worker)
     lk_evidence["idle_pids_killed"], lk_evidence["calls_to_find_them"] = idle.pids, idle.calls
     lk_evidence["idle_processes_look_like"] = sorted(args[:160] for _, args in idle.kinds)

@@ -144,7 +144,7 @@ def test_waits_for_server(lk_stage: Stage, lk_evidence: Evidence) -> None:
     """
     faults.needs_own_server(lk_stage)
     lk_stage.worker("shared")  # a worker that does not register with a server either is another check's business
-    worker = lk_stage.worker("early")
+    worker = lk_stage.untouched("early")
     # Without a refused try nothing is shown: a slow start-up has the time that it has to register. A second one shows that it
     # keeps trying; the longest first pause of an SDK is 2 s.
     if _tries(lk_stage, worker, 1, lk_stage.settings.start_timeout):
@@ -327,7 +327,7 @@ def test_survives_dns_loss(lk_stage: Stage, lk_evidence: Evidence) -> None:
     names back, a call must be served once more. Whether it looked anything up is recorded. Skipped with `--lk-command`;
     a miss on an overloaded machine is an error.
     """
-    worker = lk_stage.worker("nameless")
+    worker = lk_stage.untouched("nameless")
     caller = lk_stage.calls.caller(worker)
     try:
         # What it cannot do with names either is for other checks: a WorkerFault here is a skip.
@@ -378,7 +378,7 @@ def test_refuses_incomplete_configuration(lk_stage: Stage, lk_evidence: Evidence
     """
     problems = []
     for variable, (role, says) in REQUIRED.items():
-        worker = lk_stage.worker(role)
+        worker = lk_stage.untouched(role)
         before = worker.reading()
         # However long ago it was started: how busy the machine is shows in some seconds only.
         limit = max(lk_stage.settings.start_timeout - (time.monotonic() - worker.started), SETTLED_SECONDS)
@@ -417,7 +417,7 @@ def test_rejected_credentials(lk_stage: Stage, lk_evidence: Evidence) -> None:
     the end, is a failure; skipped if it has no health endpoint and does not exit, or if the server is given by URL.
     """
     faults.needs_own_server(lk_stage)
-    worker = lk_stage.worker("wrong-secret")
+    worker = lk_stage.untouched("wrong-secret")
     how = until_not_ready(worker, worker.started, GIVE_UP_SECONDS, lk_evidence)
     assert how, f"it looks ready (health 200) for {GIVE_UP_SECONDS} s with a wrong secret"
     lk_evidence.summary = f"with a wrong secret it {how}"

@@ -340,7 +340,7 @@ def test_sigterm_while_starting(lk_stage: Stage, lk_evidence: Evidence) -> None:
     whatever code. Skipped with `--lk-command`; on an overloaded machine one that still runs is an error.
     """
     lk_stage.needs_image("signals reach the first process of a container in another way than a process here")
-    worker = lk_stage.worker("starting")
+    worker = lk_stage.untouched("starting")
     name, limit = stop_signal(lk_stage), lk_stage.settings.exit_timeout
     while (left := worker.started + EARLY_SECONDS - time.monotonic()) > 0:
         time.sleep(left)
@@ -374,7 +374,7 @@ def test_second_signal(lk_stage: Stage, lk_evidence: Evidence) -> None:
     judged. Skipped if no call is served.
     """
     name = stop_signal(lk_stage)
-    worker = lk_stage.worker("insisted")
+    worker = lk_stage.untouched("insisted")
     seen = Drainage(lk_stage, worker, name, disturb=lambda again: again.signal(name)).observe()
     cut = seen.cut_while_held
     lk_evidence["signal"], lk_evidence["second_after_s"] = name, DISTURB_SECONDS
@@ -470,7 +470,7 @@ def test_grace_period(lk_stage: Stage, lk_evidence: Evidence) -> None:
     """
     hold = lk_stage.settings.drain_hold or GRACE_SECONDS
     lk_evidence["hold_s"] = hold
-    seen = Drainage(lk_stage, lk_stage.worker("patient"), stop_signal(lk_stage), hold=hold).observe()
+    seen = Drainage(lk_stage, lk_stage.untouched("patient"), stop_signal(lk_stage), hold=hold).observe()
     judge_kept_calls(seen, lk_evidence, gaps=False)
     judge_exit(seen, lk_stage.settings.exit_timeout, lk_evidence)
     lk_evidence.summary = f"a call went on for {seen.held_s:.0f} s after {seen.signal}"

@@ -21,7 +21,7 @@ import pytest
 
 from pytest_lkagents.checks import MUST, SHOULD, Blame, Check, Evidence, WorkerFailed
 from pytest_lkagents.outcomes import judge
-from pytest_lkagents.verdict import CheckResult
+from pytest_lkagents.verdict import CheckResult, told
 
 from .conftest import ROOT, build
 
@@ -236,7 +236,7 @@ def look(evidence, then):
     evidence["tries"] = tries.count(then)
     if tries.count(then) == 1 or then == "busy":
         raise TooBusy("this machine is too busy to judge: so says this test")
-    assert then == "well", "it is broken"
+    assert then in ("well", "renewed"), "it is broken"
 
 
 @check("peace.well", MUST)
@@ -252,6 +252,17 @@ def test_broken(lk_stage, lk_evidence):
 @check("peace.busy", MUST)
 def test_busy(lk_stage, lk_evidence):
     look(lk_evidence, "busy")
+
+
+used = []
+
+
+@check("peace.used-up", MUST, roles=("stopped",))
+def test_used_up(lk_stage, lk_evidence):
+    worker = lk_stage.untouched("stopped")
+    lk_evidence["another"], lk_evidence["first_ended"] = worker not in used, not any(one.is_running for one in used)
+    used.append(worker)
+    look(lk_evidence, "renewed")
 """
 
 
@@ -264,6 +275,8 @@ def test_what_the_machine_was_too_busy_for_is_tried_once_more(lk, example: str, 
     assert seen["peace.well"] == ("pass", again)
     assert seen["peace.broken"] == ("fail", again)
     assert seen["peace.busy"] == ("error", again)
+    # What was done to a worker at the first time must not be what is judged at the second.
+    assert seen["peace.used-up"] == ("pass", {**again, "another": True, "first_ended": True})
 
 
 def test_evidence_says_why_something_was_observed_twice() -> None:
@@ -299,6 +312,22 @@ def test_a_worker_that_failed_fails_one_must() -> None:
     assert (first.status, first.summary, first.evidence) == ("fail", "it ended", {"details": "its last lines:\n  bye"})
     assert first.remedy == WorkerFailed.remedy
     assert judged(MUST).status == "skip"
+
+
+def test_a_fault_that_nobody_reports_is_no_pass() -> None:
+    unready = CheckResult(
+        "a.unready", MUST, "skip", "the worker was not ready for this check: no agent came", 1.0, unready=True
+    )
+    absent = CheckResult("a.absent", MUST, "skip", "there is no health endpoint", 1.0)
+    well = CheckResult("a.well", MUST, "pass", "well", 1.0)
+
+    def statuses(*results: CheckResult) -> list[str]:
+        return [result.status for result in told(results)]
+
+    assert statuses(unready, absent, well) == ["error", "skip", "pass"]
+    for status in ("fail", "waived"):
+        assert statuses(unready, CheckResult("a.reports", MUST, status, "does not join", 1.0)) == ["skip", status]
+    assert statuses(unready, CheckResult("a.other", SHOULD, "fail", "runs as root", 1.0)) == ["error", "fail"]
 
 
 def test_the_pages_of_the_checks_are_current() -> None:
