@@ -26,11 +26,12 @@ def looks_secret(name: str) -> bool:
 # Names that only point to a secret, and values that stand for one that is still to come.
 POINTER = re.compile(r"_(FILE|PATH|DIR|NAME|ARN|URL|URI|TTL|TYPE|ID|PARALLELISM|COUNT|LIMIT)$", re.IGNORECASE)
 PLACEHOLDER = re.compile(
-    r"^(<.*>?|\$.*|x{3,}.*|\*{3,}.*|change.?me.*|your[-_ ].*|.*placeholder.*|.*dummy.*|.*example.*"
+    r"^(<.*>?|[$`%].*|x{3,}.*|\*{3,}.*|change.?me.*|your[-_ ].*|.*placeholder.*|.*dummy.*|.*example.*"
     r"|none|null|true|false|unset)$",
     re.IGNORECASE,
 )
 SHORTEST_CREDENTIAL = 8
+URL_PASSWORD = re.compile(r"[a-z0-9]://[^/\s:@\"']*:([^/\s@\"'{}<>]+)@", re.IGNORECASE)
 
 
 def is_placeholder(value: str) -> bool:
@@ -41,6 +42,16 @@ def is_placeholder(value: str) -> bool:
 def holds_secret(name: str, value: str) -> bool:
     """Whether this variable of an image really carries a credential, judged by name and value."""
     return looks_secret(name) and not POINTER.search(name) and not is_placeholder(value) and not value.startswith("/")
+
+
+def looks_random(value: str) -> bool:
+    """Whether a literal looks made by a generator rather than written by hand: letters and digits, and no stand-in."""
+    return not is_placeholder(value) and any(sign.isdigit() for sign in value) and any(sign.isalpha() for sign in value)
+
+
+def url_passwords(text: str) -> list[str]:
+    """The passwords in a text's URLs, without stand-ins and plain words, as local databases have them."""
+    return [value for value in URL_PASSWORD.findall(text) if looks_random(value)]
 
 
 def new_api_key() -> str:

@@ -9,7 +9,7 @@ from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, WorkerF
 from pytest_lkagents.manifests.readers.common import DEVELOPMENT
 from pytest_lkagents.secrets import holds_secret
 from pytest_lkagents.stage import Stage
-from pytest_lkagents.worker.layers import tokens_in
+from pytest_lkagents.worker.credentials import in_text
 
 from .drains import CHECK_SECONDS, Drain
 from .observations import Stop
@@ -69,28 +69,30 @@ def test_no_secrets(lk_stage: Stage, lk_evidence: Evidence) -> None:
     """No secret is in the image's variables, labels, history or layers.
 
     The image's variables, labels and history are read, and all layers as `docker save` gives them, files that a later
-    layer deletes included. Looked for are variables, labels, assignments in the history and lines of .env files whose
-    name is a secret's and whose value has 8 or more characters and is no placeholder or path; private keys; tokens of
-    OpenAI, AWS, Google, GitHub and Slack; and secret values of `--lk-env` and `--lk-env-file`. In the layers only files
-    up to 256 KiB are read, and in folders of libraries only these last values count. One finding is a failure; skipped
-    with `--lk-command`.
+    layer deletes included. Looked for are variables, labels, assignments in the history and lines of .env files
+    and shell scripts whose name is a secret's and whose value has 8 or more characters and is no placeholder or path;
+    private keys; tokens of OpenAI, AWS, Google, GitHub and Slack; URLs with a password (letters and digits); a
+    LiveKit API secret that is written out in code or configuration (24 or more letters and digits; not in
+    tests, examples and documents); the access that .npmrc, .netrc, .pypirc and Docker's configuration hold; and secret
+    values of `--lk-env` and `--lk-env-file`. In the layers only files up to 256 KiB are read, and in folders of
+    libraries only these last values count. One finding is a failure; skipped with `--lk-command`.
     """
     config = lk_stage.contents.attrs["Config"]
     found = []
     for entry in config.get("Env") or []:
         name, _, value = entry.partition("=")
-        if holds_secret(name, value) or tokens_in(value):
+        if holds_secret(name, value) or in_text(value):
             found.append(f"ENV {name}")
     for name, value in (config.get("Labels") or {}).items():
-        if holds_secret(name.replace(".", "_").replace("-", "_"), value) or tokens_in(value):
+        if holds_secret(name.replace(".", "_").replace("-", "_"), value) or in_text(value):
             found.append(f"label {name}")
     history = lk_stage.contents.history()
     for line in history:
         for name, value in re.findall(r"\b([A-Za-z_][A-Za-z0-9_]*)=([^\s\"']+)", line):
             if holds_secret(name, value):
                 found.append(f"history: {name}")
-        if tokens_in(line):
-            found.append("history: an access token")
+        if in_text(line):
+            found.append("history: an access token, a private key, or a URL with a password")
     scanned = lk_stage.image_scan()
     found = sorted({*found, *scanned.secrets})
     lk_evidence["layers_read"], lk_evidence["files_read"] = scanned.layers, scanned.files

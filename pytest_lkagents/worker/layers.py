@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING
 
-from pytest_lkagents.secrets import holds_secret, is_placeholder
+from pytest_lkagents.worker.credentials import LIBRARIES, findings_in
 
 if TYPE_CHECKING:
     from docker.models.images import Image
@@ -22,19 +21,6 @@ LARGEST_READ = 256 * 1024
 # A bundle of one certificate authority is larger than this.
 SMALLEST_BUNDLE = 1000
 
-# Distribution packages and installed libraries ship sample keys and test fixtures; they are not the user's secrets.
-LIBRARIES = re.compile(
-    r"(^|/)(site-packages|dist-packages|node_modules|usr/share|usr/lib|usr/include|lib/python3[^/]*|go/pkg|\.cargo)/"
-)
-DOTENV = re.compile(r"(^|/)\.env(\.[A-Za-z0-9_-]+)?$|(^|/)[A-Za-z0-9_-]+\.env$")
-EXAMPLE = re.compile(r"(example|sample|template|dist)", re.IGNORECASE)
-PRIVATE_KEY = re.compile(rb"-----BEGIN (?:RSA |EC |DSA |OPENSSH |ENCRYPTED )?PRIVATE KEY-----\s+[A-Za-z0-9+/=]{16}")
-# Formats that their issuers document as recognisable: OpenAI and look-alikes, AWS, Google, GitHub, Slack.
-TOKENS = re.compile(
-    rb"\b(sk-(?:proj-|ant-)?[A-Za-z0-9_-]{20,}|AKIA[0-9A-Z]{16}|AIza[0-9A-Za-z_-]{35}|gh[pousr]_[A-Za-z0-9]{36}|"
-    rb"xox[abprs]-[A-Za-z0-9-]{20,})"
-)
-ASSIGNMENT = re.compile(r"^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*[\"']?([^\"'\s#]+)")
 CA_BUNDLES = (
     "etc/ssl/certs/ca-certificates.crt",
     "etc/ssl/cert.pem",
@@ -52,31 +38,6 @@ class ImageScan:
     ca_bundles: list[str] = field(default_factory=list)
     layers: int = 0
     files: int = 0
-
-
-def findings_in(path: str, data: bytes, planted: Sequence[str]) -> list[str]:
-    """What in one file is a secret, in words without the value."""
-    found = []
-    for value in planted:
-        if len(value) >= 8 and value.encode() in data:
-            found.append("a value of the worker's environment")
-    if LIBRARIES.search(path):
-        return found
-    if PRIVATE_KEY.search(data):
-        found.append("a private key")
-    if any(not is_placeholder(token.decode("ascii")) for token in TOKENS.findall(data)):
-        found.append("an access token")
-    if DOTENV.search(path) and not EXAMPLE.search(path):
-        for line in data.decode("utf-8", "replace").splitlines():
-            matched = ASSIGNMENT.match(line)
-            if matched and holds_secret(matched[1], matched[2]):
-                found.append(f"{matched[1]} is set")
-    return found
-
-
-def tokens_in(text: str) -> bool:
-    """Whether a text holds an access token of a well-known form."""
-    return any(not is_placeholder(token.decode("ascii")) for token in TOKENS.findall(text.encode()))
 
 
 class _Stream(io.RawIOBase):

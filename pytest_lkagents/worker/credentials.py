@@ -1,0 +1,90 @@
+"""What in an image's files, variables and history is a credential. Each is named and never shown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from pytest_lkagents.secrets import holds_secret, is_placeholder, looks_random, url_passwords
+
+# Distribution packages and installed libraries ship sample keys and test fixtures; they are not the user's secrets.
+LIBRARIES = re.compile(
+    r"(^|/)(site-packages|dist-packages|node_modules|usr/share|usr/lib|usr/include|lib/python3[^/]*|go/pkg|\.cargo)/"
+)
+# Nor is the key that the distribution makes for a host which has none.
+MADE_BY_PACKAGES = re.compile(r"(^|/)etc/ssl/private/ssl-cert-snakeoil\.key$")
+# What a text says to a reader, or a test to the code that it tests.
+SAMPLES = re.compile(
+    r"(^|/)(tests?|__tests__|specs?|fixtures|examples?|docs?)/|(^|/)test_[^/]*$|[._](test|spec)\.[a-z]+$|\.(md|rst)$",
+    re.IGNORECASE,
+)
+DOTENV = re.compile(r"(^|/)\.env(\.[A-Za-z0-9_-]+)?$|(^|/)[A-Za-z0-9_-]+\.env$|\.sh$")
+EXAMPLE = re.compile(r"(example|sample|template|dist)", re.IGNORECASE)
+# A JSON document, such as a cloud's service account, has no line breaks but writes them.
+PRIVATE_KEY = re.compile(rb"-----BEGIN (?:RSA |EC |DSA |OPENSSH |ENCRYPTED )?PRIVATE KEY-----(?:\s|\\n)+[A-Za-z0-9+/=]{16}")
+# Formats that their issuers document as recognisable: OpenAI and look-alikes, AWS, Google, GitHub, Slack.
+TOKENS = re.compile(
+    rb"\b(sk-(?:proj-|ant-)?[A-Za-z0-9_-]{20,}|AKIA[0-9A-Z]{16}|AIza[0-9A-Za-z_-]{35}|gh[pousr]_[A-Za-z0-9]{36}|"
+    rb"xox[abprs]-[A-Za-z0-9-]{20,})"
+)
+ASSIGNMENT = re.compile(r"^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*[\"']?([^\"'\s#]+)")
+# LiveKit's own secret where it is written out: as an argument, a default, an entry, a line; and behind its key. As it is
+# generated it has no dashes, slashes or underscores, which names of secrets and paths to them have.
+LIVEKIT = re.compile(
+    rb"""api_?secret["']?\]?\s*(?:=>|[:=,])\s*["']([A-Za-z0-9+=]{24,})["']"""
+    rb"""|^\s*(?:(?:export|ENV|ARG)\s+|-\s+)?LIVEKIT_API_SECRET\s*[:=]\s*([A-Za-z0-9+=]{24,})\s*$"""
+    rb"""|["']API[A-Za-z0-9]{8,}["']\s*,\s*["']([A-Za-z0-9+=]{24,})["']""",
+    re.IGNORECASE | re.MULTILINE,
+)
+# Files that hold nothing but somebody's access to a registry, a repository or a host.
+ACCESS = (
+    (re.compile(r"(^|/)\.npmrc$"), re.compile(r"_(?:authToken|auth|password)\s*=\s*[\"']?([^\s\"']+)")),
+    (re.compile(r"(^|/)[._]netrc$"), re.compile(r"\bpassword\s+(\S+)")),
+    (re.compile(r"(^|/)\.pypirc$"), re.compile(r"\bpassword\s*[:=]\s*(\S+)")),
+    (re.compile(r"(^|/)\.docker/config\.json$"), re.compile(r"\"auth\"\s*:\s*\"([^\"]+)\"")),
+)
+WITH_URLS = re.compile(r"(^|/)(\.git-credentials|\.git/config|pip\.conf|\.pip/pip\.conf|\.pypirc|\.npmrc|\.yarnrc(\.yml)?)$")
+
+
+def in_text(text: str) -> bool:
+    """Whether a text, such as a variable's value, holds an access token, a private key, or a URL with a password."""
+    return bool(_tokens(text.encode("utf-8", "surrogateescape")) or url_passwords(text))
+
+
+def findings_in(path: str, data: bytes, planted: Sequence[str]) -> list[str]:
+    """What in one file is a secret, in words without the value. ``planted`` are values that must not be in the image."""
+    found = []
+    if any(len(value) >= 8 and value.encode() in data for value in planted):
+        found.append("a value of the worker's environment")
+    if LIBRARIES.search(path) or MADE_BY_PACKAGES.search(path):
+        return found
+    found += _tokens(data)
+    if not SAMPLES.search(path) and any(looks_random(_word(match)) for match in LIVEKIT.finditer(data)):
+        found.append("a LiveKit API secret")
+    text = data.decode("utf-8", "replace")
+    if DOTENV.search(path) and not EXAMPLE.search(path):
+        found += _assigned(text)
+    for where, what in ACCESS:
+        if where.search(path) and any(not is_placeholder(value) for value in what.findall(text)):
+            found.append("access to another service")
+    if WITH_URLS.search(path) and url_passwords(text):
+        found.append("a URL with a password")
+    return found
+
+
+def _tokens(data: bytes) -> list[str]:
+    found = ["a private key"] if PRIVATE_KEY.search(data) else []
+    if any(not is_placeholder(token.decode("ascii")) for token in TOKENS.findall(data)):
+        found.append("an access token")
+    return found
+
+
+def _word(match: re.Match[bytes]) -> str:
+    return next(group for group in match.groups() if group is not None).decode("ascii")
+
+
+def _assigned(text: str) -> Iterable[str]:
+    for line in text.splitlines():
+        matched = ASSIGNMENT.match(line)
+        if matched and holds_secret(matched[1], matched[2]):
+            yield f"{matched[1]} is set"

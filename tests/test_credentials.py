@@ -1,0 +1,85 @@
+"""What is taken for a credential in an image, and what only looks like one."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_lkagents.worker.credentials import findings_in, in_text
+
+SECRET = "h7Jd2kP0" + "xQ9vR4mT1sLw8yZc"
+KEY = "-----BEGIN PRIVATE KEY-----"
+HASH = "A0Zk" * 9
+
+LEAKS = {
+    "an argument": ("app/agent.py", f'api.LiveKitAPI(URL, api_key="APIabc", api_secret="{SECRET}")'),
+    "a default": ("app/agent.py", f"os.environ.setdefault('LIVEKIT_API_SECRET', '{SECRET}')"),
+    "an item": ("app/agent.py", f'os.environ["LIVEKIT_API_SECRET"] = "{SECRET}"'),
+    "an object": ("app/agent.ts", f"new Worker({{ url, apiKey, apiSecret: '{SECRET}' }})"),
+    "behind its key": ("app/agent.ts", f'new RoomServiceClient(url, "APIx7Kd93jfQ", "{SECRET}")'),
+    "JSON": ("app/settings.json", f'{{"livekit_api_secret": "{SECRET}"}}'),
+    "YAML": ("app/compose.yaml", f"environment:\n  LIVEKIT_API_SECRET: {SECRET}\n"),
+    "a Dockerfile": ("app/Dockerfile", f"FROM python\nENV LIVEKIT_API_SECRET={SECRET}\n"),
+    "a script": ("app/start.sh", "#!/bin/sh\nexport DEEPGRAM_API_KEY=9f8e7d6c5b4a\nexec python agent.py start\n"),
+    ".env": ("app/.env", "OPENAI_API_KEY='abcdefgh1'\n"),
+    "a service account": ("app/gcp.json", f'{{"private_key": "{KEY}\\nMIIEvQIBADANBgkqhkiG\\n"}}'),
+    "a key": ("root/.ssh/id_rsa", f"{KEY}\nMIIEvQIBADANBgkqhkiG\n"),
+    "npm": ("root/.npmrc", "//registry.example.com/:_authToken=npm-0a1b2c3d4e\n"),
+    "netrc": ("root/.netrc", "machine git.example.com login ci password 0a1b2c3d4e\n"),
+    "Docker": ("root/.docker/config.json", '{"auths": {"r.example.com": {"auth": "Y2k6MGExYjJjM2Q0ZQ=="}}}'),
+    "git": ("app/.git/config", "[remote]\n url = https://ci:0a1b2c3d4e@git.example.com/a.git\n"),
+    "pip": ("etc/pip.conf", "[global]\nindex-url = https://ci:0a1b2c3d4e@pypi.example.com/simple\n"),
+}
+
+INNOCENT = {
+    "from the environment": ("app/agent.py", 'api.LiveKitAPI(api_secret=os.environ["LIVEKIT_API_SECRET"])'),
+    "a stand-in": ("app/agent.py", 'os.environ.setdefault("LIVEKIT_API_SECRET", "your-livekit-api-secret-0001")'),
+    "a name": ("app/values.yaml", 'apiSecret: "livekit-api-secret-production-1"'),
+    "a path": ("app/config.json", '{"api_secret": "projects/123456/secrets/livekit/versions/1"}'),
+    "a sentence": ("app/agent.py", 'raise SystemExit("LIVEKIT_API_SECRET, 3rd of the variables, is missing")'),
+    "a test's": ("app/tests/test_token.py", f'Token(api_secret="{SECRET}")'),
+    "a sample": ("app/.env.example", "LIVEKIT_API_SECRET=abcdefgh12345678\n"),
+    "a library's": ("usr/lib/python3/site-packages/jwt/sample.py", f"{KEY}\nMIIEvQIBADANBgkqhkiG\n"),
+    "a package's": ("etc/ssl/private/ssl-cert-snakeoil.key", f"{KEY}\nMIIEvQIBADANBgkqhkiG\n"),
+    "a script that reads": (
+        "app/start.sh",
+        "export API_TOKEN=$(cat /run/secrets/token)\nAPI_KEY=`vault read x`\nAPI_KEY=${K:-x}\n",
+    ),
+    "npm by variable": ("root/.npmrc", "//registry.example.com/:_authToken=${NPM_TOKEN}\n"),
+    "a local database": ("app/pip.conf", "url = postgres://postgres:postgres@localhost/app\n"),
+}
+
+
+@pytest.mark.parametrize("where", LEAKS)
+def test_a_credential_in_a_file_is_found_and_not_shown(where: str) -> None:
+    path, text = LEAKS[where]
+    found = findings_in(path, text.encode(), [])
+    assert found
+    assert SECRET not in " ".join(found)
+
+
+@pytest.mark.parametrize("where", INNOCENT)
+def test_what_only_looks_like_one_is_left_alone(where: str) -> None:
+    path, text = INNOCENT[where]
+    assert findings_in(path, text.encode(), []) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "leaks"),
+    [
+        ("postgres://agent:k3Y0fTheDb@db.internal/app", True),
+        ("redis://:k3Y0fTheDb@cache:6379/0", True),
+        ("ghp_" + HASH, True),
+        (f"{KEY}\nMIIEvQIBADANBgkqhkiG", True),
+        ("postgres://postgres:postgres@db/app", False),
+        ("https://user:${TOKEN}@git.example.com", False),
+        ("wss://project.livekit.cloud", False),
+        ("A035C8C19219BA821ECEA86B64E628F8D684696D", False),
+        ("http://proxy.internal:8080", False),
+    ],
+)
+def test_a_credential_in_a_variable(text: str, leaks: bool) -> None:
+    assert in_text(text) is leaks
+
+
+def test_a_value_of_the_environment_counts_in_libraries_too() -> None:
+    assert findings_in("usr/lib/x/site-packages/a.py", b"token = 'opensesame'", ["opensesame"])
