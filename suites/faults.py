@@ -18,6 +18,7 @@ from pytest_lkagents.wire.protocol import WORKER
 from pytest_lkagents.worker.base import Worker
 
 from .drains import LOOK_SECONDS, Kept
+from .healthy import answers, stays_unhealthy
 
 # A worker may wait 10 s between two tries (Python's longest pause), then connect and start processes. A packet that was
 # lost at the end of 20 s without network is repeated after 13 s at the latest, as the kernel doubles its pauses.
@@ -229,6 +230,7 @@ def _lose_twice(stage: Stage, worker: Worker, seen: Reconnection) -> None:
         # One that serves nobody anyway is for other checks; and one that has only just registered may not have noticed yet.
         stage.calls.served(caller).leave()
         before, ever = len(log.live()), len(log.registrations())
+        health = answers(worker)
         _restart_server(worker)
         up = time.monotonic()
         try:
@@ -253,6 +255,8 @@ def _lose_twice(stage: Stage, worker: Worker, seen: Reconnection) -> None:
             seen.busy = too_busy(reading, worker.reading())
         call.leave()
         evidence["agent_joined_after_cut_s"] = agent_comes(stage, caller, "it registered again after the cut")
+        unhealthy = stays_unhealthy(stage, worker, health)
+        assert unhealthy is None, f"it registered again and serves calls, but {unhealthy}"
     finally:
         caller.close()
 

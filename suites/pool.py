@@ -21,6 +21,7 @@ from pytest_lkagents.worker.base import Worker
 from pytest_lkagents.worker.processes import Process, Snapshot
 
 from .drains import Kept
+from .healthy import answers, stays_unhealthy
 
 # A call that is harmed by its neighbour's end is cut within a second or two.
 WATCH_SECONDS = 5.0
@@ -153,6 +154,7 @@ class Scene:
         if newer is not None:
             stage.calls.wait_heard([older])
             self.kept = Kept(older, stage.calls.continuity(older))
+        self.health = answers(worker)
         self.harm = Harm(self.pid, newer is None, evidence={"harmed_pid": self.pid, "harmed_process": self.process.args[:120]})
         self.began = time.monotonic()
 
@@ -229,6 +231,8 @@ class Scene:
         if harm.verdict is None:
             self._call_anew()
             harm.evidence["new_call_served_after_s"] = harm.served_s
+        if harm.verdict is None:
+            harm.worker_trouble = stays_unhealthy(self.stage, worker, self.health)
         harm.evidence["registered"] = bool(worker.wire.transcript.live())
         if kept is not None and kept.unproven is not None and kept.trouble != OTHER_ENDED and harm.worker_trouble is None:
             raise Unproven(kept.unproven)
