@@ -17,7 +17,8 @@ def answers(worker: Worker) -> Health | None:
 
 
 def stays_unhealthy(stage: Stage, worker: Worker, health: Health | None) -> str | None:
-    """What is wrong with the endpoint that answered 200 before; None: nothing, or there was none. Raises TooBusy."""
+    """What is wrong with the endpoint that answered 200 before; None: nothing, or there was none, or the worker is full, of
+    which probes are health.answers-under-load's business. Raises TooBusy."""
     if health is None:
         return None
     before, status = worker.reading(), None
@@ -33,7 +34,8 @@ def stays_unhealthy(stage: Stage, worker: Worker, health: Health | None) -> str 
     except DeadlineMissed:
         if status is None:
             stage.raise_if_too_busy(worker, before)
-        # One that is unhealthy while it is full may be full for what others use.
-        stage.raise_if_filled_by_others(worker, before)
+        last = worker.wire.transcript.latest_status()
+        if last is not None and last.full:
+            return None
         return f"its health endpoint answers {status or 'nothing'} from then on, for which a probe ends it with all its calls"
     return None

@@ -196,8 +196,8 @@ def test_crash_isolated(lk_evidence: Evidence, crash: Callable[[], pool.Harm]) -
     are missing and stay away for 8 s. Silence of an agent that is there counts as in `rollout.sigterm-drains`, after a
     second look. The worker must still run and be registered, and one of three new calls must get its agent, tried again
     without the old calls if the worker refuses; a health endpoint that answered 200 before must do so again within 10
-    s. A worker that takes only one call at a time is judged by what comes after. Skipped if jobs share a process or
-    calls are not served; on an overloaded machine what is not certain is an error.
+    s, unless the worker is full. A worker that takes only one call at a time is judged by what comes after. Skipped if
+    jobs share a process or calls are not served; on an overloaded machine what is not certain is an error.
     """
     _judge(crash(), lk_evidence, "a job's process killed")
 
@@ -219,8 +219,8 @@ def test_frozen_isolated(lk_stage: Stage, lk_evidence: Evidence) -> None:
     harmed if its agent leaves, its process ends, or packets (1.5 s) or the sound of an agent that talks without pauses
     (2.5 s) are missing and stay away for 8 s. The worker must still run and be registered, and one of three new calls
     must get its agent, tried again without the old calls if the worker refuses; a health endpoint that answered 200
-    before must do so again within 10 s. Skipped if jobs share a process or two calls are not served at once; on an
-    overloaded machine what is not certain is an error.
+    before must do so again within 10 s, unless the worker is full. Skipped if jobs share a process or two calls are not
+    served at once; on an overloaded machine what is not certain is an error.
     """
     _judge(pool.freeze(lk_stage), lk_evidence, "a job's process stopped")
 
@@ -242,9 +242,10 @@ def test_memory_limit(lk_stage: Stage, lk_evidence: Evidence) -> None:
     other call is watched for 5 s (longer while something is suspected): it is harmed if its agent leaves, its process
     ends, or packets (1.5 s) or the sound of an agent that talks without pauses (2.5 s) are missing and stay away for 8
     s. The worker must still run and be registered, and one of three new calls must get its agent, tried again without
-    the old calls if the worker refuses; a health endpoint that answered 200 before must do so again within 10 s. A
-    worker that takes only one call at a time is judged by what comes after. Skipped if the limit cannot be set, jobs
-    share a process or calls are not served; on an overloaded machine what is not certain is an error.
+    the old calls if the worker refuses; a health endpoint that answered 200 before must do so again within 10 s, unless
+    the worker is full. A worker that takes only one call at a time is judged by what comes after. Skipped if the limit
+    cannot be set, jobs share a process or calls are not served; on an overloaded machine what is not certain is an
+    error.
     """
     seen = pool.starve(lk_stage)
     _judge(seen, lk_evidence, "a job's process out of memory")
