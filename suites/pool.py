@@ -32,6 +32,8 @@ SIGNAL_SECONDS = 5.0
 LEAVE_SECONDS = 1.0
 ONE_AT_A_TIME = "the worker takes only one call at a time"
 OTHER_ENDED = "the process of its job ended too"
+# Longer than it takes a call to come and its agent to join.
+ALONE_SECONDS = 3.0
 # A process without memory fails at its next large allocation; one that has all it needs may never make one.
 STARVE_SECONDS = 5.0
 # A worker may refuse calls from here on; the lowest threshold in use is 0.7.
@@ -54,7 +56,8 @@ def require_own_processes(own: list[int], jobs: list[int], count: int = 2) -> No
 @dataclass
 class Pair:
     """Two calls at once, or the one that a worker takes which takes no second one (``calls``); ``left`` is when all callers
-    had hung up (monotonic seconds)."""
+    had hung up (monotonic seconds). ``ended_after`` is how long the older call's job lasted if it was gone when the newer
+    call had its agent (seconds)."""
 
     worker: Worker
     before: Snapshot
@@ -62,21 +65,46 @@ class Pair:
     jobs: list[int]
     left: float
     calls: int = 2
+    ended_after: float | None = None
+
+    @property
+    def displaced(self) -> bool:
+        """Whether the older call lost its job to the newer one: alone it had lasted."""
+        return self.ended_after is not None
 
 
 def pair(stage: Stage) -> Pair:
+    seen = _pair(stage)
+    if not seen.displaced:
+        return seen
+    # It may have ended by itself at that moment: then it does so as soon without a second call.
+    assert seen.ended_after is not None
+    return _pair(stage, alone=seen.ended_after + ALONE_SECONDS)
+
+
+def _pair(stage: Stage, alone: float = 0.0) -> Pair:
+    """``alone``: for how long the first call must last without the second one (seconds). Raises NotJudgeable if it does not."""
     worker = stage.worker("shared")
     stage.calls.wait_idle(worker)
     before = worker.snapshot()
     own = worker.registered_by(before)
     caller = stage.calls.caller(worker)
     try:
-        stage.calls.served(caller)
+        older = stage.calls.served(caller)
+        began, first = time.monotonic(), worker.jobs_of(worker.snapshot())
+
+        def lasts() -> bool:
+            return set(first) <= set(worker.jobs_of(worker.snapshot())) and bool(older.agents_present)
+
+        if alone and not holds(lasts, seconds=alone, every=STILL_SECONDS):
+            raise NotJudgeable("its agents leave their calls by themselves, too soon for two at once")
         calls = 1 if stage.calls.further(caller) is None else 2
         jobs = worker.jobs_of(worker.snapshot())
+        gone = len(jobs) < calls and not set(first) <= set(jobs)
+        ended_after = time.monotonic() - began if gone else None
     finally:
         caller.close()
-    return Pair(worker, before, own, jobs, time.monotonic(), calls)
+    return Pair(worker, before, own, jobs, time.monotonic(), calls, ended_after)
 
 
 @dataclass

@@ -107,14 +107,19 @@ def test_own_process(lk_stage: Stage, lk_evidence: Evidence, pair: Callable[[], 
     Two calls at once are served by one worker; its established TCP connections to the server are read with the
     processes that hold them. Those over which a participant signals, which the proxy on the wire tells from others,
     belong to the jobs: they must be held by two different processes, neither of which holds the worker's registration.
-    Of a worker that says that it is full with one call, or refuses a second one, the one call is judged. Skipped if
-    fewer such connections than calls are seen or the calls are not served.
+    The first call's job must not have lost its connection when the second call has its agent; if it has, two calls are
+    placed once more, the first of which lasts for longer alone than it did before, and a second time is a failure. Of
+    a worker that says that it is full with one call, or refuses a second one, the one call is judged. Skipped if fewer
+    such connections than calls are seen, or the calls are not served, or agents leave them by themselves too soon.
     """
     seen = pair()
     # Each job signals over a connection of its own to the server; whose connections they are is what counts.
     own, jobs = seen.own, seen.jobs
     lk_evidence["worker_pids"] = own
     lk_evidence["pids_holding_job_connections"] = jobs
+    if seen.displaced:
+        lk_evidence["job_lasted_s"] = round(seen.ended_after or 0.0, 1)
+    assert not seen.displaced, "the job of one call ended, twice, when another call came to the worker"
     if len(jobs) < seen.calls:
         raise NotJudgeable(f"only {len(jobs)} connections of jobs to the server can be seen in the worker's container")
     assert not set(jobs) & set(own), "a job runs in the worker's own process"
