@@ -135,6 +135,8 @@ class Audience:
         self.caller: Caller = stage.calls.caller(worker)
         self.crowd = Crowd(worker.server, self.caller.request)
         self.listener: Call | None = None
+        # The listener's call before the others came.
+        self._alone: Continuity | None = None
         self.refused = 0
 
     def close(self) -> None:
@@ -153,6 +155,7 @@ class Audience:
         self.crowd.wait_ready()
         self.listener = self.stage.calls.served(self.caller)
         self.stage.calls.wait_heard([self.listener])
+        self._alone = self.stage.calls.continuity(self.listener)
 
     def grow(self, sessions: int) -> bool:
         """One user after the other until there are ``sessions`` calls; False once the worker takes no more."""
@@ -218,10 +221,24 @@ class Audience:
         if reason is not None:
             raise StageError(f"this machine is too busy to judge: {reason}")
 
+    def _silenced(self, continuity: Continuity) -> float | None:
+        """For how long (seconds) nothing was heard, beside the other calls, of an agent that had talked on alone; None: it was
+        heard. Raises Unproven where that may be its habit."""
+        alone = self._alone
+        if alone is None or not alone.steady or continuity.steady:
+            return None
+        if continuity.call.silence < time.monotonic() - continuity.began:
+            return None
+        alone.note_silence()
+        if alone.unproven_silence is not None:
+            raise Unproven(alone.unproven_silence)
+        return alone.gap()
+
     def _quality(self, continuity: Continuity) -> Quality:
         call = continuity.call
         received = call.received
         sound = call.heard.first - call.joined if call.heard.first is not None else None
+        silenced = self._silenced(continuity)
         if continuity.steady and continuity.gap() > HOLE_SECONDS:
             continuity.note_silence()
             if continuity.unproven_silence is not None:
@@ -231,7 +248,7 @@ class Audience:
         return Quality(
             call.agent_after,
             sound,
-            continuity.gap() if continuity.steady else None,
+            continuity.gap() if continuity.steady else silenced,
             received.concealed_share(continuity.began) if continuity.sending else None,
             received.jitter(continuity.began) if continuity.sending else None,
         )
