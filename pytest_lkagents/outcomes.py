@@ -32,7 +32,7 @@ def judge(check: Check, error: BaseException | None, evidence: Evidence, seconds
         (failed or check).remedy or None,
         check.doc,
         (failed or check).why or None,
-        isinstance(error, WorkerFault) and status == SKIP,
+        unready=isinstance(error, WorkerFault) and status == SKIP,
     )
 
 

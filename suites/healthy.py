@@ -1,6 +1,8 @@
-"""Whether a worker that got over something is still healthy to those who would end it otherwise."""
+"""Whether a worker is healthy to those who would end it otherwise: at first, and after it got over something."""
 
 from __future__ import annotations
+
+import contextlib
 
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
@@ -16,11 +18,9 @@ def answers(worker: Worker) -> Health | None:
     return found if found is not None and worker.health_status(found) == 200 else None
 
 
-def stays_unhealthy(stage: Stage, worker: Worker, health: Health | None) -> str | None:
-    """What is wrong with the endpoint that answered 200 before; None: nothing, or there was none, or the worker is full, of
-    which probes are health.answers-under-load's business. Raises TooBusy."""
-    if health is None:
-        return None
+def status_within(stage: Stage, worker: Worker, health: Health, seconds: float) -> int | None:
+    """200 as soon as the endpoint answers so, else what it answered last (None: nothing). Raises TooBusy where that may be this
+    machine's doing."""
     before, status = worker.reading(), None
 
     def healthy() -> bool:
@@ -28,14 +28,20 @@ def stays_unhealthy(stage: Stage, worker: Worker, health: Health | None) -> str 
         status = worker.health_status(health)
         return status == 200
 
-    try:
-        with worker.ledger.waiting(worker.name):
-            poll(healthy, what="200", seconds=HEALTHY_SECONDS, every=0.5)
-    except DeadlineMissed:
-        if status is None:
-            stage.raise_if_too_busy(worker, before)
-        last = worker.wire.transcript.latest_status()
-        if last is not None and last.full:
-            return None
-        return f"its health endpoint answers {status or 'nothing'} from then on, for which a probe ends it with all its calls"
-    return None
+    with contextlib.suppress(DeadlineMissed), worker.ledger.waiting(worker.name):
+        poll(healthy, what="200", seconds=seconds, every=0.5)
+    if status is None:
+        stage.raise_if_too_busy(worker, before)
+    return status
+
+
+def stays_unhealthy(stage: Stage, worker: Worker, health: Health | None) -> str | None:
+    """What is wrong with the endpoint that answered 200 before; None: nothing, or there was none, or the worker is full, of
+    which probes are health.answers-under-load's business. Raises TooBusy."""
+    if health is None:
+        return None
+    status = status_within(stage, worker, health, HEALTHY_SECONDS)
+    last = worker.wire.transcript.latest_status()
+    if status == 200 or (last is not None and last.full):
+        return None
+    return f"its health endpoint answers {status or 'nothing'} from then on, for which a probe ends it with all its calls"

@@ -213,8 +213,8 @@ def _by_cpu(stage: Stage, worker: Worker, peer: Worker | None, caller: Caller, s
     seen.cores_allowed = worker.cpus or 1.0
     try:
         with worker.burn():
-            began, before = time.monotonic(), worker.reading()
-            moved = _rise(worker, seen, began)
+            before = worker.reading()
+            moved = _rise(worker, seen, before.at)
             seen.cores_used = round(worker.cores_used(), 2)
             if not moved:
                 return

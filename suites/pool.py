@@ -57,7 +57,7 @@ def require_own_processes(own: list[int], jobs: list[int], count: int = 2) -> No
 class Pair:
     """Two calls at once, or the one that a worker takes which takes no second one (``calls``); ``left`` is when all callers
     had hung up (monotonic seconds). ``ended_after`` is how long the older call's job lasted if it was gone when the newer
-    call had its agent (seconds)."""
+    call had its agent (seconds); None: it lasted."""
 
     worker: Worker
     before: Snapshot
@@ -67,18 +67,12 @@ class Pair:
     calls: int = 2
     ended_after: float | None = None
 
-    @property
-    def displaced(self) -> bool:
-        """Whether the older call lost its job to the newer one: alone it had lasted."""
-        return self.ended_after is not None
-
 
 def pair(stage: Stage) -> Pair:
     seen = _pair(stage)
-    if not seen.displaced:
+    if seen.ended_after is None:
         return seen
     # It may have ended by itself at that moment: then it does so as soon without a second call.
-    assert seen.ended_after is not None
     return _pair(stage, alone=seen.ended_after + ALONE_SECONDS)
 
 

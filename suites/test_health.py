@@ -12,6 +12,7 @@ from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Health, Worker
 
 from .drains import CHECK_SECONDS, Drain
+from .healthy import status_within
 from .test_registration import GIVE_UP_SECONDS, until_not_ready
 
 # Three failed probes in a row are what orchestrators restart a container for, by default.
@@ -60,18 +61,8 @@ def test_answers(lk_stage: Stage, lk_evidence: Evidence) -> None:
     worker = lk_stage.worker("shared")
     health = _health(lk_stage, worker)
     lk_evidence["port"], lk_evidence["path"] = health.port, lk_stage.settings.health_path
-    before = worker.reading()
-    try:
-        with worker.ledger.waiting(worker.name):
-            poll(lambda: worker.health_status(health) == 200, what="200", seconds=5, every=0.5)
-    except DeadlineMissed:
-        lk_evidence["status"] = worker.health_status(health)
-        if lk_evidence["status"] is None:
-            lk_stage.raise_if_too_busy(worker, before)
-        raise AssertionError(
-            f"GET {lk_stage.settings.health_path} on port {health.port} answers {lk_evidence['status'] or 'nothing'}"
-        ) from None
-    lk_evidence["status"] = 200
+    lk_evidence["status"] = status = status_within(lk_stage, worker, health, 5)
+    assert status == 200, f"GET {lk_stage.settings.health_path} on port {health.port} answers {status or 'nothing'}"
     lk_evidence.summary = f"200 on port {health.port}"
 
 

@@ -18,7 +18,7 @@ SAMPLES = re.compile(
     r"(^|/)(tests?|__tests__|specs?|fixtures|examples?|docs?)/|(^|/)test_[^/]*$|[._](test|spec)\.[a-z]+$|\.(md|rst)$",
     re.IGNORECASE,
 )
-DOTENV = re.compile(r"(^|/)\.env(\.[A-Za-z0-9_-]+)?$|(^|/)[A-Za-z0-9_-]+\.env$|\.sh$")
+SETS_VARIABLES = re.compile(r"(^|/)\.env(\.[A-Za-z0-9_-]+)?$|(^|/)[A-Za-z0-9_-]+\.env$|\.sh$")
 EXAMPLE = re.compile(r"(example|sample|template|dist)", re.IGNORECASE)
 # A JSON document, such as a cloud's service account, has no line breaks but writes them.
 PRIVATE_KEY = re.compile(rb"-----BEGIN (?:RSA |EC |DSA |OPENSSH |ENCRYPTED )?PRIVATE KEY-----(?:\s|\\n)+[A-Za-z0-9+/=]{16}")
@@ -62,7 +62,7 @@ def findings_in(path: str, data: bytes, planted: Sequence[str]) -> list[str]:
     if not SAMPLES.search(path) and any(looks_random(_word(match)) for match in LIVEKIT.finditer(data)):
         found.append("a LiveKit API secret")
     text = data.decode("utf-8", "replace")
-    if DOTENV.search(path) and not EXAMPLE.search(path):
+    if SETS_VARIABLES.search(path) and not EXAMPLE.search(path):
         found += _assigned(text)
     for where, what in ACCESS:
         if where.search(path) and any(not is_placeholder(value) for value in what.findall(text)):
