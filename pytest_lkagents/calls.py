@@ -164,6 +164,12 @@ class Calls:
         """Whether agents of this worker were seen to fall silent, for whatever reason."""
         return self._habit.silent_after is not None
 
+    def note_unheard(self) -> str | None:
+        """Keep in mind that an agent was not heard beside another call, whose agent was; why that proves nothing yet, in words,
+        and None where it happened before."""
+        self._habit.unheard += 1
+        return None if self._habit.unheard > 1 else "the agent of a second call was not heard, which may be chance"
+
     def usual_stay(self, calls: Sequence[Call], more: Callable[[], Call]) -> Stay:
         """How long agents stay that leave by themselves: of these calls, and of further ones until there are enough.
         Raises AgentsLeave if that differs too much, or is too short, for a leave to mean anything."""

@@ -26,6 +26,10 @@ from .healthy import answers, stays_unhealthy
 # A call that is harmed by its neighbour's end is cut within a second or two.
 WATCH_SECONDS = 5.0
 LOOK_SECONDS = 0.25
+# Silence counts from 2.5 s on, and a call that takes another one's voice does so at its beginning.
+BESIDE_SECONDS = 4.0
+# Three times as long as an agent has that talks at all.
+VOICE_SECONDS = 15.0
 # For a signal to take effect, on a busy machine.
 SIGNAL_SECONDS = 5.0
 # The server tells a caller at once that an agent has left.
@@ -102,9 +106,20 @@ def _pair(stage: Stage, alone: float = 0.0) -> Pair:
 
 
 @dataclass
+class Beside:
+    """What became of a call when another one came to its worker, and of that one. Seconds from each agent's join to its first
+    sound; None: it was not heard. ``problem``: what is wrong, in words."""
+
+    older_heard_s: float | None
+    newer_heard_s: float | None = None
+    problem: str | None = None
+    evidence: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
 class Harm:
     """What came of one job's harm. Seconds count from the act; None: it did not happen. ``alone``: there was no other call,
-    as the worker takes one at a time."""
+    as the worker takes one at a time; ``beside``: what two calls were like before the act."""
 
     pid: int
     alone: bool = False
@@ -114,6 +129,7 @@ class Harm:
     served_s: float | None = None
     not_served: str | None = None
     evidence: dict[str, Any] = field(default_factory=dict)
+    beside: Beside | None = None
 
     @property
     def verdict(self) -> str | None:
@@ -139,9 +155,12 @@ class Scene:
         self._alone = alone
 
     def observe(self, act: Callable[[Scene], None], undo: Callable[[Scene], None] = lambda _: None) -> Harm:
-        """Raises NotJudgeable when jobs share a process, WorkerFault when two calls cannot be had, StageError."""
+        """Nothing is harmed where the two calls harm each other. Raises NotJudgeable when jobs share a process, WorkerFault
+        when two calls cannot be had, StageError."""
         try:
             self._place()
+            if self.harm.beside is not None and self.harm.beside.problem is not None:
+                return self.harm
             before = self.worker.reading()
             try:
                 act(self)
@@ -159,6 +178,8 @@ class Scene:
         # The older call is the bystander: it has been heard for longer.
         older = stage.calls.served(self.caller)
         first = worker.jobs_of(worker.snapshot())
+        stage.calls.wait_heard([older])
+        alone = Kept(older, stage.calls.continuity(older))
         newer = stage.calls.further(self.caller)
         now = worker.snapshot()
         own, jobs = worker.registered_by(now), worker.jobs_of(now)
@@ -173,12 +194,40 @@ class Scene:
         self.pid = victims[0]
         self.other_pid = first[0]
         self.process = now.living()[self.pid]
+        self.harm = Harm(self.pid, newer is None, evidence={"harmed_pid": self.pid, "harmed_process": self.process.args[:120]})
         if newer is not None:
-            stage.calls.wait_heard([older])
+            self.harm.beside = self._look_beside(alone, newer)
             self.kept = Kept(older, stage.calls.continuity(older))
         self.health = answers(worker)
-        self.harm = Harm(self.pid, newer is None, evidence={"harmed_pid": self.pid, "harmed_process": self.process.args[:120]})
         self.began = time.monotonic()
+
+    def _look_beside(self, older: Kept, newer: Call) -> Beside:
+        """What the second call does to the first, and whether it is heard itself. Raises Unproven where that may be a habit or
+        chance, StageError on a busy machine."""
+        stage, before = self.stage, self.worker.reading()
+        seen = Beside(_heard_after(older.call))
+        self.kept, self.began = older, time.monotonic()
+        self.watch(BESIDE_SECONDS)
+        if self.harm.worker_trouble is not None:
+            raise self.worker.ended()
+        if older.trouble is not None:
+            seen.problem = f"{older.trouble_s} s after a second call had its agent, in the first one {older.trouble}"
+            unproven = older.unproven if older.trouble != OTHER_ENDED else None
+        else:
+            unproven = None
+            if seen.older_heard_s is not None:
+                with contextlib.suppress(DeadlineMissed):
+                    poll(lambda: newer.heard.first is not None, what="its voice", seconds=VOICE_SECONDS)
+                if newer.heard.first is None:
+                    seen.problem = f"nothing is heard of a second call's agent for {VOICE_SECONDS:.0f} s, beside another call"
+                    unproven = stage.calls.note_unheard()
+        seen.newer_heard_s = _heard_after(newer)
+        seen.evidence = older.continuity.evidence()
+        if unproven is not None:
+            raise Unproven(unproven)
+        if seen.problem is not None and older.trouble not in (OTHER_ENDED, AGENT_LEFT):
+            stage.raise_if_too_busy(self.worker, before)
+        return seen
 
     @property
     def passed(self) -> float:
@@ -308,6 +357,11 @@ class Scene:
             return "the server does not even ask the worker (full, or lost)"
         refused = sum(answer is False for answer in answers)
         return f"asked {len(answers)} times, the worker refused {refused} times and did not answer {answers.count(None)} times"
+
+
+def _heard_after(call: Call) -> float | None:
+    """Seconds from the agent's join to its first sound; None: it was not heard."""
+    return None if call.heard.first is None else round(max(call.heard.first - call.joined - call.agent_after, 0.0), 2)
 
 
 def crash(stage: Stage) -> Harm:

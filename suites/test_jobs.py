@@ -131,6 +131,36 @@ def test_own_process(lk_stage: Stage, lk_evidence: Evidence, pair: Callable[[], 
 
 
 @check(
+    "jobs.side-by-side",
+    MUST,
+    section="Overview",
+    why="A worker is given many calls at once; what they share (a session, a connection to a model) only the last one has.",
+    remedy="keep nothing that belongs to one call where another call reaches it: a global, a file, a service's only session",
+    seconds=400,
+    roles=("crashing",),
+)
+def test_side_by_side(lk_evidence: Evidence, crash: Callable[[], pool.Harm]) -> None:
+    """Two calls at once are both heard, and the second one does nothing to the first.
+
+    Before `jobs.crash-isolated` harms one of two calls, both are listened to. The first one is alone until its agent
+    has been heard for 3 s, or for 5 s in vain. For 4 s after the second one has its agent (longer while something is
+    suspected) the first is watched: it is harmed if its agent leaves, its process ends, or packets (1.5 s) or the sound
+    of an agent that talks without pauses (2.5 s) are missing and stay away for 8 s. If the first agent was heard, the
+    second one must be within 19 s. Both must be so in a second pair of calls with another worker, where the first
+    agent has stayed, or talked, for clearly longer before. Skipped for a worker that takes one call at a time, whose
+    jobs share a process or whose calls are not served; on an overloaded machine a miss is an error.
+    """
+    seen = crash().beside
+    if seen is None:
+        raise NotJudgeable(pool.ONE_AT_A_TIME)
+    lk_evidence["first_agent_heard_after_s"], lk_evidence["second_agent_heard_after_s"] = seen.older_heard_s, seen.newer_heard_s
+    lk_evidence["first_call"] = seen.evidence
+    assert seen.problem is None, seen.problem
+    how = "both are heard" if seen.older_heard_s is not None else "judged by packets and presence"
+    lk_evidence.summary = f"two calls at once: the first one goes on ({how})"
+
+
+@check(
     "jobs.ends-with-call",
     MUST,
     section="Overview",
@@ -258,6 +288,8 @@ def test_memory_limit(lk_stage: Stage, lk_evidence: Evidence) -> None:
 
 def _judge(seen: pool.Harm, evidence: Evidence, what: str) -> None:
     evidence.update(seen.evidence)
+    if seen.beside is not None and seen.beside.problem is not None:
+        raise NotJudgeable(f"two calls harm each other, with nobody to harm them: {seen.beside.problem}")
     assert seen.verdict is None, f"{what}: {seen.verdict}"
     other = "" if seen.alone else "the other call went on, "
     evidence.summary = f"{what}: {other}a new one was served after {seen.served_s} s"

@@ -11,7 +11,7 @@ from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
 
-from . import faults
+from . import faults, lasting
 from .faults import RECONNECT_SECONDS, SILENT_SECONDS
 from .observations import FirstCall
 
@@ -120,6 +120,38 @@ def test_listens_only_for_health(lk_stage: Stage, lk_evidence: Evidence) -> None
     lk_evidence["listening"] = worker.listeners_with_owner()
     assert not others, f"listens on {', '.join(others)}"
     lk_evidence.summary = f"listens on {health.port} only" if health else "listens on nothing"
+
+
+@check(
+    "registration.stays",
+    SHOULD,
+    section="Networking",
+    why="A worker that is away is offered no call, and one that was being offered to it finds nobody.",
+    remedy="keep the connection open and answer on it; let no timer or lost message end it, and restart no process behind it",
+    roles=("shared",),
+    order=9,
+)
+def test_stays(lk_stage: Stage, lk_evidence: Evidence) -> None:
+    """It stays registered while nobody disturbs it.
+
+    At the end of the run the times are counted for which the shared worker, to whose connection nothing was done, was
+    registered nowhere and then came back by itself: as it had closed the connection, as its process was started again,
+    or as the server ended the connection for what came over it. A renewal that opens the next registration before it
+    closes the last one leaves no such time. It has been watched for at least 30 s; where such times are too few, or
+    this machine was too busy in the 20 s before them, twice as long as it was registered before one of them (120 s at
+    most). Two are a failure. Of a server given by URL only what the worker closed counts.
+    """
+    worker = lk_stage.worker("shared")
+    away, certain, watched = lasting.observe(lk_stage, worker)
+    lk_evidence["watched_s"] = round(watched, 1)
+    lk_evidence["away_s"] = [round(found.until - found.since, 2) for found in away]
+    lk_evidence["ended_by"] = [found.by for found in away]
+    if away:
+        kinds = ("registered", "closed", "refused")
+        lk_evidence["transcript"] = worker.wire.transcript.lines(worker.started, kinds=kinds, last=8)
+    times = f"{len(away)} time{'s' if len(away) > 1 else ''}"
+    assert len(certain) < lasting.ENOUGH, f"it lost its registration {times} in {watched:.0f} s, and nobody disturbed it"
+    lk_evidence.summary = f"registered {f'but for {times} ' if away else ''}for {watched:.0f} s"
 
 
 @check(

@@ -21,7 +21,7 @@ from pytest_lkagents.machine import fixed_port
 from .conftest import ROOT, machine, start_pytest
 
 # redispatch-on-refusal depends on whom the server asks first, which is chance.
-CORE_CHECKS = 40
+CORE_CHECKS = 42
 MAY_BE_SKIPPED = {"balancing.redispatch-on-refusal"}
 SCHEMA = json.loads((ROOT / "tests/verdict.schema.json").read_text())
 

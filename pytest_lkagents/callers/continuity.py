@@ -69,7 +69,8 @@ class AgentsLeave(NotJudgeable):
 class Habit:
     """How a worker's agents behave. ``silent_after``: seconds of talk after which one fell silent in a call that was watched,
     or sent no more packets; ``left_after``: seconds after which one left; None: none did so far; ``stays``: seconds after
-    which agents left in calls that nothing disturbed, by room; ``cut_short``: how many left clearly earlier than that.
+    which agents left in calls that nothing disturbed, by room; ``cut_short``: how many left clearly earlier than that;
+    ``unheard``: how many said nothing beside another call, whose agent had talked.
 
     One call cannot tell whether that is a fault: an agent that greets and then listens falls silent too, and one that
     announces something leaves. So the first time is only noted. In the next call the agent has to go on undisturbed for
@@ -80,6 +81,7 @@ class Habit:
     left_after: float | None = None
     stays: dict[str, float] = field(default_factory=dict)
     cut_short: int = 0
+    unheard: int = 0
 
     @property
     def talk_seconds(self) -> float:
