@@ -64,6 +64,7 @@ ROLES = {
     "culled": Role(),
     "tidy": Role(),
     "read-only": Role(read_only=True),
+    "restarted": Role(),
     # One core, as above: the users and the server need another one.
     "crowded": Role(cpus=1),
     "nameless": Role(),

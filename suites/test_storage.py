@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from pytest_lkagents.checks import MUST, SHOULD, Evidence, WorkerFault, check
@@ -96,3 +97,40 @@ def test_read_only(lk_stage: Stage, lk_evidence: Evidence) -> None:
     finally:
         caller.close()
     lk_evidence.summary = "registers and serves a call with nothing but /tmp to write to"
+
+
+@check(
+    "storage.starts-again",
+    SHOULD,
+    profile="full",
+    section="Storage",
+    why="Restart policies (Docker, Compose) start the same container again, with all files that the last process left in it.",
+    remedy="let no lock, process number or socket of a process that is gone keep the next one from starting; remove what is "
+    "left (such as Xvfb's lock) before the start",
+    roles=("restarted",),
+)
+def test_starts_again(lk_stage: Stage, lk_evidence: Evidence) -> None:
+    """Killed with a call in progress and started again in the same container, it registers and serves calls.
+
+    With a call in progress all processes of a worker are ended by SIGKILL, as by the kernel when memory runs out. Then
+    the same container is started again, with the files that were left. It must register within `lk_start_timeout`
+    (default 60 s), and one of three calls must get its agent within 15 s. Skipped if the first call is not served, or
+    with `--lk-command`; an overloaded machine is an error.
+    """
+    worker = lk_stage.untouched("restarted")
+    ever = len(worker.wire.transcript.registrations())
+    caller = lk_stage.calls.caller(worker)
+    try:
+        lk_stage.calls.served(caller)
+        worker.kill()
+        worker.start_again()
+        again = time.monotonic()
+        try:
+            found = worker.wait_registered(more_than=ever)
+            lk_evidence["registered_after_s"] = round(found.registered - again, 2)
+            lk_evidence["agent_joined_after_s"] = round(lk_stage.calls.served(caller).agent_after, 2)
+        except WorkerFault as fault:
+            raise AssertionError(f"killed and started again in the same container, {fault}") from None
+    finally:
+        caller.close()
+    lk_evidence.summary = f"killed and started again: registered after {lk_evidence['registered_after_s']} s, and serves calls"

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 from pytest_lkagents.busyness import Reading, too_busy
-from pytest_lkagents.checks import Blame, StageError, WorkerFailed, WorkerFault
+from pytest_lkagents.checks import Blame, NotJudgeable, StageError, WorkerFailed, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, Ledger, poll
 from pytest_lkagents.probe.sidecar import Listener
 from pytest_lkagents.server.base import Server
@@ -122,6 +122,11 @@ class Worker(ABC):
     @abstractmethod
     def kill(self) -> None:
         """End it and all its processes at once."""
+
+    def start_again(self) -> None:
+        """Start it once more after its end, with the files that it left, as a restart policy does. Raises NotJudgeable where
+        there is no such thing, StageError if it cannot be tried."""
+        raise NotJudgeable("a process here is not started again by an engine: give --lk-image")
 
     @abstractmethod
     def stop(self, seconds: float) -> None:

@@ -91,16 +91,34 @@ class ImageWorker(Worker):
                 cpu_shares=STARTING_SHARES,
                 **limits,
             )
-            self.started = time.monotonic()
-            self._container.start()
-            self._meter = Meter(self._container)
-            self._waiter = threading.Thread(target=self._await_end, name="lk-exit", daemon=True)
-            self._waiter.start()
+            self._run()
         except APIError as error:
             reason = " ".join(str(error.explanation or error).split())
             if self._container is not None or "No command specified" in reason:
                 raise WorkerFault(f"the image's command cannot be run: {reason[:200]}") from error
             raise StageError(f"the engine does not start the worker: {reason[:200]}") from error
+
+    def _run(self) -> None:
+        self.started = time.monotonic()
+        self.container.start()
+        self._meter = Meter(self.container)
+        self._waiter = threading.Thread(target=self._await_end, name="lk-exit", daemon=True)
+        self._waiter.start()
+
+    @disturbing
+    def start_again(self) -> None:
+        from docker.errors import APIError
+
+        with self._observing:
+            # It ended with the worker, whose new processes have a namespace of their own.
+            if self._observer is not None:
+                with contextlib.suppress(APIError):
+                    self._observer.remove(force=True, v=True)
+                self._observer = None
+        try:
+            self._run()
+        except APIError as error:
+            raise StageError(f"the engine does not start the worker again: {' '.join(str(error).split())[:200]}") from error
 
     def is_up(self) -> None:
         from docker.errors import APIError
