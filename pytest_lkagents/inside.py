@@ -21,12 +21,16 @@ ANSWER_SECONDS = 60.0
 LOOK_SECONDS = 0.5
 
 
-def run_in(container: Container, *command: str) -> tuple[int | None, bytes, bytes]:
+class Unanswered(StageError):
+    """A command did not end in time."""
+
+
+def run_in(container: Container, *command: str, seconds: float = ANSWER_SECONDS) -> tuple[int | None, bytes, bytes]:
     """Exit code, standard output and errors of a command; no code if the container ended before the command did.
 
     An engine may leave the stream of such a command open for ever (docker 20.10.24, a container in the process namespace
     of another one that is killed), so the wait for it ends with the container. Raises APIError if the command cannot be
-    run, and StageError after ANSWER_SECONDS.
+    run, and Unanswered after so many ``seconds``.
     """
     answer: Future[tuple[int | None, bytes, bytes]] = Future()
 
@@ -41,12 +45,10 @@ def run_in(container: Container, *command: str) -> tuple[int | None, bytes, byte
 
     # Not from a pool, which this process would wait for at its end.
     threading.Thread(target=ask, name="lk-exec", daemon=True).start()
-    deadline = time.monotonic() + ANSWER_SECONDS
+    deadline = time.monotonic() + seconds
     while not wait([answer], LOOK_SECONDS).done and _runs(container):
         if time.monotonic() > deadline:
-            raise StageError(
-                f"the engine does not answer {command[0]!r} within {ANSWER_SECONDS:g} s: give this machine less to do"
-            )
+            raise Unanswered(f"the engine does not answer {command[0]!r} within {seconds:g} s: give this machine less to do")
     # What was written until the container's end may be under way.
     return answer.result() if wait([answer], LOOK_SECONDS).done else (None, b"", b"")
 

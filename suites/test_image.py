@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 
 from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, WorkerFault, check
 from pytest_lkagents.manifests.readers.common import DEVELOPMENT
 from pytest_lkagents.secrets import holds_secret
 from pytest_lkagents.stage import Stage
+from pytest_lkagents.worker.base import shortened
 from pytest_lkagents.worker.credentials import in_text
+from pytest_lkagents.worker.healthcheck import healthcheck
 
 from .drains import CHECK_SECONDS, Drain
 from .observations import Stop
+
+# Whoever gives a worker's health check longer waits for longer than this suite does.
+LONGEST_PATIENCE = 240
 
 
 @check(
@@ -154,6 +160,50 @@ def test_non_root(lk_stage: Stage, lk_evidence: Evidence) -> None:
     assert uids, "the worker's process is not in its process table"
     assert 0 not in uids, "the worker runs as root"
     lk_evidence.summary = f"runs as uid {uids[0]}"
+
+
+@check(
+    "image.healthcheck",
+    SHOULD,
+    section="Networking",
+    why="Swarm replaces a container whose own health check fails, and Compose lets nothing start that waits for it.",
+    remedy="use in HEALTHCHECK what the image has (slim ones have no curl) and the health endpoint's port and path; or drop it",
+    roles=("shared",),
+    seconds=LONGEST_PATIENCE + 120,
+    order=9,
+)
+def test_healthcheck(lk_stage: Stage, lk_evidence: Evidence) -> None:
+    """The image's own HEALTHCHECK, if it has one, finds the worker healthy.
+
+    Its command is run in the container of the shared worker, as the engine runs it: with the image's shell, user and
+    environment. It is healthy with exit code 0 within its timeout. It is run anew every second for as long as the
+    engine would wait before it says unhealthy (start period and retries times interval, from the container's start; 90
+    s by default), and at least as often as it has retries. Skipped without HEALTHCHECK, with `--lk-command`, or if it
+    is not healthy within 240 s and the engine would wait longer; on an overloaded machine one that does not end in time
+    is an error.
+    """
+    found = healthcheck(lk_stage.contents.attrs["Config"])
+    if found is None:
+        raise NotJudgeable("the image has no HEALTHCHECK, which is optional")
+    worker = lk_stage.worker("shared")
+    end = worker.started + min(found.patience, LONGEST_PATIENCE)
+    before, runs = worker.reading(), 0
+    while True:
+        code, output = worker.run(found.command, found.timeout)
+        runs += 1
+        if code == 0 or (runs >= found.retries and time.monotonic() > end):
+            break
+        time.sleep(1)
+    lk_evidence["command"] = " ".join(found.command)
+    lk_evidence["runs"], lk_evidence["exit_code"] = runs, code
+    lk_evidence["output"] = [shortened(line) for line in output.splitlines() if line.strip()][-3:]
+    if code != 0 and found.patience > LONGEST_PATIENCE:
+        raise NotJudgeable(f"not healthy {LONGEST_PATIENCE} s after its start, but the engine waits {found.patience:.0f} s")
+    if code is None:
+        lk_stage.raise_if_too_busy(worker, before)
+    how = f"exits with code {code}" if code is not None else "does not end, or cannot be run"
+    assert code == 0, f"the image's own HEALTHCHECK {how}, while the worker is registered"
+    lk_evidence.summary = f"its command exits with 0, at run {runs}"
 
 
 @check(

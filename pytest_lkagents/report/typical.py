@@ -18,6 +18,7 @@ SECONDS: dict[str, float] = {
     "health.reports-jobs": 1.6,
     "image.ca-certificates": 0.0,
     "image.forwards-signals": 0.0,
+    "image.healthcheck": 0.0,
     "image.no-secrets": 0.0,
     "image.non-root": 0.1,
     "image.production-mode": 0.0,

@@ -160,6 +160,12 @@ class Worker(ABC):
             return StageError("the worker was killed, and not by this run: this machine may be out of memory")
         return fault
 
+    def run(self, command: Sequence[str], seconds: float) -> tuple[int | None, str]:
+        """Exit code and output, both streams, of a command in its container, with its user and environment, as the engine runs
+        a health check; no code if it does not end within ``seconds``, or there is no such program. Raises NotJudgeable
+        where there is no container, WorkerFault or StageError if the worker is gone."""
+        raise NotJudgeable("a process here has no container to run a command in: give --lk-image")
+
     def wait_exit(self, seconds: float, *, probed: bool = False) -> int | None:
         """The exit code, or None if it still runs after ``seconds``; ``probed``: with health probes meanwhile."""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_lkagents.checks import StageError, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, Ledger, poll
 from pytest_lkagents.engine import Session
-from pytest_lkagents.inside import read_in, run_in
+from pytest_lkagents.inside import Unanswered, read_in, run_in
 from pytest_lkagents.probe.sidecar import Listener, Sidecar, parse_listeners
 from pytest_lkagents.server.base import Server
 from pytest_lkagents.settings import Settings
@@ -272,6 +272,19 @@ class ImageWorker(Worker):
     def limit_memory(self, pid: int) -> int | None:
         size = self.beside("sh", "-c", LIMIT, "sh", str(pid)).strip()
         return int(size) if size.isdigit() else None
+
+    def run(self, command: Sequence[str], seconds: float) -> tuple[int | None, str]:
+        from docker.errors import APIError
+
+        try:
+            code, written, errors = run_in(self.container, *command, seconds=seconds)
+        except Unanswered:
+            return None, f"it does not end within {seconds:g} s"
+        except APIError as error:
+            code, written, errors = None, str(error.explanation or error).encode(), b""
+        if not self.is_running:
+            raise self.ended()
+        return code, (written + errors).decode("utf-8", "replace")
 
     def written(self) -> tuple[list[str], int]:
         from docker.errors import APIError
