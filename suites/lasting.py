@@ -53,7 +53,7 @@ def absences(registrations: Sequence[Registration], closed: Sequence[Entry]) -> 
 
 def observe(stage: Stage, worker: Worker) -> tuple[list[Away], list[Away], float]:
     """When the worker was away by its own doing, which of these times cannot be due to a busy machine, and for how long it
-    was watched (seconds). Raises NotJudgeable if something was done to its connection."""
+    was watched (seconds). Raises NotJudgeable if something was done to its connection, WorkerFault if it is gone for good."""
     log = worker.wire.transcript
     began = log.registrations()[0].registered
 
@@ -66,7 +66,7 @@ def observe(stage: Stage, worker: Worker) -> tuple[list[Away], list[Away], float
         return [away for away in all_of_them() if not stage.history.had_no_time(away.since - PING_SECONDS, away.since)]
 
     def wait_until(end: float) -> None:
-        log.wait(lambda _: len(certain()) >= ENOUGH, end - time.monotonic())
+        log.wait(lambda _: len(certain()) >= ENOUGH or not worker.is_running, end - time.monotonic())
 
     with worker.ledger.waiting(worker.name):
         wait_until(began + LEAST_SECONDS)
@@ -75,6 +75,7 @@ def observe(stage: Stage, worker: Worker) -> tuple[list[Away], list[Away], float
                 away.since - since for since, away in zip([began, *(away.until for away in before)], before, strict=False)
             ]
             wait_until(time.monotonic() + ENOUGH * min(max(lasted), LONGEST_SECONDS))
+        worker.registration()
     if any(act.data.get("source") != WORKER for act in log.entries("act")):
         raise NotJudgeable("something was done to the connection of its registration")
     return all_of_them(), certain(), time.monotonic() - began
