@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 
 from pytest_lkagents.callers.caller import Caller
 from pytest_lkagents.calls import ANSWER_SECONDS
-from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, NotJudgeable, check
+from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, NotJudgeable, StageError, WorkerFault, check
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
 
@@ -19,6 +20,7 @@ from .observations import FirstCall
 SPREAD_CALLS = 20
 # The server needs 0.2 s to ask; a plain room that has not reached a worker by now does not.
 UNASKED_SECONDS = 3
+AGENT_NAME = "LIVEKIT_AGENT_NAME"
 
 
 @check(
@@ -109,15 +111,17 @@ def test_redispatch_on_refusal(lk_stage: Stage, lk_evidence: Evidence, load: Cal
     section="Load balancing",
     why="An agent under another name than the one dispatched never joins; one without a name joins every room.",
     remedy="register under the name that is dispatched (agent_name, LIVEKIT_AGENT_NAME)",
-    roles=("shared",),
+    roles=("shared", "loaded"),
+    order=3,
 )
 def test_agent_name(lk_stage: Stage, lk_evidence: Evidence, first_call: Callable[[], FirstCall]) -> None:
-    """Under a name only explicit dispatch reaches it; without one every room does.
+    """Under a name only explicit dispatch reaches it; without one every room does; all workers have the same.
 
-    The name in the worker's registration is read on the wire; with `--lk-agent-name` it must be that name. After an
-    ordinary call, a participant joins a new room without naming an agent: a worker that registered with a name must not
-    be asked for it within 3 s (the server needs 0.2 s to ask). A worker without a name passes and is reported to join
-    every room. Skipped if the ordinary call is not served.
+    The name in the worker's registration is read on the wire; with `--lk-agent-name` it must be that name, and one of
+    each other worker of this run to whose environment nothing was done must be the same (two at least, unless workers
+    take turns). After an ordinary call, a participant joins a new room without naming an agent: a worker that
+    registered with a name must not be asked for it within 3 s (the server needs 0.2 s to ask). A worker without a name
+    passes and is reported to join every room. Skipped if the ordinary call is not served.
     """
     worker = lk_stage.worker("shared")
     transcript = worker.wire.transcript
@@ -132,6 +136,12 @@ def test_agent_name(lk_stage: Stage, lk_evidence: Evidence, first_call: Callable
     first_call()
     asked = [question for question in transcript.questions() if not question.probe]
     lk_evidence["dispatched_by_name"] = bool(asked and asked[-1].agent_name)
+    others = _names_of_others(lk_stage, worker)
+    lk_evidence["other_workers"] = len(others)
+    other = next((found for found in others if not found & set(names)), None)
+    assert other is None, (
+        f"one worker registers as {names[0]!r}, another one as {min(other or ['?'])!r}: a call reaches one of them only"
+    )
     if names == [""]:
         lk_evidence.summary = "no name: it joins every room of its project"
         return
@@ -150,6 +160,21 @@ def test_agent_name(lk_stage: Stage, lk_evidence: Evidence, first_call: Callable
         lk_evidence["transcript"] = transcript.lines(since, kinds=("question", "answer"))
     assert reached is None, f"registered as {names[0]!r}, yet it is asked for rooms that nobody dispatched it to"
     lk_evidence.summary = f"only explicit dispatch to {names[0]!r} reaches it"
+
+
+def _names_of_others(stage: Stage, worker: Worker) -> list[set[str]]:
+    """The names under which each other worker of the image registered that was given the same ones."""
+    if not stage.takes_turns:
+        # One that does not get ready is another check's business.
+        with contextlib.suppress(WorkerFault, NotJudgeable, StageError):
+            stage.worker("loaded")
+    given = worker.environment.get(AGENT_NAME)
+    found = [
+        {known.agent_name for known in other.wire.transcript.registrations()}
+        for other in stage.workers()
+        if other is not worker and other not in stage.workers("old") and other.environment.get(AGENT_NAME) == given
+    ]
+    return [names for names in found if names]
 
 
 @check(
