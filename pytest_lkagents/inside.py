@@ -13,7 +13,14 @@ if TYPE_CHECKING:
     from docker.models.containers import Container
 
 READ_END = "--lkagents-end--"
-READ_SCRIPT = f'"$@"; code=$?; printf %s {READ_END}; exit $code'
+# What the command wrote and an x, so that the shell keeps its last line breaks; then how many bytes that is, and the end.
+READ_SCRIPT = f"""
+out=$("$@"; code=$?; printf x; exit $code)
+code=$?
+LC_ALL=C
+printf '%s %s%s' "$out" "${{#out}}" {READ_END}
+exit $code
+"""
 READ_TRIES = 5
 # What runs here takes a moment, or some seconds on a busy machine.
 ANSWER_SECONDS = 60.0
@@ -65,15 +72,15 @@ def _runs(container: Container) -> bool:
 def read_in(container: Container, *command: str) -> tuple[int, str]:
     """Exit code and standard output of a command that changes nothing, in one of our own containers, which have a shell.
 
-    An engine under load may lose the end of what a short process wrote, or all of it (moby issues 20951 and 27289). So the
-    output has an end that is looked for, and the command is run again without it. Raises APIError if it cannot be run, and
+    An engine under load may lose some of what a short process wrote, or all of it (moby issues 20951 and 27289). So the
+    output says how long it is, and the command is run again if that is not so. Raises APIError if it cannot be run, and
     StageError if its output is lost every time or the container ends meanwhile.
     """
     for _ in range(READ_TRIES):
         code, written, _errors = run_in(container, "sh", "-c", READ_SCRIPT, "sh", *command)
-        output, end, _ = written.decode("utf-8", "replace").rpartition(READ_END)
-        if end:
-            return int(code or 0), output
+        output, _, length = written.removesuffix(READ_END.encode()).rpartition(b" ")
+        if written.endswith(READ_END.encode()) and length == str(len(output)).encode():
+            return int(code or 0), output.removesuffix(b"x").decode("utf-8", "replace")
         if code is None:
             raise StageError(f"a container ended in the middle of {command[0]!r}")
     raise StageError(f"the engine lost the output of {command[0]!r} {READ_TRIES} times: give this machine less to do")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.server
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from docker.errors import APIError
@@ -104,21 +104,35 @@ def test_names_are_refused_and_given_back(sidecar: Sidecar, server: str) -> None
 
 
 class Forgetful:
-    """A container whose engine loses the end of what a command wrote, the first ``losses`` times."""
+    """A container whose engine loses what a command wrote, but for its beginning or what ``keep`` says, the first ``losses``
+    times."""
 
-    def __init__(self, losses: int) -> None:
+    def __init__(self, losses: int, keep: Callable[[bytes], bytes] = lambda written: written[:3]) -> None:
         self.losses = losses
+        self.keep = keep
 
     def exec_run(self, command: list[str], demux: bool) -> tuple[int, tuple[bytes | None, None]]:
         assert demux
         made = subprocess.run(command, stdout=subprocess.PIPE, check=False)
         self.losses -= 1
-        return made.returncode, (made.stdout if self.losses < 0 else made.stdout[:3] or None, None)
+        return made.returncode, (made.stdout if self.losses < 0 else self.keep(made.stdout) or None, None)
 
 
 @pytest.mark.parametrize(("command", "answer"), [(["echo", "a b"], (0, "a b\n")), (["sh", "-c", "exit 3"], (3, ""))])
 def test_output_that_the_engine_lost_is_read_again(command: list[str], answer: tuple[int, str]) -> None:
     assert inside.read_in(Forgetful(2), *command) == answer
+
+
+@pytest.mark.parametrize("lost", ["all", "the middle", "the beginning"])
+def test_output_that_lacks_a_part_is_read_again(lost: str) -> None:
+    keep: dict[str, Callable[[bytes], bytes]] = {
+        "all": lambda written: b"",
+        "the middle": lambda written: written[:4] + written[9:],
+        "the beginning": lambda written: written[4:],
+    }
+    words = "one two three 11\n\n"
+    assert inside.read_in(Forgetful(2, keep[lost]), "printf", words) == (0, words)
+    assert inside.read_in(Forgetful(0), "printf", "\\303\\251\\n\\377") == (0, "é\n\N{REPLACEMENT CHARACTER}")
 
 
 def test_output_that_is_always_lost_is_an_error_and_no_answer() -> None:
