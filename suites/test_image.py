@@ -183,6 +183,7 @@ def test_healthcheck(lk_stage: Stage, lk_evidence: Evidence) -> None:
     is an error.
     """
     found = healthcheck(lk_stage.contents.attrs["Config"])
+    lk_evidence["command"] = " ".join(found.command) if found is not None else None
     if found is None:
         raise NotJudgeable("the image has no HEALTHCHECK, which is optional")
     worker = lk_stage.worker("shared")
@@ -194,7 +195,6 @@ def test_healthcheck(lk_stage: Stage, lk_evidence: Evidence) -> None:
         if code == 0 or (runs >= found.retries and time.monotonic() > end):
             break
         time.sleep(1)
-    lk_evidence["command"] = " ".join(found.command)
     lk_evidence["runs"], lk_evidence["exit_code"] = runs, code
     lk_evidence["output"] = [shortened(line) for line in output.splitlines() if line.strip()][-3:]
     if code != 0 and found.patience > LONGEST_PATIENCE:
