@@ -28,8 +28,8 @@ WATCH_SECONDS = 5.0
 LOOK_SECONDS = 0.25
 # Silence counts from 2.5 s on, and a call that takes another one's voice does so at its beginning.
 BESIDE_SECONDS = 4.0
-# Three times as long as an agent has that talks at all.
-VOICE_SECONDS = 15.0
+# Media whose first connection failed, as packets were lost on a busy machine, are there after some 20 s.
+VOICE_SECONDS = 30.0
 # For a signal to take effect, on a busy machine.
 SIGNAL_SECONDS = 5.0
 # The server tells a caller at once that an agent has left.
@@ -210,24 +210,30 @@ class Scene:
         self.watch(BESIDE_SECONDS)
         if self.harm.worker_trouble is not None:
             raise self.worker.ended()
+        unproven = None
         if older.trouble is not None:
             seen.problem = f"{older.trouble_s} s after a second call had its agent, in the first one {older.trouble}"
             unproven = older.unproven if older.trouble != OTHER_ENDED else None
-        else:
-            unproven = None
-            if seen.older_heard_s is not None:
-                with contextlib.suppress(DeadlineMissed):
-                    poll(lambda: newer.heard.first is not None, what="its voice", seconds=VOICE_SECONDS)
-                if newer.heard.first is None:
-                    seen.problem = f"nothing is heard of a second call's agent for {VOICE_SECONDS:.0f} s, beside another call"
-                    unproven = stage.calls.note_unheard()
+        elif seen.older_heard_s is not None and not self._is_heard(newer):
+            seen.problem = f"nothing is heard of a second call's agent for {VOICE_SECONDS:.0f} s, beside another call"
+            stage.raise_if_too_busy(self.worker, before)
+            unproven = stage.calls.note_unheard()
         seen.newer_heard_s = _heard_after(newer)
         seen.evidence = older.continuity.evidence()
         if unproven is not None:
             raise Unproven(unproven)
-        if seen.problem is not None and older.trouble not in (OTHER_ENDED, AGENT_LEFT):
+        if older.trouble not in (None, OTHER_ENDED, AGENT_LEFT):
             stage.raise_if_too_busy(self.worker, before)
         return seen
+
+    def _is_heard(self, call: Call) -> bool:
+        def heard() -> bool:
+            self.stage.raise_if_closing()
+            return call.heard.first is not None
+
+        with contextlib.suppress(DeadlineMissed), self.worker.ledger.waiting(self.worker.name):
+            return poll(heard, what="its voice", seconds=VOICE_SECONDS)
+        return False
 
     @property
     def passed(self) -> float:

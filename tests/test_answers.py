@@ -266,6 +266,7 @@ def test_used_up(lk_stage, lk_evidence):
 """
 
 
+@pytest.mark.alone
 def test_what_the_machine_was_too_busy_for_is_tried_once_more(lk, example: str, tmp_path: Path) -> None:
     mine = tmp_path / "test_peace.py"
     mine.write_text(BUSY_AT_FIRST)
