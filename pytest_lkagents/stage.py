@@ -434,6 +434,11 @@ class Stage:
         """Every worker that was started so far, or those of one role."""
         return [worker for worker in list(self._workers if role is None else self._by_role.get(role, ())) if worker.started]
 
+    def alike(self, worker: Worker) -> list[Worker]:
+        """Every worker so far of this one's image, itself included; of the image that is replaced (--lk-from) it alone."""
+        replaced = self.workers("old")
+        return [worker] if worker in replaced else [other for other in self.workers() if other not in replaced]
+
     def everything_written(self) -> dict[str, str]:
         """Output of every worker so far, by worker; unredacted."""
         return {worker.name: worker.logs() for worker in self.workers()}
@@ -506,9 +511,7 @@ class Stage:
         reason = filled_by_others(load, since, worker.reading())
         if reason is None:
             return None
-        replaced = self.workers("old")
-        alike = [worker] if worker in replaced else [other for other in self.workers() if other not in replaced]
-        reported = [status for other in alike for status in other.wire.transcript.statuses()]
+        reported = [status for other in self.alike(worker) for status in other.wire.transcript.statuses()]
         return None if any(self.history.belies(seen.load, seen.at) for seen in reported) else reason
 
     def subject(self) -> Subject:

@@ -132,6 +132,11 @@ class Harm:
     beside: Beside | None = None
 
     @property
+    def clash(self) -> str | None:
+        """What the two calls did to each other before the act, in words, so that there was none."""
+        return self.beside.problem if self.beside is not None else None
+
+    @property
     def verdict(self) -> str | None:
         """What is wrong, the worst first."""
         if self.worker_trouble is not None:
@@ -159,7 +164,7 @@ class Scene:
         when two calls cannot be had, StageError."""
         try:
             self._place()
-            if self.harm.beside is not None and self.harm.beside.problem is not None:
+            if self.harm.clash is not None:
                 return self.harm
             before = self.worker.reading()
             try:
@@ -213,7 +218,7 @@ class Scene:
         unproven = None
         if older.trouble is not None:
             seen.problem = f"{older.trouble_s} s after a second call had its agent, in the first one {older.trouble}"
-            unproven = older.unproven if older.trouble != OTHER_ENDED else None
+            unproven = older.unproven
         elif seen.older_heard_s is not None and not self._is_heard(newer):
             seen.problem = f"nothing is heard of a second call's agent for {VOICE_SECONDS:.0f} s, beside another call"
             stage.raise_if_too_busy(self.worker, before)

@@ -289,8 +289,8 @@ def test_memory_limit(lk_stage: Stage, lk_evidence: Evidence) -> None:
 
 def _judge(seen: pool.Harm, evidence: Evidence, what: str) -> None:
     evidence.update(seen.evidence)
-    if seen.beside is not None and seen.beside.problem is not None:
-        raise NotJudgeable(f"two calls harm each other, with nobody to harm them: {seen.beside.problem}")
+    if seen.clash is not None:
+        raise NotJudgeable(f"two calls harm each other, with nobody to harm them: {seen.clash}")
     assert seen.verdict is None, f"{what}: {seen.verdict}"
     other = "" if seen.alone else "the other call went on, "
     evidence.summary = f"{what}: {other}a new one was served after {seen.served_s} s"

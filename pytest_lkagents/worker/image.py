@@ -91,14 +91,14 @@ class ImageWorker(Worker):
                 cpu_shares=STARTING_SHARES,
                 **limits,
             )
-            self._run()
+            self._launch()
         except APIError as error:
             reason = " ".join(str(error.explanation or error).split())
             if self._container is not None or "No command specified" in reason:
                 raise WorkerFault(f"the image's command cannot be run: {reason[:200]}") from error
             raise StageError(f"the engine does not start the worker: {reason[:200]}") from error
 
-    def _run(self) -> None:
+    def _launch(self) -> None:
         self.started = time.monotonic()
         self.container.start()
         self._meter = Meter(self.container)
@@ -116,7 +116,7 @@ class ImageWorker(Worker):
                     self._observer.remove(force=True, v=True)
                 self._observer = None
         try:
-            self._run()
+            self._launch()
         except APIError as error:
             raise StageError(f"the engine does not start the worker again: {' '.join(str(error).split())[:200]}") from error
 
