@@ -12,12 +12,16 @@ from pytest_lkagents.server.base import Server
 @dataclass(frozen=True)
 class CallRequest:
     """``agent_name``: whom to dispatch explicitly, empty for whoever joins every room; ``metadata``: what its job is told;
-    ``attributes``: what the caller says of itself."""
+    ``attributes``: what the caller says of itself; with ``sip.`` ones it comes by telephone."""
 
     agent_name: str = ""
     metadata: str = ""
     attributes: Mapping[str, str] = field(default_factory=dict)
 
+
+# Only LiveKit's SIP service sets these, on participants of kind SIP (https://docs.livekit.io/sip/sip-participant/): agents
+# that serve telephone calls wait for such a caller.
+BY_TELEPHONE = "sip."
 
 ANY_AGENT = CallRequest()
 
@@ -33,6 +37,8 @@ def token(server: Server, room: str, request: CallRequest) -> str:
     )
     if request.attributes:
         made = made.with_attributes(dict(request.attributes))
+    if any(name.startswith(BY_TELEPHONE) for name in request.attributes):
+        made = made.with_kind("sip")
     if request.agent_name or request.metadata:
         # It counts only in the token that creates the room, which this one does. With an empty name it stands for the
         # dispatch that every room gets.
