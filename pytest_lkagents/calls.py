@@ -38,6 +38,8 @@ REFUSAL_PAUSE = 3
 FREE_SECONDS = 15
 STILL_FULL_SECONDS = 5
 IDLE_SECONDS = 60
+# Media whose first connection failed, as packets were lost on a busy machine, are there after some 20 s.
+VOICE_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,7 @@ class Calls:
             self.wait_settled(call, caller.server)
             if call.agents:
                 return call
+            call.raise_if_cut_off()
             accepted += self.taken(call, caller.server) is not None
             call.leave()
         self._stage.raise_if_too_busy(worker, before)
@@ -153,6 +156,18 @@ class Calls:
         """Until every agent has been heard, and with ``steady`` for so long that its silence would mean something.
         Raises AgentsLeave if one leaves meanwhile, with nothing to disturb it."""
         wait_heard(calls, self._habit, steady=steady)
+
+    def is_heard(self, call: Call, worker: Worker) -> bool:
+        """Whether its agent is heard, now or within ``VOICE_SECONDS``. Raises StageError if the caller was cut off itself."""
+
+        def heard() -> bool:
+            self._stage.raise_if_closing()
+            return call.heard.first is not None
+
+        with contextlib.suppress(DeadlineMissed), worker.ledger.waiting(worker.name):
+            return poll(heard, what="its voice", seconds=VOICE_SECONDS)
+        call.raise_if_cut_off()
+        return False
 
     @property
     def leave_by_themselves(self) -> bool:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import pytest
 
 PROBE_IMAGE = "pytest-lkagents/probe:1"
+# What --lk-server may be besides a URL.
+OWN_SERVERS = ("auto", "binary", "container")
 SERVER_IMAGE = "livekit/livekit-server:v1.13.5"
 LONGEST_HOLD = 3600.0
 TRACES = ("steady", "daily", "burst")
@@ -53,7 +55,12 @@ OPTIONS = (
     Option("lk_suite", "packaged suites or single checks to run, separated by commas", metavar="NAMES"),
     Option("lk_agent_name", "name under which the worker's agent is dispatched (default: as registered)", metavar="NAME"),
     Option("lk_metadata", "metadata that each call's job is given (default: none)", metavar="TEXT"),
-    Option("lk_attribute", "one attribute of every caller; may be repeated", "linelist", "NAME=VALUE"),
+    Option(
+        "lk_attribute",
+        "one attribute of every caller (with a sip. one, who is of kind SIP); may be repeated",
+        "linelist",
+        "NAME=VALUE",
+    ),
     Option("lk_env_file", "file of NAME=VALUE lines for the worker's environment", metavar="FILE"),
     Option("lk_env", "one variable for the worker's environment; may be repeated", "linelist", "NAME=VALUE"),
     Option("lk_cpus", "CPU limit of the worker, in cores (default: none)", metavar="CORES"),
@@ -427,7 +434,7 @@ def _duration(text: str | None, origin: str) -> float | None:
 
 
 def _server(text: str, allowed_host: str | None) -> str:
-    if text in ("auto", "binary", "container"):
+    if text in OWN_SERVERS:
         return text
     parts = urlsplit(text)
     if parts.scheme not in ("ws", "wss", "http", "https") or not parts.hostname:

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from pytest_lkagents import describe, engine
 from pytest_lkagents.busyness import History, Reading, filled_by_others, stood_still, too_busy
 from pytest_lkagents.callers.media import Media
+from pytest_lkagents.callers.place import HERE, Place, may_enter, namespace_of
 from pytest_lkagents.calls import Calls
 from pytest_lkagents.checks import NotJudgeable, StageError, TooBusy, WorkerFault
 from pytest_lkagents.clock import Ledger
@@ -29,7 +30,7 @@ from pytest_lkagents.roles import ROLES, Role
 from pytest_lkagents.secrets import Redactor, looks_secret
 from pytest_lkagents.server.base import Server
 from pytest_lkagents.server.choose import connect, make_server
-from pytest_lkagents.settings import Settings
+from pytest_lkagents.settings import OWN_SERVERS, Settings
 from pytest_lkagents.turns import Turns
 from pytest_lkagents.verdict import Lane, Subject
 from pytest_lkagents.wire.tap import Tap
@@ -67,7 +68,7 @@ class Stage:
         self.redactor = redactor
         self.ledger = Ledger()
         self.history = History()
-        self.media = Media()
+        self.media = Media(self._callers_place)
         self._wire_loop = EventLoop("the tap")
         self._client: DockerClient | None = None
         self._session: engine.Session | None = None
@@ -120,6 +121,14 @@ class Stage:
                 "the container engine's networks are not on this machine, which the callers and the tap need: run pytest on "
                 "the engine's own host (DOCKER_HOST, Docker Desktop)"
             )
+
+    def _callers_place(self) -> Place:
+        """In the network of the workers' side containers and no other, where we may. A server that somebody else runs may
+        listen on this machine only, as one that a command's worker uses does."""
+        if self.settings.image is None or self.settings.server not in OWN_SERVERS or not may_enter():
+            return HERE
+        beside = Sidecar(self.session, self.settings.probe_image, "callers")
+        return namespace_of(beside.pid, beside.address)
 
     def _take_turn(self) -> None:
         """Commands want the same ports in every session of this user. Raises StageError if the turn never comes."""
@@ -181,7 +190,8 @@ class Stage:
         another role's worker over have to wait for it."""
         wanted = set(roles)
         if wanted:
-            self.media.start()
+            with self._lock:
+                self._observed.append(self._starters.submit(self.media.start))
         if self._turns is not None:
             return
         for role in (name for name in ROLES if name in wanted):

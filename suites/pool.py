@@ -14,6 +14,7 @@ from typing import Any
 from pytest_lkagents.busyness import Reading
 from pytest_lkagents.callers.caller import Call
 from pytest_lkagents.callers.continuity import AGENT_LEFT, STEADY_SECONDS
+from pytest_lkagents.calls import VOICE_SECONDS
 from pytest_lkagents.checks import NotJudgeable, StageError, TooBusy, Unproven, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, holds, poll
 from pytest_lkagents.stage import Stage
@@ -28,8 +29,6 @@ WATCH_SECONDS = 5.0
 LOOK_SECONDS = 0.25
 # Silence counts from 2.5 s on, and a call that takes another one's voice does so at its beginning.
 BESIDE_SECONDS = 4.0
-# Media whose first connection failed, as packets were lost on a busy machine, are there after some 20 s.
-VOICE_SECONDS = 30.0
 # For a signal to take effect, on a busy machine.
 SIGNAL_SECONDS = 5.0
 # The server tells a caller at once that an agent has left.
@@ -219,8 +218,8 @@ class Scene:
         if older.trouble is not None:
             seen.problem = f"{older.trouble_s} s after a second call had its agent, in the first one {older.trouble}"
             unproven = older.unproven
-        elif seen.older_heard_s is not None and not self._is_heard(newer):
-            seen.problem = f"nothing is heard of a second call's agent for {VOICE_SECONDS:.0f} s, beside another call"
+        elif seen.older_heard_s is not None and not stage.calls.is_heard(newer, self.worker):
+            seen.problem = f"nothing is heard of a second call's agent for {VOICE_SECONDS} s, beside another call"
             stage.raise_if_too_busy(self.worker, before)
             unproven = stage.calls.note_unheard()
         seen.newer_heard_s = _heard_after(newer)
@@ -230,15 +229,6 @@ class Scene:
         if older.trouble not in (None, OTHER_ENDED, AGENT_LEFT):
             stage.raise_if_too_busy(self.worker, before)
         return seen
-
-    def _is_heard(self, call: Call) -> bool:
-        def heard() -> bool:
-            self.stage.raise_if_closing()
-            return call.heard.first is not None
-
-        with contextlib.suppress(DeadlineMissed), self.worker.ledger.waiting(self.worker.name):
-            return poll(heard, what="its voice", seconds=VOICE_SECONDS)
-        return False
 
     @property
     def passed(self) -> float:

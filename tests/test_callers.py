@@ -11,10 +11,14 @@ from typing import Any
 
 import psutil
 import pytest
+from livekit.rtc._proto.stats_pb2 import RtcStats
 
 from pytest_lkagents.callers import media as media_module
+from pytest_lkagents.callers import network as network_module
 from pytest_lkagents.callers.caller import Caller
 from pytest_lkagents.callers.media import Media
+from pytest_lkagents.callers.network import OwnNetwork
+from pytest_lkagents.callers.place import HERE, namespace_of
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.clock import Ledger, poll
 from pytest_lkagents.server.external import ExternalServer
@@ -66,6 +70,40 @@ def test_what_the_server_refuses_is_said_and_the_next_call_works(server: RealSer
     call.leave()
     call.leave()
     assert call.hung_up
+
+
+# An address that no machine has (RFC 5737).
+NOWHERE = "203.0.113.7"
+
+
+def stats_of(address: str) -> list[RtcStats]:
+    stats = RtcStats()
+    stats.local_candidate.candidate.address = address
+    return [stats]
+
+
+def test_a_call_whose_network_is_gone_is_noticed() -> None:
+    network = OwnNetwork()
+    assert not network.has_gone([])
+    assert not network.has_gone(stats_of("127.0.0.1"))
+    assert network.has_gone(stats_of(NOWHERE))
+    assert not network.has_gone([])  # once is enough
+
+
+def test_a_network_that_vanishes_while_a_call_begins_may_not_be_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network_module, "MEDIA_SECONDS", 0.3)
+    mine, others = OwnNetwork(), OwnNetwork()
+    here = network_module.is_here
+    monkeypatch.setattr(network_module, "is_here", lambda address: address != "127.0.0.1" and here(address))
+    assert not mine.has_gone([])
+    assert not others.has_gone([])
+    assert not others.has_gone(stats_of("127.0.0.2"))
+    comes(lambda: mine.has_gone([]))
+
+
+def test_a_network_that_has_not_the_address_is_not_entered() -> None:
+    assert namespace_of(os.getpid(), NOWHERE) == HERE
+    assert namespace_of(2**30, "127.0.0.1") == HERE
 
 
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGABRT])

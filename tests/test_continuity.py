@@ -20,6 +20,7 @@ from pytest_lkagents.callers.continuity import (
 )
 from pytest_lkagents.callers.reception import Heard, Received, Sample, Stalls
 from pytest_lkagents.checks import NotJudgeable, StageError
+from pytest_lkagents.clock import Ledger
 
 LOUD = 1000.0
 
@@ -27,7 +28,7 @@ LOUD = 1000.0
 def call_with_agent(*, talked: float, packets_until: float = 0.0, heard_until: float = 0.0) -> Call:
     """A call whose agent has talked for ``talked`` seconds; its last packet and sound came so many seconds ago."""
     now = time.monotonic()
-    call = Call("room", None, None, now - talked - 1)  # type: ignore[arg-type]
+    call = Call("room", None, Ledger(), now - talked - 1)  # type: ignore[arg-type]
     call.agents["agent"] = now - talked
     steps = int(talked * 10)
     for step in range(steps):
@@ -132,6 +133,18 @@ def test_the_callers_own_trouble_is_not_the_agents() -> None:
     call.interruptions.append(time.monotonic())
     with pytest.raises(StageError, match="the caller's own connection"):
         watch.trouble()
+
+
+def test_a_caller_that_was_cut_off_does_not_say_that_nobody_came() -> None:
+    call = call_with_agent(talked=5)
+    call.agents.clear()
+    call.heard.first = None
+    assert call.wait_for_agent(0) is None
+    assert call.wait_until_agent_talks(0) is None
+    call.interruptions.append(time.monotonic())
+    for wait in (call.wait_for_agent, call.wait_until_agent_talks):
+        with pytest.raises(StageError, match="the caller's own connection"):
+            wait(0)
 
 
 def call_that_was_left(room: str, stayed: float) -> Call:

@@ -151,6 +151,23 @@ def test_kill_9_is_swept_by_the_next_run_and_a_living_session_is_not(lk, example
     assert not corner.leftovers()
 
 
+IN_A_NETWORK_OF_ITS_OWN = """
+import os
+
+def test_one_address(lk_caller, lk_stage):
+    assert lk_caller.join().wait_until_agent_talks(30) is not None
+    mine, callers = (os.readlink(f"/proc/{pid}/ns/net") for pid in ("self", lk_stage.media.pid))
+    assert mine != callers
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may enter another network")
+def test_callers_do_not_see_the_networks_of_others(lk, example: str, tmp_path: Path) -> None:
+    (tmp_path / "test_mine.py").write_text(IN_A_NETWORK_OF_ITS_OWN)
+    run = lk("--lk-image", example, "test_mine.py")
+    assert run.code == 0, run.output
+
+
 @pytest.mark.alone
 @pytest.mark.timeout(1200)
 def test_xdist_gives_the_same_verdict(lk, example: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from pytest_lkagents.callers.media import Media
 from pytest_lkagents.callers.reception import SAMPLE_SECONDS, Heard, Received, Sample
 from pytest_lkagents.callers.request import ANY_AGENT, CallRequest, token
+from pytest_lkagents.checks import StageError
 from pytest_lkagents.clock import DeadlineMissed, Ledger, poll
 from pytest_lkagents.server.base import Server
 
@@ -63,16 +64,33 @@ class Call:
         return max(self.left.values()) - min(self.agents.values())
 
     def wait_for_agent(self, seconds: float) -> float | None:
-        """Seconds from the caller's join to the agent's, or None if none comes within ``seconds``."""
+        """Seconds from the caller's join to the agent's, or None if none comes within ``seconds``. Raises StageError if the
+        caller was cut off itself."""
         with self._ledger.waiting(self.room_name), contextlib.suppress(DeadlineMissed):
             poll(lambda: bool(self.agents), what="agent", seconds=seconds, every=0.05)
+        if not self.agents:
+            self.raise_if_cut_off()
         return self.agent_after if self.agents else None
 
     def wait_until_agent_talks(self, seconds: float = 10) -> float | None:
-        """Seconds from the caller's join to the first audible sound, or None if it stays silent for ``seconds``."""
+        """Seconds from the caller's join to the first audible sound, or None if it stays silent for ``seconds``. Raises
+        StageError if the caller was cut off itself."""
         with self._ledger.waiting(self.room_name), contextlib.suppress(DeadlineMissed):
             poll(lambda: self.heard.first is not None, what="sound", seconds=seconds, every=0.05)
+        if self.heard.first is None:
+            self.raise_if_cut_off()
         return self.heard.first - self.joined if self.heard.first is not None else None
+
+    def raise_if_cut_off(self, since: float = 0.0) -> None:
+        """Raises StageError if the caller's own connection to the server broke (since then, monotonic seconds), so that it may
+        have missed anything."""
+        if self.disconnected is not None:
+            raise StageError("the caller lost its server")
+        if any(at >= since for at in self.interruptions):
+            raise StageError(
+                "the caller's own connection to the server was interrupted: this machine may be too busy to judge, or its "
+                "networks changed"
+            )
 
     @property
     def silence(self) -> float:
@@ -158,7 +176,7 @@ class Caller:
         """Enter a new room (or ``room``) and speak. Raises StageError if the server does not let the caller in."""
         name = room or f"lk-call-{next(self._numbers)}-{uuid.uuid4().hex[:6]}"
         call = Call(name, self._media, self._ledger, time.monotonic())
-        self._media.join(call, self.server.url, token(self.server, name, self.request))
+        self._media.join(call, self._media.place.url(self.server), token(self.server, name, self.request))
         self._calls.append(call)
         return call
 

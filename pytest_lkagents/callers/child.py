@@ -11,14 +11,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pytest_lkagents.callers.place import Place
+
 END_SECONDS = 5
 NICE = -10
 
 
-def start(module: str, *, before_others: bool = False) -> subprocess.Popen[str]:
-    """Run this module of ours. ``before_others``: it gets the CPU when it needs it, where the system lets this user decide."""
+def start(module: str, place: Place, *, before_others: bool = False) -> subprocess.Popen[str]:
+    """Run this module of ours there. ``before_others``: it gets the CPU when it needs it, where the system lets this user
+    decide."""
     process = subprocess.Popen(
-        [sys.executable, "-m", f"pytest_lkagents.callers.{module}"],
+        [*place.command, sys.executable, "-m", f"pytest_lkagents.callers.{module}"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pytest_lkagents.callers.reception import STEADY_PAUSE, Missing
-from pytest_lkagents.checks import NotJudgeable, StageError
+from pytest_lkagents.checks import NotJudgeable
 from pytest_lkagents.clock import DeadlineMissed, poll
 
 if TYPE_CHECKING:
@@ -235,10 +235,7 @@ class Continuity:
         Raises StageError when the caller itself lost its server.
         """
         call = self.call
-        if call.disconnected is not None:
-            raise StageError("the caller lost its server")
-        if any(at >= self.began for at in call.interruptions):
-            raise StageError("the caller's own connection to the server was interrupted: this machine may be too busy to judge")
+        call.raise_if_cut_off(self.began)
         if not self.agents_are_there:
             return AGENT_LEFT
         # Not seen in time before, on a busy machine; what is seen now can be missed from now on.

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_lkagents.callers import child
+from pytest_lkagents.callers.place import HERE, Place
 from pytest_lkagents.callers.request import ANY_AGENT, CallRequest, token
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.clock import DeadlineMissed, poll
@@ -62,10 +63,10 @@ class _State:
 class Crowd:
     """Users of one server. Close it; it also ends with this process."""
 
-    def __init__(self, server: Server, request: CallRequest = ANY_AGENT) -> None:
-        self._server, self._request = server, request
+    def __init__(self, server: Server, request: CallRequest = ANY_AGENT, place: Place = HERE) -> None:
+        self._server, self._request, self._place = server, request, place
         self._state = _State()
-        self._process = child.start("crowd_process")
+        self._process = child.start("crowd_process", place)
         self._reader = threading.Thread(target=self._read, name="lk-crowd", daemon=True)
         self._reader.start()
 
@@ -90,7 +91,7 @@ class Crowd:
         user = User(room or f"lk-crowd-{len(self._state.users) + 1}-{uuid.uuid4().hex[:6]}")
         self._state.users[user.room] = user
         mine = token(self._server, user.room, self._request)
-        self._ask(join=[{"room": user.room, "url": self._server.url, "token": mine}])
+        self._ask(join=[{"room": user.room, "url": self._place.url(self._server), "token": mine}])
         self._wait(lambda: user.joined is not None or user.why is not None, START_SECONDS, "does not answer")
         if user.why is not None:
             raise StageError(f"a simulated user cannot join the LiveKit server: {user.why}")

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pytest_lkagents.callers import child
+from pytest_lkagents.callers.place import HERE, Place
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.clock import DeadlineMissed, poll
 
@@ -26,10 +27,12 @@ ANSWER_SECONDS = 60
 
 
 class Media:
-    """Its process starts when it is told to or first needed, and anew after one was lost. Close it; it also ends with this
-    process."""
+    """Its process starts when it is told to or first needed, and anew after one was lost; ``find_place`` then says where, once.
+    Close it; it also ends with this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, find_place: Callable[[], Place] = lambda: HERE) -> None:
+        self._find_place = find_place
+        self._place: Place | None = None
         self._process: subprocess.Popen[str] | None = None
         # The calls of this process, by their numbers; empty when it has ended.
         self._calls: dict[int, Call] = {}
@@ -38,16 +41,27 @@ class Media:
         self._closed = False
 
     def start(self) -> None:
-        """Have it at hand for the first call. Raises StageError after close."""
+        """Have it at hand for the first call. Raises StageError after close, or if there is no place for it."""
         with self._lock:
             self._running()
+
+    @property
+    def place(self) -> Place:
+        """Where callers are. Raises StageError."""
+        with self._lock:
+            return self._where()
+
+    def _where(self) -> Place:
+        if self._place is None:
+            self._place = self._find_place()
+        return self._place
 
     def _running(self) -> subprocess.Popen[str]:
         if self._closed:
             raise StageError("the callers' media library is closed")
         if self._process is None or self._process.poll() is not None:
             # In production users do not wait for the worker's machine, and what they do is little.
-            self._process = child.start("media_process", before_others=True)
+            self._process = child.start("media_process", self._where(), before_others=True)
             self._calls = {}
             threading.Thread(target=_read, args=(self._process, self._calls), name="lk-media", daemon=True).start()
         return self._process

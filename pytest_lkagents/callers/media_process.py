@@ -4,8 +4,8 @@ Reads one JSON request a line: ``{"join": number, "url", "token"}``, ``{"leave":
 ends when its input ends. Writes one JSON event a line, each with ``call``, ``event`` and ``at``, the machine's monotonic
 clock: ``joining``, ``joined``, ``failed`` (``why``); ``entered`` of agents, ``left`` of anybody (``identity``); ``heard``
 (``loudness``) for every 100 ms of sound; ``looked`` (``track``, ``stats``: see reception.Sample), of which the next is due
-SAMPLE_SECONDS later, and ``unwatched`` when there is none; ``wrote``, ``interrupted``, ``hung-up``, ``lost``; and at the end
-of a call ``over`` (``told``: whether the server knows).
+SAMPLE_SECONDS later, and ``unwatched`` when there is none; ``wrote``, ``interrupted`` (its own connection, or the network that
+has it), ``hung-up``, ``lost``; and at the end of a call ``over`` (``told``: whether the server knows).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any
 from livekit import rtc
 
 from pytest_lkagents.callers import speech
+from pytest_lkagents.callers.network import OwnNetwork
 from pytest_lkagents.callers.participants import hung_up, is_agent, of_agent
 from pytest_lkagents.callers.reception import SAMPLE_SECONDS
 
@@ -46,6 +47,7 @@ class Line:
         self._watching: dict[str, asyncio.Task[None]] = {}
         self._speaking: asyncio.Task[None] | None = None
         self._over = False
+        self._network: OwnNetwork | None = None
 
     def _say(self, event: str, **what: Any) -> None:
         say(call=self._number, event=event, at=time.monotonic(), **what)
@@ -61,22 +63,21 @@ class Line:
         room.on("data_received", lambda *_: self._say("wrote"))
         for topic in TEXT_TOPICS:
             room.register_text_stream_handler(topic, lambda *_: self._say("wrote"))
+        self._network = OwnNetwork()
         self._say("joining")
+        doing = "join the LiveKit server"
         try:
             await asyncio.wait_for(room.connect(url, token), CONNECT_SECONDS)
-        except Exception as error:
-            self._say("failed", why=f"join the LiveKit server: {_reason(error)}")
-            return
-        for participant in room.remote_participants.values():
-            self._entered(participant)
-        rate, pieces = speech.frames(speech.speech_file())
-        source = rtc.AudioSource(rate, 1)
-        track = rtc.LocalAudioTrack.create_audio_track("speech", source)
-        options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
-        try:
+            for participant in room.remote_participants.values():
+                self._entered(participant)
+            doing = "publish its voice"
+            rate, pieces = speech.frames(speech.speech_file())
+            source = rtc.AudioSource(rate, 1)
+            track = rtc.LocalAudioTrack.create_audio_track("speech", source)
+            options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
             await asyncio.wait_for(room.local_participant.publish_track(track, options), CONNECT_SECONDS)
         except Exception as error:
-            self._say("failed", why=f"publish its voice: {_reason(error)}")
+            self._say("failed", why=f"{doing}: {_reason(error)}")
             await self.leave()
             return
         self._speaking = self._keep(self._speak(source, rate, pieces))
@@ -151,6 +152,8 @@ class Line:
         stats: list[Any] = []
         try:
             while True:
+                if self._network is not None and self._network.has_gone(stats):
+                    self._say("interrupted")
                 looks = [_look(found.inbound_rtp) for found in stats if found.HasField("inbound_rtp")]
                 self._say("looked", track=track.sid, stats=looks)
                 await asyncio.sleep(SAMPLE_SECONDS)

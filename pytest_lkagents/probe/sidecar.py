@@ -147,6 +147,11 @@ class Sidecar:
         self.address = str(networks[str(session.network.name)]["IPAddress"])
         self._nft(RECORDER)
 
+    @property
+    def pid(self) -> int:
+        """Of its first process, by the engine's numbers."""
+        return int(self.container.attrs["State"]["Pid"])
+
     def read(self, *command: str) -> str:
         """Standard output of a command in the side container that changes nothing there."""
         from docker.errors import APIError

@@ -11,7 +11,7 @@ from pytest_lkagents.server.base import Server
 from pytest_lkagents.server.binary import BinaryServer, find_binary
 from pytest_lkagents.server.container import ContainerServer
 from pytest_lkagents.server.external import ExternalServer
-from pytest_lkagents.settings import Settings
+from pytest_lkagents.settings import OWN_SERVERS, Settings
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -49,7 +49,7 @@ def connect(settings: Settings) -> DockerClient | None:
 
 def make_server(settings: Settings, session: Session) -> Server:
     """A server that is not started yet. Raises StageError with the remedy."""
-    if settings.server not in ("auto", "binary", "container"):
+    if settings.server not in OWN_SERVERS:
         return ExternalServer(settings.server, session.gateway, settings.env)
     require(settings)
     binary = find_binary()
