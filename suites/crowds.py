@@ -1,4 +1,5 @@
-"""The guide's load test, scaled: a crowd of users on one worker, each in a room of its own, and one more who listens."""
+"""The guide's load test, scaled: a crowd of users on one worker, each in a room of its own; the first caller listens, and so
+does the last."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from pytest_lkagents.callers.caller import Call, Caller
 from pytest_lkagents.callers.continuity import Continuity, may_have_missed
 from pytest_lkagents.callers.crowd import Crowd
 from pytest_lkagents.calls import AGENT_SECONDS, REFUSAL_PAUSE
-from pytest_lkagents.checks import StageError, Unproven, WorkerFault
+from pytest_lkagents.checks import StageError, Unproven, WorkerFailed, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
@@ -48,13 +49,17 @@ BOUNDS = (
 
 @dataclass(frozen=True)
 class Quality:
-    """What the listener received. Seconds; None: it cannot be told, because the agent does not talk on by itself."""
+    """What the listener received. Seconds; None: it cannot be told, because the agent does not talk on by itself.
+    ``newest_sound_s`` is the same for the last call, if that is listened to; ``newest_is_mute``: it was not heard, and the
+    first one was."""
 
     agent_s: float
     sound_s: float | None
     longest_silence_s: float | None
     concealed_share: float | None
     jitter_s: float | None
+    newest_sound_s: float | None = None
+    newest_is_mute: bool = False
 
 
 def _rounded(values: dict[str, Any]) -> dict[str, Any]:
@@ -128,13 +133,14 @@ class Sampler:
 
 
 class Audience:
-    """The users of one worker: a listener and a crowd. Close it."""
+    """The users of one worker: a listener, a crowd and perhaps a listener who comes last. Close it."""
 
     def __init__(self, stage: Stage, worker: Worker, say: Say) -> None:
         self.stage, self.worker, self.say = stage, worker, say
         self.caller: Caller = stage.calls.caller(worker)
-        self.crowd = Crowd(worker.server, self.caller.request)
+        self.crowd = Crowd(worker.server, self.caller.request, stage.media.place)
         self.listener: Call | None = None
+        self.newest: Call | None = None
         # The listener's call before the others came.
         self._alone: Continuity | None = None
         self.refused = 0
@@ -146,9 +152,11 @@ class Audience:
     @property
     def served(self) -> int:
         """Calls with an agent now."""
-        return sum(user.served for user in self.crowd.users) + (
-            self.listener is not None and bool(self.listener.agents_present)
-        )
+        return sum(user.served for user in self.crowd.users) + sum(bool(call.agents_present) for call in self._listened_to)
+
+    @property
+    def _listened_to(self) -> list[Call]:
+        return [call for call in (self.listener, self.newest) if call is not None]
 
     def open(self) -> None:
         """The listener's call, until it is heard. Raises WorkerFault if it is not served."""
@@ -165,6 +173,23 @@ class Audience:
                 return False
             self.say(f"{self.served} of {sessions} calls in progress")
         return True
+
+    def complete(self) -> None:
+        """The last call, which is listened to as well: a service may have voices for the first calls only. Raises WorkerFault
+        if the worker ended."""
+        try:
+            self.newest = self.stage.calls.served(self.caller)
+        except WorkerFailed:
+            raise
+        except WorkerFault:
+            self.refused += 1
+
+    def agents_after(self) -> list[float]:
+        """Seconds from their joins until the other callers' agents came."""
+        after = [user.agent - user.joined for user in self.crowd.users if user.agent and user.joined]
+        if self.newest is not None:
+            after.append(self.newest.agent_after)
+        return [round(seconds, 2) for seconds in after]
 
     def _one(self) -> bool:
         user = self.crowd.join()
@@ -203,9 +228,12 @@ class Audience:
         """Raises WorkerFault or Unproven if agents left their callers, StageError if callers lost their server."""
         continuity.trouble()
         users = [user for user in self.crowd.users if user.agent is not None]
-        if any(user.lost is not None for user in users):
+        lost = [user.lost for user in users] + [call.disconnected for call in self._listened_to]
+        if any(at is not None for at in lost):
             raise StageError("a simulated user lost its server")
         stayed = [user.agent_left - user.agent for user in users if user.agent is not None and user.agent_left is not None]
+        if self.newest is not None and self.newest.stayed is not None:
+            stayed.append(self.newest.stayed)
         if not continuity.agents_are_there:
             stayed.append(continuity.stayed)
         if not stayed:
@@ -213,7 +241,8 @@ class Audience:
         continuity.note_leave(max(stayed))
         if continuity.unproven_leave is not None:
             raise Unproven(continuity.unproven_leave)
-        raise self.worker.failed(f"{len(stayed)} of {len(users) + 1} calls lost their agents, one after {min(stayed):.1f} s")
+        calls = len(users) + len(self._listened_to)
+        raise self.worker.failed(f"{len(stayed)} of {calls} calls lost their agents, one after {min(stayed):.1f} s")
 
     def raise_if_starved(self, began: float, before: Reading) -> None:
         """What was missing must not have been missing here."""
@@ -237,7 +266,6 @@ class Audience:
     def _quality(self, continuity: Continuity) -> Quality:
         call = continuity.call
         received = call.received
-        sound = call.heard.first - call.joined if call.heard.first is not None else None
         silenced = self._silenced(continuity)
         if continuity.steady and continuity.gap() > HOLE_SECONDS:
             continuity.note_silence()
@@ -245,13 +273,31 @@ class Audience:
                 raise Unproven(continuity.unproven_silence)
         elif (missed := continuity.missed().seconds) > HOLE_SECONDS:
             raise StageError(f"this machine is too busy to judge: {may_have_missed(missed)}")
+        mute = self._newest_is_mute()
         return Quality(
             call.agent_after,
-            sound,
+            _sound_after(call),
             continuity.gap() if continuity.steady else silenced,
             received.concealed_share(continuity.began) if continuity.sending else None,
             received.jitter(continuity.began) if continuity.sending else None,
+            _sound_after(self.newest) if self.newest is not None else None,
+            mute,
         )
+
+    def _newest_is_mute(self) -> bool:
+        """Raises Unproven where that is so for the first time."""
+        newest, listener = self.newest, self.listener
+        if newest is None or listener is None or listener.heard.first is None or self.stage.calls.is_heard(newest, self.worker):
+            return False
+        unproven = self.stage.calls.note_unheard()
+        if unproven is not None:
+            raise Unproven(unproven)
+        return True
+
+
+def _sound_after(call: Call) -> float | None:
+    """Seconds from the caller's join to the first sound of its agent; None: it was not heard."""
+    return call.heard.first - call.joined if call.heard.first is not None else None
 
 
 @dataclass
@@ -318,7 +364,8 @@ def load_test(stage: Stage, say: Say) -> LoadTest:
         audience = Audience(stage, worker, say)
         try:
             audience.open()
-            audience.grow(sessions)
+            if audience.grow(sessions - 1) and sessions > 1:
+                audience.complete()
             say(f"load test: {audience.served} calls in progress, {HOLD_SECONDS + SETTLE_SECONDS:.0f} s left")
             began = time.monotonic()
             loaded = audience.hold(sampler, HOLD_SECONDS)
@@ -328,7 +375,7 @@ def load_test(stage: Stage, say: Say) -> LoadTest:
                 sessions,
                 audience.refused,
                 audience.crowd.cores(began),
-                [round(user.agent - user.joined, 2) for user in audience.crowd.users if user.agent and user.joined],
+                audience.agents_after(),
                 sampler.series(),
                 processes_of(worker),
             )
@@ -349,4 +396,6 @@ def bounds_broken(quality: Quality) -> list[str]:
         value = getattr(quality, name)
         if value is not None and value > bound:
             wrong.append(words.format(value=value, bound=bound))
+    if quality.newest_is_mute:
+        wrong.append("nothing is heard of the last call's agent, as the first one's is")
     return wrong

@@ -103,10 +103,11 @@ def test_quality_of_service(lk_stage: Stage, lk_evidence: Evidence, loaded: Call
     be heard within 15 s; during the 20 s that all calls last, an agent that talks without pauses may have no hole above
     2 s, and one that did so alone may not be silent all the time, at most 5 % of the sound may be concealed, and the
     mean jitter may be 30 ms at most, the usual limit for voice. No other user may wait more than 10 s for an agent, and
-    none may lose it: the worker took these calls. A hole counts if the agent, in a second load test, talks on for more
-    than twice as long before the others come, and a lost agent if the listener's stays for half as long again. What a
-    silent agent cannot show is not judged; skipped if no call is served, and an error if this machine or the simulated
-    users are short of CPU.
+    none may lose it: the worker took these calls. The last caller listens too: where the first one's agent was heard,
+    this one's must be within 54 s. A hole counts if the agent, in a second load test, talks on for more than twice as
+    long before the others come, a lost agent if the listener's stays for half as long again, and one that is not heard
+    if that happens twice. What a silent agent cannot show is not judged; skipped if no call is served, and an error if
+    this machine or the simulated users are short of CPU.
     """
     seen = loaded()
     quality = seen.loaded.quality
