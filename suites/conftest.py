@@ -18,7 +18,7 @@ from pytest_lkagents.manifests.model import Files
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.stage import Stage
 
-from . import assignment, crowds, drains, faults, leftovers, measured, observations, pool
+from . import assignment, crowds, drains, early, faults, leftovers, measured, observations, pool
 from . import load as loads
 
 if TYPE_CHECKING:
@@ -130,6 +130,12 @@ def selected(request: pytest.FixtureRequest) -> set[str]:
 @pytest.fixture(scope="session")
 def first_call(lk_stage: Stage) -> Callable[[], observations.FirstCall]:
     return _once(observations.first_call, lk_stage)
+
+
+@pytest.fixture(scope="session")
+def before_server(lk_stage: Stage) -> Callable[[], early.Early]:
+    """A worker that is there before its server."""
+    return _once(early.observe, lk_stage)
 
 
 @pytest.fixture(scope="session")

@@ -7,18 +7,15 @@ import time
 from collections.abc import Callable
 
 from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, StageError, Unproven, WorkerFault, check
-from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
 
-from . import faults, lasting
+from . import early, faults, lasting
 from .faults import RECONNECT_SECONDS, SILENT_SECONDS
 from .observations import FirstCall
 
 # The Python SDK tries 16 times in about 130 s before it gives up, Node 10 times in about 80 s.
 GIVE_UP_SECONDS = 180
-# Whoever has tried for a minute may give up.
-PATIENCE_SECONDS = 60
 
 
 @check(
@@ -164,7 +161,7 @@ def test_stays(lk_stage: Stage, lk_evidence: Evidence) -> None:
     seconds=240,
     order=-1,
 )
-def test_waits_for_server(lk_stage: Stage, lk_evidence: Evidence) -> None:
+def test_waits_for_server(lk_stage: Stage, lk_evidence: Evidence, before_server: Callable[[], early.Early]) -> None:
     """Started before the server is up, it registers when the server comes.
 
     The worker is started while its server is down and the server's address refuses connections; its attempts to connect
@@ -174,48 +171,42 @@ def test_waits_for_server(lk_stage: Stage, lk_evidence: Evidence) -> None:
     an error, as whoever has tried for a minute may give up, and so is a worker that was not seen to try. Skipped if the
     shared worker does not register either, or the server is given by URL.
     """
-    faults.needs_own_server(lk_stage)
-    lk_stage.worker("shared")  # a worker that does not register with a server either is another check's business
-    worker = lk_stage.untouched("early")
-    # Without a refused try nothing is shown: a slow start-up has the time that it has to register. A second one shows that it
-    # keeps trying; the longest first pause of an SDK is 2 s.
-    if _tries(lk_stage, worker, 1, lk_stage.settings.start_timeout):
-        _tries(lk_stage, worker, 2, 15)
-    lk_evidence["refused_attempts"] = worker.attempts()
-    waited = time.monotonic() - worker.started
-    if not worker.is_running and waited > PATIENCE_SECONDS:
-        raise StageError(f"this machine is too busy to judge: the worker had waited for {waited:.0f} s when its turn came")
-    if not worker.is_running:
-        raise AssertionError(worker.last_words(f"exited with code {worker.exit_code} while the server was down"))
-    worker.start_server()
-    came = time.monotonic()
-    try:
-        worker.wait_registered(RECONNECT_SECONDS)
-    except WorkerFault as fault:
-        raise AssertionError(f"after the server came: {fault}") from None
-    lk_evidence["registered_after_s"] = round(time.monotonic() - came, 2)
-    if not lk_evidence["refused_attempts"]:
+    seen = before_server()
+    lk_evidence["refused_attempts"], lk_evidence["registered_after_s"] = seen.tries, seen.registered_s
+    assert seen.problem is None, seen.problem
+    if not seen.tries:
         raise StageError(f"no try to connect within {lk_stage.settings.start_timeout:g} s while the server was down")
-    lk_evidence.summary = (
-        f"registered {lk_evidence['registered_after_s']} s after the server came, "
-        f"{lk_evidence['refused_attempts']} refused tries before"
-    )
+    lk_evidence.summary = f"registered {seen.registered_s} s after the server came, {seen.tries} refused tries before"
 
 
-def _tries(stage: Stage, worker: Worker, count: int, seconds: float) -> bool:
-    """Whether it has tried to connect that often, or ended, within ``seconds``."""
+@check(
+    "registration.backs-off",
+    SHOULD,
+    section="Networking",
+    why="When a server restarts, workers that try without a pause keep it from coming up, and burn their own CPU.",
+    remedy="wait between two tries to connect, longer each time, as the SDKs do",
+    roles=("shared", "early"),
+    seconds=240,
+    order=-1,
+)
+def test_backs_off(lk_stage: Stage, lk_evidence: Evidence, before_server: Callable[[], early.Early]) -> None:
+    """While its server cannot be reached, it waits between two tries.
 
-    def tried() -> bool:
-        worker.probe()
-        return worker.attempts() >= count or not worker.is_running
-
-    try:
-        with worker.ledger.waiting(worker.name):
-            poll(tried, what="tries", seconds=seconds, every=0.3)
-    except DeadlineMissed:
-        stage.raise_if_too_busy()
-        return False
-    return True
+    Counted are the connections that the worker of `registration.waits-for-server` tries to open while its server's
+    address refuses them. If there are more than 10 by the time that a second one was waited for, they are counted for 5 s
+    more: more than 10 a second is a failure. The SDKs wait for 0, 2, 4 and more seconds. Skipped where that check fails
+    or is skipped.
+    """
+    seen = before_server()
+    lk_evidence["tries"], lk_evidence["tries_per_s"] = seen.tries, seen.per_second
+    lk_evidence["waited_s"] = round(seen.waited_s, 1)
+    if not seen.tries:
+        raise StageError(f"no try to connect within {lk_stage.settings.start_timeout:g} s while the server was down")
+    hasty = seen.per_second is not None and seen.per_second > early.MOST_PER_SECOND
+    assert not hasty, f"{seen.per_second} tries a second to reach a server that is not there"
+    if seen.problem is not None:
+        raise NotJudgeable("it does not wait for its server: see registration.waits-for-server")
+    lk_evidence.summary = f"{seen.tries} tries in the first {seen.waited_s:.0f} s"
 
 
 @check(

@@ -28,6 +28,7 @@ SECONDS: dict[str, float] = {
     "jobs.own-process": 1.0,
     "jobs.serves-every-call": 0.0,
     "jobs.side-by-side": 0.0,
+    "registration.backs-off": 0.0,
     "registration.keeps-calls": 0.0,
     "registration.listens-only-for-health": 3.9,
     "registration.outbound-only": 6.5,

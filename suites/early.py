@@ -1,0 +1,88 @@
+"""A worker that is started before its server: whether it waits, and how often it tries meanwhile."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from pytest_lkagents.checks import StageError, WorkerFault
+from pytest_lkagents.clock import DeadlineMissed, holds, poll
+from pytest_lkagents.stage import Stage
+from pytest_lkagents.worker.base import Worker
+
+from .faults import RECONNECT_SECONDS, needs_own_server
+
+# The longest first pause of an SDK is 2 s.
+SECOND_SECONDS = 15
+# Whoever has tried for a minute may give up.
+PATIENCE_SECONDS = 60
+# An SDK tries twice in the first two seconds, a library that asks under several addresses some times more.
+MANY = 10
+# Of the rate of tries, where there are many.
+RATE_SECONDS = 5.0
+MOST_PER_SECOND = 10.0
+
+
+@dataclass
+class Early:
+    """``tries`` were refused until the server came; ``per_second`` of them later ones, where there were many at first.
+    ``problem``: what was wrong with the worker, in words; ``registered_s``: seconds after the server came."""
+
+    tries: int
+    waited_s: float
+    per_second: float | None = None
+    problem: str | None = None
+    registered_s: float | None = None
+
+
+def observe(stage: Stage) -> Early:
+    """Raises StageError on a busy machine, WorkerFault where the worker does not register with a server either."""
+    needs_own_server(stage)
+    stage.worker("shared")  # a worker that does not register with a server either is another check's business
+    worker = stage.untouched("early")
+    # Without a refused try nothing is shown: a slow start-up has the time that it has to register. A second one shows that it
+    # keeps trying.
+    if _tries(stage, worker, 1, stage.settings.start_timeout):
+        _tries(stage, worker, 2, SECOND_SECONDS)
+    per_second = _rate(worker) if worker.attempts() > MANY else None
+    seen = Early(worker.attempts(), time.monotonic() - worker.started, per_second)
+    if not worker.is_running:
+        if seen.waited_s > PATIENCE_SECONDS:
+            raise StageError(
+                f"this machine is too busy to judge: the worker had waited for {seen.waited_s:.0f} s when its turn came"
+            )
+        seen.problem = worker.last_words(f"exited with code {worker.exit_code} while the server was down")
+        return seen
+    worker.start_server()
+    came = time.monotonic()
+    try:
+        worker.wait_registered(RECONNECT_SECONDS)
+    except WorkerFault as fault:
+        seen.problem = f"after the server came: {fault}"
+        return seen
+    seen.registered_s = round(time.monotonic() - came, 2)
+    return seen
+
+
+def _rate(worker: Worker) -> float:
+    """Tries a second."""
+    before, began = worker.attempts(), time.monotonic()
+    with worker.ledger.waiting(worker.name):
+        holds(lambda: worker.is_running, seconds=RATE_SECONDS, every=0.5)
+    return round((worker.attempts() - before) / (time.monotonic() - began), 1)
+
+
+def _tries(stage: Stage, worker: Worker, count: int, seconds: float) -> bool:
+    """Whether it has tried to connect that often, or ended, within ``seconds``."""
+
+    def tried() -> bool:
+        worker.probe()
+        return worker.attempts() >= count or not worker.is_running
+
+    try:
+        with worker.ledger.waiting(worker.name):
+            poll(tried, what="tries", seconds=seconds, every=0.3)
+    except DeadlineMissed:
+        stage.raise_if_too_busy()
+        return False
+    return True
