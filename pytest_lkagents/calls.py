@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_lkagents.busyness import too_busy
+from pytest_lkagents.busyness import Reading, too_busy
 from pytest_lkagents.callers.caller import Call, Caller
 from pytest_lkagents.callers.continuity import Continuity, Habit, Stay, usual_stay, wait_heard
 from pytest_lkagents.callers.request import CallRequest
-from pytest_lkagents.checks import StageError, WorkerFailed, WorkerFault
+from pytest_lkagents.checks import StageError, Unproven, WorkerFailed, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.server.base import Server
 from pytest_lkagents.wire.model import Question
@@ -157,17 +157,23 @@ class Calls:
         Raises AgentsLeave if one leaves meanwhile, with nothing to disturb it."""
         wait_heard(calls, self._habit, steady=steady)
 
-    def is_heard(self, call: Call, worker: Worker) -> bool:
-        """Whether its agent is heard, now or within ``VOICE_SECONDS``. Raises StageError if the caller was cut off itself."""
+    def is_mute(self, call: Call, worker: Worker, since: Reading) -> bool:
+        """Whether nothing is heard of its agent within ``VOICE_SECONDS``, beside another call, whose agent was heard. Raises
+        Unproven the first time, TooBusy if this machine was too busy (since then), StageError if the caller was cut off."""
 
         def heard() -> bool:
             self._stage.raise_if_closing()
             return call.heard.first is not None
 
         with contextlib.suppress(DeadlineMissed), worker.ledger.waiting(worker.name):
-            return poll(heard, what="its voice", seconds=VOICE_SECONDS)
+            poll(heard, what="its voice", seconds=VOICE_SECONDS)
+            return False
         call.raise_if_cut_off()
-        return False
+        self._stage.raise_if_too_busy(worker, since)
+        self._habit.unheard += 1
+        if self._habit.unheard == 1:
+            raise Unproven("the agent of a second call was not heard, which may be chance")
+        return True
 
     @property
     def leave_by_themselves(self) -> bool:
@@ -178,12 +184,6 @@ class Calls:
     def fall_silent(self) -> bool:
         """Whether agents of this worker were seen to fall silent, for whatever reason."""
         return self._habit.silent_after is not None
-
-    def note_unheard(self) -> str | None:
-        """Keep in mind that an agent was not heard beside another call, whose agent was; why that proves nothing yet, in words,
-        and None where it happened before."""
-        self._habit.unheard += 1
-        return None if self._habit.unheard > 1 else "the agent of a second call was not heard, which may be chance"
 
     def usual_stay(self, calls: Sequence[Call], more: Callable[[], Call]) -> Stay:
         """How long agents stay that leave by themselves: of these calls, and of further ones until there are enough.

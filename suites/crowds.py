@@ -222,7 +222,7 @@ class Audience:
             time.sleep(min(left, 0.5))
         self.raise_if_starved(began, before)
         self._raise_if_lost(continuity)
-        return sampler.level(self.served, began, self._quality(continuity))
+        return sampler.level(self.served, began, self._quality(continuity, before))
 
     def _raise_if_lost(self, continuity: Continuity) -> None:
         """Raises WorkerFault or Unproven if agents left their callers, StageError if callers lost their server."""
@@ -263,7 +263,7 @@ class Audience:
             raise Unproven(alone.unproven_silence)
         return alone.gap()
 
-    def _quality(self, continuity: Continuity) -> Quality:
+    def _quality(self, continuity: Continuity, before: Reading) -> Quality:
         call = continuity.call
         received = call.received
         silenced = self._silenced(continuity)
@@ -273,31 +273,18 @@ class Audience:
                 raise Unproven(continuity.unproven_silence)
         elif (missed := continuity.missed().seconds) > HOLE_SECONDS:
             raise StageError(f"this machine is too busy to judge: {may_have_missed(missed)}")
-        mute = self._newest_is_mute()
+        newest, mute = self.newest, False
+        if newest is not None and call.sound_after is not None:
+            mute = self.stage.calls.is_mute(newest, self.worker, before)
         return Quality(
             call.agent_after,
-            _sound_after(call),
+            call.sound_after,
             continuity.gap() if continuity.steady else silenced,
             received.concealed_share(continuity.began) if continuity.sending else None,
             received.jitter(continuity.began) if continuity.sending else None,
-            _sound_after(self.newest) if self.newest is not None else None,
+            newest.sound_after if newest is not None else None,
             mute,
         )
-
-    def _newest_is_mute(self) -> bool:
-        """Raises Unproven where that is so for the first time."""
-        newest, listener = self.newest, self.listener
-        if newest is None or listener is None or listener.heard.first is None or self.stage.calls.is_heard(newest, self.worker):
-            return False
-        unproven = self.stage.calls.note_unheard()
-        if unproven is not None:
-            raise Unproven(unproven)
-        return True
-
-
-def _sound_after(call: Call) -> float | None:
-    """Seconds from the caller's join to the first sound of its agent; None: it was not heard."""
-    return call.heard.first - call.joined if call.heard.first is not None else None
 
 
 @dataclass

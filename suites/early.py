@@ -34,6 +34,11 @@ class Early:
     problem: str | None = None
     registered_s: float | None = None
 
+    def raise_if_untried(self, seconds: float) -> None:
+        """Raises StageError if nothing is shown, as it did not try at all in so many seconds."""
+        if not self.tries:
+            raise StageError(f"no try to connect within {seconds:g} s while the server was down")
+
 
 def observe(stage: Stage) -> Early:
     """Raises StageError on a busy machine, WorkerFault where the worker does not register with a server either."""
@@ -44,8 +49,11 @@ def observe(stage: Stage) -> Early:
     # keeps trying.
     if _tries(stage, worker, 1, stage.settings.start_timeout):
         _tries(stage, worker, 2, SECOND_SECONDS)
-    per_second = _rate(worker) if worker.attempts() > MANY else None
-    seen = Early(worker.attempts(), time.monotonic() - worker.started, per_second)
+    tries, per_second = worker.attempts(), None
+    if tries > MANY:
+        per_second = _rate(worker, tries)
+        tries = worker.attempts()
+    seen = Early(tries, time.monotonic() - worker.started, per_second)
     if not worker.is_running:
         if seen.waited_s > PATIENCE_SECONDS:
             raise StageError(
@@ -64,9 +72,9 @@ def observe(stage: Stage) -> Early:
     return seen
 
 
-def _rate(worker: Worker) -> float:
-    """Tries a second."""
-    before, began = worker.attempts(), time.monotonic()
+def _rate(worker: Worker, before: int) -> float:
+    """Tries a second, from now on."""
+    began = time.monotonic()
     with worker.ledger.waiting(worker.name):
         holds(lambda: worker.is_running, seconds=RATE_SECONDS, every=0.5)
     return round((worker.attempts() - before) / (time.monotonic() - began), 1)

@@ -61,9 +61,8 @@ def _one_call(stage: Stage, caller: Caller) -> FirstCall:
     call = stage.calls.served(caller)
     with contextlib.suppress(DeadlineMissed):
         poll(lambda: call.heard.first is not None or not call.agents_present, what="sound", seconds=SOUND_SECONDS, every=0.05)
-    sound_s = call.heard.first - call.joined if call.heard.first is not None else None
-    wordless = sound_s is None and not call.written
-    return FirstCall(call.agent_after, sound_s, call.stayed if wordless else None)
+    wordless = call.sound_after is None and not call.written
+    return FirstCall(call.agent_after, call.sound_after, call.stayed if wordless else None)
 
 
 def stop(stage: Stage) -> Stop:

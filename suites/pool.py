@@ -214,20 +214,16 @@ class Scene:
         self.watch(BESIDE_SECONDS)
         if self.harm.worker_trouble is not None:
             raise self.worker.ended()
-        unproven = None
         if older.trouble is not None:
+            if older.unproven is not None:
+                raise Unproven(older.unproven)
+            if older.trouble not in (OTHER_ENDED, AGENT_LEFT):
+                stage.raise_if_too_busy(self.worker, before)
             seen.problem = f"{older.trouble_s} s after a second call had its agent, in the first one {older.trouble}"
-            unproven = older.unproven
-        elif seen.older_heard_s is not None and not stage.calls.is_heard(newer, self.worker):
+        elif seen.older_heard_s is not None and stage.calls.is_mute(newer, self.worker, before):
             seen.problem = f"nothing is heard of a second call's agent for {VOICE_SECONDS} s, beside another call"
-            stage.raise_if_too_busy(self.worker, before)
-            unproven = stage.calls.note_unheard()
         seen.newer_heard_s = _heard_after(newer)
         seen.evidence = older.continuity.evidence()
-        if unproven is not None:
-            raise Unproven(unproven)
-        if older.trouble not in (None, OTHER_ENDED, AGENT_LEFT):
-            stage.raise_if_too_busy(self.worker, before)
         return seen
 
     @property
@@ -362,7 +358,7 @@ class Scene:
 
 def _heard_after(call: Call) -> float | None:
     """Seconds from the agent's join to its first sound; None: it was not heard."""
-    return None if call.heard.first is None else round(max(call.heard.first - call.joined - call.agent_after, 0.0), 2)
+    return None if call.sound_after is None else round(max(call.sound_after - call.agent_after, 0.0), 2)
 
 
 def crash(stage: Stage) -> Harm:

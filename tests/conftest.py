@@ -120,12 +120,13 @@ def lk(tmp_path: Path, request: pytest.FixtureRequest):
         *arguments: str, env: dict[str, str] | None = None, seconds: float = RUN_SECONDS, busy_runs: int = BUSY_RUNS
     ) -> Run:
         # What makes the machine too busy is mostly the other test process: a repeated run has the machine alone.
-        for exclusive in (alone, *[True] * (busy_runs - 1)):
-            with machine(alone=exclusive):
+        for again in range(busy_runs):
+            if again:
+                wait_for_calm()
+            with machine(alone=alone or again > 0):
                 judged = once(*arguments, env=env, seconds=seconds)
-            if not judged.machine_was_too_busy or busy_runs == 1:
+            if not judged.machine_was_too_busy:
                 break
-            wait_for_calm()
         return judged
 
     def wait_for_calm() -> None:

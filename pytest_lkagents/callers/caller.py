@@ -57,6 +57,11 @@ class Call:
         return min(self.agents.values()) - self.joined
 
     @property
+    def sound_after(self) -> float | None:
+        """Seconds from the caller's join to the first audible sound; None before it was heard."""
+        return self.heard.first - self.joined if self.heard.first is not None else None
+
+    @property
     def stayed(self) -> float | None:
         """Seconds for which it had an agent, if it has none any more."""
         if not self.agents or self.agents_present:
@@ -79,7 +84,7 @@ class Call:
             poll(lambda: self.heard.first is not None, what="sound", seconds=seconds, every=0.05)
         if self.heard.first is None:
             self.raise_if_cut_off()
-        return self.heard.first - self.joined if self.heard.first is not None else None
+        return self.sound_after
 
     def raise_if_cut_off(self, since: float = 0.0) -> None:
         """Raises StageError if the caller's own connection to the server broke (since then, monotonic seconds), so that it may

@@ -47,7 +47,7 @@ class Line:
         self._watching: dict[str, asyncio.Task[None]] = {}
         self._speaking: asyncio.Task[None] | None = None
         self._over = False
-        self._network: OwnNetwork | None = None
+        self._network = OwnNetwork()
 
     def _say(self, event: str, **what: Any) -> None:
         say(call=self._number, event=event, at=time.monotonic(), **what)
@@ -63,7 +63,6 @@ class Line:
         room.on("data_received", lambda *_: self._say("wrote"))
         for topic in TEXT_TOPICS:
             room.register_text_stream_handler(topic, lambda *_: self._say("wrote"))
-        self._network = OwnNetwork()
         self._say("joining")
         doing = "join the LiveKit server"
         try:
@@ -152,7 +151,7 @@ class Line:
         stats: list[Any] = []
         try:
             while True:
-                if self._network is not None and self._network.has_gone(stats):
+                if self._network.has_gone(stats):
                     self._say("interrupted")
                 looks = [_look(found.inbound_rtp) for found in stats if found.HasField("inbound_rtp")]
                 self._say("looked", track=track.sid, stats=looks)
