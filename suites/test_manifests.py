@@ -43,9 +43,10 @@ def test_readable(lk_evidence: Evidence, manifests: Manifests) -> None:
 
     Read are `*.yaml`, `*.yml`, `*.json`, `*.toml` and Dockerfiles at `--lk-manifests`: Kubernetes, Compose, Render,
     Fly.io, ECS and Cloud Run. A failure is a file that cannot be parsed, is no UTF-8 text or (named itself) has more
-    than 2 MB, a Dockerfile without FROM or with an unknown instruction, and a misspelt field: one that is unknown and
-    at least 85 % like a known one, at the places that the rules read. Only noted are a file of an unknown format, what
-    stands beside the workers and does not look like one (a database, a web site, a LiveKit server), a Compose service
+    than 2 MB, a Dockerfile without FROM or with an unknown instruction, and a misspelt or misplaced field: one that is
+    unknown and at least 85 % like a known one, or known at another place only, at the places that the rules read. Only
+    noted are a file of an unknown format, a template of Helm or Jinja that is no YAML before it is filled in, what stands
+    beside the workers and does not look like one (a database, a web site, a LiveKit server), a Compose service
     that extends one of another file, and `compose.override.yaml`; no check judges these. Skipped if there is no
     deployment file.
     """

@@ -274,6 +274,25 @@ def test_what_is_no_worker_is_named() -> None:
     assert "compose-beside-server.yaml: web looks like no worker" in note
 
 
+def test_a_template_is_not_judged_and_said_how_to_hand_it_over() -> None:
+    files = load([str(CORPUS / "good/chart")])
+    assert not files.deployments
+    (note,) = rules.readable(files, Needs()).notes
+    assert note.startswith("templates/deployment.yaml: a template, not judged")
+    assert "helm template" in note
+
+
+def test_what_is_no_yaml_stays_unreadable_though_braces_stand_in_it(tmp_path: Path) -> None:
+    (tmp_path / "worker.yaml").write_text("labels: {{a: b}\n\t- c\n")
+    assert rules.readable(load([str(tmp_path)]), Needs()).findings
+
+
+def test_a_misplaced_field_is_told_where_it_belongs() -> None:
+    (problem,) = load([str(CORPUS / "broken/readable/misplaced.yaml")]).problems
+    assert str(problem.place).endswith("misplaced.yaml:7 spec.nodeSelector")
+    assert problem.reason == "there is no field 'nodeSelector' here; it belongs to spec.template.spec"
+
+
 def test_a_file_that_overrides_another_is_not_judged_alone(tmp_path: Path) -> None:
     (tmp_path / "compose.override.yaml").write_text("services:\n  agent:\n    ports: ['8081:8081']\n")
     files = load([str(tmp_path)])

@@ -1,7 +1,7 @@
-"""Misspelt fields: what a platform refuses, or silently takes for nothing.
+"""Misspelt and misplaced fields: what a platform refuses, or silently takes for nothing.
 
-Each format's own names, at the places that the rules read. A name that is neither one of them nor close to one is none of our
-business: formats grow.
+Each format's own names, at the places that the rules read. A name that is neither one of them, nor close to one, nor one of
+another of these places is none of our business: formats grow.
 """
 
 from __future__ import annotations
@@ -137,20 +137,27 @@ ECS: Fields = (
 )
 
 
-def misspelt(document: Node, fields: Fields) -> Iterator[Problem]:
-    """A problem for each name that is not one of its place's, and nearly is."""
+def unknown(document: Node, fields: Fields) -> Iterator[Problem]:
+    """A problem for each name that is not one of its place's, and nearly is, or belongs to another place."""
     for path, names in fields:
         for node in _at(document, path):
             for name, below in node.entries():
+                if name in names or name.startswith("x-"):
+                    continue
                 meant = _meant(name, names)
                 if meant is not None and node.get(meant) is None:
                     yield Problem(below.place, f"there is no field {name!r}; {meant!r} is meant")
+                elif meant is None and (home := _home(name, fields)) is not None:
+                    yield Problem(below.place, f"there is no field {name!r} here; it belongs to {home}")
+
+
+def _home(name: str, fields: Fields) -> str | None:
+    """Where a field of this name belongs: the place nearest to the top that has it."""
+    homes = sorted((path for path, names in fields if name in names), key=len)
+    return (".".join(homes[0]) or "the top of the file") if homes else None
 
 
 def _meant(name: str, names: frozenset[str]) -> str | None:
-    if name in names or name.startswith("x-"):
-        return None
-
     def plain(text: str) -> str:
         return text.replace("_", "").replace("-", "").lower()
 

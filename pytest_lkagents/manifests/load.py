@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ SUFFIXES = (".yaml", ".yml", ".json", ".toml")
 # Folders of tools, not of deployments.
 SKIPPED = {".git", "node_modules", ".venv", "venv", "__pycache__", ".tox", "site-packages"}
 LARGEST_BYTES = 2_000_000
+# What Helm, or Jinja, has yet to fill in: such a file is in order, and is no YAML.
+TEMPLATE = re.compile(r"\{\{-? *(\.|\$|include|template|if|with|range|define|end|toYaml|tpl|/\*)|\{%")
 
 
 def is_dockerfile(name: str) -> bool:
@@ -89,6 +92,9 @@ def _read(file: str, text: str, files: Files, known: list[Node], *, named: bool)
     try:
         documents = [read_toml(file, text)] if name.endswith(".toml") else list(read_yaml(file, text))
     except Unreadable as problem:
+        if TEMPLATE.search(text):
+            files.templates.append(file)
+            return
         files.problems.append(Problem(Place(file, problem.line, ""), problem.reason))
         return
     used = [document for document in documents if _take(document, files, known)]

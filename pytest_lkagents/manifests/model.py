@@ -219,5 +219,7 @@ class Files:
     read: list[str] = field(default_factory=list)
     # Named by the user, and of no format that is known here.
     strange: list[str] = field(default_factory=list)
+    # No YAML yet: what is to be filled in stands between braces.
+    templates: list[str] = field(default_factory=list)
     # What stands beside the workers and is not judged, each in a few words.
     passed_over: list[str] = field(default_factory=list)

@@ -46,9 +46,13 @@ def _unclear(made: Judgement, deployment: Deployment, *fields: str) -> bool:
 def readable(files: Files, _needs: Needs) -> Judgement:
     made = Judgement(looked_at=len(files.read) + len(files.problems))
     made.notes += [f"{file}: of no format that is known here, not judged" for file in files.strange]
+    if files.templates:
+        made.notes.append(
+            f"{', '.join(files.templates[:SHOWN])}{_more(files.templates)}: a template, not judged; hand over what it makes, "
+            "as in `helm template CHART | pytest --lk-manifests -`"
+        )
     if files.passed_over:
-        more = f" and {len(files.passed_over) - SHOWN} more" if len(files.passed_over) > SHOWN else ""
-        made.notes.append(f"not judged: {'; '.join(files.passed_over[:SHOWN])}{more}")
+        made.notes.append(f"not judged: {'; '.join(files.passed_over[:SHOWN])}{_more(files.passed_over)}")
     for problem in files.problems:
         made.findings.append(
             Finding(
@@ -59,6 +63,10 @@ def readable(files: Files, _needs: Needs) -> Judgement:
             )
         )
     return made
+
+
+def _more(names: list[str]) -> str:
+    return f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
 
 
 def grace_period(files: Files, needs: Needs) -> Judgement:

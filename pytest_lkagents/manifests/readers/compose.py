@@ -22,7 +22,7 @@ def reads(document: Node) -> bool:
 
 
 def read(document: Node, files: Files) -> None:
-    files.problems += fields.misspelt(document, fields.COMPOSE)
+    files.problems += fields.unknown(document, fields.COMPOSE)
     if OVERRIDE.fullmatch(PurePath(document.place.file).name):
         files.passed_over.append(f"{document.place.file}: Compose merges it into the file beside it")
         return

@@ -27,7 +27,7 @@ def reads(document: Node) -> bool:
 
 def read(document: Node, files: Files) -> None:
     task = document.get("taskDefinition") or document
-    files.problems += fields.misspelt(task, fields.ECS)
+    files.problems += fields.unknown(task, fields.ECS)
     files.deployments.append(deployment_of(task))
 
 

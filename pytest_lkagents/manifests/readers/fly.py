@@ -16,7 +16,7 @@ def reads(document: Node) -> bool:
 
 
 def read(document: Node, files: Files) -> None:
-    files.problems += fields.misspelt(document, fields.FLY)
+    files.problems += fields.unknown(document, fields.FLY)
     name = document.text("app") or "unnamed"
     grace = amounts.seconds(document.text("kill_timeout"))
     group = _group(document)

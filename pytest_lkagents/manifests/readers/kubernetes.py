@@ -62,7 +62,7 @@ def read(documents: Sequence[Node], files: Files) -> None:
     known = [document for document in flat(documents) if reads(document)]
     made: list[Made] = []
     for document in known:
-        files.problems += fields.misspelt(document, fields.KUBERNETES.get(_kind(document), ()))
+        files.problems += fields.unknown(document, fields.KUBERNETES.get(_kind(document), ()))
         if _kind(document) in WORKLOADS and document.items(*POD, "containers"):
             made.append((document, _workload(document)))
         elif _kind(document) in ("Secret", "ConfigMap"):

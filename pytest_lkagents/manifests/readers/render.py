@@ -23,7 +23,7 @@ def reads(document: Node) -> bool:
 
 
 def read(document: Node, files: Files) -> None:
-    files.problems += fields.misspelt(document, fields.RENDER)
+    files.problems += fields.unknown(document, fields.RENDER)
     files.secrets += [
         StoredSecret(variable.name, variable.place)
         for group in document.items("envVarGroups")
