@@ -156,14 +156,17 @@ def test_scaling_metric(lk_evidence: Evidence, manifests: Manifests) -> None:
 def test_health_probe(lk_evidence: Evidence, manifests: Manifests) -> None:
     """Probes name the port and path that exist, and a single late answer does not end a worker.
 
-    Looked at are liveness, readiness and startup probes of Kubernetes (`httpGet`, `tcpSocket`), checks of Fly.io and
-    `healthCheckPath` of Render. The port, where there is one, must be `lk_health_port`, or the one measured in this
-    run, or 8081; the path `/` or `/worker`, or `lk_health_path` if that is set. A check whose single failure ends the
+    Looked at are liveness, readiness and startup probes of Kubernetes and Cloud Run, checks of Fly.io, `healthCheckPath`
+    of Render, and the commands of health checks of Compose, ECS and Dockerfiles, where a command asks one address of the
+    container itself, such as `curl -f http://localhost:8081/`. The port, where there is one, must be `lk_health_port`, or
+    the one measured in this run, or 8081; the path `/` or `/worker`, or `lk_health_path` if that is set; the protocol
+    plain HTTP (or TCP), as a probe over HTTPS or gRPC gets no answer. A check whose single failure ends the
     worker is a failure: `failureThreshold` 1 of a Kubernetes liveness probe, and `retries` 1 of a health check of ECS
     (of an essential container: the service replaces the task) or of Compose for Swarm, which replaces the container
-    (the default is 3 everywhere). Compose by itself only shows what is unhealthy and is not judged; it is for Swarm
-    where `deploy` has `mode`, `placement`, `endpoint_mode`, `update_config` or `rollback_config`. Commands have no port
-    or path to judge. Skipped without a probe to judge.
+    (the default is 3 everywhere). Compose by itself only shows what is unhealthy, and its `retries` are not judged; it is
+    for Swarm where `deploy` has `mode`, `placement`, `endpoint_mode`, `update_config` or `rollback_config`. A command that
+    asks several addresses, another host, or a port that is a variable, has no port or path to judge. Skipped without a
+    probe to judge.
     """
     judge(rules.health_probe, manifests, lk_evidence, "no probe", "they fit")
 

@@ -14,7 +14,8 @@ from pytest_lkagents.manifests.load import is_dockerfile, load
 from pytest_lkagents.manifests.model import Files, Problem
 from pytest_lkagents.manifests.readers import dockerfile
 from pytest_lkagents.manifests.readers.common import environment_of
-from pytest_lkagents.manifests.tree import Unreadable, read_toml, read_yaml
+from pytest_lkagents.manifests.readers.probes import of_command
+from pytest_lkagents.manifests.tree import Place, Unreadable, read_toml, read_yaml
 
 from .conftest import ROOT
 
@@ -80,6 +81,29 @@ def test_a_finding_names_file_line_and_field() -> None:
     line = next(number for number, text in enumerate(path.read_text().splitlines(), 1) if "terminationGrace" in text)
     assert (finding.place.line, finding.place.field) == (line, "spec.template.spec.terminationGracePeriodSeconds")
     assert finding.found == "60 s, of which the preStop hook takes 5 s"
+
+
+@pytest.mark.parametrize(
+    ("command", "port", "path", "over"),
+    [
+        ("curl -f http://localhost:8081/", 8081, "/", "http"),
+        ("curl -f localhost:8081/worker || exit 1", 8081, "/worker", "http"),
+        ("python -c \"import urllib.request as r; r.urlopen('http://127.0.0.1:8081')\"", 8081, "/", "http"),
+        ("curl -kf https://localhost:8081/", 8081, "/", "https"),
+        ("curl http://localhost/", 80, "/", "http"),
+        ("nc -z localhost 8081", 8081, None, "tcp"),
+        ("curl http://localhost:$PORT/", None, None, "http"),
+        ("curl http://localhost:8081/${PATH}", None, None, "http"),
+        ("curl localhost:8081/ && curl localhost:9090/metrics", None, None, "http"),
+        ("curl http://health.internal:8080/", None, None, "http"),
+        ("curl http://localhost.internal:8080/", None, None, "http"),
+        ("/app/alive.sh localhost", None, None, "http"),
+        ("redis-cli -h localhost -p 6379 ping", None, None, "http"),
+    ],
+)
+def test_what_a_command_asks(command: str, port: int | None, path: str | None, over: str) -> None:
+    probe = of_command("health", command.split(), Place("compose.yaml", 1, ""))
+    assert (probe.port, probe.path, probe.over) == (port, path, over)
 
 
 def test_toml_lines_are_those_of_the_keys() -> None:
@@ -148,7 +172,6 @@ NOT_JUDGED = [
     ),
     ("always-on", FARGATE, [], ""),
     ("always-on", CLOUD_RUN, [('"2"', '"${LEAST}"')], "minScale: its value"),
-    ("health-probe", "good/compose-one-failure.yaml", [], ""),
     ("health-probe", "broken/health-probe/swarm.yaml", [('["CMD", "curl", "-f", "http://localhost:8081/"]', '["NONE"]')], ""),
     ("replicas", "good/daemon-set.yaml", [], ""),
     ("replicas", "good/variables.yaml", [], "minReplicas: its value"),

@@ -74,8 +74,9 @@ class Variable:
 
 @dataclass(frozen=True)
 class Probe:
-    """``kind`` is liveness, readiness, startup or health; a port by name is resolved. Probes by command have neither port nor
-    path. ``ends``: the platform ends or replaces the worker when it has failed ``failures`` times."""
+    """``kind`` is liveness, readiness, startup or health. Probes by command have port and path as far as the command tells.
+    ``ends``: the platform ends or replaces the worker when it has failed ``failures`` times. ``over``: http, https, tcp or
+    grpc."""
 
     kind: str
     place: Place
@@ -83,6 +84,7 @@ class Probe:
     path: str | None = None
     failures: int | None = None
     ends: bool = False
+    over: str = "http"
 
 
 @dataclass(frozen=True)

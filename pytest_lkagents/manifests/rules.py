@@ -273,7 +273,7 @@ def health_probe(files: Files, needs: Needs) -> Judgement:
     for deployment in files.deployments:
         for probe in deployment.probes:
             if probe.port is None and probe.path is None and not probe.ends:
-                continue  # a command that ends nothing
+                continue  # a command that ends nothing, and does not tell what it asks
             made.looked_at += 1
             wrong = _wrong_probe(probe, port, paths)
             if wrong is not None:
@@ -292,6 +292,8 @@ def health_probe(files: Files, needs: Needs) -> Judgement:
 
 
 def _wrong_probe(probe: Probe, port: int, paths: tuple[str | None, ...]) -> tuple[str, str] | None:
+    if probe.over in ("https", "grpc") and (probe.port is not None or probe.path is not None):
+        return f"a {probe.kind} probe over {probe.over}", "plain HTTP, which the worker's health endpoint speaks"
     if probe.port is not None and probe.port != port:
         return f"a {probe.kind} probe on port {probe.port}", f"port {port}, where the worker answers"
     if probe.path is not None and probe.path.split("?")[0] not in paths:

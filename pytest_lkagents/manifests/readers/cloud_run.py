@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pytest_lkagents.manifests import amounts
 from pytest_lkagents.manifests.model import CLOUD_RUN, Deployment, Files, Given, Resources, Variable
+from pytest_lkagents.manifests.readers import probes
 from pytest_lkagents.manifests.readers.common import doubt, environment_of, from_outside, given, whole, worker_container
 from pytest_lkagents.manifests.tree import Node
 
@@ -35,6 +36,7 @@ def read(document: Node, files: Files) -> None:
     limits = ("resources", "limits")
     doubt(made, "resources", amounts.cores(container.text(*limits, "cpu")), container, *limits, "cpu")
     doubt(made, "resources", amounts.size(container.text(*limits, "memory")), container, *limits, "memory")
+    made.probes = probes.of_container(container)
     _count(made, document)
     _expose(made, document)
     files.deployments.append(made)

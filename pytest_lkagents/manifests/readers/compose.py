@@ -8,6 +8,7 @@ from pathlib import PurePath
 
 from pytest_lkagents.manifests import amounts, fields
 from pytest_lkagents.manifests.model import COMPOSE, EVERYTHING, Deployment, Files, Given, Loss, Probe, Resources
+from pytest_lkagents.manifests.readers import probes
 from pytest_lkagents.manifests.readers.common import doubt, environment_of, given, variables_of, whole
 from pytest_lkagents.manifests.tree import Node
 
@@ -152,9 +153,9 @@ def _probes(service: Node, swarm: bool) -> list[Probe]:
     if not test or test == ["NONE"] or service.text("healthcheck", "disable") == "true":
         return []
     failures = service.number("healthcheck", "retries")
-    place = service.at("healthcheck", "retries")
+    times = int(failures) if failures is not None else None
     # Swarm replaces what is unhealthy; Compose alone only shows it.
-    return [Probe("health", place, failures=int(failures) if failures is not None else None, ends=swarm)]
+    return [probes.of_command("health", test, service.at("healthcheck", "test"), failures=times, ends=swarm)]
 
 
 LIMITS, RESERVED = ("deploy", "resources", "limits"), ("deploy", "resources", "reservations")

@@ -7,7 +7,8 @@ import re
 import shlex
 from dataclasses import dataclass, field
 
-from pytest_lkagents.manifests.model import DOCKERFILE, Deployment, Files, Given, Problem, Variable
+from pytest_lkagents.manifests.model import DOCKERFILE, Deployment, Files, Given, Probe, Problem, Variable
+from pytest_lkagents.manifests.readers import probes
 from pytest_lkagents.manifests.readers.common import environment_of
 from pytest_lkagents.manifests.tree import Place
 
@@ -86,6 +87,7 @@ class Stage:
     entry: Given[list[str]] | None = None
     command: Given[list[str]] | None = None
     variables: list[Variable] = field(default_factory=list)
+    check: Probe | None = None
 
 
 def read(file: str, text: str, files: Files) -> None:
@@ -110,6 +112,7 @@ def read(file: str, text: str, files: Files) -> None:
     others = [variable for variable in every if variable not in last.variables]
     made = Deployment(DOCKERFILE, file, Place(file, 1, ""), environment_of(file), last.image, other_variables=others)
     made.variables = last.variables
+    made.probes = [last.check] if last.check is not None else []
     if last.entry is not None or last.command is not None:
         words = [*(last.entry.value if last.entry else []), *(last.command.value if last.command else [])]
         told = last.command or last.entry
@@ -124,7 +127,7 @@ def _from(rest: str, place: Place, stages: dict[str, Stage]) -> Stage:
     base = words[0] if words else ""
     before = stages.get(base.lower())
     if before is not None:
-        made = Stage(before.image, before.entry, before.command, list(before.variables))
+        made = Stage(before.image, before.entry, before.command, list(before.variables), before.check)
     else:
         made = Stage(None if "$" in base or base == "scratch" else Given(base, place))
     named = len(words) >= 3 and words[1].lower() == "as"
@@ -143,6 +146,11 @@ def _apply(instruction: Instruction, place: Place, stage: Stage) -> None:
         stage.entry = Given(_words(instruction.rest), place)
     elif instruction.name == "CMD":
         stage.command = Given(_words(instruction.rest), place)
+    elif instruction.name == "HEALTHCHECK":
+        # The options first, as in `--interval=5s CMD curl ...`; NONE takes that of the base image away.
+        test = re.sub(r"^(--\S+\s+)*", "", instruction.rest)
+        what, _, asks = test.partition(" ")
+        stage.check = probes.of_command("health", _words(asks.strip()), place) if what.upper() == "CMD" else None
 
 
 def _words(text: str) -> list[str]:

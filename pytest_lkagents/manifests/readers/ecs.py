@@ -13,10 +13,10 @@ from pytest_lkagents.manifests.model import (
     Files,
     Given,
     Platform,
-    Probe,
     Resources,
     Variable,
 )
+from pytest_lkagents.manifests.readers import probes
 from pytest_lkagents.manifests.readers.common import doubt, environment_of, from_outside, given, worker_container
 from pytest_lkagents.manifests.tree import Node
 
@@ -53,13 +53,15 @@ def deployment_of(task: Node) -> Deployment:
     doubt(made, "grace_s", grace, container, "stopTimeout")
     _doubt_resources(made, task, container)
     _expose(made, task, container)
-    if container.get("healthCheck", "command") is not None:
+    test = container.words("healthCheck", "command")
+    if test is not None:
         failures = container.number("healthCheck", "retries")
         times = int(failures) if failures is not None else None
         # The service replaces a task whose essential container is unhealthy:
         # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/healthcheck.html
         essential = container.text("essential") != "false"
-        made.probes.append(Probe("health", container.at("healthCheck", "retries"), failures=times, ends=essential))
+        place = container.at("healthCheck", "command")
+        made.probes.append(probes.of_command("health", test, place, failures=times, ends=essential))
     return made
 
 

@@ -13,12 +13,11 @@ from pytest_lkagents.manifests.model import (
     Files,
     Given,
     Loss,
-    Probe,
     Resources,
     StoredSecret,
     Variable,
 )
-from pytest_lkagents.manifests.readers import kubernetes_scaling
+from pytest_lkagents.manifests.readers import kubernetes_scaling, probes
 from pytest_lkagents.manifests.readers.common import (
     doubt,
     environment_of,
@@ -133,7 +132,7 @@ def _workload(document: Node) -> Deployment:
         _variables(container),
         Given(grace, pod.at("terminationGracePeriodSeconds")) if grace is not None else None,
         _pre_stop(container),
-        _probes(container),
+        probes.of_container(container),
         resources=_resources(container),
         lost_at_rollout=_loss(document),
         sleeps=[],
@@ -227,27 +226,6 @@ def _pre_stop(container: Node) -> float:
 
 # Of the sleep command.
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
-
-
-def _probes(container: Node) -> list[Probe]:
-    named = {entry.text("name"): entry.number("containerPort") for entry in container.items("ports")}
-    found = []
-    for kind in ("liveness", "readiness", "startup"):
-        probe = container.get(f"{kind}Probe")
-        if probe is None:
-            continue
-        failures = probe.number("failureThreshold")
-        action = next((name for name in ("httpGet", "tcpSocket") if probe.get(name) is not None), None)
-        port = probe.number(action, "port") if action else None
-        if action and port is None:
-            port = named.get(probe.text(action, "port"))
-        path = (probe.text("httpGet", "path") or "/") if action == "httpGet" else None
-        if action and probe.text(action, "host") is not None:
-            port = path = None  # another host's, which this does not tell
-        place = probe.at(action, "port") if action else probe.place
-        times = int(failures) if failures is not None else None
-        found.append(Probe(kind, place, int(port) if port else None, path, times, ends=kind == "liveness"))
-    return found
 
 
 def _resources(container: Node) -> Resources:

@@ -1,0 +1,60 @@
+"""Probes: those of a pod's containers, and what a command asks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from pytest_lkagents.manifests.model import Probe
+from pytest_lkagents.manifests.tree import Node, Place
+
+# One address of the container itself, as curl, wget, a script in a line (``urlopen('http://localhost:8081/')``) or nc take it.
+OWN = re.compile(
+    r"(?:(?P<scheme>https?)://)?\b(?:localhost|127\.0\.0\.1|0\.0\.0\.0)(?![\w.-])"
+    r"(?:(?::|\s+)(?P<port>\d{2,5})\b)?(?P<path>/[\w/.-]*)?(?P<more>\S?)"
+)
+# What goes on after the port or path with this is not in the file, or not understood.
+OPEN = set("$:{?%")
+SCHEME_PORTS = {"http": 80, "https": 443}
+
+
+def of_command(kind: str, words: Sequence[str], place: Place, *, failures: int | None = None, ends: bool = False) -> Probe:
+    """With port and path where the command asks just one address of the container itself, and the file says which."""
+    asked = {(found["scheme"], found["port"], found["path"], found["more"] in OPEN) for found in OWN.finditer(" ".join(words))}
+    if len(asked) != 1:
+        return Probe(kind, place, failures=failures, ends=ends)
+    scheme, port, path, open_ = asked.pop()
+    number = int(port) if port else SCHEME_PORTS.get(scheme or "")
+    if open_ or number is None:
+        return Probe(kind, place, failures=failures, ends=ends)
+    http = path is not None or scheme is not None
+    return Probe(
+        kind, place, number, (path or "/") if http else None, failures, ends, over=(scheme or "http") if http else "tcp"
+    )
+
+
+def of_container(container: Node) -> list[Probe]:
+    """A container's probes as Kubernetes and Cloud Run write them; a port by name is resolved."""
+    named = {entry.text("name"): entry.number("containerPort") for entry in container.items("ports")}
+    found = []
+    for kind in ("liveness", "readiness", "startup"):
+        probe = container.get(f"{kind}Probe")
+        if probe is None:
+            continue
+        failures, ends = probe.number("failureThreshold"), kind == "liveness"
+        times = int(failures) if failures is not None else None
+        words = probe.words("exec", "command")
+        if words is not None:
+            found.append(of_command(kind, words, probe.at("exec", "command"), failures=times, ends=ends))
+            continue
+        action = next((name for name in ("httpGet", "tcpSocket", "grpc") if probe.get(name) is not None), None)
+        if action is None or probe.text(action, "host") is not None:
+            found.append(Probe(kind, probe.place, failures=times, ends=ends))  # another host's, which this does not tell
+            continue
+        port = probe.number(action, "port")
+        if port is None:
+            port = named.get(probe.text(action, "port"))
+        path = (probe.text(action, "path") or "/") if action == "httpGet" else None
+        over = {"httpGet": (probe.text(action, "scheme") or "http").lower(), "tcpSocket": "tcp", "grpc": "grpc"}[action]
+        found.append(Probe(kind, probe.at(action, "port"), int(port) if port else None, path, times, ends, over))
+    return found
