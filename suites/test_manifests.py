@@ -44,11 +44,11 @@ def test_readable(lk_evidence: Evidence, manifests: Manifests) -> None:
     Read are `*.yaml`, `*.yml`, `*.json`, `*.toml` and Dockerfiles at `--lk-manifests`: Kubernetes, Compose, Render,
     Fly.io, ECS and Cloud Run. A failure is a file that cannot be parsed, is no UTF-8 text or (named itself) has more
     than 2 MB, a Dockerfile without FROM or with an unknown instruction, and a misspelt or misplaced field: one that is
-    unknown and at least 85 % like a known one, or known at another place only, at the places that the rules read. Only
-    noted are a file of an unknown format, a template of Helm or Jinja that is no YAML before it is filled in, what stands
-    beside the workers and does not look like one (a database, a web site, a LiveKit server), a Compose service
-    that extends one of another file, and `compose.override.yaml`; no check judges these. Skipped if there is no
-    deployment file.
+    unknown and at least 85 % like a known one, or known at another place only, at the places that the rules read; and a
+    value that the platform does not take, such as `stop_grace_period: 600` of Compose, which wants a unit. Only noted are
+    a file of an unknown format, a template of Helm or Jinja that is no YAML before it is filled in, what stands beside
+    the workers and does not look like one (a database, a web site, a LiveKit server), a Compose service that extends one
+    of another file, and `compose.override.yaml`; no check judges these. Skipped if there is no deployment file.
     """
     judge(rules.readable, manifests, lk_evidence, "no deployment file", f"read {', '.join(manifests[0].read[:5])}")
 
@@ -73,7 +73,9 @@ def test_grace_period(lk_evidence: Evidence, manifests: Manifests) -> None:
     default of 30 s and the maximum of 120 s hold where `requiresCompatibilities` is FARGATE alone. On own instances
     (EC2, EXTERNAL, or a network mode other than awsvpc) there is no maximum. Where the file says neither, `stopTimeout`
     passes from 600 s on, fails below 120 s and is not judged between; left out, it is not judged except on Fargate, as
-    the instance's agent has a default of its own. Nor is a value that is a variable. Skipped without a file to judge.
+    the instance's agent has a default of its own. Nor is a value that is a variable. A stop signal that no process can
+    act upon (`stop_signal`, `kill_signal`, `stopSignal`, STOPSIGNAL: SIGKILL) is a failure. Skipped without a file to
+    judge.
     """
     judge(rules.grace_period, manifests, lk_evidence, "no file of a platform with a grace period", "long enough")
 
@@ -211,8 +213,10 @@ def test_secrets(lk_evidence: Evidence, manifests: Manifests) -> None:
     Render's `envVarGroups`, and ENV and ARG in all stages of a Dockerfile included), `data` and `stringData` of a
     Kubernetes Secret, and `data` of a ConfigMap. A variable or ConfigMap entry is a finding if its name is a secret's
     (SECRET, TOKEN, PASSWORD, API_KEY and the like) and its value has 8 or more characters and is no placeholder,
-    reference or path; a Secret's entry, if its value has 8 or more and is no placeholder, template or ws:// URL. Values
-    are never shown. Skipped if there is no variable and no such entry.
+    reference or path; a Secret's entry, if its value has 8 or more and is no placeholder, template or ws:// URL; any
+    variable with a password in a URL that looks made by a generator (letters and digits). A command with such a name
+    (`--api-secret VALUE`, `API_KEY=VALUE` before it) counts like a variable, one of RUN in a Dockerfile if the value has
+    letters and digits. Values are never shown. Skipped if there is no variable and no such entry.
     """
     judge(rules.secrets, manifests, lk_evidence, "no variable and no Secret", "no literal secret")
 
@@ -256,7 +260,8 @@ def test_resources(lk_evidence: Evidence, manifests: Manifests) -> None:
     Cloud Run (by default 1 CPU and 512 MiB). CPU request, memory request and memory limit must be there (where only a
     limit is given, it is the request too); in Kubernetes also a CPU limit or the variable NUM_CPUS, because without one
     a worker counts its load against all cores of its node. If `capacity.sizing` ran before, the limits must carry the
-    sessions that it found, with its cores and memory per session. Not judged are resources of a whole pod, amounts that
+    sessions that it found, with its cores and memory per session. Less than 6 MiB (Docker's least) is a failure: in
+    Kubernetes `512m` are thousandths of a byte. Not judged are resources of a whole pod, amounts that
     are variables, and a fly.toml without `vm`, where a machine keeps the size it has. Skipped where no file sets
     resources.
     """

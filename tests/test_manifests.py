@@ -209,7 +209,7 @@ NOT_JUDGED = [
         "rolling-update",
         "good/kubernetes.yaml",
         [("replicas: 2", "replicas: .inf"), ("able: 0", "able: 1")],
-        "replicas: its value",
+        "'.inf' is no such value",
     ),
 ]
 

@@ -20,6 +20,22 @@ UNITS = {
 DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
 
 
+# Of Kubernetes: https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
+QUANTITY = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:(n|u|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)|[eE]([+-]?\d{1,3}))?")
+FACTORS = {"n": 1e-9, "u": 1e-6, "m": 1e-3, "": 1.0, **{unit: 1000.0**power for power, unit in enumerate("kMGTPE", 1)}}
+
+
+def quantity(text: str | None) -> float | None:
+    """An amount as Kubernetes writes it: ``500m``, ``2``, ``8Gi``, ``1e3``; capitals count."""
+    matched = QUANTITY.fullmatch((text or "").strip())
+    if matched is None:
+        return None
+    number, unit, exponent = matched.groups()
+    if unit is not None and unit.endswith("i"):
+        return float(number) * 1024.0 ** ("KMGTPE".index(unit[0]) + 1)
+    return float(number) * (10.0 ** int(exponent) if exponent else FACTORS[unit or ""])
+
+
 def cores(text: str | None) -> float | None:
     """``500m``, ``2``, ``1.5`` as cores."""
     matched = re.fullmatch(r"(\d+(?:\.\d+)?)(m?)", (text or "").strip())

@@ -164,6 +164,14 @@ class Resources:
     memory_limit: Given[int] | None = None
 
 
+@dataclass(frozen=True)
+class Problem:
+    """A file, or a part of it, that cannot be read."""
+
+    place: Place
+    reason: str
+
+
 @dataclass
 class Deployment:
     """``lost_at_rollout``: what a rollout may take away before new workers are there. ``exposures`` and ``sleeps`` (what makes
@@ -191,8 +199,12 @@ class Deployment:
     # The containers that run beside the worker's, and the variables of all others.
     beside: list[Resources] = field(default_factory=list)
     other_variables: list[Variable] = field(default_factory=list)
+    # What the platform sends first; None: the file does not say.
+    stop_signal: Given[str] | None = None
     # A field of this class -> why it cannot be judged, though the file says something of it.
     unclear: dict[str, Given[str]] = field(default_factory=dict)
+    # Values that the platform does not take.
+    problems: list[Problem] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -201,14 +213,6 @@ class StoredSecret:
 
     name: str
     place: Place
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A file, or a part of it, that cannot be read."""
-
-    place: Place
-    reason: str
 
 
 @dataclass

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pytest_lkagents.guide import RULE_BYTES, RULE_CORES
 from pytest_lkagents.manifests.findings import Finding, Judgement, Needs
 from pytest_lkagents.manifests.model import COMPOSE, KUBERNETES, Deployment, Files, Given, Platform, Probe, Target
-from pytest_lkagents.manifests.readers.common import COMMANDS, DEVELOPMENT
-from pytest_lkagents.secrets import PLACEHOLDER, holds_secret
+from pytest_lkagents.manifests.readers.common import COMMANDS, DEVELOPMENT, from_outside, told_in
+from pytest_lkagents.secrets import PLACEHOLDER, holds_secret, url_passwords
 
 Rule = Callable[[Files, Needs], Judgement]
 
@@ -24,6 +24,8 @@ MARGIN = 0.1
 HEALTH_PORT = 8081
 # Tells livekit-agents how many cores it has, where no limit does.
 CORES_VARIABLE = "NUM_CPUS"
+# Docker's own least memory limit.
+LEAST_BYTES = 6 * 1024 * 1024
 # What the SDKs' health server answers.
 HEALTH_PATHS = ("/", "/worker")
 # Kubernetes' own default, and what the guide calls to increase.
@@ -44,7 +46,8 @@ def _unclear(made: Judgement, deployment: Deployment, *fields: str) -> bool:
 
 
 def readable(files: Files, _needs: Needs) -> Judgement:
-    made = Judgement(looked_at=len(files.read) + len(files.problems))
+    problems = [*files.problems, *(problem for deployment in files.deployments for problem in deployment.problems)]
+    made = Judgement(looked_at=len(files.read) + len(problems))
     made.notes += [f"{file}: of no format that is known here, not judged" for file in files.strange]
     if files.templates:
         made.notes.append(
@@ -53,7 +56,7 @@ def readable(files: Files, _needs: Needs) -> Judgement:
         )
     if files.passed_over:
         made.notes.append(f"not judged: {'; '.join(files.passed_over[:SHOWN])}{_more(files.passed_over)}")
-    for problem in files.problems:
+    for problem in problems:
         made.findings.append(
             Finding(
                 problem.place,
@@ -72,7 +75,12 @@ def _more(names: list[str]) -> str:
 def grace_period(files: Files, needs: Needs) -> Judgement:
     made = Judgement()
     for deployment in files.deployments:
-        platform = deployment.platform
+        platform, signal = deployment.platform, deployment.stop_signal
+        if signal is not None and signal.value.upper().removeprefix("SIG") in KILLS:
+            made.looked_at += 1
+            what = f"{signal.value} ends the worker at once, and its calls"
+            made.findings.append(Finding(signal.place, what, "SIGTERM, at which a worker drains", DRAINS))
+            continue
         if (platform.grace_default_s is None and not platform.grace_field) or _unclear(made, deployment, "grace_s"):
             continue
         grace = deployment.grace_s.value if deployment.grace_s is not None else platform.grace_default_s
@@ -91,6 +99,11 @@ def grace_period(files: Files, needs: Needs) -> Judgement:
         if not said and left < (needs.drain_s or DRAIN_SECONDS):
             made.findings.append(_too_short(deployment, grace, needs))
     return made
+
+
+# Signals that no process can act upon.
+KILLS = ("KILL", "9")
+DRAINS = "However long the grace period is, a worker drains only if it is asked to."
 
 
 def _limit_said(platform: Platform, grace: float, left: float, needs: Needs) -> str | None:
@@ -325,14 +338,32 @@ def secrets(files: Files, _needs: Needs) -> Judgement:
     for deployment in files.deployments:
         for variable in deployment.variables + deployment.other_variables:
             made.looked_at += 1
-            if variable.literal is not None and holds_secret(variable.name, variable.literal):
-                found = f"{variable.name} is a literal"
-                made.findings.append(Finding(variable.place, found, "a reference to the platform's secret store", why))
+            found = _secret_in(variable.name, variable.literal)
+            if found is not None:
+                made.findings.append(Finding(variable.place, found, OUTSIDE, why))
+        command = deployment.command
+        for name, value in told_in(command.value) if command is not None else ():
+            if holds_secret(name, value) and not from_outside(value):
+                assert command is not None
+                made.looked_at += 1
+                made.findings.append(Finding(command.place, f"the value of {name} is in the command", OUTSIDE, why))
     for stored in files.secrets:
         made.looked_at += 1
         found = f"the value of {stored.name} is in the file"
         made.findings.append(Finding(stored.place, found, "a Secret that is made outside of these files", why))
     return made
+
+
+OUTSIDE = "a reference to the platform's secret store"
+
+
+def _secret_in(name: str, value: str | None) -> str | None:
+    """What is secret in a variable's literal, in words that do not show it."""
+    if value is None:
+        return None
+    if holds_secret(name, value):
+        return f"{name} is a literal"
+    return f"{name} has a password in its URL" if url_passwords(value) else None
 
 
 def separate_environments(files: Files, _needs: Needs) -> Judgement:
@@ -402,6 +433,16 @@ def resources(files: Files, needs: Needs) -> Judgement:
                     "Without a limit a worker counts its load against all cores of its node, and is never full on a large one.",
                 )
             )
+        if set_.memory_limit is not None and set_.memory_limit.value < LEAST_BYTES:
+            made.findings.append(
+                Finding(
+                    set_.memory_limit.place,
+                    f"{set_.memory_limit.value} bytes",
+                    "an amount such as 8Gi; on Kubernetes m stands for thousandths",
+                    "No process starts with so little.",
+                )
+            )
+            continue
         if needs.sessions is None:
             continue
         cores = needs.sessions * (needs.cores_per_session or RULE_CORES)

@@ -34,8 +34,8 @@ def read(document: Node, files: Files) -> None:
         other_variables=[variable for other in containers if other is not container for variable in _variables(other)],
     )
     limits = ("resources", "limits")
-    doubt(made, "resources", amounts.cores(container.text(*limits, "cpu")), container, *limits, "cpu")
-    doubt(made, "resources", amounts.size(container.text(*limits, "memory")), container, *limits, "memory")
+    for part in ("cpu", "memory"):
+        doubt(made, "resources", amounts.quantity(container.text(*limits, part)), container, *limits, part)
     made.probes = probes.of_container(container)
     _count(made, document)
     _expose(made, document)
@@ -70,9 +70,9 @@ CLOUD_RUN_CORES, CLOUD_RUN_BYTES = 1.0, 512 * amounts.MEGABYTE
 
 def _resources(container: Node) -> Resources:
     limits = ("resources", "limits")
-    cores, size = amounts.cores(container.text(*limits, "cpu")), amounts.size(container.text(*limits, "memory"))
+    cores, size = (amounts.quantity(container.text(*limits, part)) for part in ("cpu", "memory"))
     cpu = Given(CLOUD_RUN_CORES if cores is None else cores, container.at(*limits, "cpu"), default=cores is None)
-    memory = Given(CLOUD_RUN_BYTES if size is None else size, container.at(*limits, "memory"), default=size is None)
+    memory = Given(CLOUD_RUN_BYTES if size is None else int(size), container.at(*limits, "memory"), default=size is None)
     return Resources(cpu, cpu, memory, memory)
 
 

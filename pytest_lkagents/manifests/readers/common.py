@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Sequence
 
-from pytest_lkagents.manifests.model import Deployment, Given, Variable
+from pytest_lkagents.manifests.model import Deployment, Given, Problem, Variable
 from pytest_lkagents.manifests.tree import Node
 
 STAGES = {
@@ -18,6 +19,10 @@ PATH_PARTS = 3
 VARIABLE = re.compile(r"\$\{?[A-Za-z_]|\$\(|\{\{")
 
 
+# What is to be filled in is marked by a sign, or written in capitals.
+PLAIN = re.compile(r"(?=.*[a-z0-9])[a-z0-9.]+([ -][a-z0-9.]+)*|\d+(\.\d+)? ?[A-Za-z]{1,3}")
+
+
 def given(node: Node, *path: str | int) -> Given[str] | None:
     text = node.text(*path)
     return Given(text, node.at(*path)) if text is not None else None
@@ -28,9 +33,18 @@ def whole(node: Node, *path: str | int) -> Given[int] | None:
     return Given(int(number), node.at(*path)) if number is not None else None
 
 
-def doubt(made: Deployment, field: str, value: object, node: Node, *path: str | int) -> None:
-    """Where something stands that is no such value, nothing is known of the field, not even that a default holds."""
-    if value is None and node.get(*path) is not None:
+def doubt(made: Deployment, field: str, value: object, node: Node, *path: str | int, wanted: str = "") -> None:
+    """Where something stands that is no such value, nothing is known of the field, not even that a default holds. It is a
+    problem of its own where it is plain words or an amount, which nobody fills in."""
+    if value is not None or node.get(*path) is None:
+        return
+    text = node.text(*path)
+    if text is not None and PLAIN.fullmatch(text):
+        made.unclear.setdefault(field, Given(f"{text!r} is no such value", node.at(*path)))
+        made.problems.append(
+            Problem(node.at(*path), f"{text!r} is no value that the platform takes here{wanted and f'; {wanted}'}")
+        )
+    else:
         made.unclear.setdefault(field, Given("its value is not in the file", node.at(*path)))
 
 
@@ -58,6 +72,31 @@ def variables_of(node: Node, *path: str | int) -> list[Variable]:
 
 def from_outside(value: str | None) -> bool:
     return value is None or bool(VARIABLE.search(value))
+
+
+ASSIGNED = re.compile(r"-{0,2}([A-Za-z][\w-]*)=(.+)", re.DOTALL)
+FLAG = re.compile(r"--([A-Za-z][\w-]*)")
+
+
+def told_in(words: Sequence[str]) -> list[tuple[str, str]]:
+    """What a command says of its own: NAME=value, --name=value and --name value, as (NAME, value)."""
+    parts = [part for word in words for part in split(word)]
+    found = []
+    for part, after in zip(parts, [*parts[1:], "-"], strict=True):
+        assigned, flag = ASSIGNED.fullmatch(part), FLAG.fullmatch(part)
+        if assigned is not None:
+            found.append((assigned[1], assigned[2]))
+        elif flag is not None and not after.startswith("-"):
+            found.append((flag[1], after))
+    return [(name.replace("-", "_").upper(), value) for name, value in found]
+
+
+def split(text: str) -> list[str]:
+    """A line of a shell as words, as far as it can be taken apart."""
+    try:
+        return shlex.split(text)
+    except ValueError:
+        return text.split()
 
 
 # -- Which of several is the worker

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import PurePath
 
 from pytest_lkagents.manifests import amounts, fields
 from pytest_lkagents.manifests.model import COMPOSE, EVERYTHING, Deployment, Files, Given, Loss, Probe, Resources
 from pytest_lkagents.manifests.readers import probes
-from pytest_lkagents.manifests.readers.common import doubt, environment_of, given, variables_of, whole
+from pytest_lkagents.manifests.readers.common import doubt, environment_of, given, split, variables_of, whole
 from pytest_lkagents.manifests.tree import Node
 
 # Compose itself passes these over: https://docs.docker.com/reference/compose-file/deploy/
@@ -65,7 +64,7 @@ def _merged(below: Node, above: Node) -> Node:
 
 
 def _service(name: str, service: Node) -> Deployment:
-    grace = amounts.seconds(service.text("stop_grace_period"))
+    grace = _duration(service.text("stop_grace_period"))
     words = [*_words(service, "entrypoint"), *_words(service, "command")]
     swarm, each = _is_swarm(service), service.text("deploy", "mode") == "global"
     made = Deployment(
@@ -81,8 +80,9 @@ def _service(name: str, service: Node) -> Deployment:
         resources=_resources(service),
         sleeps=[],
         per_node=each,
+        stop_signal=given(service, "stop_signal"),
     )
-    doubt(made, "grace_s", grace, service, "stop_grace_period")
+    doubt(made, "grace_s", grace, service, "stop_grace_period", wanted="a unit is wanted, as in 600s")
     _count(made, service, swarm and not each)
     _expose(made, service)
     _doubt_resources(made, service)
@@ -90,13 +90,15 @@ def _service(name: str, service: Node) -> Deployment:
     return made
 
 
+def _duration(text: str | None) -> float | None:
+    """Compose wants a unit: "missing unit in duration"."""
+    return None if re.fullmatch(r"\s*[1-9][\d.]*\s*", text or "") else amounts.seconds(text)
+
+
 def _words(service: Node, key: str) -> list[str]:
     node = service.get(key)
     if node is not None and isinstance(node.value, str):
-        try:
-            return shlex.split(node.value)
-        except ValueError:
-            return node.value.split()
+        return split(node.value)
     return service.words(key) or []
 
 

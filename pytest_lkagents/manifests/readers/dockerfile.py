@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from dataclasses import dataclass, field
 
 from pytest_lkagents.manifests.model import DOCKERFILE, Deployment, Files, Given, Probe, Problem, Variable
 from pytest_lkagents.manifests.readers import probes
-from pytest_lkagents.manifests.readers.common import environment_of
+from pytest_lkagents.manifests.readers.common import environment_of, split, told_in
 from pytest_lkagents.manifests.tree import Place
+from pytest_lkagents.secrets import looks_random
 
 INSTRUCTION = re.compile(r"^\s*([A-Za-z]+)\s+(.*)$", re.DOTALL)
 KNOWN = [
@@ -88,6 +88,7 @@ class Stage:
     command: Given[list[str]] | None = None
     variables: list[Variable] = field(default_factory=list)
     check: Probe | None = None
+    signal: Given[str] | None = None
 
 
 def read(file: str, text: str, files: Files) -> None:
@@ -112,6 +113,7 @@ def read(file: str, text: str, files: Files) -> None:
     others = [variable for variable in every if variable not in last.variables]
     made = Deployment(DOCKERFILE, file, Place(file, 1, ""), environment_of(file), last.image, other_variables=others)
     made.variables = last.variables
+    made.stop_signal = last.signal
     made.probes = [last.check] if last.check is not None else []
     if last.entry is not None or last.command is not None:
         words = [*(last.entry.value if last.entry else []), *(last.command.value if last.command else [])]
@@ -127,7 +129,7 @@ def _from(rest: str, place: Place, stages: dict[str, Stage]) -> Stage:
     base = words[0] if words else ""
     before = stages.get(base.lower())
     if before is not None:
-        made = Stage(before.image, before.entry, before.command, list(before.variables), before.check)
+        made = Stage(before.image, before.entry, before.command, list(before.variables), before.check, before.signal)
     else:
         made = Stage(None if "$" in base or base == "scratch" else Given(base, place))
     named = len(words) >= 3 and words[1].lower() == "as"
@@ -146,6 +148,11 @@ def _apply(instruction: Instruction, place: Place, stage: Stage) -> None:
         stage.entry = Given(_words(instruction.rest), place)
     elif instruction.name == "CMD":
         stage.command = Given(_words(instruction.rest), place)
+    elif instruction.name == "STOPSIGNAL":
+        stage.signal = Given(instruction.rest.strip("\"'"), place)
+    elif instruction.name == "RUN":
+        told = told_in([instruction.rest])
+        stage.variables += [Variable(name, place, value, "build") for name, value in told if looks_random(value)]
     elif instruction.name == "HEALTHCHECK":
         # The options first, as in `--interval=5s CMD curl ...`; NONE takes that of the base image away.
         test = re.sub(r"^(--\S+\s+)*", "", instruction.rest)
@@ -161,19 +168,12 @@ def _words(text: str) -> list[str]:
                 return [str(word) for word in found]
         except ValueError:
             pass
-    try:
-        return shlex.split(text)
-    except ValueError:
-        return text.split()
+    return split(text)
 
 
 def _pairs(text: str) -> list[tuple[str, str]]:
     if "=" not in text.split(None, 1)[0]:
         name, _, value = text.partition(" ")
         return [(name, value.strip())]
-    try:
-        words = shlex.split(text)
-    except ValueError:
-        words = text.split()
-    pairs = [word.partition("=") for word in words]
+    pairs = [word.partition("=") for word in split(text)]
     return [(name, value) for name, equals, value in pairs if equals]

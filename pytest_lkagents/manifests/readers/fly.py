@@ -33,6 +33,7 @@ def read(document: Node, files: Files) -> None:
         exposures=[],
         resources=_resources(document, group),
         sleeps=[],
+        stop_signal=given(document, "kill_signal"),
     )
     doubt(made, "grace_s", grace, document, "kill_timeout")
     for service in _services(document, group):

@@ -137,6 +137,7 @@ def _workload(document: Node) -> Deployment:
         lost_at_rollout=_loss(document),
         sleeps=[],
         per_node=_kind(document) == "DaemonSet",
+        stop_signal=given(container, "lifecycle", "stopSignal"),
         beside=[_resources(other) for other in others if _runs_beside(other, pod)],
         other_variables=[variable for other in others for variable in _variables(other)],
     )
@@ -230,12 +231,12 @@ UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 def _resources(container: Node) -> Resources:
     def cores(part: str) -> Given[float] | None:
-        amount = amounts.cores(container.text("resources", part, "cpu"))
+        amount = amounts.quantity(container.text("resources", part, "cpu"))
         return Given(amount, container.at("resources", part, "cpu")) if amount is not None else None
 
     def size(part: str) -> Given[int] | None:
-        amount = amounts.size(container.text("resources", part, "memory"))
-        return Given(amount, container.at("resources", part, "memory")) if amount is not None else None
+        amount = amounts.quantity(container.text("resources", part, "memory"))
+        return Given(int(amount), container.at("resources", part, "memory")) if amount is not None else None
 
     # A request that is left out is taken from the limit.
     return Resources(cores("requests") or cores("limits"), cores("limits"), size("requests") or size("limits"), size("limits"))
@@ -244,8 +245,8 @@ def _resources(container: Node) -> Resources:
 def _doubt_resources(made: Deployment, pod: Node, container: Node) -> None:
     for part in ("requests", "limits"):
         cpu, memory = ("resources", part, "cpu"), ("resources", part, "memory")
-        doubt(made, "resources", amounts.cores(container.text(*cpu)), container, *cpu)
-        doubt(made, "resources", amounts.size(container.text(*memory)), container, *memory)
+        doubt(made, "resources", amounts.quantity(container.text(*cpu)), container, *cpu)
+        doubt(made, "resources", amounts.quantity(container.text(*memory)), container, *memory)
     if pod.get("resources") is not None:
         made.unclear["resources"] = Given("its containers share what the pod has", pod.at("resources"))
 

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
-
 from pytest_lkagents.manifests import fields
 from pytest_lkagents.manifests.model import RENDER, Autoscaler, Deployment, Files, Given, Probe, StoredSecret, Target, Variable
-from pytest_lkagents.manifests.readers.common import doubt, environment_of, from_outside, given, whole
+from pytest_lkagents.manifests.readers.common import doubt, environment_of, from_outside, given, split, whole
 from pytest_lkagents.manifests.tree import Node
 from pytest_lkagents.secrets import holds_secret
-
-
-def words_of(text: str) -> list[str]:
-    try:
-        return shlex.split(text)
-    except ValueError:
-        return text.split()
 
 
 def reads(document: Node) -> bool:
@@ -44,7 +35,7 @@ def read(document: Node, files: Files) -> None:
             service.place,
             environment_of(name, document.place.file),
             given(service, "image", "url"),
-            Given(words_of(command), place) if command else None,
+            Given(split(command), place) if command else None,
             [_variable(entry) for entry in service.items("envVars")],
             Given(grace, service.at("maxShutdownDelaySeconds")) if grace is not None else None,
             exposures=[],
