@@ -20,7 +20,7 @@ from pytest_lkagents.checks import NotJudgeable
 from pytest_lkagents.guide import TEST_CORES, TEST_LIMIT
 from pytest_lkagents.manifests.findings import Needs
 from pytest_lkagents.manifests.model import Autoscaler, Deployment, Files, Pace
-from pytest_lkagents.manifests.rules import THRESHOLD, load_target
+from pytest_lkagents.manifests.rules.scaling import THRESHOLD, load_target
 from pytest_lkagents.settings import TRACES, Settings
 
 # Standard traces have no more calls at a time: about a million in a day.

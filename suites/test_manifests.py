@@ -1,4 +1,4 @@
-"""Deployment files (--lk-manifests): each rule of pytest_lkagents/manifests/rules.py as a check."""
+"""Deployment files (--lk-manifests): each rule of pytest_lkagents/manifests/rules as a check."""
 
 from __future__ import annotations
 

@@ -1,0 +1,100 @@
+"""What can be read, and what stands in the files that should not."""
+
+from __future__ import annotations
+
+from pytest_lkagents.manifests.findings import Finding, Judgement, Needs
+from pytest_lkagents.manifests.model import Deployment, Files
+from pytest_lkagents.manifests.readers.common import from_outside, told_in
+from pytest_lkagents.secrets import PLACEHOLDER, holds_secret, url_passwords
+
+# Of what is passed over so many are named.
+SHOWN = 5
+
+
+def readable(files: Files, _needs: Needs) -> Judgement:
+    problems = [*files.problems, *(problem for deployment in files.deployments for problem in deployment.problems)]
+    made = Judgement(looked_at=len(files.read) + len(problems))
+    made.notes += [f"{file}: of no format that is known here, not judged" for file in files.strange]
+    if files.templates:
+        made.notes.append(
+            f"{', '.join(files.templates[:SHOWN])}{_more(files.templates)}: a template, not judged; hand over what it makes, "
+            "as in `helm template CHART | pytest --lk-manifests -`"
+        )
+    if files.passed_over:
+        made.notes.append(f"not judged: {'; '.join(files.passed_over[:SHOWN])}{_more(files.passed_over)}")
+    for problem in problems:
+        made.findings.append(
+            Finding(
+                problem.place,
+                problem.reason,
+                "a file that the platform can read",
+                "A file that cannot be read cannot be deployed.",
+            )
+        )
+    return made
+
+
+def _more(names: list[str]) -> str:
+    return f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+
+
+def secrets(files: Files, _needs: Needs) -> Judgement:
+    made = Judgement()
+    why = "Who can read the file, its history or its copies has the key."
+    for deployment in files.deployments:
+        for variable in deployment.variables + deployment.other_variables:
+            made.looked_at += 1
+            found = _secret_in(variable.name, variable.literal)
+            if found is not None:
+                made.findings.append(Finding(variable.place, found, OUTSIDE, why))
+        for command in [deployment.command] if deployment.command is not None else []:
+            told = [name for name, value in told_in(command.value) if holds_secret(name, value) and not from_outside(value)]
+            made.looked_at += len(told)
+            made.findings += [Finding(command.place, f"the value of {name} is in the command", OUTSIDE, why) for name in told]
+    for stored in files.secrets:
+        made.looked_at += 1
+        found = f"the value of {stored.name} is in the file"
+        made.findings.append(Finding(stored.place, found, "a Secret that is made outside of these files", why))
+    return made
+
+
+OUTSIDE = "a reference to the platform's secret store"
+
+
+def _secret_in(name: str, value: str | None) -> str | None:
+    """What is secret in a variable's literal, in words that do not show it."""
+    if value is None:
+        return None
+    if holds_secret(name, value):
+        return f"{name} is a literal"
+    return f"{name} has a password in its URL" if url_passwords(value) else None
+
+
+def separate_environments(files: Files, _needs: Needs) -> Judgement:
+    made = Judgement()
+    seen: dict[str, dict[str, tuple[str, Deployment]]] = {"staging": {}, "production": {}}
+    for deployment in files.deployments:
+        stage = seen.get(deployment.environment)
+        if stage is None:
+            continue
+        for variable in deployment.variables:
+            if variable.name in ("LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET"):
+                value = variable.literal
+                if value and not PLACEHOLDER.match(value.partition("://")[2] or value):
+                    stage.setdefault(f"{variable.name}={value}", (variable.name, deployment))
+    if not (seen["staging"] and seen["production"]):
+        return made
+    made.looked_at = 1
+    for same in sorted(set(seen["staging"]) & set(seen["production"])):
+        name, deployment = seen["staging"][same]
+        place = next(variable.place for variable in deployment.variables if variable.name == name)
+        other = seen["production"][same][1].place.file
+        made.findings.append(
+            Finding(
+                place,
+                f"{name} is the same as in {other}",
+                "a LiveKit project of its own for staging",
+                "Workers of one project share its calls: a new version in staging serves production's callers.",
+            )
+        )
+    return made

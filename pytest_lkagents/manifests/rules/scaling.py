@@ -1,0 +1,157 @@
+"""When an autoscaler adds and takes workers away."""
+
+from __future__ import annotations
+
+from pytest_lkagents.manifests.findings import Finding, Judgement, Needs
+from pytest_lkagents.manifests.model import KUBERNETES, Deployment, Files, Target
+from pytest_lkagents.manifests.rules.common import CORES_VARIABLE, seconds, unclear
+
+# The SDKs' own threshold (the guide names an older one, 0.75), and how far below it an autoscaler has to be: the guide's
+# example leaves 0.25; less than 0.1 is within what the load of a worker sways by itself.
+THRESHOLD = 0.7
+MARGIN = 0.1
+# Kubernetes' own default, and what the guide calls to increase.
+DOWN_SECONDS = 300.0
+
+
+def _cores(deployment: Deployment) -> float | None:
+    """What a worker counts its load against: what it is told, or else its limit, or else (None) all of its machine."""
+    told = next((variable for variable in deployment.variables if variable.name == CORES_VARIABLE), None)
+    if told is not None:
+        try:
+            return float(told.literal or "") or None
+        except ValueError:
+            return None
+    resources = deployment.resources
+    return resources.cpu_limit.value or None if resources and resources.cpu_limit else None
+
+
+def _load_per_share(deployment: Deployment) -> float:
+    """Kubernetes counts CPU against the request, the worker's own load counts it against its limit."""
+    resources = deployment.resources
+    if deployment.platform is KUBERNETES and resources and resources.cpu_request and resources.cpu_limit:
+        return resources.cpu_request.value / resources.cpu_limit.value if resources.cpu_limit.value else 1.0
+    return 1.0
+
+
+def load_target(deployment: Deployment) -> float | None:
+    """The load at which the autoscaler adds workers; None where it goes by something else."""
+    scaler = deployment.autoscaler
+    shares = [target.share for target in scaler.targets if target.metric == "cpu" and target.share] if scaler else []
+    # Of several metrics the one that asks for most workers counts.
+    return min(shares) * _load_per_share(deployment) if shares else None
+
+
+def _load_span(deployment: Deployment, target: Target) -> tuple[float, float] | None:
+    """The lowest and the highest load of a worker at which this target may add workers; None: not known. What runs beside the
+    worker in its pod counts too, and may use nothing, or as much as its limit."""
+    share, resources = target.share or 0.0, deployment.resources
+    if deployment.platform is not KUBERNETES:
+        return share, share
+    beside = [] if target.alone else deployment.beside
+    if resources is None or resources.cpu_request is None or any(other.cpu_request is None for other in beside):
+        return None  # Kubernetes counts nothing then
+    cores = _cores(deployment)
+    if cores is None:
+        told = any(variable.name == CORES_VARIABLE for variable in deployment.variables)
+        # All of its node: at least as many as are requested.
+        return None if told else (0.0, share)
+    requested = resources.cpu_request.value + sum(other.cpu_request.value for other in beside if other.cpu_request)
+    limits = [other.cpu_limit.value for other in beside if other.cpu_limit is not None]
+    least = share * requested - sum(limits) if len(limits) == len(beside) else 0.0
+    return max(least, 0.0) / cores, share * requested / cores
+
+
+def scale_up_below_threshold(files: Files, needs: Needs) -> Judgement:
+    made = Judgement()
+    most = (needs.load_threshold or THRESHOLD) - MARGIN
+    for deployment in files.deployments:
+        every = deployment.autoscaler.targets if deployment.autoscaler is not None else ()
+        targets = [target for target in every if target.metric == "cpu" and target.share is not None]
+        if not targets or unclear(made, deployment, "resources"):
+            continue
+        spans = [(target, _load_span(deployment, target)) for target in targets]
+        # Of several metrics the one that asks for most workers counts: one that fits is enough.
+        if any(span is not None and span[1] <= most + 1e-9 for _, span in spans):
+            made.looked_at += 1
+            continue
+        unsure = [_why_no_load(deployment, span) for _, span in spans if span is None or span[0] <= most + 1e-9]
+        if any(target.metric not in ("cpu", "memory") for target in every):
+            unsure.append("too high by itself, but another metric may scale up before")
+        if unsure:
+            made.notes.append(f"{targets[0].place}: {unsure[0]}; not judged")
+            continue
+        made.looked_at += 1
+        target, span = min(((target, span) for target, span in spans if span is not None), key=lambda pair: pair[1])
+        of = "" if span == (target.share, target.share) else f" of the request, a load of {span[0]:.2f}"
+        of += "" if span[0] == span[1] else " or more"
+        made.findings.append(
+            Finding(
+                target.place,
+                f"scales up at {target.share:.0%}{of}",
+                f"at most {most:.2f} of the CPU, as the load threshold is {most + MARGIN:g}",
+                "A worker that is full refuses calls; new ones have to be there before.",
+            )
+        )
+    return made
+
+
+def _why_no_load(deployment: Deployment, span: tuple[float, float] | None) -> str:
+    if span is None:
+        return "per cent of a CPU request, of which not all is in the file"
+    if _cores(deployment) is None:
+        return "what load of the worker it means depends on its node, as there is no CPU limit"
+    return f"a load of {span[0]:.2f} to {span[1]:.2f}, by what the containers beside the worker use"
+
+
+def stabilization(files: Files, needs: Needs) -> Judgement:
+    made = Judgement()
+    why = "Calls are long: rises in load stay, and a worker that is taken away has to drain first."
+    for deployment in files.deployments:
+        scaler = deployment.autoscaler
+        if scaler is None or scaler.up_window is None or scaler.down_window is None:
+            continue
+        if unclear(made, deployment, "windows"):
+            continue
+        made.looked_at += 1
+        up, down = scaler.up_window, scaler.down_window
+        if scaler.up.select == "Disabled":
+            made.findings.append(Finding(up.place, "it never scales up", "up sooner than down", why))
+        elif scaler.down.select == "Disabled":
+            continue  # it never scales down: no window counts
+        elif up.value >= down.value:
+            found = f"up after {seconds(up.value)}, down after {seconds(down.value)}"
+            made.findings.append(Finding(up.place, found, "up sooner than down", why))
+        elif down.value < DOWN_SECONDS:
+            made.findings.append(
+                Finding(down.place, f"down after {seconds(down.value)}", f"at least {seconds(DOWN_SECONDS)}, the default", why)
+            )
+    return made
+
+
+def scaling_metric(files: Files, needs: Needs) -> Judgement:
+    made = Judgement()
+    for deployment in files.deployments:
+        scaler = deployment.autoscaler
+        if scaler is None or not scaler.targets:
+            continue
+        made.looked_at += 1
+        if all(target.metric == "memory" for target in scaler.targets):
+            made.findings.append(
+                Finding(
+                    scaler.targets[0].place,
+                    "scales by memory only",
+                    "the metric that the worker's load follows, by default its CPU",
+                    "The autoscaler should use the same metric as the worker's load function.",
+                )
+            )
+        elif needs.load_metric == "calls" and all(target.metric in ("cpu", "memory") for target in scaler.targets):
+            made.findings.append(
+                Finding(
+                    scaler.targets[0].place,
+                    f"scales by {' and '.join(sorted({target.metric for target in scaler.targets}))}",
+                    "the number of calls, which moves this worker's load (a metric of its own)",
+                    "The worker is full by its count of calls while its CPU may be idle: no worker is added.",
+                )
+            )
+    return made

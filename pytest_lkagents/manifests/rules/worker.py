@@ -1,0 +1,198 @@
+"""What a worker is started from and with, and how it is looked at."""
+
+from __future__ import annotations
+
+import re
+
+from pytest_lkagents.guide import RULE_BYTES, RULE_CORES
+from pytest_lkagents.manifests.findings import Finding, Judgement, Needs
+from pytest_lkagents.manifests.model import COMPOSE, KUBERNETES, Deployment, Files, Probe
+from pytest_lkagents.manifests.readers.common import COMMANDS, DEVELOPMENT
+from pytest_lkagents.manifests.rules.common import CORES_VARIABLE, unclear
+
+HEALTH_PORT = 8081
+# What the SDKs' health server answers.
+HEALTH_PATHS = ("/", "/worker")
+# Docker's own least memory limit.
+LEAST_BYTES = 6 * 1024 * 1024
+
+
+def health_probe(files: Files, needs: Needs) -> Judgement:
+    made = Judgement()
+    port = needs.health_port or HEALTH_PORT
+    paths = (needs.health_path,) if needs.health_path not in (None, "/") else HEALTH_PATHS
+    for deployment in files.deployments:
+        for probe in deployment.probes:
+            if probe.port is None and probe.path is None and not probe.ends:
+                continue  # a command that ends nothing, and does not tell what it asks
+            made.looked_at += 1
+            wrong = _wrong_probe(probe, port, paths)
+            if wrong is not None:
+                why = "A probe that cannot succeed has the platform restart, or never use, a worker that is well."
+                made.findings.append(Finding(probe.place, wrong[0], wrong[1], why))
+            elif probe.ends and probe.failures == 1:
+                made.findings.append(
+                    Finding(
+                        probe.place,
+                        f"a single failed {probe.kind} {'probe' if probe.kind == 'liveness' else 'check'} ends the worker",
+                        f"{'failureThreshold' if probe.kind == 'liveness' else 'retries'} of at least 3, the default",
+                        "A busy or draining worker may answer late once; its calls end with it.",
+                    )
+                )
+    return made
+
+
+def _wrong_probe(probe: Probe, port: int, paths: tuple[str | None, ...]) -> tuple[str, str] | None:
+    if probe.over in ("https", "grpc") and (probe.port is not None or probe.path is not None):
+        return f"a {probe.kind} probe over {probe.over}", "plain HTTP, which the worker's health endpoint speaks"
+    if probe.port is not None and probe.port != port:
+        return f"a {probe.kind} probe on port {probe.port}", f"port {port}, where the worker answers"
+    if probe.path is not None and probe.path.split("?")[0] not in paths:
+        return f"a {probe.kind} probe of {probe.path}", " or ".join(path for path in paths if path)
+    return None
+
+
+def no_inbound(files: Files, _needs: Needs) -> Judgement:
+    made = Judgement()
+    for deployment in files.deployments:
+        if not deployment.exposures and (unclear(made, deployment, "exposures") or deployment.exposures is None):
+            continue
+        made.looked_at += 1
+        for exposure in deployment.exposures:
+            made.findings.append(
+                Finding(
+                    exposure.place,
+                    f"{exposure.value} opens the worker to others",
+                    "none: workers connect to LiveKit, nobody to them",
+                    "An open port is an attack surface, and nothing that a worker needs.",
+                )
+            )
+    return made
+
+
+def resources(files: Files, needs: Needs) -> Judgement:
+    made = Judgement()
+    for deployment in files.deployments:
+        set_ = deployment.resources
+        if set_ is None or _is_local(deployment) or unclear(made, deployment, "resources"):
+            continue
+        made.looked_at += 1
+        missing = [
+            name
+            for name, value in (
+                ("a CPU request", set_.cpu_request),
+                ("a memory request", set_.memory_request),
+                ("a memory limit", set_.memory_limit),
+            )
+            if value is None
+        ]
+        if missing:
+            made.findings.append(
+                Finding(
+                    deployment.place,
+                    f"{deployment.name} has no {', no '.join(part.split(' ', 1)[1] for part in missing)}",
+                    "requests and limits: the guide starts with 4 cores and 8 GB for 25 sessions",
+                    "Without them a worker shares what others leave, and may be the first that is ended.",
+                )
+            )
+            continue
+        told = any(variable.name == CORES_VARIABLE for variable in deployment.variables)
+        if deployment.platform is KUBERNETES and set_.cpu_limit is None and not told:
+            assert set_.cpu_request is not None
+            made.findings.append(
+                Finding(
+                    set_.cpu_request.place,
+                    f"{set_.cpu_request.value:g} cores requested, and no limit",
+                    "a CPU limit, of as many cores as the worker is meant to use",
+                    "Without a limit a worker counts its load against all cores of its node, and is never full on a large one.",
+                )
+            )
+        if set_.memory_limit is not None and set_.memory_limit.value < LEAST_BYTES:
+            made.findings.append(
+                Finding(
+                    set_.memory_limit.place,
+                    f"{set_.memory_limit.value} bytes",
+                    "an amount such as 8Gi; on Kubernetes m stands for thousandths",
+                    "No process starts with so little.",
+                )
+            )
+            continue
+        if needs.sessions is None:
+            continue
+        cores = needs.sessions * (needs.cores_per_session or RULE_CORES)
+        memory = needs.sessions * (needs.memory_per_session_bytes or RULE_BYTES)
+        assert set_.memory_limit is not None
+        if set_.memory_limit.value < memory:
+            made.findings.append(
+                Finding(
+                    set_.memory_limit.place,
+                    f"{set_.memory_limit.value / 1e6:.0f} MB",
+                    f"{memory / 1e6:.0f} MB for {needs.sessions} sessions",
+                    "A worker over its memory limit is killed, with all its calls.",
+                )
+            )
+        if set_.cpu_limit is not None and set_.cpu_limit.value < cores:
+            made.findings.append(
+                Finding(
+                    set_.cpu_limit.place,
+                    f"{set_.cpu_limit.value:g} cores",
+                    f"{cores:.2f} cores for {needs.sessions} sessions",
+                    "A worker without CPU serves all its calls badly.",
+                )
+            )
+    return made
+
+
+def _is_local(deployment: Deployment) -> bool:
+    """Compose on a developer's machine, which needs no limits."""
+    limit = deployment.resources.cpu_limit if deployment.resources is not None else None
+    one = deployment.replicas is None or deployment.replicas.default
+    return deployment.platform is COMPOSE and one and limit is None and "replicas" not in deployment.unclear
+
+
+def production_command(files: Files, _needs: Needs) -> Judgement:
+    made = Judgement()
+    for deployment in files.deployments:
+        command = deployment.command
+        if command is None:
+            continue
+        words = [part for word in command.value for part in re.split(r"[\s;&|]+", word)]
+        if not COMMANDS & set(words):
+            continue  # whatever it starts, this does not tell
+        made.looked_at += 1
+        odd = next((word for word in words if word in DEVELOPMENT), None)
+        if odd is not None and "start" not in words:
+            made.findings.append(
+                Finding(
+                    command.place,
+                    f"the worker is started with {odd!r}",
+                    "start",
+                    "Development mode reloads, logs more and does not drain: SIGTERM cuts its calls.",
+                )
+            )
+    return made
+
+
+def image_pinned(files: Files, _needs: Needs) -> Judgement:
+    made = Judgement()
+    for deployment in files.deployments:
+        image = deployment.image
+        if image is None:
+            continue
+        name = image.value.rsplit("/", 1)[-1]
+        tag = name.partition(":")[2]
+        if tag != "latest" and re.search(r"\$\{?[A-Za-z_]|\{\{|<", image.value):
+            continue
+        made.looked_at += 1
+        if "@sha256:" in image.value:
+            continue
+        if tag in ("", "latest"):
+            made.findings.append(
+                Finding(
+                    image.place,
+                    f"{image.value} {'is whatever was pushed last' if tag else 'names no version'}",
+                    "a version or a digest",
+                    "Two workers of one rollout may run different code, and a rollback finds the same image.",
+                )
+            )
+    return made
