@@ -297,6 +297,36 @@ def test_what_is_no_worker_is_named() -> None:
     assert "compose-beside-server.yaml: web looks like no worker" in note
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "compose.yaml",
+            "services:\n  bot: {build: ., env_file: .env}\n  web: {build: ., command: serve}\n  cache: {image: redis:7}\n",
+        ),
+        ("deploy/compose.yaml", "services:\n  bot:\n    build: {context: .., dockerfile: Dockerfile}\n"),
+        ("fly.toml", 'app = "bot"\n'),
+        ("render.yaml", "services:\n  - {type: worker, name: bot, runtime: docker, dockerfilePath: ./Dockerfile}\n"),
+        (
+            "bot.yaml",
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: bot}\n"
+            "spec: {template: {spec: {containers: [{name: bot, image: 'bot:1'}]}}}\n",
+        ),
+    ],
+)
+def test_what_is_built_from_a_workers_dockerfile_is_a_worker(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text('FROM python:3.12\nCMD ["python", "main.py", "start"]\n')
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(text)
+    assert [deployment.name for deployment in load([str(tmp_path)]).deployments] == ["bot", "Dockerfile"]
+
+
+def test_what_runs_beside_a_worker_while_it_is_written_is_none(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text('FROM python:3.12\nCMD ["python", "main.py", "start"]\n')
+    (tmp_path / "compose.yaml").write_text("services:\n  cache: {image: redis:7}\n")
+    assert [deployment.name for deployment in load([str(tmp_path)]).deployments] == ["Dockerfile"]
+
+
 def test_a_template_is_not_judged_and_said_how_to_hand_it_over() -> None:
     files = load([str(CORPUS / "good/chart")])
     assert not files.deployments

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pytest_lkagents.manifests.model import DOCKERFILE, Deployment, Files, Problem
+from pytest_lkagents.manifests.model import COMPOSE, DOCKERFILE, Deployment, Files, Problem
 from pytest_lkagents.manifests.readers import cloud_run, cloudformation, compose, dockerfile, ecs, fly, kubernetes, render
 from pytest_lkagents.manifests.readers.common import is_server, is_worker, mentions_livekit
 from pytest_lkagents.manifests.tree import Node, Place, Unreadable, read_toml, read_yaml
@@ -71,9 +71,16 @@ def _workers(files: Files) -> list[Deployment]:
     like one, or else what works with LiveKit, or else all. The others are named."""
     images = [deployment for deployment in files.deployments if deployment.platform is DOCKERFILE]
     deployed = [one for one in files.deployments if one.platform is not DOCKERFILE and not is_server(one)]
-    # Which of the deployments is the worker's, no image says.
-    workers = [one for one in deployed if is_worker(one)] or [one for one in deployed if mentions_livekit(one)]
-    workers = workers + [image for image in images if is_worker(image)] or deployed + images
+    built = [image for image in images if is_worker(image)]
+    files_of = {image.place.file for image in built}
+    # Another command makes something else of the same image.
+    workers = [one for one in deployed if is_worker(one) or (one.command is None and one.built_from in files_of)]
+    workers = workers or [one for one in deployed if mentions_livekit(one)]
+    if not workers and built:
+        # Which of several is the worker's, no image says; what Compose runs may be all that a developer needs beside it.
+        alone = [one for one in deployed if one.platform is not COMPOSE]
+        workers = alone if len(alone) == 1 else []
+    workers = workers + built or deployed + images
     kept = {id(deployment) for deployment in workers}
     files.passed_over += [
         f"{deployment.place.file}: {deployment.name} looks like no worker"

@@ -199,6 +199,8 @@ class Deployment:
     # The containers that run beside the worker's, and the variables of all others.
     beside: list[Resources] = field(default_factory=list)
     other_variables: list[Variable] = field(default_factory=list)
+    # The Dockerfile that its image is built from, as files are named here; None: the file does not say.
+    built_from: str | None = None
     # What the platform sends first; None: the file does not say.
     stop_signal: Given[str] | None = None
     # A field of this class -> why it cannot be judged, though the file says something of it.

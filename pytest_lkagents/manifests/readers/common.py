@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 import shlex
 from collections.abc import Callable, Sequence
@@ -72,6 +73,11 @@ def variables_of(node: Node, *path: str | int) -> list[Variable]:
 
 def from_outside(value: str | None) -> bool:
     return value is None or bool(VARIABLE.search(value))
+
+
+def beside(file: str, *parts: str | None) -> str:
+    """A path that stands in this file, relative to it, as files are named here."""
+    return posixpath.normpath(posixpath.join(posixpath.dirname(file), *(part for part in parts if part)))
 
 
 ASSIGNED = re.compile(r"-{0,2}([A-Za-z][\w-]*)=(.+)", re.DOTALL)

@@ -8,7 +8,7 @@ from pathlib import PurePath
 from pytest_lkagents.manifests import amounts, fields
 from pytest_lkagents.manifests.model import COMPOSE, EVERYTHING, Deployment, Files, Given, Loss, Probe, Resources
 from pytest_lkagents.manifests.readers import probes
-from pytest_lkagents.manifests.readers.common import doubt, environment_of, given, split, variables_of, whole
+from pytest_lkagents.manifests.readers.common import beside, doubt, environment_of, given, split, variables_of, whole
 from pytest_lkagents.manifests.tree import Node
 
 # Compose itself passes these over: https://docs.docker.com/reference/compose-file/deploy/
@@ -81,6 +81,7 @@ def _service(name: str, service: Node) -> Deployment:
         sleeps=[],
         per_node=each,
         stop_signal=given(service, "stop_signal"),
+        built_from=_built_from(service),
     )
     doubt(made, "grace_s", grace, service, "stop_grace_period", wanted="a unit is wanted, as in 600s")
     _count(made, service, swarm and not each)
@@ -88,6 +89,13 @@ def _service(name: str, service: Node) -> Deployment:
     _doubt_resources(made, service)
     made.lost_at_rollout = _loss(service, made.replicas, swarm)
     return made
+
+
+def _built_from(service: Node) -> str | None:
+    build = service.get("build")
+    if build is None or build.get("dockerfile_inline") is not None:
+        return None
+    return beside(service.place.file, build.text() or build.text("context"), build.text("dockerfile") or "Dockerfile")
 
 
 def _duration(text: str | None) -> float | None:

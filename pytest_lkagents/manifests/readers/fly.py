@@ -6,7 +6,16 @@ import re
 
 from pytest_lkagents.manifests import amounts, fields
 from pytest_lkagents.manifests.model import EVERYTHING, FLY, Deployment, Files, Given, Probe, Resources
-from pytest_lkagents.manifests.readers.common import AGENT, WORKER, doubt, environment_of, given, runs_agent, variables_of
+from pytest_lkagents.manifests.readers.common import (
+    AGENT,
+    WORKER,
+    beside,
+    doubt,
+    environment_of,
+    given,
+    runs_agent,
+    variables_of,
+)
 from pytest_lkagents.manifests.tree import Node
 
 
@@ -34,6 +43,7 @@ def read(document: Node, files: Files) -> None:
         resources=_resources(document, group),
         sleeps=[],
         stop_signal=given(document, "kill_signal"),
+        built_from=_built_from(document),
     )
     doubt(made, "grace_s", grace, document, "kill_timeout")
     for service in _services(document, group):
@@ -47,6 +57,12 @@ def read(document: Node, files: Files) -> None:
     if document.text("deploy", "strategy") == "immediate":
         made.lost_at_rollout = Given(EVERYTHING, document.at("deploy", "strategy"))
     files.deployments.append(made)
+
+
+def _built_from(document: Node) -> str | None:
+    if any(document.get("build", other) is not None for other in ("image", "builder", "buildpacks")):
+        return None
+    return beside(document.place.file, document.text("build", "dockerfile") or "Dockerfile")
 
 
 def _group(document: Node) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pytest_lkagents.manifests import fields
 from pytest_lkagents.manifests.model import RENDER, Autoscaler, Deployment, Files, Given, Probe, StoredSecret, Target, Variable
-from pytest_lkagents.manifests.readers.common import doubt, environment_of, from_outside, given, split, whole
+from pytest_lkagents.manifests.readers.common import beside, doubt, environment_of, from_outside, given, split, whole
 from pytest_lkagents.manifests.tree import Node
 from pytest_lkagents.secrets import holds_secret
 
@@ -41,6 +41,7 @@ def read(document: Node, files: Files) -> None:
             exposures=[],
             replicas=whole(service, "numInstances"),
             sleeps=[],
+            built_from=_built_from(service),
         )
         doubt(made, "grace_s", grace, service, "maxShutdownDelaySeconds")
         doubt(made, "replicas", made.replicas, service, "numInstances")
@@ -61,6 +62,13 @@ def read(document: Node, files: Files) -> None:
                 scaling.place, tuple(targets), whole(scaling, "minInstances"), whole(scaling, "maxInstances")
             )
         files.deployments.append(made)
+
+
+def _built_from(service: Node) -> str | None:
+    """Its paths are those of the repository, where the blueprint stands at the top: https://render.com/docs/blueprint-spec"""
+    if (service.text("runtime") or service.text("env")) != "docker":
+        return None
+    return beside(service.place.file, service.text("rootDir"), service.text("dockerfilePath") or "Dockerfile")
 
 
 def _variable(entry: Node) -> Variable:
