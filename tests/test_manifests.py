@@ -13,7 +13,7 @@ from pytest_lkagents.manifests.findings import Judgement, Needs
 from pytest_lkagents.manifests.load import is_dockerfile, load
 from pytest_lkagents.manifests.model import Files, Problem
 from pytest_lkagents.manifests.readers import dockerfile
-from pytest_lkagents.manifests.readers.common import environment_of
+from pytest_lkagents.manifests.readers.common import environment_of, runs_agent
 from pytest_lkagents.manifests.readers.probes import of_command
 from pytest_lkagents.manifests.tree import Place, Unreadable, read_toml, read_yaml
 
@@ -319,6 +319,23 @@ def test_what_is_built_from_a_workers_dockerfile_is_a_worker(name: str, text: st
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text(text)
     assert [deployment.name for deployment in load([str(tmp_path)]).deployments] == ["bot", "Dockerfile"]
+
+
+@pytest.mark.parametrize(
+    ("command", "is_it"),
+    [
+        ("python agent.py start", True),
+        ("uv run src/agent.py start", True),
+        ("python -m livekit.agents start main.py", True),
+        ("python -m shop.voice_agent start", True),
+        ("node dist/main.js start", True),
+        ("python -m http.server 8000", False),
+        ("uvicorn agents.web:app", False),
+        ("npm start", False),
+    ],
+)
+def test_what_runs_an_agent(command: str, is_it: bool) -> None:
+    assert runs_agent(command.split()) is is_it
 
 
 def test_what_runs_beside_a_worker_while_it_is_written_is_none(tmp_path: Path) -> None:

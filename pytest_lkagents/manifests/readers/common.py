@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import posixpath
 import re
 import shlex
@@ -134,10 +135,12 @@ def has_livekit(variables: Sequence[Variable]) -> bool:
 
 
 def runs_agent(words: Sequence[str]) -> bool:
-    """Whether a command is one of an agent's: ``python agent.py``, ``node main.js start``."""
+    """Whether a command is one of an agent's: ``python agent.py``, ``python -m livekit.agents``, ``node main.js start``."""
     parts = [part for word in words for part in word.split()]
+    modules = [module for flag, module in itertools.pairwise(parts) if flag == "-m"]
     return any("agent.py" in part for part in parts) or (
-        bool(COMMANDS & set(parts)) and any(SCRIPT.search(part) for part in parts)
+        bool(COMMANDS & set(parts))
+        and (any(SCRIPT.search(part) for part in parts) or any(AGENT.search(module.lower()) for module in modules))
     )
 
 
