@@ -28,6 +28,8 @@ STOOD_STILL_SHARE = 0.1
 AVERAGES_SECONDS = (60.0, 20.0, 5.0)
 # The default thresholds of the SDKs are 0.65 to 0.75; nobody refuses calls for less than this.
 LEAST_THRESHOLD = 0.4
+# A load that is so near to the kernel's average may be that one: both are looked at some seconds apart.
+ALIKE = 0.1
 
 
 class Stillness:
@@ -57,13 +59,14 @@ _STILLNESS = Stillness()
 
 @dataclass(frozen=True)
 class Reading:
-    """One moment: monotonic seconds, core-seconds since boot (machine) or since its start (worker), and seconds for which
-    this process stood still so far."""
+    """One moment: monotonic seconds, core-seconds since boot (machine) or since its start (worker), seconds for which this
+    process stood still so far, and the kernel's load average of the last minute."""
 
     at: float
     busy: float
     worker: float = 0.0
     still: float = 0.0
+    average: float = 0.0
 
     @classmethod
     def now(cls, worker_seconds: float = 0.0) -> Reading:
@@ -72,7 +75,7 @@ class Reading:
         idle = times.idle + getattr(times, "iowait", 0.0)
         busy = sum(times) - idle - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
         now = time.monotonic()
-        return cls(now, busy, worker_seconds, _STILLNESS.seconds(now))
+        return cls(now, busy, worker_seconds, _STILLNESS.seconds(now), os.getloadavg()[0])
 
     def used_until(self, later: Reading) -> Used:
         """Raises ZeroDivisionError for the same moment."""
@@ -197,3 +200,14 @@ def filled_by_others(load: float, before: Reading, after: Reading) -> str | None
     return (
         f"the worker reports a load of {load:.2f}, and others used {used.others:.1f} of {cores} cores for {used.seconds:.0f} s"
     )
+
+
+def filled_by_the_past(load: float, before: Reading, after: Reading) -> str | None:
+    """The same of a load that may be the kernel's average (``os.getloadavg``), which is high for a minute after what others
+    did: it is about that one now, and less than half of it is what the worker used meanwhile."""
+    cores = os.cpu_count() or 1
+    if after.at <= before.at or load < LEAST_THRESHOLD or abs(load - min(after.average / cores, 1.0)) > ALIKE:
+        return None
+    if before.used_until(after).worker > after.average / 2:
+        return None
+    return f"the worker reports a load of {load:.2f}, and the machine's load average is {after.average:.1f} on {cores} cores"

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 
 from pytest_lkagents import describe, engine
-from pytest_lkagents.busyness import History, Reading, filled_by_others, stood_still, too_busy
+from pytest_lkagents.busyness import History, Reading, filled_by_others, filled_by_the_past, stood_still, too_busy
 from pytest_lkagents.callers.media import Media
 from pytest_lkagents.callers.place import HERE, Place, may_enter, namespace_of
 from pytest_lkagents.calls import Calls
@@ -518,7 +518,8 @@ class Stage:
     def filled_by_others(self, worker: Worker, load: float, since: Reading) -> str | None:
         """Why a worker that reports this load may be full for what others use of this machine, in words; None: it may not, or
         what workers of its image reported at another time shows that their load is not the machine's."""
-        reason = filled_by_others(load, since, worker.reading())
+        now, last = worker.reading(), worker.wire.transcript.latest_status()
+        reason = filled_by_others(load, since, now) or (filled_by_the_past(last.load, since, now) if last is not None else None)
         if reason is None:
             return None
         reported = [status for other in self.alike(worker) for status in other.wire.transcript.statuses()]

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from pytest_lkagents.busyness import History, Reading, Stillness, cores_between, filled_by_others, too_busy
+from pytest_lkagents.busyness import History, Reading, Stillness, cores_between, filled_by_others, filled_by_the_past, too_busy
 from pytest_lkagents.callers.caller import Call
 from pytest_lkagents.callers.continuity import (
     AGENT_LEFT,
@@ -312,6 +312,18 @@ def test_a_worker_may_refuse_for_what_others_use(monkeypatch: pytest.MonkeyPatch
     assert filled_by_others(1.0, before, Reading(10.0, 15.0, 8.0)) is None, "most of it is its own"
     assert filled_by_others(1.0, before, Reading(10.0, 3.0, 0.5)) is None, "the machine is idle"
     assert filled_by_others(1.0, before, before) is None
+
+
+def test_a_worker_may_refuse_for_what_others_used_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    before = Reading(0.0, 0.0, 0.0)
+    now = Reading(10.0, 1.0, 0.5, average=1.7)  # idle by now
+    assert "a load of 0.80, and the machine's load average is 1.7 on 2" in str(filled_by_the_past(0.8, before, now))
+    assert "average is 3.4" in str(filled_by_the_past(1.0, before, Reading(10.0, 1.0, 0.5, average=3.4))), "no load is above 1"
+    assert filled_by_the_past(1.0, before, now) is None, "it is not the average"
+    assert filled_by_the_past(0.3, before, Reading(10.0, 1.0, 0.5, average=0.6)) is None, "nobody refuses for so little"
+    assert filled_by_the_past(0.8, before, Reading(10.0, 12.0, 9.0, average=1.7)) is None, "most of it is its own"
+    assert filled_by_the_past(0.8, now, now) is None
 
 
 def test_how_busy_the_machine_was_meanwhile() -> None:
