@@ -21,6 +21,7 @@ from pytest_lkagents.callers.continuity import (
     Stay,
     may_have_missed,
 )
+from pytest_lkagents.callers.reception import STALL_SECONDS
 from pytest_lkagents.calls import AGENT_SECONDS, ANSWER_SECONDS
 from pytest_lkagents.checks import StageError, TooBusy, Unproven, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, poll
@@ -106,18 +107,36 @@ class Kept:
     def suspected(self) -> bool:
         return self._since is not None and self.trouble is None and self.hung_up_s is None
 
-    def hang_up(self, passed: float) -> None:
-        self.evidence = self.continuity.evidence()
-        if self.continuity.usual is None:
-            self.longest_gap = self.continuity.gap()
-            self.missed, since = self.continuity.missed()
-            if self.longest_gap > SILENCE_SECONDS:
-                self._note()
-            elif self.missed > SILENCE_SECONDS:
-                self.continuity.note_missed(since)
-        else:
+    def measure(self) -> None:
+        """The pauses of a call that went on, so far."""
+        if self.continuity.usual is not None:
             # How a call ends that its agent ends by itself is not known.
             self.longest_gap = 0.0
+            return
+        self.longest_gap = self.continuity.gap()
+        self.missed, since = self.continuity.missed()
+        if self.longest_gap > SILENCE_SECONDS:
+            self._note()
+        elif self.missed > SILENCE_SECONDS:
+            self.continuity.note_missed(since)
+
+    def judge_pause(self) -> None:
+        """What was measured: a pause is trouble too, although the call went on, where there is another look in doubt."""
+        if self.trouble is None and self.longest_gap > SILENCE_SECONDS:
+            self.trouble = f"the agent was silent for {self.longest_gap:.1f} s, and went on"
+            self.trouble_s = round(self.continuity.paused_after or 0.0, 1)
+
+    @property
+    def doubt(self) -> str | None:
+        """Why a pause may be this machine's doing, or one may not have been noticed, in words."""
+        if self.longest_gap > SILENCE_SECONDS:
+            stalled = self.continuity.stalled > STALL_SECONDS
+            return f"a gap of {self.longest_gap:.1f} s, the caller stalled" if stalled else None
+        return may_have_missed(self.missed) if self.missed > SILENCE_SECONDS else None
+
+    def hang_up(self, passed: float) -> None:
+        self.evidence = self.continuity.evidence()
+        self.measure()
         self.hung_up_s = round(passed, 1)
         self.call.leave()
 

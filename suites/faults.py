@@ -30,6 +30,8 @@ SILENT_SECONDS = 20
 TRY_SECONDS = 5
 # A second registration, if there is one, comes right behind the first.
 SINGLE_SECONDS = 3
+# A voice that falls silent at the cut is missed for 2.5 s only after the second that SDKs send ahead.
+KEPT_SECONDS = 5
 # Calls that a job which is still at its end may cost, each followed by 3 s of patience.
 CALL_TRIES = 5
 # ICE is tried anew every few seconds, a full reconnection takes some more.
@@ -208,8 +210,9 @@ class Reconnection:
     @property
     def doubt(self) -> str | None:
         """Why what was seen of the call may be this machine's doing."""
-        certain = self.kept is None or self.kept.trouble in (None, AGENT_LEFT, JOB_GONE)
-        return None if certain else self.busy
+        if self.kept is None or self.kept.trouble in (AGENT_LEFT, JOB_GONE):
+            return None
+        return self.kept.doubt or (self.busy if self.kept.trouble is not None else None)
 
 
 def reconnection(stage: Stage) -> Reconnection:
@@ -264,7 +267,7 @@ def _lose_twice(stage: Stage, worker: Worker, seen: Reconnection) -> None:
 def _in_progress(stage: Stage, call: Call, seen: Reconnection) -> Kept | None:
     """The call as one that is to go on, unless its agent leaves by itself."""
     try:
-        stage.calls.wait_heard([call], steady=stage.calls.fall_silent)
+        stage.calls.wait_heard([call])
     except AgentsLeave as reason:
         seen.not_kept = str(reason)
         return None
@@ -286,8 +289,9 @@ def _watch_kept(stage: Stage, worker: Worker, kept: Kept, cut: float, *, signall
                 kept.trouble, kept.trouble_s = JOB_GONE, round(gone_since, 1)
                 return
             kept.look(passed)
-            if kept.trouble is None and gone_since is None and not kept.suspected:
+            if kept.trouble is None and gone_since is None and not kept.suspected and passed >= KEPT_SECONDS:
                 kept.hang_up(passed)
+                kept.judge_pause()
                 return
             time.sleep(LOOK_SECONDS)
 

@@ -290,6 +290,11 @@ class Scene:
         harm, kept, worker = self.harm, self.kept, self.worker
         if kept is not None:
             self._look_closer(kept)
+            if kept.trouble is None and harm.worker_trouble is None:
+                kept.measure()
+                kept.judge_pause()
+                if kept.unproven is None and kept.doubt is not None:
+                    raise TooBusy(f"this machine is too busy to judge: {kept.doubt}")
             harm.trouble, harm.trouble_s = kept.trouble, kept.trouble_s
             harm.evidence["bystander"] = kept.continuity.evidence()
         harm.evidence["watched_s"] = round(self.passed, 1)

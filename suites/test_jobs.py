@@ -229,11 +229,12 @@ def test_crash_isolated(lk_evidence: Evidence, crash: Callable[[], pool.Harm]) -
     Two calls are served by two processes; the process of the newer one is killed with SIGKILL, as the kernel or a fault
     in a native library does. The other call is watched for 5 s (longer while something is suspected): it is harmed if
     its agent leaves, its process ends, or packets (1.5 s) or the sound of an agent that talks without pauses (2.5 s)
-    are missing and stay away for 8 s. Silence of an agent that is there counts as in `rollout.sigterm-drains`, after a
-    second look. The worker must still run and be registered, and one of three new calls must get its agent, tried again
-    without the old calls if the worker refuses; a health endpoint that answered 200 before must do so again within 10
-    s, unless the worker is full. A worker that takes only one call at a time is judged by what comes after. Skipped if
-    jobs share a process or calls are not served; on an overloaded machine what is not certain is an error.
+    are missing and stay away for 8 s, or if there was a pause of more than 2.5 s. Silence of an agent that is there
+    counts as in `rollout.sigterm-drains`, after a second look. The worker must still run and be registered, and one of
+    three new calls must get its agent, tried again without the old calls if the worker refuses; a health endpoint that
+    answered 200 before must do so again within 10 s, unless the worker is full. A worker that takes only one call at a
+    time is judged by what comes after. Skipped if jobs share a process or calls are not served; on an overloaded machine
+    what is not certain is an error.
     """
     _judge(crash(), lk_evidence, "a job's process killed")
 
@@ -253,10 +254,10 @@ def test_frozen_isolated(lk_stage: Stage, lk_evidence: Evidence) -> None:
     Two calls are served by two processes; the process of the newer one is stopped with SIGSTOP, like one whose event
     loop is blocked, until all is judged. The other call is watched for 5 s (longer while something is suspected): it is
     harmed if its agent leaves, its process ends, or packets (1.5 s) or the sound of an agent that talks without pauses
-    (2.5 s) are missing and stay away for 8 s. The worker must still run and be registered, and one of three new calls
-    must get its agent, tried again without the old calls if the worker refuses; a health endpoint that answered 200
-    before must do so again within 10 s, unless the worker is full. Skipped if jobs share a process or two calls are not
-    served at once; on an overloaded machine what is not certain is an error.
+    (2.5 s) are missing and stay away for 8 s, or if there was a pause of more than 2.5 s. The worker must still run and
+    be registered, and one of three new calls must get its agent, tried again without the old calls if the worker
+    refuses; a health endpoint that answered 200 before must do so again within 10 s, unless the worker is full. Skipped
+    if jobs share a process or two calls are not served at once; on an overloaded machine what is not certain is an error.
     """
     _judge(pool.freeze(lk_stage), lk_evidence, "a job's process stopped")
 
@@ -277,11 +278,11 @@ def test_memory_limit(lk_stage: Stage, lk_evidence: Evidence) -> None:
     next large allocation fails. If it still lives after 5 s, SIGKILL ends it, as the kernel's OOM killer would. The
     other call is watched for 5 s (longer while something is suspected): it is harmed if its agent leaves, its process
     ends, or packets (1.5 s) or the sound of an agent that talks without pauses (2.5 s) are missing and stay away for 8
-    s. The worker must still run and be registered, and one of three new calls must get its agent, tried again without
-    the old calls if the worker refuses; a health endpoint that answered 200 before must do so again within 10 s, unless
-    the worker is full. A worker that takes only one call at a time is judged by what comes after. Skipped if the limit
-    cannot be set, jobs share a process or calls are not served; on an overloaded machine what is not certain is an
-    error.
+    s, or if there was a pause of more than 2.5 s. The worker must still run and be registered, and one of three new
+    calls must get its agent, tried again without the old calls if the worker refuses; a health endpoint that answered
+    200 before must do so again within 10 s, unless the worker is full. A worker that takes only one call at a time is
+    judged by what comes after. Skipped if the limit cannot be set, jobs share a process or calls are not served; on an
+    overloaded machine what is not certain is an error.
     """
     seen = pool.starve(lk_stage)
     _judge(seen, lk_evidence, "a job's process out of memory")

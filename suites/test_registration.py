@@ -248,12 +248,13 @@ def test_keeps_calls(lk_evidence: Evidence, reconnection: Callable[[], faults.Re
     """A call in progress goes on when the worker's own connection to its server is lost and comes back.
 
     In `registration.reconnects`, when the proxy on the wire resets the connection of the worker's registration, a call
-    is in progress; the job's own connection and its media stay. The call is watched until 3 s after the worker has
-    registered again: it is cut if its agent leaves the room, or if the job's connection to the server is gone, or
-    packets are missing (1.5 s), and stay away for 8 s. An agent that leaves, or sends nothing any more, may do so by
-    itself: in a second look the reset only comes when it has stayed, or sent, for clearly longer. Skipped if the worker
-    does not come that far, or agents leave their calls by themselves; on an overloaded machine missing packets are an
-    error.
+    is in progress; the job's own connection and its media stay. The call is watched for 5 s, and until 3 s after the
+    worker has registered again: it is cut if its agent leaves the room, or if the job's connection to the server is
+    gone, or packets are missing (1.5 s), and stay away for 8 s. A pause of more than 2.5 s (in the sound of an agent
+    that talks without pauses, else between packets) counts too, although the call went on. An agent that leaves, or
+    falls silent, may do so by itself: in a second look the reset only comes when it has stayed, or talked, for clearly
+    longer. Skipped if the worker does not come that far, or agents leave their calls by themselves; on an overloaded
+    machine what is missing is an error.
     """
     seen = reconnection()
     kept = seen.kept
@@ -261,11 +262,11 @@ def test_keeps_calls(lk_evidence: Evidence, reconnection: Callable[[], faults.Re
         raise NotJudgeable(seen.problem or seen.not_kept)
     lk_evidence["call"] = kept.evidence or kept.continuity.evidence()
     lk_evidence["registered_after_cut_s"] = seen.evidence.get("registered_after_cut_s")
+    if kept.trouble is not None and kept.unproven is not None:
+        raise Unproven(kept.unproven)
+    if seen.doubt is not None:
+        raise StageError(f"this machine is too busy to judge: {kept.trouble or 'the call went on'}, {seen.doubt}")
     if kept.trouble is not None:
-        if kept.unproven is not None:
-            raise Unproven(kept.unproven)
-        if seen.doubt is not None:
-            raise StageError(f"this machine is too busy to judge: {kept.trouble}, {seen.doubt}")
         raise AssertionError(f"{kept.trouble_s} s after the worker's connection was cut {kept.trouble}")
     if kept.hung_up_s is None:
         raise NotJudgeable(seen.problem or seen.not_kept)

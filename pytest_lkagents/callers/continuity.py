@@ -326,6 +326,12 @@ class Continuity:
             return self.call.heard.longest_since(self.began)
         return self.call.received.longest_gap(self._sends_since) if self.sending else 0.0
 
+    @property
+    def paused_after(self) -> float | None:
+        """Seconds from the beginning to the first silence of a steady agent; None: there was none, or it cannot be told."""
+        silent = self.call.heard.first_pause(SILENCE_SECONDS, self.began) if self.steady else None
+        return None if silent is None else silent - self.began
+
     def missed(self) -> Missing:
         """How long a steady agent may have been silent since the beginning without the caller's notice, as the caller stood
         still and found too few packets afterwards."""
