@@ -214,6 +214,7 @@ class Scene:
         self.watch(BESIDE_SECONDS)
         if self.harm.worker_trouble is not None:
             raise self.worker.ended()
+        self._judge_pause(older)
         if older.trouble is not None:
             if older.unproven is not None:
                 raise Unproven(older.unproven)
@@ -290,11 +291,8 @@ class Scene:
         harm, kept, worker = self.harm, self.kept, self.worker
         if kept is not None:
             self._look_closer(kept)
-            if kept.trouble is None and harm.worker_trouble is None:
-                kept.measure()
-                kept.judge_pause()
-                if kept.unproven is None and kept.doubt is not None:
-                    raise TooBusy(f"this machine is too busy to judge: {kept.doubt}")
+            if harm.worker_trouble is None:
+                self._judge_pause(kept)
             harm.trouble, harm.trouble_s = kept.trouble, kept.trouble_s
             harm.evidence["bystander"] = kept.continuity.evidence()
         harm.evidence["watched_s"] = round(self.passed, 1)
@@ -313,6 +311,16 @@ class Scene:
         if harm.verdict is not None and not certain:
             self.stage.raise_if_too_busy(worker, before)
         return harm
+
+    @staticmethod
+    def _judge_pause(kept: Kept) -> None:
+        """A pause harms a call too, although it went on. Raises TooBusy if it may be this machine's doing, or was missed."""
+        if kept.trouble is not None:
+            return
+        kept.measure()
+        kept.judge_pause()
+        if kept.unproven is None and kept.doubt is not None:
+            raise TooBusy(f"this machine is too busy to judge: {kept.doubt}")
 
     def _call_anew(self) -> None:
         """A new call; a worker that refuses because it is full is asked again once it has nothing else to do."""

@@ -145,11 +145,11 @@ def test_side_by_side(lk_evidence: Evidence, crash: Callable[[], pool.Harm]) -> 
     Before `jobs.crash-isolated` harms one of two calls, both are listened to. The first one is alone until its agent
     has been heard for 3 s, or for 5 s in vain. For 4 s after the second one has its agent (longer while something is
     suspected) the first is watched: it is harmed if its agent leaves, its process ends, or packets (1.5 s) or the sound
-    of an agent that talks without pauses (2.5 s) are missing and stay away for 8 s. If the first agent was heard, the
-    second one must be within 34 s. What may be a habit or chance counts when it is seen in a second pair of calls, with
-    another worker, whose first agent has stayed, or talked, for clearly longer before. Skipped for a worker that takes
-    one call at a time, whose jobs share a process or whose calls are not served; on an overloaded machine a miss is an
-    error.
+    of an agent that talks without pauses (2.5 s) are missing and stay away for 8 s, or if there was a pause of more
+    than 2.5 s. If the first agent was heard, the second one must be within 34 s. What may be a habit or chance counts
+    when it is seen in a second pair of calls, with another worker, whose first agent has stayed, or talked, for clearly
+    longer before. Skipped for a worker that takes one call at a time, whose jobs share a process or whose calls are not
+    served; on an overloaded machine a miss is an error.
     """
     seen = crash().beside
     if seen is None:
