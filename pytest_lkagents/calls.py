@@ -45,13 +45,19 @@ VOICE_SECONDS = 30
 @dataclass(frozen=True)
 class Accepted:
     """A call whose job was given to a worker that had accepted it, and to which nothing had been done. ``agent_s``: seconds
-    until its agent came; None: it did not, with time on this machine."""
+    until its agent came; None: it did not. ``busy``: this machine had no time for it, so that this says little."""
 
     worker: str
     room: str
     job: str
     joined: float
     agent_s: float | None
+    busy: bool = False
+
+    @property
+    def missed(self) -> bool:
+        """Whether nobody who called would have met the agent: it did not come, or too late (see ``jobs.joins``)."""
+        return self.agent_s is None or self.agent_s > AGENT_SECONDS
 
 
 class Calls:
@@ -240,13 +246,15 @@ class Calls:
         if worker.disturbed or worker.wire.disturbed or not worker.is_running:
             return
         served = call.agent_after if call.agents else None
-        if served is None and too_busy(before.get(worker.name), worker.reading()):
-            return
-        self.accepted.append(Accepted(worker.name, call.room_name, question.job_id, call.joined, served))
+        until = time.monotonic() if served is None else call.joined + served
+        busy = too_busy(before.get(worker.name), worker.reading()) or (
+            served is not None and self._stage.history.had_no_time(call.joined, until)
+        )
+        self.accepted.append(Accepted(worker.name, call.room_name, question.job_id, call.joined, served, bool(busy)))
 
     def lost_accepted(self) -> list[Accepted]:
         """Calls that a worker accepted and did not serve."""
-        return [accepted for accepted in self.accepted if accepted.agent_s is None]
+        return [accepted for accepted in self.accepted if accepted.agent_s is None and not accepted.busy]
 
     def taken(self, call: Call, server: Server) -> tuple[Worker, Question] | None:
         """Which worker was given this call's job, as it had accepted it."""

@@ -45,10 +45,11 @@ def observe(stage: Stage) -> list[Accepted]:
 
 
 def enough(accepted: Sequence[Accepted]) -> bool:
-    lost = [number for number, call in enumerate(accepted, 1) if call.agent_s is None]
-    if not lost:
+    missed = [number for number, call in enumerate(accepted, 1) if call.missed]
+    if not missed:
         return len(accepted) >= LEAST
-    return len(lost) >= ENOUGH_LOST or len(accepted) - lost[0] >= SINCE_LOST
+    certain = [call for call in accepted if call.missed and not call.busy]
+    return len(certain) >= ENOUGH_LOST or len(accepted) - missed[0] >= SINCE_LOST
 
 
 def lines(stage: Stage, lost: Sequence[Accepted]) -> list[str]:

@@ -134,3 +134,7 @@ def test_a_lost_call_is_chance_only_if_enough_were_served_since() -> None:
     assert not enough([served] * 6 + [lost] + [served] * 7)
     assert enough([lost] + [served] * 8)
     assert enough([lost, lost])
+    late, busy = Accepted("shared", "room", "job", 0.0, 18.0), Accepted("shared", "room", "job", 0.0, 18.0, busy=True)
+    assert enough([lost, late])
+    assert not enough([busy, busy]), "in a moment of peace it may be in time"
+    assert enough([busy, busy] + [served] * 7)
