@@ -438,7 +438,7 @@ class Stage:
     @property
     def controllable(self) -> bool:
         """Whether the LiveKit server is ours, to be stopped and started."""
-        return self.settings.server in ("auto", "binary", "container")
+        return self.settings.server in OWN_SERVERS
 
     def workers(self, role: str | None = None) -> list[Worker]:
         """Every worker that was started so far, or those of one role."""

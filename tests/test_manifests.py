@@ -384,7 +384,8 @@ def test_a_stage_is_told_by_the_last_parts_of_a_path(path: str, stage: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("1m30s", 90), ("10m", 600), ("300", 300), ("1h", 3600), ("500ms", 0.5), ("soon", None), ("", None)]
+    ("text", "value"),
+    [("1m30s", 90), ("10m", 600), ("300", 300), ("1h", 3600), ("500ms", 0.5), ("1d2h", 93600), ("soon", None), ("", None)],
 )
 def test_durations(text: str, value: float | None) -> None:
     assert amounts.seconds(text) == value
@@ -393,6 +394,26 @@ def test_durations(text: str, value: float | None) -> None:
 @pytest.mark.parametrize(("text", "value"), [("8Gi", 8 * 1024**3), ("8G", 8 * 10**9), ("512Mi", 512 * 1024**2), ("many", None)])
 def test_sizes(text: str, value: int | None) -> None:
     assert amounts.size(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *(
+            ("8Gi", 8 * 1024**3),
+            ("8G", 8e9),
+            ("500m", 0.5),
+            ("512m", 0.512),
+            ("2", 2),
+            (".5", 0.5),
+            ("1e3", 1000),
+            ("2E", 2e18),
+        ),
+        *(("8GB", None), ("8g", None), ("512mi", None), ("8 Gi", None), ("1e999", None), ("", None)),
+    ],
+)
+def test_quantities_of_kubernetes(text: str, value: float | None) -> None:
+    assert amounts.quantity(text) == value
 
 
 FILES = [path for path in CORPUS.rglob("*") if path.is_file()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 MEGABYTE = 1024 * 1024
@@ -17,7 +18,9 @@ UNITS = {
     "gi": 1024**3,
     "ti": 1024**4,
 }
-DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
+DURATION = re.compile(
+    r"(?:(\d+)w)?(?:(\d+)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?"
+)
 
 
 # Of Kubernetes: https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
@@ -32,8 +35,11 @@ def quantity(text: str | None) -> float | None:
         return None
     number, unit, exponent = matched.groups()
     if unit is not None and unit.endswith("i"):
-        return float(number) * 1024.0 ** ("KMGTPE".index(unit[0]) + 1)
-    return float(number) * (10.0 ** int(exponent) if exponent else FACTORS[unit or ""])
+        factor = 1024.0 ** ("KMGTPE".index(unit[0]) + 1)
+    else:
+        factor = float(f"1e{exponent}") if exponent else FACTORS[unit or ""]
+    amount = float(number) * factor
+    return amount if math.isfinite(amount) else None
 
 
 def cores(text: str | None) -> float | None:
@@ -60,8 +66,8 @@ def seconds(text: str | None) -> float | None:
     matched = DURATION.fullmatch(cleaned)
     if not matched or not cleaned:
         return None
-    hours, minutes, rest, thousandths = (float(part or 0) for part in matched.groups())
-    return hours * 3600 + minutes * 60 + rest + thousandths / 1000
+    weeks, days, hours, minutes, rest, thousandths = (float(part or 0) for part in matched.groups())
+    return (weeks * 7 + days) * 86400 + hours * 3600 + minutes * 60 + rest + thousandths / 1000
 
 
 def portion(text: str | None) -> tuple[int, bool] | None:
