@@ -42,13 +42,14 @@ def test_readable(lk_evidence: Evidence, manifests: Manifests) -> None:
     """Every deployment file can be read.
 
     Read are `*.yaml`, `*.yml`, `*.json`, `*.toml` and Dockerfiles at `--lk-manifests`: Kubernetes, Compose, Render,
-    Fly.io, ECS and Cloud Run. A failure is a file that cannot be parsed, is no UTF-8 text or (named itself) has more
-    than 2 MB, a Dockerfile without FROM or with an unknown instruction, and a misspelt or misplaced field: one that is
-    unknown and at least 85 % like a known one, or known at another place only, at the places that the rules read; and a
-    value that the platform does not take, such as `stop_grace_period: 600` of Compose, which wants a unit. Only noted are
-    a file of an unknown format, a template of Helm or Jinja that is no YAML before it is filled in, what stands beside
-    the workers and does not look like one (a database, a web site, a LiveKit server), a Compose service that extends one
-    of another file, and `compose.override.yaml`; no check judges these. Skipped if there is no deployment file.
+    Fly.io, ECS, Cloud Run and Railway. A failure is a file that cannot be parsed, is no UTF-8 text or (named itself)
+    has more than 2 MB, a Dockerfile without FROM or with an unknown instruction, and a misspelt or misplaced field: one
+    that is unknown and at least 85 % like a known one, or known at another place only, at the places that the rules
+    read; and a value that the platform does not take, such as `stop_grace_period: 600` of Compose, which wants a unit.
+    Only noted are a file of an unknown format, a template of Helm or Jinja that is no YAML before it is filled in, what
+    stands beside the workers and does not look like one (a database, a web site, a LiveKit server), a Compose service
+    that extends one of another file, and `compose.override.yaml`; no check judges these. Skipped if there is no
+    deployment file.
     """
     judge(rules.readable, manifests, lk_evidence, "no deployment file", f"read {', '.join(manifests[0].read[:5])}")
 
@@ -67,15 +68,15 @@ def test_grace_period(lk_evidence: Evidence, manifests: Manifests) -> None:
 
     Looked at are `terminationGracePeriodSeconds` of Kubernetes (default 30 s, less what the preStop hook sleeps),
     `stop_grace_period` of Compose (10 s), `maxShutdownDelaySeconds` of Render (30 s, 300 s at most), `kill_timeout` of
-    Fly.io (5 s, 300 s at most), `stopTimeout` of ECS and Cloud Run's fixed 10 s. It must be at least `--lk-drain-hold`,
-    or 600 s (the guide's 10 minutes) where nothing is declared. Where the platform allows less than these 600 s, its
-    maximum is enough and noted, if that is 60 s or more; a declared drain above the maximum is a failure. On ECS the
-    default of 30 s and the maximum of 120 s hold where `requiresCompatibilities` is FARGATE alone. On own instances
-    (EC2, EXTERNAL, or a network mode other than awsvpc) there is no maximum. Where the file says neither, `stopTimeout`
-    passes from 600 s on, fails below 120 s and is not judged between; left out, it is not judged except on Fargate, as
-    the instance's agent has a default of its own. Nor is a value that is a variable. A stop signal that no process can
-    act upon (`stop_signal`, `kill_signal`, `stopSignal`, STOPSIGNAL: SIGKILL) is a failure. Skipped without a file to
-    judge.
+    Fly.io (5 s, 300 s at most), `stopTimeout` of ECS, Cloud Run's fixed 10 s and `drainingSeconds` of Railway. It must
+    be at least `--lk-drain-hold`, or 600 s (the guide's 10 minutes) where nothing is declared. Where the platform
+    allows less than these 600 s, its maximum is enough and noted, if that is 60 s or more; a declared drain above the
+    maximum is a failure. On ECS the default of 30 s and the maximum of 120 s hold where `requiresCompatibilities` is
+    FARGATE alone. On own instances (EC2, EXTERNAL, or a network mode other than awsvpc) there is no maximum. Where the
+    file says neither, `stopTimeout` passes from 600 s on, fails below 120 s and is not judged between; left out, it is
+    not judged except on Fargate, as the instance's agent has a default of its own. Nor is a value that is a variable. A
+    stop signal that no process can act upon (`stop_signal`, `kill_signal`, `stopSignal`, STOPSIGNAL: SIGKILL) is a
+    failure. Skipped without a file to judge.
     """
     judge(rules.grace_period, manifests, lk_evidence, "no file of a platform with a grace period", "long enough")
 
@@ -158,17 +159,17 @@ def test_scaling_metric(lk_evidence: Evidence, manifests: Manifests) -> None:
 def test_health_probe(lk_evidence: Evidence, manifests: Manifests) -> None:
     """Probes name the port and path that exist, and a single late answer does not end a worker.
 
-    Looked at are liveness, readiness and startup probes of Kubernetes and Cloud Run, checks of Fly.io, `healthCheckPath`
-    of Render, and the commands of health checks of Compose, ECS and Dockerfiles, where a command asks one address of the
-    container itself, such as `curl -f http://localhost:8081/`. The port, where there is one, must be `lk_health_port`, or
-    the one measured in this run, or 8081; the path `/` or `/worker`, or `lk_health_path` if that is set; the protocol
-    plain HTTP (or TCP), as a probe over HTTPS or gRPC gets no answer. A check whose single failure ends the
-    worker is a failure: `failureThreshold` 1 of a Kubernetes liveness probe, and `retries` 1 of a health check of ECS
-    (of an essential container: the service replaces the task) or of Compose for Swarm, which replaces the container
-    (the default is 3 everywhere). Compose by itself only shows what is unhealthy, and its `retries` are not judged; it is
-    for Swarm where `deploy` has `mode`, `placement`, `endpoint_mode`, `update_config` or `rollback_config`. A command that
-    asks several addresses, another host, or a port that is a variable, has no port or path to judge. Skipped without a
-    probe to judge.
+    Looked at are liveness, readiness and startup probes of Kubernetes and Cloud Run, checks of Fly.io,
+    `healthCheckPath` of Render and `healthcheckPath` of Railway, and the commands of health checks of Compose, ECS and
+    Dockerfiles, where a command asks one address of the container itself, such as `curl -f http://localhost:8081/`. The
+    port, where there is one, must be `lk_health_port`, or the one measured in this run, or 8081; the path `/` or
+    `/worker`, or `lk_health_path` if that is set; the protocol plain HTTP (or TCP), as a probe over HTTPS or gRPC gets
+    no answer. A check whose single failure ends the worker is a failure: `failureThreshold` 1 of a Kubernetes liveness
+    probe, and `retries` 1 of a health check of ECS (of an essential container: the service replaces the task) or of
+    Compose for Swarm, which replaces the container (the default is 3 everywhere). Compose by itself only shows what is
+    unhealthy, and its `retries` are not judged; it is for Swarm where `deploy` has `mode`, `placement`,
+    `endpoint_mode`, `update_config` or `rollback_config`. A command that asks several addresses, another host, or a
+    port that is a variable, has no port or path to judge. Skipped without a probe to judge.
     """
     judge(rules.health_probe, manifests, lk_evidence, "no probe", "they fit")
 
@@ -215,8 +216,8 @@ def test_secrets(lk_evidence: Evidence, manifests: Manifests) -> None:
     (SECRET, TOKEN, PASSWORD, API_KEY and the like) and its value has 8 or more characters and is no placeholder,
     reference or path; a Secret's entry, if its value has 8 or more and is no placeholder, template or ws:// URL; any
     variable with a password in a URL that looks made by a generator (letters and digits). A command with such a name
-    (`--api-secret VALUE`, `API_KEY=VALUE` before it) counts like a variable, one of RUN in a Dockerfile if the value has
-    letters and digits. Values are never shown. Skipped if there is no variable and no such entry.
+    (`--api-secret VALUE`, `API_KEY=VALUE` before it) counts like a variable, one of RUN in a Dockerfile if the value
+    has letters and digits. Values are never shown. Skipped if there is no variable and no such entry.
     """
     judge(rules.secrets, manifests, lk_evidence, "no variable and no Secret", "no literal secret")
 
@@ -306,10 +307,10 @@ def test_replicas(lk_evidence: Evidence, manifests: Manifests) -> None:
     Looked at is the autoscaler's minimum (HPA `minReplicas`, 1 where it says nothing; KEDA `minReplicaCount`, 1 where
     its triggers are CPU and memory only, which keep one; Render `minInstances`), or where there is none the number of
     workers: `replicas` of Kubernetes and Swarm (1 where the file says nothing), `replicas` or `scale` of Compose,
-    `numInstances` of Render, `minScale` (of the revision or the service) or the manual instance count of Cloud Run. A
-    number of 1 is a failure; 0 is for `manifests.always-on`. A DaemonSet, or Swarm's mode `global`, has one per node
-    and is not judged, nor is a number that is a variable, or one of two autoscalers of one workload. Skipped where no
-    file tells.
+    `numInstances` of Render, `minScale` (of the revision or the service) or the manual instance count of Cloud Run,
+    `numReplicas` of Railway (of all regions together). A number of 1 is a failure; 0 is for `manifests.always-on`. A
+    DaemonSet, or Swarm's mode `global`, has one per node and is not judged, nor is a number that is a variable, or one
+    of two autoscalers of one workload. Skipped where no file tells.
     """
     judge(rules.replicas, manifests, lk_evidence, "no file that says how many workers there are", "two or more")
 
@@ -328,9 +329,9 @@ def test_production_command(lk_evidence: Evidence, manifests: Manifests) -> None
 
     Looked at are `command` and `args` of Kubernetes and Cloud Run, entrypoint and command of Compose and ECS,
     `dockerCommand` and `startCommand` of Render, `processes` (the worker's, by its command or name, or else the first)
-    and `experimental.cmd` of Fly.io, and ENTRYPOINT and CMD in the last stage of a Dockerfile, or in the stage that it
-    is made from. The word `dev`, `console` or `connect` without the word `start` is a failure. Commands with none of
-    these four words do not tell and are passed over; skipped if no other is left.
+    and `experimental.cmd` of Fly.io, `startCommand` of Railway, and ENTRYPOINT and CMD in the last stage of a
+    Dockerfile, or in the stage that it is made from. The word `dev`, `console` or `connect` without the word `start` is
+    a failure. Commands with none of these four words do not tell and are passed over; skipped if no other is left.
     """
     judge(rules.production_command, manifests, lk_evidence, "no command that tells", "started with 'start'")
 
@@ -370,9 +371,9 @@ def test_always_on(lk_evidence: Evidence, manifests: Manifests) -> None:
     A failure is a Kubernetes workload or a Compose service of 0 replicas (an HPA leaves that alone; KEDA raises it), an
     autoscaler with a minimum of 0 (KEDA's default, unless its triggers are CPU and memory only), KEDA's
     `idleReplicaCount` 0 or a pause at 0, on Fly.io `auto_stop_machines` without `min_machines_running` for the worker's
-    process group, Render's plan `free`, and on Cloud Run a minimum (`minScale` of the revision or the service, or the
-    manual instance count) that is 0 or missing, or `cpu-throttling` that is not false, its default. ECS task
-    definitions and Dockerfiles say nothing of it and are not judged, nor are counts that are variables. Skipped if
-    nothing else is left.
+    process group, Render's plan `free`, Railway's `sleepApplication` or `cronSchedule`, and on Cloud Run a minimum
+    (`minScale` of the revision or the service, or the manual instance count) that is 0 or missing, or `cpu-throttling`
+    that is not false, its default. ECS task definitions and Dockerfiles say nothing of it and are not judged, nor are
+    counts that are variables. Skipped if nothing else is left.
     """
     judge(rules.always_on, manifests, lk_evidence, "no file that says when workers run", "they run all the time")

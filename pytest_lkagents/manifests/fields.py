@@ -124,6 +124,14 @@ FLY: Fields = (
             machine_checks min_machines_running processes tls_options"""),
     ),
 )
+RAILWAY: Fields = (
+    (
+        ("deploy",),
+        _names("""cronSchedule drainingSeconds healthcheckPath healthcheckTimeout limitOverride multiRegionConfig numReplicas
+            overlapSeconds preDeployCommand region registryCredentials requiredMountPath restartPolicyMaxRetries
+            restartPolicyType runtime sleepApplication startCommand useLegacyStacker"""),
+    ),
+)
 ECS: Fields = (
     (
         ("containerDefinitions", EACH),

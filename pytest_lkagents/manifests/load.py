@@ -8,7 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_lkagents.manifests.model import COMPOSE, DOCKERFILE, Deployment, Files, Problem
-from pytest_lkagents.manifests.readers import cloud_run, cloudformation, compose, dockerfile, ecs, fly, kubernetes, render
+from pytest_lkagents.manifests.readers import (
+    cloud_run,
+    cloudformation,
+    compose,
+    dockerfile,
+    ecs,
+    fly,
+    kubernetes,
+    railway,
+    render,
+)
 from pytest_lkagents.manifests.readers.common import is_server, is_worker, mentions_livekit
 from pytest_lkagents.manifests.tree import Node, Place, Unreadable, read_toml, read_yaml
 
@@ -118,7 +128,7 @@ def _take(document: Node, files: Files, known: list[Node]) -> bool:
     if kubernetes.reads(document):
         known.append(document)
         return True
-    for reader in (cloud_run, render, ecs, cloudformation, compose, fly):
+    for reader in (cloud_run, render, ecs, cloudformation, compose, fly, railway):
         if reader.reads(document):
             reader.read(document, files)
             return True

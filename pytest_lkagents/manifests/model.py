@@ -50,6 +50,8 @@ RENDER = Platform(
     "Render", 30, 300, "maxShutdownDelaySeconds", "https://render.com/docs/blueprint-spec#maxshutdowndelayseconds"
 )
 FLY = Platform("Fly.io", 5, 300, "kill_timeout", "https://fly.io/docs/reference/configuration/#kill_timeout")
+# A service variable or the dashboard may set it where the file does not.
+RAILWAY = Platform("Railway", None, None, "drainingSeconds", "https://docs.railway.com/deployments/deployment-teardown")
 # On Fargate there is a default and a limit. On own instances there is no limit, and the default is what the instance's agent is
 # set to (ECS_CONTAINER_STOP_TIMEOUT), which no task definition tells.
 ECS_SOURCE = "https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ContainerDefinition.html"

@@ -1,0 +1,61 @@
+"""railway.json and railway.toml: https://docs.railway.com/config-as-code/reference
+
+What such a file does not say is set in Railway's dashboard, and not known here.
+"""
+
+from __future__ import annotations
+
+from pytest_lkagents.manifests import fields
+from pytest_lkagents.manifests.model import RAILWAY, Deployment, Files, Given, Loss, Probe
+from pytest_lkagents.manifests.readers.common import beside, doubt, environment_of, split, whole
+from pytest_lkagents.manifests.tree import Node
+
+# The settings of this environment count for more than those of all.
+PRODUCTION = ("environments", "production", "deploy")
+
+
+def reads(document: Node) -> bool:
+    named = document.place.file.rsplit("/", 1)[-1].startswith("railway.")
+    return named and (document.get("deploy") is not None or document.get("build") is not None)
+
+
+def read(document: Node, files: Files) -> None:
+    files.problems += fields.unknown(document, fields.RAILWAY)
+    own, all_ = document.get(*PRODUCTION), document.get("deploy")
+    deploy = Node(document.place, dict((all_.entries() if all_ else []) + (own.entries() if own else [])))
+    command = deploy.text("startCommand")
+    grace = deploy.get("drainingSeconds")
+    # A text is refused: "Expected number, received string".
+    seconds = grace.number() if grace is not None and not isinstance(grace.value, str) else None
+    made = Deployment(
+        RAILWAY,
+        "railway",
+        document.place,
+        environment_of(document.place.file),
+        command=Given(split(command), deploy.at("startCommand")) if command else None,
+        grace_s=Given(seconds, grace.place) if seconds is not None and grace is not None else None,
+        # The old deployment is stopped when the new one is active.
+        lost_at_rollout=Given(Loss(0), deploy.place),
+        built_from=beside(document.place.file, document.text("build", "dockerfilePath") or "Dockerfile"),
+    )
+    doubt(made, "grace_s", seconds, deploy, "drainingSeconds", wanted="a number is wanted")
+    _count(made, deploy)
+    if deploy.text("sleepApplication") is not None:
+        made.sleeps = []
+    if deploy.text("sleepApplication") == "true":
+        made.sleeps = [Given("is put to sleep when it sends nothing for a while", deploy.at("sleepApplication"))]
+    if deploy.text("cronSchedule") is not None:
+        made.sleeps = [*(made.sleeps or []), Given("runs at some times only", deploy.at("cronSchedule"))]
+    if path := deploy.text("healthcheckPath"):
+        made.probes = [Probe("health", deploy.at("healthcheckPath"), None, path)]
+    files.deployments.append(made)
+
+
+def _count(made: Deployment, deploy: Node) -> None:
+    regions = [whole(region, "numReplicas") for _, region in deploy.entries("multiRegionConfig")]
+    counts = [count.value for count in regions if count is not None]
+    if counts:
+        made.replicas = Given(sum(counts), deploy.at("multiRegionConfig"))
+        return
+    made.replicas = whole(deploy, "numReplicas")
+    doubt(made, "replicas", made.replicas, deploy, "numReplicas")
