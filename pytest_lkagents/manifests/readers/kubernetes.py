@@ -32,7 +32,8 @@ from pytest_lkagents.secrets import holds_secret
 
 Made = tuple[Node, Deployment]
 
-WORKLOADS = ("Deployment", "StatefulSet", "ReplicaSet", "DaemonSet")
+# Rollout: of Argo, with the same pods, and ways to replace them of its own.
+WORKLOADS = ("Deployment", "StatefulSet", "ReplicaSet", "DaemonSet", "Rollout")
 MAIN = "kubectl.kubernetes.io/default-container"
 POD = ("spec", "template", "spec")
 
