@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Sequence
 
 from pytest_lkagents.calls import AGENT_SECONDS, ENOUGH_LOST, FREE_SECONDS, LATE_SECONDS, Accepted
@@ -12,7 +13,7 @@ from pytest_lkagents.stage import Stage
 from .load import wait_free
 
 LOST_SECONDS = AGENT_SECONDS + LATE_SECONDS
-# A worker that loses every third call has lost two of them by then.
+# Of one worker: one that loses every third call has lost two of them by then, one that loses every sixth a first one.
 LEAST = 6
 # Since a lost one; a worker that loses every tenth loses one of these with a chance of 57 %.
 SINCE_LOST = 8
@@ -47,7 +48,7 @@ def observe(stage: Stage) -> list[Accepted]:
 def enough(accepted: Sequence[Accepted]) -> bool:
     missed = [number for number, call in enumerate(accepted, 1) if call.missed]
     if not missed:
-        return len(accepted) >= LEAST
+        return max(Counter(call.worker for call in accepted).values(), default=0) >= LEAST
     certain = [call for call in accepted if call.missed and not call.busy]
     return len(certain) >= ENOUGH_LOST or len(accepted) - missed[0] >= SINCE_LOST
 

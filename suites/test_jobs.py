@@ -69,11 +69,11 @@ def test_serves_every_call(lk_stage: Stage, lk_evidence: Evidence) -> None:
     """Every call that the worker accepted got its agent.
 
     At the end of the run all calls so far are counted that a worker accepted and was given, and to which nothing had
-    been done (no signal, no lost connection, no killed process, no limit of CPU but the user's); if they are fewer than
-    six, more are placed. A call is lost if no agent came within 30 s, on a machine that had time, and missed if it came
-    after 15 s. Two such calls are a failure; one is not, nor are those for which this machine had no time, if eight
-    others were served since the first, for which more calls are placed if need be. What the load
-    test of `resources.quality-of-service` places is judged there. Skipped if calls are refused, or none is served: see
+    been done (no signal, no lost connection, no killed process, no limit of CPU but the user's); if no worker had six,
+    more are placed with one. A call is lost if no agent came within 30 s, on a machine that had time, and missed if it
+    came after 15 s. Two such calls are a failure; one is not, nor are those for which this machine had no time, if
+    eight others were served since the first, for which more calls are placed if need be. What the load test of
+    `resources.quality-of-service` places is judged there. Skipped if calls are refused, or none is served: see
     `jobs.joins`.
     """
     seen = accepted.observe(lk_stage)

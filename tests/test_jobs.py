@@ -130,6 +130,7 @@ def test_a_lost_call_is_chance_only_if_enough_were_served_since() -> None:
     served, lost = Accepted("shared", "room", "job", 0.0, 1.0), Accepted("shared", "room", "job", 0.0, None)
     assert not enough([served] * 5)
     assert enough([served] * 6)
+    assert not enough([served] * 5 + [Accepted("peer", "room", "job", 0.0, 1.0)] * 5), "each counts its own calls"
     assert not enough([served] * 6 + [lost])
     assert not enough([served] * 6 + [lost] + [served] * 7)
     assert enough([lost] + [served] * 8)
