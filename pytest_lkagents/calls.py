@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_lkagents.busyness import Reading, too_busy
@@ -58,6 +58,11 @@ class Accepted:
     def missed(self) -> bool:
         """Whether nobody who called would have met the agent: it did not come, or too late (see ``jobs.joins``)."""
         return self.agent_s is None or self.agent_s > AGENT_SECONDS
+
+    @property
+    def failed(self) -> bool:
+        """Missed, with time for it on this machine."""
+        return self.missed and not self.busy
 
 
 class Calls:
@@ -186,11 +191,6 @@ class Calls:
         """Whether agents of this worker were seen to leave calls that nothing disturbed."""
         return bool(self._habit.stays)
 
-    @property
-    def fall_silent(self) -> bool:
-        """Whether agents of this worker were seen to fall silent, for whatever reason."""
-        return self._habit.silent_after is not None
-
     def usual_stay(self, calls: Sequence[Call], more: Callable[[], Call]) -> Stay:
         """How long agents stay that leave by themselves: of these calls, and of further ones until there are enough.
         Raises AgentsLeave if that differs too much, or is too short, for a leave to mean anything."""
@@ -246,15 +246,15 @@ class Calls:
         if worker.disturbed or worker.wire.disturbed or not worker.is_running:
             return
         served = call.agent_after if call.agents else None
-        until = time.monotonic() if served is None else call.joined + served
-        busy = too_busy(before.get(worker.name), worker.reading()) or (
-            served is not None and self._stage.history.had_no_time(call.joined, until)
-        )
-        self.accepted.append(Accepted(worker.name, call.room_name, question.job_id, call.joined, served, bool(busy)))
+        made = Accepted(worker.name, call.room_name, question.job_id, call.joined, served)
+        if made.missed:
+            no_time = served is not None and self._stage.history.had_no_time(call.joined, call.joined + served)
+            made = replace(made, busy=no_time or too_busy(before.get(worker.name), worker.reading()) is not None)
+        self.accepted.append(made)
 
     def lost_accepted(self) -> list[Accepted]:
         """Calls that a worker accepted and did not serve."""
-        return [accepted for accepted in self.accepted if accepted.agent_s is None and not accepted.busy]
+        return [accepted for accepted in self.accepted if accepted.failed and accepted.agent_s is None]
 
     def taken(self, call: Call, server: Server) -> tuple[Worker, Question] | None:
         """Which worker was given this call's job, as it had accepted it."""

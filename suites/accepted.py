@@ -49,8 +49,7 @@ def enough(accepted: Sequence[Accepted]) -> bool:
     missed = [number for number, call in enumerate(accepted, 1) if call.missed]
     if not missed:
         return max(Counter(call.worker for call in accepted).values(), default=0) >= LEAST
-    certain = [call for call in accepted if call.missed and not call.busy]
-    return len(certain) >= ENOUGH_LOST or len(accepted) - missed[0] >= SINCE_LOST
+    return sum(call.failed for call in accepted) >= ENOUGH_LOST or len(accepted) - missed[0] >= SINCE_LOST
 
 
 def lines(stage: Stage, lost: Sequence[Accepted]) -> list[str]:

@@ -256,9 +256,9 @@ class Continuity:
         gone on for so long that this is a fault and no habit."""
         if self.controlled:
             return
-        silent = self.call.heard.first_pause(SILENCE_SECONDS, self.began) if self.steady else None
+        silent = self.paused_after
         if silent is not None:
-            self._habit.note_silence(self.talked + silent - self.began)
+            self._habit.note_silence(self.talked + silent)
         elif self.call.received.last_packet is not None:
             self._habit.note_silence(self.call.received.last_packet - self.call.received.samples[0].at)
 

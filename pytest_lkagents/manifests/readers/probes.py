@@ -21,9 +21,7 @@ SCHEME_PORTS = {"http": 80, "https": 443}
 def of_command(kind: str, words: Sequence[str], place: Place, *, failures: int | None = None, ends: bool = False) -> Probe:
     """With port and path where the command asks just one address of the container itself, and the file says which."""
     asked = {(found["scheme"], found["port"], found["path"], found["more"] in OPEN) for found in OWN.finditer(" ".join(words))}
-    if len(asked) != 1:
-        return Probe(kind, place, failures=failures, ends=ends)
-    scheme, port, path, open_ = asked.pop()
+    scheme, port, path, open_ = asked.pop() if len(asked) == 1 else (None, None, None, True)
     number = int(port) if port else SCHEME_PORTS.get(scheme or "")
     if open_ or number is None:
         return Probe(kind, place, failures=failures, ends=ends)

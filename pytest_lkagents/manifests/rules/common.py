@@ -9,6 +9,11 @@ from pytest_lkagents.manifests.model import Deployment
 CORES_VARIABLE = "NUM_CPUS"
 
 
+def tells_cores(deployment: Deployment) -> bool:
+    """Whether a variable says how many cores it has, in the file or from elsewhere."""
+    return any(variable.name == CORES_VARIABLE for variable in deployment.variables)
+
+
 def seconds(value: float) -> str:
     return f"{value:g} s"
 

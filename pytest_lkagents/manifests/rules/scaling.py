@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pytest_lkagents.manifests.findings import Finding, Judgement, Needs
 from pytest_lkagents.manifests.model import KUBERNETES, Deployment, Files, Target
-from pytest_lkagents.manifests.rules.common import CORES_VARIABLE, seconds, unclear
+from pytest_lkagents.manifests.rules.common import CORES_VARIABLE, seconds, tells_cores, unclear
 
 # The SDKs' own threshold (the guide names an older one, 0.75), and how far below it an autoscaler has to be: the guide's
 # example leaves 0.25; less than 0.1 is within what the load of a worker sways by itself.
@@ -53,9 +53,8 @@ def _load_span(deployment: Deployment, target: Target) -> tuple[float, float] | 
         return None  # Kubernetes counts nothing then
     cores = _cores(deployment)
     if cores is None:
-        told = any(variable.name == CORES_VARIABLE for variable in deployment.variables)
         # All of its node: at least as many as are requested.
-        return None if told else (0.0, share)
+        return None if tells_cores(deployment) else (0.0, share)
     requested = resources.cpu_request.value + sum(other.cpu_request.value for other in beside if other.cpu_request)
     limits = [other.cpu_limit.value for other in beside if other.cpu_limit is not None]
     least = share * requested - sum(limits) if len(limits) == len(beside) else 0.0

@@ -8,7 +8,7 @@ from pytest_lkagents.guide import RULE_BYTES, RULE_CORES
 from pytest_lkagents.manifests.findings import Finding, Judgement, Needs
 from pytest_lkagents.manifests.model import COMPOSE, KUBERNETES, Deployment, Files, Probe
 from pytest_lkagents.manifests.readers.common import COMMANDS, DEVELOPMENT
-from pytest_lkagents.manifests.rules.common import CORES_VARIABLE, unclear
+from pytest_lkagents.manifests.rules.common import tells_cores, unclear
 
 HEALTH_PORT = 8081
 # What the SDKs' health server answers.
@@ -96,8 +96,7 @@ def resources(files: Files, needs: Needs) -> Judgement:
                 )
             )
             continue
-        told = any(variable.name == CORES_VARIABLE for variable in deployment.variables)
-        if deployment.platform is KUBERNETES and set_.cpu_limit is None and not told:
+        if deployment.platform is KUBERNETES and set_.cpu_limit is None and not tells_cores(deployment):
             assert set_.cpu_request is not None
             made.findings.append(
                 Finding(
@@ -107,7 +106,8 @@ def resources(files: Files, needs: Needs) -> Judgement:
                     "Without a limit a worker counts its load against all cores of its node, and is never full on a large one.",
                 )
             )
-        if set_.memory_limit is not None and set_.memory_limit.value < LEAST_BYTES:
+        assert set_.memory_limit is not None
+        if set_.memory_limit.value < LEAST_BYTES:
             made.findings.append(
                 Finding(
                     set_.memory_limit.place,
@@ -121,7 +121,6 @@ def resources(files: Files, needs: Needs) -> Judgement:
             continue
         cores = needs.sessions * (needs.cores_per_session or RULE_CORES)
         memory = needs.sessions * (needs.memory_per_session_bytes or RULE_BYTES)
-        assert set_.memory_limit is not None
         if set_.memory_limit.value < memory:
             made.findings.append(
                 Finding(
