@@ -77,12 +77,12 @@ def test_no_secrets(lk_stage: Stage, lk_evidence: Evidence) -> None:
     The image's variables, labels and history are read, and all layers as `docker save` gives them, files that a later
     layer deletes included. Looked for are variables, labels, assignments in the history and lines of .env files and
     shell scripts whose name is a secret's and whose value has 8 or more characters and is no placeholder or path;
-    private keys; tokens of OpenAI, AWS, Google, GitHub and Slack; URLs with a password (letters and digits), in files
-    those of git, pip, npm and yarn; a LiveKit API secret that is written out in code or configuration (24 or more
-    letters and digits; not in tests, examples and documents); the access that .npmrc, .netrc, .pypirc and Docker's
-    configuration hold; and secret values of `--lk-env` and `--lk-env-file`. In the layers only files up to 256 KiB are
-    read, and in folders of libraries only these last values count. One finding is a failure; skipped with
-    `--lk-command`.
+    private keys; tokens in the formats of OpenAI, ElevenLabs, Cartesia, Groq, Hugging Face, AWS, Google, GitHub and
+    others; URLs with a password (letters and digits), in files those of git, pip, npm and yarn; a LiveKit API secret
+    and any service's API key that is written out in code or configuration (24 or more letters and digits; not in tests,
+    examples and documents); the access that .npmrc, .netrc, .pypirc and Docker's configuration hold; and secret values
+    of `--lk-env` and `--lk-env-file`. In the layers only files up to 256 KiB are read, and in folders of libraries only
+    these last values count. One finding is a failure; skipped with `--lk-command`.
     """
     config = lk_stage.contents.attrs["Config"]
     found = []

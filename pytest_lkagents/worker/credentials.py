@@ -22,10 +22,12 @@ SETS_VARIABLES = re.compile(r"(^|/)\.env(\.[A-Za-z0-9_-]+)?$|(^|/)[A-Za-z0-9_-]+
 EXAMPLE = re.compile(r"(example|sample|template|dist)", re.IGNORECASE)
 # A JSON document, such as a cloud's service account, has no line breaks but writes them.
 PRIVATE_KEY = re.compile(rb"-----BEGIN (?:RSA |EC |DSA |OPENSSH |ENCRYPTED )?PRIVATE KEY-----(?:\s|\\n)+[A-Za-z0-9+/=]{16}")
-# Formats that their issuers document as recognisable: OpenAI and look-alikes, AWS, Google, GitHub, Slack.
+# Formats that their issuers document as recognisable: OpenAI and look-alikes, ElevenLabs, Cartesia and Stripe, AWS, Google,
+# GitHub, GitLab, Slack, Groq, Hugging Face, NVIDIA, xAI.
 TOKENS = re.compile(
-    rb"\b(sk-(?:proj-|ant-)?[A-Za-z0-9_-]{20,}|AKIA[0-9A-Z]{16}|AIza[0-9A-Za-z_-]{35}|gh[pousr]_[A-Za-z0-9]{36}|"
-    rb"xox[abprs]-[A-Za-z0-9-]{20,})"
+    rb"\b(sk-(?:proj-|ant-)?[A-Za-z0-9_-]{20,}|sk_(?:live_|car_)?[A-Za-z0-9]{20,}|AKIA[0-9A-Z]{16}|AIza[0-9A-Za-z_-]{35}|"
+    rb"gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{50,}|glpat-[A-Za-z0-9_-]{20,}|xox[abprs]-[A-Za-z0-9-]{20,}|"
+    rb"gsk_[A-Za-z0-9]{40,}|hf_[A-Za-z0-9]{30,}|nvapi-[A-Za-z0-9_-]{40,}|xai-[A-Za-z0-9]{40,})"
 )
 ASSIGNMENT = re.compile(r"^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*[\"']?([^\"'\s#]+)")
 # LiveKit's own secret where it is written out: as an argument, a default, an entry, a line; and behind its key. As it is
@@ -36,6 +38,10 @@ LIVEKIT = re.compile(
     rb"""|["']API[A-Za-z0-9]{8,}["']\s*,\s*["']([A-Za-z0-9+=]{24,})["']""",
     re.IGNORECASE | re.MULTILINE,
 )
+# Other services' keys, written out as an argument, a default, an entry or a line of code; as long as theirs are.
+API_KEY = re.compile(rb"""api_?key["']?\]?\s*(?:=>|[:=,])\s*["']([A-Za-z0-9]{24,})["']""", re.IGNORECASE)
+# What fingers write, and generators do not.
+ROW = re.compile(r"123456789|abcdefgh", re.IGNORECASE)
 # Files that hold nothing but somebody's access to a registry, a repository or a host.
 ACCESS = (
     (re.compile(r"(^|/)\.npmrc$"), re.compile(r"_(?:authToken|auth|password)\s*=\s*[\"']?([^\s\"']+)")),
@@ -59,8 +65,10 @@ def findings_in(path: str, data: bytes, planted: Sequence[str]) -> list[str]:
     if LIBRARIES.search(path) or MADE_BY_PACKAGES.search(path):
         return found
     found += _tokens(data)
-    if not SAMPLES.search(path) and any(looks_random(_word(match)) for match in LIVEKIT.finditer(data)):
-        found.append("a LiveKit API secret")
+    if not SAMPLES.search(path):
+        for written, kind in ((LIVEKIT, "a LiveKit API secret"), (API_KEY, "an API key")):
+            if any(_generated(_word(match)) for match in written.finditer(data)):
+                found.append(kind)
     text = data.decode("utf-8", "replace")
     if SETS_VARIABLES.search(path) and not EXAMPLE.search(path):
         found += _assigned(text)
@@ -74,9 +82,14 @@ def findings_in(path: str, data: bytes, planted: Sequence[str]) -> list[str]:
 
 def _tokens(data: bytes) -> list[str]:
     found = ["a private key"] if PRIVATE_KEY.search(data) else []
-    if any(not is_placeholder(token.decode("ascii")) for token in TOKENS.findall(data)):
+    # Names of styles and packages look like tokens but for the digits.
+    if any(_generated(token.decode("ascii")) for token in TOKENS.findall(data)):
         found.append("an access token")
     return found
+
+
+def _generated(value: str) -> bool:
+    return looks_random(value) and not ROW.search(value)
 
 
 def _word(match: re.Match[bytes]) -> str:
