@@ -83,6 +83,7 @@ class Worker(ABC):
         self.command_lines: set[str] = set()
         self.started = 0.0
         self._probed = 0.0
+        self._without_health = False
 
     # -- life
 
@@ -414,13 +415,16 @@ class Worker(ABC):
         return status, self.get_inside("/worker", port, 2)[0] if status else None
 
     def wait_health(self, seconds: float = 5) -> Health | None:
-        """The health endpoint; waits a moment, since it may open after the registration. Raises WorkerFault if the worker is
-        gone."""
+        """The health endpoint; waits a moment, since it may open after the registration, but in vain only once. Raises
+        WorkerFault if the worker is gone."""
+        if self.settings.health == "off" or self._without_health:
+            seconds = 0
         try:
-            return poll(self.health, what="health endpoint", seconds=seconds if self.settings.health != "off" else 0)
+            return poll(self.health, what="health endpoint", seconds=seconds)
         except DeadlineMissed:
             if not self.is_running:
                 raise self.ended() from None
+            self._without_health = True
             return None
 
     def health_status(self, found: Health) -> int | None:
