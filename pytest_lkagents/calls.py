@@ -73,6 +73,8 @@ class Calls:
         self._stage = stage
         # Whether any call ever had an agent; None before that is known.
         self._serves: bool | None = None
+        # Names of workers that were given all their tries, in vain, while none was known to serve any.
+        self._in_vain: set[str] = set()
         # Names of workers that said that they were full, and were waited for in vain.
         self._full: set[str] = set()
         self._habit = Habit()
@@ -93,12 +95,14 @@ class Calls:
         agents of this worker, TooBusy if it may rightly refuse calls for what others use of this machine.
 
         Several tries, because a worker that is momentarily over its threshold refuses a call rightly, and on a
-        self-hosted server nobody asks it again; one, where several were in vain before and none ever was not. One that
-        says that it is full is given time first: what else is under way here may be what fills it. If it still says so,
-        one try more is enough where calls were served before, as it may have those.
+        self-hosted server nobody asks it again; one, where several were in vain before and none ever was not, and none where
+        they were so with two workers. One that says that it is full is given time first: what else is under way here may
+        be what fills it. If it still says so, one try more is enough where calls were served before, as it may have those.
         """
         served_before = self._serves
         if served_before is False:
+            if len(self._in_vain) >= ENOUGH_LOST:
+                raise WorkerFault(f"no agent came to any call to {len(self._in_vain)} workers: see jobs.joins")
             tries = 1
         worker = self._worker_of(caller)
         if worker is not None and any(known.hidden for known in worker.wire.transcript.live()):
@@ -122,6 +126,8 @@ class Calls:
         if worker is not None and before is not None and not accepted and worker.is_running:
             self._stage.raise_if_filled_by_others(worker, before)
         self._serves = bool(self._serves)
+        if worker is not None and not self._serves:
+            self._in_vain.add(worker.name)
         ended = worker.ended() if worker is not None and not worker.is_running else None
         if isinstance(ended, (WorkerFailed, StageError)):
             raise ended
@@ -185,6 +191,11 @@ class Calls:
         if self._habit.unheard == 1:
             raise Unproven("the agent of a second call was not heard, which may be chance")
         return True
+
+    @property
+    def all_in_vain(self) -> bool:
+        """Whether calls were placed, and none ever had an agent."""
+        return self._serves is False
 
     @property
     def leave_by_themselves(self) -> bool:

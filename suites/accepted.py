@@ -23,8 +23,10 @@ REFUSED = 3
 
 def observe(stage: Stage) -> list[Accepted]:
     """All calls that were accepted so far, after more were placed with the shared worker if that is needed to judge.
-    Raises NotJudgeable where these are not accepted."""
+    Raises NotJudgeable where these are not accepted, or none was ever served."""
     accepted = stage.calls.accepted
+    if stage.calls.all_in_vain:
+        raise NotJudgeable("none of the calls got an agent: see jobs.joins")
     worker = stage.worker("shared")
     caller = stage.calls.caller(worker)
     refused = 0
