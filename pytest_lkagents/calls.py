@@ -109,6 +109,7 @@ class Calls:
             raise StageError("it asks for agents that are hidden from callers (permissions), and callers have to judge them")
         before = worker.reading() if worker else None
         placed = accepted = 0
+        others: set[str] = set()
         while placed < tries:
             if placed:
                 time.sleep(REFUSAL_PAUSE)
@@ -121,6 +122,7 @@ class Calls:
                 return call
             call.raise_if_cut_off()
             accepted += self.taken(call, caller.server) is not None
+            others |= call.others
             call.leave()
         self._stage.raise_if_too_busy(worker, before)
         if worker is not None and before is not None and not accepted and worker.is_running:
@@ -134,6 +136,8 @@ class Calls:
         if served_before is False:
             raise WorkerFault(f"no agent came within {AGENT_SECONDS} s, as to the calls before")
         nobody = f"no agent came to {'the call' if placed == 1 else f'any of {placed} calls'} within {AGENT_SECONDS} s"
+        if accepted and others:
+            nobody += f"; {', '.join(sorted(others)[:3])} came, no agent to LiveKit: a job must join with the token it is given"
         if worker is not None and worker.name in self._full and not accepted:
             nobody += ", and the worker says that it is full"
         if worker is not None and served_before and accepted == placed:

@@ -70,6 +70,7 @@ ROLES = {
     "nameless": Role(),
     "insisted": Role(),
     "unconnected": Role(),
+    "deserted": Role(),
     "engine-stopped": Role(),
     "starting": Role(registered=False),
     "old": Role(old=True),

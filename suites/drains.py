@@ -169,6 +169,8 @@ class Drain:
     asked_s: float | None = None
     # The same at the end, if it had refused and yet reports that it is free.
     asked_last: Answer | None = None
+    # The same after the last call, if it reports then that it is free again.
+    asked_at_end: Answer | None = None
     # Where the connection was lost during the drain and the server is back: what it says to a job, if it registers again.
     asked_back: Answer | None = None
     # Why its taking nothing new may be that of a full worker, whether it drains or not.
@@ -533,7 +535,11 @@ class Drainage:
             return
         limit = self.stage.settings.exit_timeout
         before = self.worker.reading()
-        seen.exit_code = self.worker.wait_exit(limit)
+        self.transcript.wait(lambda log: not log.live() or self._free_again(over), limit)
+        if self._free_again(over) and self.worker.is_running:
+            with contextlib.suppress(StageError):
+                seen.asked_at_end = self.worker.wire.ask(ANSWER_SECONDS)
+        seen.exit_code = self.worker.wait_exit(max(limit - (time.monotonic() - over), 1))
         if seen.exit_code is not None:
             seen.exited_s = round(time.monotonic() - over, 1)
         else:
@@ -542,6 +548,11 @@ class Drainage:
                 seen.busy = "a caller could not hang up in time"
             if not seen.heeded:
                 seen.heeds_second = self._signal_again()
+
+    def _free_again(self, since: float) -> bool:
+        """Whether it reports so after it had said that it takes nothing more."""
+        last = self.transcript.latest_status(since)
+        return self.seen.stopped_s is not None and last is not None and not last.full and bool(self.transcript.live())
 
     def _signal_again(self) -> bool:
         """A signal can be lost, as SIGINT is while livekit-agents 1.8.9 starts a process: does it heed another one?"""

@@ -19,6 +19,7 @@ from pytest_lkagents.worker.base import Worker
 
 from .drains import LOOK_SECONDS, Kept
 from .healthy import answers, stays_unhealthy
+from .reports import LONGEST_SECONDS, longest_pause
 
 # A worker may wait 10 s between two tries (Python's longest pause), then connect and start processes. A packet that was
 # lost at the end of 20 s without network is repeated after 13 s at the latest, as the kernel doubles its pauses.
@@ -36,6 +37,8 @@ KEPT_SECONDS = 5
 CALL_TRIES = 5
 # ICE is tried anew every few seconds, a full reconnection takes some more.
 RECOVER_SECONDS = 15
+# The end of a call may be the reason of one report.
+REPORTS = 2
 UNKNOWN = "not known"
 JOB_GONE = "the job's connection to the server is gone"
 # Entries of a connection's beginning and end, which need no worker that is well.
@@ -234,7 +237,8 @@ def _lose_twice(stage: Stage, worker: Worker, seen: Reconnection) -> None:
         stage.calls.served(caller).leave()
         before, ever = len(log.live()), len(log.registrations())
         health = answers(worker)
-        _restart_server(worker)
+        lose_server(worker)
+        worker.start_server()
         up = time.monotonic()
         try:
             worker.wait_registered(RECONNECT_SECONDS, more_than=ever)
@@ -253,15 +257,30 @@ def _lose_twice(stage: Stage, worker: Worker, seen: Reconnection) -> None:
         except WorkerFault as fault:
             raise AssertionError(f"after its connection was cut {fault}") from None
         evidence["registrations_after_cut"] = stay_single(worker, before, "the cut")
+        back = time.monotonic()
         if seen.kept is not None:
             _watch_kept(stage, worker, seen.kept, cut, signalled=signalled)
             seen.busy = too_busy(reading, worker.reading())
+        reports = any(status.at > back for status in log.statuses())
         call.leave()
         evidence["agent_joined_after_cut_s"] = agent_comes(stage, caller, "it registered again after the cut")
+        if not reports and any(status.at < cut for status in log.statuses()):
+            evidence["longest_pause_of_reports_s"] = _wait_reports(stage, worker)
         unhealthy = stays_unhealthy(stage, worker, health)
         assert unhealthy is None, f"it registered again and serves calls, but {unhealthy}"
     finally:
         caller.close()
+
+
+def _wait_reports(stage: Stage, worker: Worker) -> float:
+    """The longest pause between reports of its load from now on, seconds; what it says at the beginning and the end of a call
+    is not enough. Raises AssertionError if that is too long, TooBusy."""
+    reading = worker.reading()
+    _, pause = longest_pause(stage, worker, time.monotonic(), REPORTS)
+    if pause > LONGEST_SECONDS:
+        stage.raise_if_too_busy(worker, reading)
+        raise AssertionError(f"it registered again after the cut, but reports no load for {pause:.0f} s, as it did before")
+    return round(pause, 2)
 
 
 def _in_progress(stage: Stage, call: Call, seen: Reconnection) -> Kept | None:
@@ -296,13 +315,13 @@ def _watch_kept(stage: Stage, worker: Worker, kept: Kept, cut: float, *, signall
             time.sleep(LOOK_SECONDS)
 
 
-def _restart_server(worker: Worker) -> None:
-    """It comes back at the worker's first try, or after some seconds without one: a longer pause is its right."""
+def lose_server(worker: Worker) -> None:
+    """Its server ends; until the worker's first try to connect again, or for some seconds without one: a longer pause is its
+    right."""
     worker.count_attempts()
     worker.stop_server()
     with worker.ledger.waiting(worker.name), contextlib.suppress(DeadlineMissed):
         poll(lambda: worker.attempts() or not worker.is_running, what="tries", seconds=TRY_SECONDS, every=0.2)
-    worker.start_server()
 
 
 def agent_comes(stage: Stage, caller: Caller, although: str) -> float:

@@ -23,6 +23,7 @@ from pytest_lkagents.worker.processes import Process, Snapshot
 
 from .drains import Kept
 from .healthy import answers, stays_unhealthy
+from .reports import counted_at_rest, stays_above
 
 # A call that is harmed by its neighbour's end is cut within a second or two.
 WATCH_SECONDS = 5.0
@@ -157,6 +158,9 @@ class Scene:
         self.began = 0.0
         self.kept: Kept | None = None
         self._alone = alone
+        # What it reports without calls, if it counts them; and which processes served some.
+        self._rest: float | None = None
+        self._jobs: set[int] = set()
 
     def observe(self, act: Callable[[Scene], None], undo: Callable[[Scene], None] = lambda _: None) -> Harm:
         """Nothing is harmed where the two calls harm each other. Raises NotJudgeable when jobs share a process, WorkerFault
@@ -172,6 +176,8 @@ class Scene:
                 harm = self._judge(before)
             finally:
                 undo(self)
+            self.caller.close()
+            self._judge_rest()
             return harm
         finally:
             self.caller.close()
@@ -179,6 +185,7 @@ class Scene:
     def _place(self) -> None:
         stage, worker = self.stage, self.worker
         stage.calls.wait_idle(worker)
+        self._rest = counted_at_rest(worker)
         # The older call is the bystander: it has been heard for longer.
         older = stage.calls.served(self.caller)
         first = worker.jobs_of(worker.snapshot())
@@ -312,6 +319,17 @@ class Scene:
             self.stage.raise_if_too_busy(worker, before)
         return harm
 
+    def _judge_rest(self) -> None:
+        """Without a call nothing may be counted any more: a place that is never given back is lost to every later call."""
+        harm, worker = self.harm, self.worker
+        if harm.verdict is not None or self._rest is None or not worker.is_running:
+            return
+        load = stays_above(worker, self._rest, self.stage.settings.exit_timeout)
+        harm.evidence["load_at_rest_before"], harm.evidence["load_at_rest_after"] = self._rest, load or self._rest
+        # A job that does not end is another check's business.
+        if load is not None and not self._jobs & set(worker.snapshot().living()):
+            harm.worker_trouble = f"its load stays at {load:g} from then on without a call, where it was {self._rest:g} before"
+
     @staticmethod
     def _judge_pause(kept: Kept) -> None:
         """A pause harms a call too, although it went on. Raises TooBusy if it may be this machine's doing, or was missed."""
@@ -344,6 +362,8 @@ class Scene:
                 harm.not_served = f"no new call is served: {self._said(began)}"
                 return
         harm.served_s = round(call.agent_after, 2)
+        if self._rest is not None:
+            self._jobs = {self.pid, self.other_pid, *self.worker.jobs_of(self.worker.snapshot())}
 
     def _raise_if_rightly_full(self, since: Reading) -> None:
         """A worker without a call that refuses: it may be for the CPU that others use. Raises StageError then."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import time
 from collections.abc import Callable
 
@@ -15,9 +14,8 @@ from pytest_lkagents.worker.base import Worker
 
 from .drains import CHECK_SECONDS, Drain
 from .load import EXHAUSTED, RECOVER_SECONDS, RISE_SECONDS, Loaded, next_status, wait_free
+from .reports import LONGEST_SECONDS, REPORT_SECONDS, longest_pause
 
-# The guide's own word is "periodically"; the SDKs report every 2.5 s, and a load older than this misleads the dispatch.
-REPORT_SECONDS = 10
 # Two updates at the SDKs' pace, after the seconds over which they average.
 SETTLE_SECONDS = 6
 STEPS = 6
@@ -43,7 +41,7 @@ def test_reports_load(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[],
     """It reports its load at least every 10 s, as a value from 0 to 1.
 
     The worker's status messages are read on the wire from its registration on, at least until the third one or for 12
-    s. The pauses between registration, statuses and now may be 10 s at most: the SDKs report every 2.5 s, and an older
+    s. The pauses between registration, statuses and now may be 10.5 s at most: the SDKs report every 2.5 s, and an older
     load misleads the dispatch. Every load must be from 0 to 1, also those that a second worker reports while its CPU is
     burnt or calls are placed on it (see `availability.load-follows-work`). A longer pause on an overloaded machine is
     an error; time for which the run itself stood still, as on a virtual machine that is stopped, is left out.
@@ -51,16 +49,7 @@ def test_reports_load(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[],
     worker = lk_stage.worker("shared")
     transcript = worker.wire.transcript
     registered = worker.registration().registered
-    # The window must be longer than the pause that is looked for.
-    while (left := registered + REPORT_SECONDS + 2 - time.monotonic()) > 0:
-        transcript.wait(lambda found: len(found.statuses(registered)) >= 3, left)
-        if len(transcript.statuses(registered)) >= 3:
-            break
-    now = time.monotonic()
-    statuses = transcript.statuses(registered)
-    times = [registered, *(status.at for status in statuses), now]
-    # What was said meanwhile is read late, and nothing may have been said, as the worker stood still too.
-    pauses = [later - earlier - lk_stage.history.stood_still(earlier, later) for earlier, later in itertools.pairwise(times)]
+    statuses, pause = longest_pause(lk_stage, worker, registered)
     try:
         load()  # so that the busy worker's loads are judged too
     except (StageError, NotJudgeable):
@@ -69,18 +58,18 @@ def test_reports_load(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[],
         status.load
         for status in [*statuses, *(status for one in lk_stage.workers("loaded") for status in one.wire.transcript.statuses())]
     ]
-    lk_evidence["statuses"], lk_evidence["longest_pause_s"] = len(loads), round(max(pauses), 2)
+    lk_evidence["statuses"], lk_evidence["longest_pause_s"] = len(loads), round(pause, 2)
     lk_evidence["lowest_load"] = round(min(loads, default=0.0), 4)
     lk_evidence["highest_load"] = round(max(loads, default=0.0), 4)
     wrong = [value for value in loads if not 0 <= value <= 1]
-    if wrong or max(pauses) > REPORT_SECONDS:
+    if wrong or pause > LONGEST_SECONDS:
         lk_evidence["transcript"] = transcript.lines(registered, kinds=("registered", "status"), last=10)
     assert not wrong, f"{len(wrong)} of {len(loads)} reported loads are not between 0 and 1, such as {wrong[0]:g}"
-    if max(pauses) > REPORT_SECONDS:
+    if pause > LONGEST_SECONDS:
         lk_stage.raise_if_too_busy()
-        raise AssertionError(f"reports nothing for {max(pauses):.1f} s (at least every {REPORT_SECONDS} s is needed)")
+        raise AssertionError(f"reports nothing for {pause:.1f} s (at least every {REPORT_SECONDS} s is needed)")
     lk_evidence.summary = (
-        f"{len(loads)} reports, at most {max(pauses):.1f} s apart, load {lk_evidence['lowest_load']:.2f} to "
+        f"{len(loads)} reports, at most {pause:.1f} s apart, load {lk_evidence['lowest_load']:.2f} to "
         f"{lk_evidence['highest_load']:.2f}"
     )
 

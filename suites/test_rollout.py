@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable
 
-from pytest_lkagents.callers.continuity import SILENCE_SECONDS, may_have_missed
-from pytest_lkagents.callers.reception import STALL_SECONDS
-from pytest_lkagents.calls import ANSWER_SECONDS
 from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, NotJudgeable, StageError, check
 from pytest_lkagents.stage import Stage
 
-from .drains import CHECK_SECONDS, DISTURB_SECONDS, DRAIN_SECONDS, STOPS_SECONDS, Drain, Drainage, Kept, engine_timeout
+from .drains import CHECK_SECONDS, DISTURB_SECONDS, DRAIN_SECONDS, STOPS_SECONDS, Drain, Drainage, engine_timeout
+from .faults import lose_server, needs_own_server
+from .judging import exit_codes, judge_exit, judge_kept_calls, raise_if_uncertain, stops_in_time
 from .observations import REACTION_SECONDS, Stop, stop_signal
 from .pool import ONE_AT_A_TIME
 from .replacement import replace
@@ -25,76 +23,6 @@ DRAIN = (
 GRACE_SECONDS = 600
 # An interpreter is up by then, what it imports is not.
 EARLY_SECONDS = 0.5
-
-
-def exit_codes(name: str) -> set[int]:
-    """Codes of a worker that ended because of this signal: 0, or 128 + its number (Node)."""
-    return {0, 128 + (int(name) if name.isdigit() else int(signal.Signals[name]))}
-
-
-def raise_if_uncertain(seen: Drain, cut: Kept) -> None:
-    if not seen.cut_for_certain:
-        seen.raise_if_busy(str(cut.trouble))
-        seen.raise_if_unproven()
-
-
-def stops_in_time(seen: Drain) -> bool:
-    """Whether it took nothing new from 5 s after the signal on: it said so, refused whenever it was asked, or ended."""
-    if any(at is not None and at <= STOPS_SECONDS for at in (seen.stopped_s, seen.ended_early_s)):
-        return True
-    if seen.asked is None or seen.asked.available is not False or (seen.asked_s or 0) > STOPS_SECONDS + ANSWER_SECONDS:
-        return False
-    return seen.asked_last is None or not seen.asked_last.available
-
-
-def judge_kept_calls(seen: Drain, evidence: Evidence, *, gaps: bool = True) -> None:
-    """No call was disturbed while all were held. Raises AssertionError, or StageError on a busy machine. ``gaps``: a
-    gap after which the call went on counts too, which is for observations that are repeated in doubt."""
-    evidence["signal"], evidence["held_s"], evidence["calls"] = seen.signal, seen.held_s, len(seen.kept)
-    if seen.usual is not None:
-        evidence["agents_stay_s"] = round(seen.usual.least, 1)
-    evidence["received"] = [kept.evidence or kept.continuity.evidence() for kept in seen.kept]
-    evidence["series_s_calls_pause"] = seen.series
-    cut = seen.cut_while_held
-    if cut is not None:
-        evidence["transcript"] = seen.lines[-6:]
-        evidence["exit_code"] = seen.exit_code
-        raise_if_uncertain(seen, cut)
-        ended = f"; the worker exited with code {seen.exit_code}" if seen.exit_code is not None else ""
-        raise AssertionError(f"{cut.trouble_s} s after {seen.signal} {cut.trouble}{ended}")
-    if seen.ended_while_held is not None:
-        evidence["transcript"] = seen.lines[-6:]
-        raise AssertionError(f"the worker ended {seen.ended_while_held} s after {seen.signal}, with its calls in progress")
-    if any(kept.continuity.lost_from_sight for kept in seen.kept):
-        seen.raise_if_busy("what came of its agent's sound before the signal was not seen in time")
-    gap = seen.longest_gap
-    evidence["longest_gap_s"] = round(gap, 2)
-    if gaps and gap > SILENCE_SECONDS:
-        seen.raise_if_unproven()
-        stalled = max(kept.continuity.stalled for kept in seen.kept)
-        seen.raise_if_busy(f"a gap of {gap:.1f} s")
-        if stalled > STALL_SECONDS:
-            raise StageError(f"this machine is too busy to judge: a gap of {gap:.1f} s, the caller stalled")
-        raise AssertionError(f"after {seen.signal} the call had a gap of {gap:.1f} s")
-    if gaps and seen.missed > SILENCE_SECONDS:
-        evidence["missed_s"] = round(seen.missed, 1)
-        raise StageError(f"this machine is too busy to judge: {may_have_missed(seen.missed)}")
-
-
-def judge_exit(seen: Drain, limit: float, evidence: Evidence) -> None:
-    """It ended after its last call, with a code that says so."""
-    evidence["exited_after_last_call_s"], evidence["exit_code"], evidence["limit_s"] = seen.exited_s, seen.exit_code, limit
-    if not seen.drained:
-        cut = seen.cut
-        raise NotJudgeable(f"its calls were cut: {cut.trouble if cut else 'it ended before them'}")
-    if seen.exit_code is None:
-        evidence["transcript"] = seen.lines[-12:]
-        seen.raise_if_busy()
-        raise AssertionError(f"still running {limit:g} s after {seen.signal} and the end of its last call{seen.lost_signal}")
-    allowed = exit_codes(seen.signal)
-    assert seen.exit_code in allowed, (
-        f"exit code {seen.exit_code} after {seen.signal} and a drain (allowed: {', '.join(map(str, sorted(allowed)))})"
-    )
 
 
 @check(
@@ -113,10 +41,11 @@ def test_sigterm_stops_new_jobs(lk_stage: Stage, lk_evidence: Evidence, drain: C
     With up to four calls in progress a further one is placed, and in the instant in which the worker is asked for it,
     the image's stop signal (SIGTERM by default) goes to its first process. Within 5 s, the guide's figure, it must
     report "full" and not be free again, close its registration or end; else it must refuse a job that does not exist,
-    which the proxy on the wire offers then and once more at the end, as one that is only busy refuses too. If the job
-    of the further call is assigned to it, the agent must come within 15 s of the signal and stay. Skipped if no call is
-    served, or if that job is lost like others without a signal; on an overloaded machine a miss is an error, and so it
-    is where the worker may be full to the end for what others use of the machine.
+    which the proxy on the wire offers then and once more at the end, as one that is only busy refuses too; likewise if
+    it says that it is free again after its last call. If the job of the further call is assigned to it, the agent must
+    come within 15 s of the signal and stay. Skipped if no call is served, or if that job is lost like others without a
+    signal; on an overloaded machine a miss is an error, and so it is where the worker may be full to the end for what
+    others use of the machine.
     """
     seen = drain()
     lk_evidence["signal"], lk_evidence["stopped_after_s"] = seen.signal, seen.stopped_s
@@ -146,6 +75,11 @@ def test_sigterm_stops_new_jobs(lk_stage: Stage, lk_evidence: Evidence, drain: C
         if lk_stage.calls.lost_accepted():
             raise NotJudgeable(f"{late.trouble}, as to others without a signal: see jobs.serves-every-call")
         raise AssertionError(f"a job that it took in the same instant as {seen.signal} was lost: {late.trouble}")
+    if seen.asked_at_end is not None and seen.asked_at_end.available:
+        lk_evidence["transcript"] = seen.lines[-8:]
+        raise AssertionError(
+            f"after {seen.signal} and the end of its last call it is free again, and accepts a job, before it ends"
+        )
     if seen.filled is not None:
         raise StageError(f"this machine is too busy to judge: {seen.filled}")
     how = f"takes nothing new {seen.stopped_s} s after {seen.signal}" if seen.stopped_s is not None else "refuses"
@@ -446,6 +380,44 @@ def test_drains_without_server(lk_stage: Stage, lk_evidence: Evidence, unconnect
     judge_exit(seen, lk_stage.settings.exit_timeout, lk_evidence)
     after = "" if back is None else ", and refuses jobs when it is back"
     lk_evidence.summary = f"its call went on for {seen.held_s:.0f} s, with the server's connection lost{after}"
+
+
+@check(
+    "rollout.exits-without-server",
+    SHOULD,
+    profile="full",
+    section="Rollout",
+    why="A worker that waits for a server and hears nothing else holds up every rollout while that server is away.",
+    remedy="let the stop signal end the wait between two tries to connect, too",
+    roles=("deserted",),
+)
+def test_exits_without_server(lk_stage: Stage, lk_evidence: Evidence) -> None:
+    """A worker without calls that has lost its server ends at the stop signal.
+
+    The server of a registered worker is stopped and its address refuses connections; after the worker's first try (5 s
+    at most) the image's stop signal (SIGTERM by default) goes to its first process. It must exit within
+    `lk_exit_timeout` (default 30 s), with whatever code. Skipped if it ends by itself before, or if the server is given
+    by URL; on an overloaded machine one that still runs is an error.
+    """
+    needs_own_server(lk_stage)
+    worker = lk_stage.untouched("deserted")
+    name, limit = stop_signal(lk_stage), lk_stage.settings.exit_timeout
+    lose_server(worker)
+    lk_evidence["signal"], lk_evidence["tries_before"], lk_evidence["limit_s"] = name, worker.attempts(), limit
+    if not worker.is_running:
+        raise NotJudgeable(
+            f"it ends with code {worker.exit_code} by itself when its server is gone: see registration.reconnects"
+        )
+    before, sent = worker.reading(), time.monotonic()
+    worker.signal(name)
+    code = worker.wait_exit(limit)
+    lk_evidence["exit_code"] = code
+    worker.kill()
+    if code is None:
+        lk_stage.raise_if_too_busy(worker, before)
+        raise AssertionError(f"still running {limit:g} s after {name}, which came while its server was away")
+    lk_evidence["exited_after_s"] = round(time.monotonic() - sent, 1)
+    lk_evidence.summary = f"exits {lk_evidence['exited_after_s']} s after {name}, with its server away"
 
 
 @check(

@@ -27,6 +27,8 @@ class Call:
     joined: float
     agents: dict[str, float] = field(default_factory=dict)
     left: dict[str, float] = field(default_factory=dict)
+    # Identities of others who came, and are no agents to LiveKit.
+    others: set[str] = field(default_factory=set)
     heard: Heard = field(default_factory=Heard)
     received: Received = field(default_factory=Received)
     # Whether anything was written to the caller: chat, a transcript, data.
@@ -143,6 +145,8 @@ class Call:
             case "entered":
                 self.agents.setdefault(event["identity"], at)
                 self.left.pop(event["identity"], None)
+            case "met":
+                self.others.add(event["identity"])
             case "left":
                 if event["identity"] in self.agents:
                     self.left[event["identity"]] = at

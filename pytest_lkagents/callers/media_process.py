@@ -1,11 +1,11 @@
 """The callers' own process: real WebRTC participants that speak and listen. Started by media.py.
 
-Reads one JSON request a line: ``{"join": number, "url", "token"}``, ``{"leave": number}``, by the numbers of calls;
-ends when its input ends. Writes one JSON event a line, each with ``call``, ``event`` and ``at``, the machine's monotonic
-clock: ``joining``, ``joined``, ``failed`` (``why``); ``entered`` of agents, ``left`` of anybody (``identity``); ``heard``
-(``loudness``) for every 100 ms of sound; ``looked`` (``track``, ``stats``: see reception.Sample), of which the next is due
-SAMPLE_SECONDS later, and ``unwatched`` when there is none; ``wrote``, ``interrupted`` (its own connection, or the network that
-has it), ``hung-up``, ``lost``; and at the end of a call ``over`` (``told``: whether the server knows).
+Reads one JSON request a line: ``{"join": number, "url", "token"}``, ``{"leave": number}``, by the numbers of calls; ends
+when its input ends. Writes one JSON event a line, each with ``call``, ``event`` and ``at``, the machine's monotonic clock:
+``joining``, ``joined``, ``failed`` (``why``); ``entered`` of agents, ``met`` of others, ``left`` of anybody (``identity``);
+``heard`` (``loudness``) for every 100 ms of sound; ``looked`` (``track``, ``stats``: see reception.Sample), of which the
+next is due SAMPLE_SECONDS later, and ``unwatched`` when there is none; ``wrote``, ``interrupted`` (its own connection, or
+the network that has it), ``hung-up``, ``lost``; and at the end of a call ``over`` (``told``: whether the server knows).
 """
 
 from __future__ import annotations
@@ -112,8 +112,7 @@ class Line:
     # -- who is there
 
     def _entered(self, participant: rtc.RemoteParticipant) -> None:
-        if is_agent(participant):
-            self._say("entered", identity=participant.identity)
+        self._say("entered" if is_agent(participant) else "met", identity=participant.identity)
 
     def _left(self, participant: rtc.RemoteParticipant) -> None:
         self._say("left", identity=participant.identity)

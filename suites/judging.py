@@ -1,0 +1,82 @@
+"""What a drain must show: nothing new taken, no call disturbed, an end with a code that says so."""
+
+from __future__ import annotations
+
+import signal
+
+from pytest_lkagents.callers.continuity import SILENCE_SECONDS, may_have_missed
+from pytest_lkagents.callers.reception import STALL_SECONDS
+from pytest_lkagents.calls import ANSWER_SECONDS
+from pytest_lkagents.checks import Evidence, NotJudgeable, StageError
+
+from .drains import STOPS_SECONDS, Drain, Kept
+
+
+def exit_codes(name: str) -> set[int]:
+    """Codes of a worker that ended because of this signal: 0, or 128 + its number (Node)."""
+    return {0, 128 + (int(name) if name.isdigit() else int(signal.Signals[name]))}
+
+
+def raise_if_uncertain(seen: Drain, cut: Kept) -> None:
+    if not seen.cut_for_certain:
+        seen.raise_if_busy(str(cut.trouble))
+        seen.raise_if_unproven()
+
+
+def stops_in_time(seen: Drain) -> bool:
+    """Whether it took nothing new from 5 s after the signal on: it said so, refused whenever it was asked, or ended."""
+    if any(at is not None and at <= STOPS_SECONDS for at in (seen.stopped_s, seen.ended_early_s)):
+        return True
+    if seen.asked is None or seen.asked.available is not False or (seen.asked_s or 0) > STOPS_SECONDS + ANSWER_SECONDS:
+        return False
+    return seen.asked_last is None or not seen.asked_last.available
+
+
+def judge_kept_calls(seen: Drain, evidence: Evidence, *, gaps: bool = True) -> None:
+    """No call was disturbed while all were held. Raises AssertionError, or StageError on a busy machine. ``gaps``: a
+    gap after which the call went on counts too, which is for observations that are repeated in doubt."""
+    evidence["signal"], evidence["held_s"], evidence["calls"] = seen.signal, seen.held_s, len(seen.kept)
+    if seen.usual is not None:
+        evidence["agents_stay_s"] = round(seen.usual.least, 1)
+    evidence["received"] = [kept.evidence or kept.continuity.evidence() for kept in seen.kept]
+    evidence["series_s_calls_pause"] = seen.series
+    cut = seen.cut_while_held
+    if cut is not None:
+        evidence["transcript"] = seen.lines[-6:]
+        evidence["exit_code"] = seen.exit_code
+        raise_if_uncertain(seen, cut)
+        ended = f"; the worker exited with code {seen.exit_code}" if seen.exit_code is not None else ""
+        raise AssertionError(f"{cut.trouble_s} s after {seen.signal} {cut.trouble}{ended}")
+    if seen.ended_while_held is not None:
+        evidence["transcript"] = seen.lines[-6:]
+        raise AssertionError(f"the worker ended {seen.ended_while_held} s after {seen.signal}, with its calls in progress")
+    if any(kept.continuity.lost_from_sight for kept in seen.kept):
+        seen.raise_if_busy("what came of its agent's sound before the signal was not seen in time")
+    gap = seen.longest_gap
+    evidence["longest_gap_s"] = round(gap, 2)
+    if gaps and gap > SILENCE_SECONDS:
+        seen.raise_if_unproven()
+        stalled = max(kept.continuity.stalled for kept in seen.kept)
+        seen.raise_if_busy(f"a gap of {gap:.1f} s")
+        if stalled > STALL_SECONDS:
+            raise StageError(f"this machine is too busy to judge: a gap of {gap:.1f} s, the caller stalled")
+        raise AssertionError(f"after {seen.signal} the call had a gap of {gap:.1f} s")
+    if gaps and seen.missed > SILENCE_SECONDS:
+        evidence["missed_s"] = round(seen.missed, 1)
+        raise StageError(f"this machine is too busy to judge: {may_have_missed(seen.missed)}")
+
+
+def judge_exit(seen: Drain, limit: float, evidence: Evidence) -> None:
+    """It ended after its last call, with a code that says so."""
+    evidence["exited_after_last_call_s"], evidence["exit_code"], evidence["limit_s"] = seen.exited_s, seen.exit_code, limit
+    if not seen.drained:
+        cut = seen.cut
+        raise NotJudgeable(f"its calls were cut: {cut.trouble if cut else 'it ended before them'}")
+    if seen.exit_code is None:
+        evidence["transcript"] = seen.lines[-12:]
+        seen.raise_if_busy()
+        raise AssertionError(f"still running {limit:g} s after {seen.signal} and the end of its last call{seen.lost_signal}")
+    allowed = exit_codes(seen.signal)
+    assert seen.exit_code in allowed, (
+        f"exit code {seen.exit_code} after {seen.signal} and a drain (allowed: {', '.join(map(str, sorted(allowed)))})"
+    )

@@ -1,0 +1,61 @@
+"""A worker's reports of its load while nothing is asked of it: how often they come, and what they say at rest."""
+
+from __future__ import annotations
+
+import itertools
+import time
+
+from pytest_lkagents.stage import Stage
+from pytest_lkagents.wire.model import Status
+from pytest_lkagents.worker.base import Worker
+
+# The guide's own word is "periodically"; the SDKs report every 2.5 s, and a load older than this misleads the dispatch.
+REPORT_SECONDS = 10
+# Who reports every 10 s does so a little later now and then.
+LONGEST_SECONDS = REPORT_SECONDS + 0.5
+# So many are enough to see the pace.
+ENOUGH = 3
+# A load that moves in smaller steps is measured; one that is counted has a step for each call.
+STEP = 0.02
+
+
+def longest_pause(stage: Stage, worker: Worker, since: float, enough: int = ENOUGH) -> tuple[list[Status], float]:
+    """The reports since then, until there are ``enough`` or for 12 s, and the longest time without one in seconds."""
+    log = worker.wire.transcript
+    # The window must be longer than the pause that is looked for.
+    while (left := since + REPORT_SECONDS + 2 - time.monotonic()) > 0:
+        log.wait(lambda seen: len(seen.statuses(since)) >= enough, left)
+        if len(log.statuses(since)) >= enough:
+            break
+    now = time.monotonic()
+    statuses = log.statuses(since)
+    times = [since, *(status.at for status in statuses), now]
+    # What was said meanwhile is read late, and nothing may have been said, as the worker stood still too.
+    return statuses, max(
+        later - earlier - stage.history.stood_still(earlier, later) for earlier, later in itertools.pairwise(times)
+    )
+
+
+def counted_at_rest(worker: Worker) -> float | None:
+    """What a worker reports that had no call yet, if it seems to count its calls; None: that cannot be told."""
+    loads = {status.load for status in worker.wire.transcript.statuses()}
+    return loads.pop() if len(loads) == 1 else None
+
+
+def stays_above(worker: Worker, rest: float, seconds: float) -> float | None:
+    """At what a load stands, in every report for three times their usual pause, that should fall to what it was at ``rest``;
+    None: it fell, or moves as a measured one does, or too few reports came within ``seconds``."""
+    log, began = worker.wire.transcript, time.monotonic()
+
+    def fell() -> bool:
+        last = log.latest_status()
+        return last is None or last.load < rest + STEP
+
+    def measured() -> bool:
+        loads = [status.load for status in log.statuses(began)]
+        return any(0 < abs(later - earlier) < STEP for earlier, later in itertools.pairwise(loads))
+
+    if log.wait(lambda _: fell() or measured() or not log.live(), seconds) or not log.live():
+        return None
+    last = [status.load for status in log.statuses(began)][-ENOUGH:]
+    return last[0] if len(last) == ENOUGH and len(set(last)) == 1 else None
