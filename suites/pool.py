@@ -23,7 +23,7 @@ from pytest_lkagents.worker.processes import Process, Snapshot
 
 from .drains import Kept
 from .healthy import answers, stays_unhealthy
-from .reports import counted_at_rest, stays_above
+from .reports import counted_at_rest, still_counts
 
 # A call that is harmed by its neighbour's end is cut within a second or two.
 WATCH_SECONDS = 5.0
@@ -158,8 +158,9 @@ class Scene:
         self.began = 0.0
         self.kept: Kept | None = None
         self._alone = alone
-        # What it reports without calls, if it counts them; and which processes served some.
+        # What it reports without calls, if it counts them, and with them; and which processes served some.
         self._rest: float | None = None
+        self._top = 0.0
         self._jobs: set[int] = set()
 
     def observe(self, act: Callable[[Scene], None], undo: Callable[[Scene], None] = lambda _: None) -> Harm:
@@ -170,6 +171,7 @@ class Scene:
             if self.harm.clash is not None:
                 return self.harm
             before = self.worker.reading()
+            self._top = max((status.load for status in self.worker.wire.transcript.statuses()), default=0.0)
             try:
                 act(self)
                 self.watch(WATCH_SECONDS)
@@ -324,7 +326,7 @@ class Scene:
         harm, worker = self.harm, self.worker
         if harm.verdict is not None or self._rest is None or not worker.is_running:
             return
-        load = stays_above(worker, self._rest, self.stage.settings.exit_timeout)
+        load = still_counts(worker, self._rest, self._top, self.stage.settings.exit_timeout)
         harm.evidence["load_at_rest_before"], harm.evidence["load_at_rest_after"] = self._rest, load or self._rest
         # A job that does not end is another check's business.
         if load is not None and not self._jobs & set(worker.snapshot().living()):

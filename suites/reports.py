@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 
 from pytest_lkagents.stage import Stage
@@ -17,6 +18,7 @@ LONGEST_SECONDS = REPORT_SECONDS + 0.5
 ENOUGH = 3
 # A load that moves in smaller steps is measured; one that is counted has a step for each call.
 STEP = 0.02
+EQUAL = 0.001
 
 
 def longest_pause(stage: Stage, worker: Worker, since: float, enough: int = ENOUGH) -> tuple[list[Status], float]:
@@ -42,9 +44,10 @@ def counted_at_rest(worker: Worker) -> float | None:
     return loads.pop() if len(loads) == 1 else None
 
 
-def stays_above(worker: Worker, rest: float, seconds: float) -> float | None:
-    """At what a load stands, in every report for three times their usual pause, that should fall to what it was at ``rest``;
-    None: it fell, or moves as a measured one does, or too few reports came within ``seconds``."""
+def still_counts(worker: Worker, rest: float, top: float, seconds: float) -> float | None:
+    """The load of a worker without a call that still counts one; None: it fell to what it was at ``rest``, moves as a measured
+    one does, or too few reports came within ``seconds``. ``top`` is what it was with one or two calls: a load that stands
+    elsewhere is no count of them (it may be that of memory)."""
     log, began = worker.wire.transcript, time.monotonic()
 
     def fell() -> bool:
@@ -58,4 +61,7 @@ def stays_above(worker: Worker, rest: float, seconds: float) -> float | None:
     if log.wait(lambda _: fell() or measured() or not log.live(), seconds) or not log.live():
         return None
     last = [status.load for status in log.statuses(began)][-ENOUGH:]
-    return last[0] if len(last) == ENOUGH and len(set(last)) == 1 else None
+    if len(last) < ENOUGH or len(set(last)) > 1:
+        return None
+    step = last[0] - rest
+    return last[0] if any(math.isclose(calls * step, top - rest, abs_tol=EQUAL) for calls in (1, 2)) else None

@@ -237,11 +237,10 @@ def test_crash_isolated(lk_evidence: Evidence, crash: Callable[[], pool.Harm]) -
     are missing and stay away for 8 s, or if there was a pause of more than 2.5 s. Silence of an agent that is there
     counts as in `rollout.sigterm-drains`, after a second look. The worker must still run and be registered, and one of
     three new calls must get its agent, tried again without the old calls if the worker refuses; a health endpoint that
-    answered 200 before must do so again within 10 s, unless the worker is full. Once all calls are over, a load that
-    was the same in every report before them must not stand above that until `lk_exit_timeout` (default 30 s), as that
-    of a worker does which still counts a call. A worker that takes only one call at a time is judged by what comes
-    after. Skipped if jobs share a process or calls are not served; on an overloaded machine what is not certain is an
-    error.
+    answered 200 before must do so again within 10 s, unless the worker is full. A worker that counts its calls, by the
+    load that it reports, must not count one any more `lk_exit_timeout` (default 30 s) after all of them are over. A
+    worker that takes only one call at a time is judged by what comes after. Skipped if jobs share a process or calls
+    are not served; on an overloaded machine what is not certain is an error.
     """
     _judge(crash(), lk_evidence, "a job's process killed")
 
@@ -263,10 +262,10 @@ def test_frozen_isolated(lk_stage: Stage, lk_evidence: Evidence) -> None:
     harmed if its agent leaves, its process ends, or packets (1.5 s) or the sound of an agent that talks without pauses
     (2.5 s) are missing and stay away for 8 s, or if there was a pause of more than 2.5 s. The worker must still run and
     be registered, and one of three new calls must get its agent, tried again without the old calls if the worker
-    refuses; a health endpoint that answered 200 before must do so again within 10 s, unless the worker is full. Once
-    all calls are over, a load that was the same in every report before them must not stand above that until
-    `lk_exit_timeout` (default 30 s), as that of a worker does which still counts a call. Skipped if jobs share a
-    process or two calls are not served at once; on an overloaded machine what is not certain is an error.
+    refuses; a health endpoint that answered 200 before must do so again within 10 s, unless the worker is full. A
+    worker that counts its calls, by the load that it reports, must not count one any more `lk_exit_timeout` (default 30
+    s) after all of them are over. Skipped if jobs share a process or two calls are not served at once; on an overloaded
+    machine what is not certain is an error.
     """
     _judge(pool.freeze(lk_stage), lk_evidence, "a job's process stopped")
 
@@ -289,11 +288,10 @@ def test_memory_limit(lk_stage: Stage, lk_evidence: Evidence) -> None:
     ends, or packets (1.5 s) or the sound of an agent that talks without pauses (2.5 s) are missing and stay away for 8
     s, or if there was a pause of more than 2.5 s. The worker must still run and be registered, and one of three new
     calls must get its agent, tried again without the old calls if the worker refuses; a health endpoint that answered
-    200 before must do so again within 10 s, unless the worker is full. Once all calls are over, a load that was the
-    same in every report before them must not stand above that until `lk_exit_timeout` (default 30 s), as that of a
-    worker does which still counts a call. A worker that takes only one call at a time is judged by what comes after.
-    Skipped if the limit cannot be set, jobs share a process or calls are not served; on an overloaded machine what is
-    not certain is an error.
+    200 before must do so again within 10 s, unless the worker is full. A worker that counts its calls, by the load that
+    it reports, must not count one any more `lk_exit_timeout` (default 30 s) after all of them are over. A worker that
+    takes only one call at a time is judged by what comes after. Skipped if the limit cannot be set, jobs share a
+    process or calls are not served; on an overloaded machine what is not certain is an error.
     """
     seen = pool.starve(lk_stage)
     _judge(seen, lk_evidence, "a job's process out of memory")

@@ -2,10 +2,61 @@
 
 from __future__ import annotations
 
+import time
+from types import SimpleNamespace
+from typing import Any, cast
+
 import pytest
 
 from pytest_lkagents.wire.model import Status
+from pytest_lkagents.worker.base import Worker
 from suites.load import sunk
+from suites.reports import counted_at_rest, still_counts
+
+
+class Log:
+    """What a worker reported before its calls, and reports after them."""
+
+    def __init__(self, before: list[float], after: list[float]) -> None:
+        now = time.monotonic()
+        self._all = [Status(now - 60 + at, load, False, None, has_status=True) for at, load in enumerate(before)]
+        self._all += [Status(now + 60 + at, load, False, None, has_status=True) for at, load in enumerate(after)]
+
+    def statuses(self, since: float = 0.0) -> list[Status]:
+        return [status for status in self._all if status.at > since]
+
+    def latest_status(self) -> Status | None:
+        return self._all[-1] if self._all else None
+
+    def live(self) -> list[object]:
+        return [self]
+
+    def wait(self, predicate: Any, _seconds: float) -> Any:
+        return predicate(self)
+
+
+def worker(before: list[float], after: list[float]) -> Worker:
+    return cast(Worker, SimpleNamespace(wire=SimpleNamespace(transcript=Log(before, after))))
+
+
+@pytest.mark.parametrize(("loads", "rest"), [([0.0, 0.0], 0.0), ([0.1, 0.12, 0.1], None), ([], None)])
+def test_a_worker_that_counts_its_calls(loads: list[float], rest: float | None) -> None:
+    assert counted_at_rest(worker(loads, [])) == rest
+
+
+@pytest.mark.parametrize(
+    ("after", "stuck"),
+    [
+        ([0.5, 0.25, 0.25, 0.25], 0.25),  # one of two
+        ([0.5, 0.5, 0.5], 0.5),  # both
+        ([0.5, 0.25, 0.0], None),
+        ([0.25, 0.25], None),  # too few to tell
+        ([0.5, 0.31, 0.3, 0.3, 0.3], None),  # an average
+        ([0.3, 0.3, 0.3, 0.3], None),  # no count of calls, of which two were 0.5
+    ],
+)
+def test_a_call_that_is_counted_for_ever(after: list[float], stuck: float | None) -> None:
+    assert still_counts(worker([0.0, 0.0], after), 0.0, 0.5, 0.0) == stuck
 
 
 @pytest.mark.parametrize(
