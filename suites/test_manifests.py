@@ -307,10 +307,10 @@ def test_replicas(lk_evidence: Evidence, manifests: Manifests) -> None:
     Looked at is the autoscaler's minimum (HPA `minReplicas`, 1 where it says nothing; KEDA `minReplicaCount`, 1 where
     its triggers are CPU and memory only, which keep one; Render `minInstances`), or where there is none the number of
     workers: `replicas` of Kubernetes and Swarm (1 where the file says nothing), `replicas` or `scale` of Compose,
-    `numInstances` of Render, `minScale` (of the revision or the service) or the manual instance count of Cloud Run,
-    `numReplicas` of Railway (of all regions together). A number of 1 is a failure; 0 is for `manifests.always-on`. A
-    DaemonSet, or Swarm's mode `global`, has one per node and is not judged, nor is a number that is a variable, or one
-    of two autoscalers of one workload. Skipped where no file tells.
+    `numInstances` of Render, `minScale` (of the revision or the service) or the manual instance count of Cloud Run (1
+    by default for a worker pool), `numReplicas` of Railway (of all regions together). A number of 1 is a failure; 0 is
+    for `manifests.always-on`. A DaemonSet, or Swarm's mode `global`, has one per node and is not judged, nor is a
+    number that is a variable, or one of two autoscalers of one workload. Skipped where no file tells.
     """
     judge(rules.replicas, manifests, lk_evidence, "no file that says how many workers there are", "two or more")
 
@@ -373,7 +373,7 @@ def test_always_on(lk_evidence: Evidence, manifests: Manifests) -> None:
     `idleReplicaCount` 0 or a pause at 0, on Fly.io `auto_stop_machines` without `min_machines_running` for the worker's
     process group, Render's plan `free`, Railway's `sleepApplication` or `cronSchedule`, and on Cloud Run a minimum
     (`minScale` of the revision or the service, or the manual instance count) that is 0 or missing, or `cpu-throttling`
-    that is not false, its default. ECS task definitions and Dockerfiles say nothing of it and are not judged, nor are
-    counts that are variables. Skipped if nothing else is left.
+    that is not false, its default (a worker pool: a manual instance count of 0). ECS task definitions and Dockerfiles
+    say nothing of it and are not judged, nor are counts that are variables. Skipped if nothing else is left.
     """
     judge(rules.always_on, manifests, lk_evidence, "no file that says when workers run", "they run all the time")

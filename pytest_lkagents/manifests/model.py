@@ -59,6 +59,8 @@ FARGATE = Platform("ECS on Fargate", 30, 120, "stopTimeout", ECS_SOURCE)
 ECS_INSTANCES = Platform("ECS on own instances", None, None, "stopTimeout", ECS_SOURCE)
 ECS = Platform("ECS", None, 120, "stopTimeout", ECS_SOURCE, most_perhaps=True)
 CLOUD_RUN = Platform("Cloud Run", 10, 10, "", "https://cloud.google.com/run/docs/container-contract#instance-shutdown")
+# How long its instances have after SIGTERM is said of services only.
+CLOUD_RUN_POOL = Platform("Cloud Run worker pool")
 DOCKERFILE = Platform("Dockerfile")
 LIVEKIT_CLOUD = Platform("LiveKit Cloud")
 

@@ -1,16 +1,21 @@
-"""Cloud Run services, as YAML."""
+"""Cloud Run services and worker pools, as YAML: https://cloud.google.com/run/docs/reference/yaml/v1"""
 
 from __future__ import annotations
 
 from pytest_lkagents.manifests import amounts
-from pytest_lkagents.manifests.model import CLOUD_RUN, Deployment, Files, Given, Resources, Variable
+from pytest_lkagents.manifests.model import CLOUD_RUN, CLOUD_RUN_POOL, Deployment, Files, Given, Resources, Variable
 from pytest_lkagents.manifests.readers import probes
 from pytest_lkagents.manifests.readers.common import doubt, environment_of, from_outside, given, whole, worker_container
 from pytest_lkagents.manifests.tree import Node
 
 
 def reads(document: Node) -> bool:
-    return (document.text("apiVersion") or "").startswith("serving.knative.dev/") and document.text("kind") == "Service"
+    version = document.text("apiVersion") or ""
+    return _is_pool(document) or (version.startswith("serving.knative.dev/") and document.text("kind") == "Service")
+
+
+def _is_pool(document: Node) -> bool:
+    return (document.text("apiVersion") or "").startswith("run.googleapis.com/") and document.text("kind") == "WorkerPool"
 
 
 def read(document: Node, files: Files) -> None:
@@ -21,7 +26,7 @@ def read(document: Node, files: Files) -> None:
     name = document.text("metadata", "name") or "unnamed"
     words = _words(container)
     made = Deployment(
-        CLOUD_RUN,
+        CLOUD_RUN_POOL if _is_pool(document) else CLOUD_RUN,
         name,
         document.place,
         environment_of(name, document.place.file),
@@ -37,8 +42,11 @@ def read(document: Node, files: Files) -> None:
     for part in ("cpu", "memory"):
         doubt(made, "resources", amounts.quantity(container.text(*limits, part)), container, *limits, part)
     made.probes = probes.of_container(container)
-    _count(made, document)
-    _expose(made, document)
+    if _is_pool(document):
+        _count_pool(made, document)
+    else:
+        _count(made, document)
+        _expose(made, document)
     files.deployments.append(made)
 
 
@@ -96,6 +104,18 @@ def _count(made: Deployment, document: Node) -> None:
         sleeps.append(Given("has CPU only while a request is served", document.at(*THROTTLED)))
     made.sleeps = sleeps
     doubt(made, "sleeps", throttled if throttled in ("true", "false") else None, document, *THROTTLED)
+
+
+def _count_pool(made: Deployment, document: Node) -> None:
+    """Its instances run all the time, and nothing leads to them; their number is set by hand, and 1 by default.
+    https://cloud.google.com/run/docs/configuring/workerpools/manual-scaling"""
+    path = (*SERVICE, "run.googleapis.com/manualInstanceCount")
+    made.replicas = whole(document, *path)
+    doubt(made, "replicas", made.replicas, document, *path)
+    if made.replicas is None and "replicas" not in made.unclear:
+        made.replicas = Given(1, document.at(*SERVICE), default=True)
+    if made.replicas is not None and made.replicas.value == 0:
+        made.sleeps = [Given("has no instance at all", made.replicas.place)]
 
 
 def _expose(made: Deployment, document: Node) -> None:

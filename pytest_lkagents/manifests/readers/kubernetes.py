@@ -39,11 +39,11 @@ POD = ("spec", "template", "spec")
 
 
 def reads(document: Node) -> bool:
-    return document.text("apiVersion") is not None and document.text("kind") is not None and not _serving(document)
+    return document.text("apiVersion") is not None and document.text("kind") is not None and not _of_cloud_run(document)
 
 
-def _serving(document: Node) -> bool:
-    return (document.text("apiVersion") or "").startswith("serving.knative.dev/")
+def _of_cloud_run(document: Node) -> bool:
+    return (document.text("apiVersion") or "").startswith(("serving.knative.dev/", "run.googleapis.com/"))
 
 
 def _kind(document: Node) -> str:
