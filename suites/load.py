@@ -18,9 +18,13 @@ from pytest_lkagents.worker.base import Worker
 
 # A status at least every 10 s, and a load that is averaged over some seconds before.
 RISE_SECONDS = 20
+# A load of CPU moves by then, if only a little: SDKs average over 2.5 s, the kernel adds to its average every 5 s.
+MOVES_SECONDS = 8
 RECOVER_SECONDS = 30
 # Four of the SDKs' reports.
 NEXT_SECONDS = 10
+# So many reports of exactly the same load.
+UNMOVED = 3
 # Less than this is noise of an idle worker's CPU; a job or a burnt core adds more.
 NOTICEABLE = 0.02
 HALF_HEARTED = 0.3
@@ -162,10 +166,12 @@ def _observe(stage: Stage, worker: Worker, peer: Worker | None) -> Loaded:
     try:
         # The server goes on believing the worker to be idle and asks it: only so its own refusal can be seen.
         with worker.wire.hold("worker", "status"):
-            _by_cpu(stage, worker, peer, caller, seen)
+            cut_short = _by_cpu(stage, worker, peer, caller, seen)
             # A load of several parts may rise a little with CPU and much with calls.
             if not seen.over and seen.top - seen.idle < HALF_HEARTED:
                 _by_calls(stage, worker, peer, caller, seen)
+            if cut_short and seen.moved_by is None:
+                _by_cpu(stage, worker, peer, caller, seen, patiently=True)
     finally:
         caller.close()
     ended = time.monotonic()
@@ -197,27 +203,40 @@ def _at_rest(stage: Stage, worker: Worker) -> Loaded:
     return Loaded(idle=status.load, top=status.load, full_at_rest=status.full)
 
 
-def _rise(worker: Worker, seen: Loaded, since: float) -> bool:
-    """Wait for "full"; whether that is news, or the load rose noticeably meanwhile."""
-    found = worker.wire.transcript.wait(
-        lambda transcript: next((status for status in transcript.statuses(since) if status.full), None), RISE_SECONDS
-    )
+def _rise(worker: Worker, seen: Loaded, since: float, seconds: float) -> bool:
+    """Wait for "full"; whether that is news, or the load rose noticeably meanwhile. Not to the end where it does not move at
+    all, if that is not asked for (``seconds`` below RISE_SECONDS)."""
+    log = worker.wire.transcript
+
+    def full() -> Status | None:
+        return next((status for status in log.statuses(since) if status.full), None)
+
+    def unmoved() -> bool:
+        loads = [status.load for status in log.statuses(since)]
+        return len(loads) >= UNMOVED and set(loads) == {seen.idle}
+
+    if log.wait(lambda _: full(), seconds) is None and seconds < RISE_SECONDS and not unmoved():
+        log.wait(lambda _: full(), RISE_SECONDS - seconds)
+    found = full()
     if found is not None:
         seen.full_after = found.at - since
-    loads = [status.load for status in worker.wire.transcript.statuses(since)]
+    loads = [status.load for status in log.statuses(since)]
     seen.top = max([seen.top, *loads])
     return (found is not None and not seen.full_at_rest) or seen.top - seen.idle > NOTICEABLE
 
 
-def _by_cpu(stage: Stage, worker: Worker, peer: Worker | None, caller: Caller, seen: Loaded) -> None:
+def _by_cpu(
+    stage: Stage, worker: Worker, peer: Worker | None, caller: Caller, seen: Loaded, *, patiently: bool = False
+) -> bool:
+    """Whether this was cut short, as the load did not move at all, which that of CPU would have done by then."""
     seen.cores_allowed = worker.cpus or 1.0
     try:
         with worker.burn():
             before = worker.reading()
-            moved = _rise(worker, seen, before.at)
+            moved = _rise(worker, seen, before.at, RISE_SECONDS if patiently else MOVES_SECONDS)
             seen.cores_used = round(worker.cores_used(), 2)
             if not moved:
-                return
+                return time.monotonic() - before.at < RISE_SECONDS
             seen.moved_by = "cpu"
             _ask_when_full(worker, seen, EXHAUSTED)
             if seen.over and peer is not None:
@@ -225,6 +244,7 @@ def _by_cpu(stage: Stage, worker: Worker, peer: Worker | None, caller: Caller, s
             _look_whether_it_sank(stage, worker, seen, before)
     except NotJudgeable as reason:
         seen.not_burnt = str(reason)
+    return False
 
 
 def _look_whether_it_sank(stage: Stage, worker: Worker, seen: Loaded, before: Reading) -> None:

@@ -87,12 +87,13 @@ def test_load_follows_work(lk_stage: Stage, lk_evidence: Evidence, load: Callabl
     """Its load rises with CPU use or with the number of calls.
 
     One of two workers on a server (1 core, or `--lk-cpus`) comes to rest; then all cores that it may use are burnt
-    inside its container for up to 20 s, until its status is "full" (with `--lk-command`: all cores of this machine, at
-    the lowest priority). If that does not fill it and raises its load by less than 0.3, up to four calls
-    (`--lk-sessions`) are placed on it, one after the other. The reported load must rise by more than 0.02 (less is an
-    idle worker's noise), or the status must become "full"; and while the burner has 95 % of the allowed cores it must
-    not fall to less than half, unless others moved it. Skipped if it never reports a load, or if nothing can burn
-    CPU and no call is served; an overloaded machine is an error, and one that fills the worker at rest.
+    inside its container for up to 20 s, until its status is "full" (for 8 s only, if three reports are exactly what it
+    was at rest, and once more if calls do not move it either; with `--lk-command`: all cores of this machine, at the
+    lowest priority). If that does not fill it and raises its load by less than 0.3, up to four calls (`--lk-sessions`)
+    are placed on it, one after the other. The reported load must rise by more than 0.02 (less is an idle worker's
+    noise), or the status must become "full"; and while the burner has 95 % of the allowed cores it must not fall to
+    less than half, unless others moved it. Skipped if it never reports a load, or if nothing can burn CPU and no call
+    is served; an overloaded machine is an error, and one that fills the worker at rest.
     """
     seen = load()
     lk_evidence["moved_by"] = seen.moved_by

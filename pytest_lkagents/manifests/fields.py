@@ -132,6 +132,13 @@ RAILWAY: Fields = (
             restartPolicyType runtime sleepApplication startCommand useLegacyStacker"""),
     ),
 )
+CONTAINER_APPS: Fields = (
+    (
+        ("properties", "template"),
+        _names("containers initContainers revisionSuffix scale serviceBinds terminationGracePeriodSeconds volumes"),
+    ),
+    (("properties", "template", "scale"), _names("cooldownPeriod maxReplicas minReplicas pollingInterval rules")),
+)
 ECS: Fields = (
     (
         ("containerDefinitions", EACH),

@@ -12,6 +12,7 @@ from pytest_lkagents.manifests.readers import (
     cloud_run,
     cloudformation,
     compose,
+    container_apps,
     dockerfile,
     ecs,
     fly,
@@ -128,7 +129,7 @@ def _take(document: Node, files: Files, known: list[Node]) -> bool:
     if kubernetes.reads(document):
         known.append(document)
         return True
-    for reader in (cloud_run, render, ecs, cloudformation, compose, fly, railway):
+    for reader in (cloud_run, container_apps, render, ecs, cloudformation, compose, fly, railway):
         if reader.reads(document):
             reader.read(document, files)
             return True

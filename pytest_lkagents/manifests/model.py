@@ -61,6 +61,13 @@ ECS = Platform("ECS", None, 120, "stopTimeout", ECS_SOURCE, most_perhaps=True)
 CLOUD_RUN = Platform("Cloud Run", 10, 10, "", "https://cloud.google.com/run/docs/container-contract#instance-shutdown")
 # How long its instances have after SIGTERM is said of services only.
 CLOUD_RUN_POOL = Platform("Cloud Run worker pool")
+CONTAINER_APPS = Platform(
+    "Azure Container Apps",
+    30,
+    None,
+    "terminationGracePeriodSeconds",
+    "https://learn.microsoft.com/azure/container-apps/application-lifecycle-management#shutdown",
+)
 DOCKERFILE = Platform("Dockerfile")
 LIVEKIT_CLOUD = Platform("LiveKit Cloud")
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 from pytest_lkagents.manifests import amounts
 from pytest_lkagents.manifests.model import CLOUD_RUN, CLOUD_RUN_POOL, Deployment, Files, Given, Resources, Variable
 from pytest_lkagents.manifests.readers import probes
-from pytest_lkagents.manifests.readers.common import doubt, environment_of, from_outside, given, whole, worker_container
+from pytest_lkagents.manifests.readers.common import (
+    doubt,
+    environment_of,
+    from_outside,
+    given,
+    whole,
+    words_of,
+    worker_container,
+)
 from pytest_lkagents.manifests.tree import Node
 
 
@@ -22,9 +30,9 @@ def read(document: Node, files: Files) -> None:
     containers = document.items(*REVISION, "spec", "containers")
     if not containers:
         return
-    container = worker_container(containers, _variables, _words)
+    container = worker_container(containers, _variables, words_of)
     name = document.text("metadata", "name") or "unnamed"
-    words = _words(container)
+    words = words_of(container)
     made = Deployment(
         CLOUD_RUN_POOL if _is_pool(document) else CLOUD_RUN,
         name,
@@ -54,10 +62,6 @@ SERVICE, REVISION = ("metadata", "annotations"), ("spec", "template")
 NOTES = (*REVISION, "metadata", "annotations")
 THROTTLED = (*NOTES, "run.googleapis.com/cpu-throttling")
 INGRESS = (*SERVICE, "run.googleapis.com/ingress")
-
-
-def _words(container: Node) -> list[str]:
-    return (container.words("command") or []) + (container.words("args") or [])
 
 
 def _variables(container: Node) -> list[Variable]:

@@ -72,6 +72,11 @@ def variables_of(node: Node, *path: str | int) -> list[Variable]:
     return found
 
 
+def words_of(container: Node) -> list[str]:
+    """Command and arguments, as pods and what follows them write these."""
+    return (container.words("command") or []) + (container.words("args") or [])
+
+
 def from_outside(value: str | None) -> bool:
     return value is None or bool(VARIABLE.search(value))
 

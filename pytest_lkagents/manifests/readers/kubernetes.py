@@ -26,6 +26,7 @@ from pytest_lkagents.manifests.readers.common import (
     has_livekit,
     runs_agent,
     whole,
+    words_of,
 )
 from pytest_lkagents.manifests.tree import Node
 from pytest_lkagents.secrets import holds_secret
@@ -119,7 +120,7 @@ def _workload(document: Node) -> Deployment:
     container = _main_container(document)
     name = document.text("metadata", "name") or "unnamed"
     grace = pod.number("terminationGracePeriodSeconds")
-    words = (container.words("command") or []) + (container.words("args") or [])
+    words = words_of(container)
     command = Given(words, container.at("command" if container.get("command") else "args")) if words else None
     label, namespace = document.text("metadata", "labels", "environment"), document.text("metadata", "namespace")
     others = [other for other in pod.items("containers") + pod.items("initContainers") if other is not container]
@@ -172,7 +173,7 @@ def _main_container(document: Node) -> Node:
         lambda one: any((entry.text("name") or "").startswith("LIVEKIT_") for entry in one.items("env")),
         lambda one: named is not None and one.text("name") == named,
         lambda one: has_livekit(_variables(one)),
-        lambda one: runs_agent((one.words("command") or []) + (one.words("args") or [])),
+        lambda one: runs_agent(words_of(one)),
     ):
         found = next((container for container in containers if is_it(container)), None)
         if found is not None:

@@ -34,25 +34,27 @@ def of_command(kind: str, words: Sequence[str], place: Place, *, failures: int |
 def of_container(container: Node) -> list[Probe]:
     """A container's probes as Kubernetes and Cloud Run write them; a port by name is resolved."""
     named = {entry.text("name"): entry.number("containerPort") for entry in container.items("ports")}
-    found = []
-    for kind in ("liveness", "readiness", "startup"):
-        probe = container.get(f"{kind}Probe")
-        if probe is None:
-            continue
-        failures, ends = probe.number("failureThreshold"), kind == "liveness"
-        times = int(failures) if failures is not None else None
-        words = probe.words("exec", "command")
-        if words is not None:
-            found.append(of_command(kind, words, probe.at("exec", "command"), failures=times, ends=ends))
-            continue
-        action = next((name for name in ("httpGet", "tcpSocket", "grpc") if probe.get(name) is not None), None)
-        if action is None or probe.text(action, "host") is not None:
-            found.append(Probe(kind, probe.place, failures=times, ends=ends))  # another host's, which this does not tell
-            continue
-        port = probe.number(action, "port")
-        if port is None:
-            port = named.get(probe.text(action, "port"))
-        path = (probe.text(action, "path") or "/") if action == "httpGet" else None
-        over = {"httpGet": (probe.text(action, "scheme") or "http").lower(), "tcpSocket": "tcp", "grpc": "grpc"}[action]
-        found.append(Probe(kind, probe.at(action, "port"), int(port) if port else None, path, times, ends, over))
-    return found
+    found = [(kind, container.get(f"{kind}Probe")) for kind in ("liveness", "readiness", "startup")]
+    return [_of_pod(kind, probe, named) for kind, probe in found if probe is not None]
+
+
+def of_list(container: Node) -> list[Probe]:
+    """The same as Azure Container Apps write them, each with its kind as ``type``."""
+    return [_of_pod((probe.text("type") or "").lower(), probe, {}) for probe in container.items("probes")]
+
+
+def _of_pod(kind: str, probe: Node, named: dict[str | None, float | None]) -> Probe:
+    failures, ends = probe.number("failureThreshold"), kind == "liveness"
+    times = int(failures) if failures is not None else None
+    words = probe.words("exec", "command")
+    if words is not None:
+        return of_command(kind, words, probe.at("exec", "command"), failures=times, ends=ends)
+    action = next((name for name in ("httpGet", "tcpSocket", "grpc") if probe.get(name) is not None), None)
+    if action is None or probe.text(action, "host") is not None:
+        return Probe(kind, probe.place, failures=times, ends=ends)  # another host's, which this does not tell
+    port = probe.number(action, "port")
+    if port is None:
+        port = named.get(probe.text(action, "port"))
+    path = (probe.text(action, "path") or "/") if action == "httpGet" else None
+    over = {"httpGet": (probe.text(action, "scheme") or "http").lower(), "tcpSocket": "tcp", "grpc": "grpc"}[action]
+    return Probe(kind, probe.at(action, "port"), int(port) if port else None, path, times, ends, over)
