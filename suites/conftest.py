@@ -18,7 +18,7 @@ from pytest_lkagents.manifests.model import Files
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.stage import Stage
 
-from . import assignment, crowds, drains, early, faults, leftovers, measured, observations, pool
+from . import assignment, crowds, drains, early, faults, harm, leftovers, measured, observations, pool
 from . import load as loads
 
 if TYPE_CHECKING:
@@ -226,9 +226,9 @@ def pair(lk_stage: Stage) -> Callable[[], pool.Pair]:
 
 
 @pytest.fixture(scope="session")
-def crash(lk_stage: Stage) -> Callable[[], pool.Harm]:
+def crash(lk_stage: Stage) -> Callable[[], harm.Harm]:
     """One of two jobs' processes is killed."""
-    return Ahead(lk_stage, pool.crash)
+    return Ahead(lk_stage, harm.crash)
 
 
 @pytest.fixture(scope="session", autouse=True)

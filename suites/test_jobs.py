@@ -11,7 +11,7 @@ from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
 
-from . import accepted, leftovers, pool
+from . import accepted, harm, leftovers, pool
 from .observations import FirstCall
 
 # A worker that noticed its loss too late has had time to do so.
@@ -144,7 +144,7 @@ def test_own_process(lk_stage: Stage, lk_evidence: Evidence, pair: Callable[[], 
     seconds=400,
     roles=("crashing",),
 )
-def test_side_by_side(lk_evidence: Evidence, crash: Callable[[], pool.Harm]) -> None:
+def test_side_by_side(lk_evidence: Evidence, crash: Callable[[], harm.Harm]) -> None:
     """Two calls at once are both heard, and the second one does nothing to the first.
 
     Before `jobs.crash-isolated` harms one of two calls, both are listened to. The first one is alone until its agent
@@ -228,7 +228,7 @@ def test_ends_with_call(lk_stage: Stage, lk_evidence: Evidence, pair: Callable[[
     seconds=400,
     roles=("crashing",),
 )
-def test_crash_isolated(lk_evidence: Evidence, crash: Callable[[], pool.Harm]) -> None:
+def test_crash_isolated(lk_evidence: Evidence, crash: Callable[[], harm.Harm]) -> None:
     """A killed job process harms no other call, and the worker takes new ones.
 
     Two calls are served by two processes; the process of the newer one is killed with SIGKILL, as the kernel or a fault
@@ -267,7 +267,7 @@ def test_frozen_isolated(lk_stage: Stage, lk_evidence: Evidence) -> None:
     s) after all of them are over. Skipped if jobs share a process or two calls are not served at once; on an overloaded
     machine what is not certain is an error.
     """
-    _judge(pool.freeze(lk_stage), lk_evidence, "a job's process stopped")
+    _judge(harm.freeze(lk_stage), lk_evidence, "a job's process stopped")
 
 
 @check(
@@ -293,11 +293,11 @@ def test_memory_limit(lk_stage: Stage, lk_evidence: Evidence) -> None:
     takes only one call at a time is judged by what comes after. Skipped if the limit cannot be set, jobs share a
     process or calls are not served; on an overloaded machine what is not certain is an error.
     """
-    seen = pool.starve(lk_stage)
+    seen = harm.starve(lk_stage)
     _judge(seen, lk_evidence, "a job's process out of memory")
 
 
-def _judge(seen: pool.Harm, evidence: Evidence, what: str) -> None:
+def _judge(seen: harm.Harm, evidence: Evidence, what: str) -> None:
     evidence.update(seen.evidence)
     if seen.clash is not None:
         raise NotJudgeable(f"two calls harm each other, with nobody to harm them: {seen.clash}")

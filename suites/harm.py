@@ -1,0 +1,391 @@
+"""What the other calls of a worker, and the worker itself, notice when the process of one job comes to harm."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pytest_lkagents.busyness import Reading
+from pytest_lkagents.callers.caller import Call
+from pytest_lkagents.callers.continuity import AGENT_LEFT, STEADY_SECONDS
+from pytest_lkagents.calls import VOICE_SECONDS
+from pytest_lkagents.checks import NotJudgeable, StageError, TooBusy, Unproven, WorkerFault
+from pytest_lkagents.clock import DeadlineMissed, holds, poll
+from pytest_lkagents.stage import Stage
+from pytest_lkagents.worker.processes import Process
+
+from .drains import Kept
+from .healthy import answers, stays_unhealthy
+from .pool import ONE_AT_A_TIME, require_own_processes
+from .reports import counted_at_rest, still_counts
+
+# A call that is harmed by its neighbour's end is cut within a second or two.
+WATCH_SECONDS = 5.0
+LOOK_SECONDS = 0.25
+# Silence counts from 2.5 s on, and a call that takes another one's voice does so at its beginning.
+BESIDE_SECONDS = 4.0
+# For a signal to take effect, on a busy machine.
+SIGNAL_SECONDS = 5.0
+# The server tells a caller at once that an agent has left.
+LEAVE_SECONDS = 1.0
+OTHER_ENDED = "the process of its job ended too"
+# A process without memory fails at its next large allocation; one that has all it needs may never make one.
+STARVE_SECONDS = 5.0
+# A worker may refuse calls from here on; the lowest threshold in use is 0.7.
+BUSY_SHARE = 0.6
+
+
+@dataclass
+class Beside:
+    """What became of a call when another one came to its worker, and of that one. Seconds from each agent's join to its first
+    sound; None: it was not heard. ``problem``: what is wrong, in words."""
+
+    older_heard_s: float | None
+    newer_heard_s: float | None = None
+    problem: str | None = None
+    evidence: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Harm:
+    """What came of one job's harm. Seconds count from the act; None: it did not happen. ``alone``: there was no other call,
+    as the worker takes one at a time; ``beside``: what two calls were like before the act."""
+
+    pid: int
+    alone: bool = False
+    trouble: str | None = None
+    trouble_s: float | None = None
+    worker_trouble: str | None = None
+    served_s: float | None = None
+    not_served: str | None = None
+    evidence: dict[str, Any] = field(default_factory=dict)
+    beside: Beside | None = None
+
+    @property
+    def clash(self) -> str | None:
+        """What the two calls did to each other before the act, in words, so that there was none."""
+        return self.beside.problem if self.beside is not None else None
+
+    @property
+    def verdict(self) -> str | None:
+        """What is wrong, the worst first."""
+        if self.worker_trouble is not None:
+            return self.worker_trouble
+        if self.trouble is not None:
+            return f"another call was harmed after {self.trouble_s} s: {self.trouble}"
+        return self.not_served
+
+
+class Scene:
+    """Two calls on one worker, each served by a process of its own; an act harms one of the processes, ``observe``
+    says what the other call, the worker and a new call notice of it. With ``alone`` one call is enough where the worker
+    takes no second one; then ``kept``, the other call, is None."""
+
+    def __init__(self, stage: Stage, role: str, *, alone: bool = True) -> None:
+        self.stage = stage
+        self.worker = stage.untouched(role)
+        self.caller = stage.calls.caller(self.worker)
+        self.began = 0.0
+        self.kept: Kept | None = None
+        self._alone = alone
+        # What it reports without calls, if it counts them, and with them; and which processes served some.
+        self._rest: float | None = None
+        self._top = 0.0
+        self._jobs: set[int] = set()
+
+    def observe(self, act: Callable[[Scene], None], undo: Callable[[Scene], None] = lambda _: None) -> Harm:
+        """Nothing is harmed where the two calls harm each other. Raises NotJudgeable when jobs share a process, WorkerFault
+        when two calls cannot be had, StageError."""
+        try:
+            self._place()
+            if self.harm.clash is not None:
+                return self.harm
+            before = self.worker.reading()
+            self._top = max((status.load for status in self.worker.wire.transcript.statuses()), default=0.0)
+            try:
+                act(self)
+                self.watch(WATCH_SECONDS)
+                harm = self._judge(before)
+            finally:
+                undo(self)
+            self.caller.close()
+            self._judge_rest()
+            return harm
+        finally:
+            self.caller.close()
+
+    def _place(self) -> None:
+        stage, worker = self.stage, self.worker
+        stage.calls.wait_idle(worker)
+        self._rest = counted_at_rest(worker)
+        # The older call is the bystander: it has been heard for longer.
+        older = stage.calls.served(self.caller)
+        first = worker.jobs_of(worker.snapshot())
+        stage.calls.wait_heard([older])
+        alone = Kept(older, stage.calls.continuity(older))
+        newer = stage.calls.further(self.caller)
+        now = worker.snapshot()
+        own, jobs = worker.registered_by(now), worker.jobs_of(now)
+        if newer is None and not self._alone:
+            raise NotJudgeable(ONE_AT_A_TIME)
+        require_own_processes(own, jobs, 1 if newer is None else 2)
+        victims = jobs if newer is None else [pid for pid in jobs if pid not in first]
+        # More than one: the job of a call that was given up, whose agent came too late, and whose end is no harm.
+        if len(set(victims)) != 1 or len(set(first)) != 1:
+            raise StageError("it cannot be told which process serves which call")
+        self.call = newer or older
+        self.pid = victims[0]
+        self.other_pid = first[0]
+        self.process = now.living()[self.pid]
+        self.harm = Harm(self.pid, newer is None, evidence={"harmed_pid": self.pid, "harmed_process": self.process.args[:120]})
+        if newer is not None:
+            self.harm.beside = self._look_beside(alone, newer)
+            self.kept = Kept(older, stage.calls.continuity(older))
+        self.health = answers(worker)
+        self.began = time.monotonic()
+
+    def _look_beside(self, older: Kept, newer: Call) -> Beside:
+        """What the second call does to the first, and whether it is heard itself. Raises Unproven where that may be a habit or
+        chance, StageError on a busy machine."""
+        stage, before = self.stage, self.worker.reading()
+        seen = Beside(_heard_after(older.call))
+        self.kept, self.began = older, time.monotonic()
+        self.watch(BESIDE_SECONDS)
+        if self.harm.worker_trouble is not None:
+            raise self.worker.ended()
+        self._judge_pause(older)
+        if older.trouble is not None:
+            if older.unproven is not None:
+                raise Unproven(older.unproven)
+            if older.trouble not in (OTHER_ENDED, AGENT_LEFT):
+                stage.raise_if_too_busy(self.worker, before)
+            seen.problem = f"{older.trouble_s} s after a second call had its agent, in the first one {older.trouble}"
+        elif seen.older_heard_s is not None and stage.calls.is_mute(newer, self.worker, before):
+            seen.problem = f"nothing is heard of a second call's agent for {VOICE_SECONDS} s, beside another call"
+        seen.newer_heard_s = _heard_after(newer)
+        seen.evidence = older.continuity.evidence()
+        return seen
+
+    @property
+    def passed(self) -> float:
+        return time.monotonic() - self.began
+
+    def act_now(self) -> None:
+        """From here on seconds are counted."""
+        self.began = time.monotonic()
+
+    def look(self) -> None:
+        self.stage.raise_if_closing()
+        if self.kept is not None:
+            self.kept.look(self.passed)
+            if self.kept.suspected:
+                self._look_closer(self.kept)
+        if self.harm.worker_trouble is None and not self.worker.is_running:
+            self.harm.worker_trouble = (
+                f"the whole worker ended after {self.passed:.1f} s with exit code {self.worker.exit_code}"
+            )
+
+    def _look_closer(self, kept: Kept) -> None:
+        """Whether the other call's job has lost its process: that is certain, however busy the machine is, unless its agent
+        left the call before, as the agent of a job does that is over."""
+        with contextlib.suppress(WorkerFault):
+            if kept.trouble is not None or self.other_pid in self.worker.snapshot().living():
+                return
+            if holds(lambda: kept.continuity.agents_are_there, seconds=LEAVE_SECONDS):
+                kept.trouble, kept.trouble_s = OTHER_ENDED, round(self.passed, 1)
+            else:
+                kept.look(self.passed)
+
+    def watch(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
+        """Look on for ``seconds`` (longer while something is suspected); whether ``until`` came true."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end or (self.kept is not None and self.kept.suspected):
+            self.look()
+            if until():
+                return True
+            if self.harm.worker_trouble is not None or (self.kept is not None and self.kept.trouble is not None):
+                return False
+            time.sleep(LOOK_SECONDS)
+        return False
+
+    def signal(self, name: str, done: Callable[[Process | None], bool]) -> None:
+        """Send a signal to the job's process. Raises StageError if it has no effect."""
+        self.worker.signal_process(self.pid, name)
+
+        def effect() -> bool:
+            try:
+                return done(self.worker.snapshot().living().get(self.pid))
+            except WorkerFault:
+                return True  # the whole worker is gone, which ``look`` will say
+
+        try:
+            poll(effect, what=name, seconds=SIGNAL_SECONDS)
+        except DeadlineMissed as missed:
+            raise StageError(f"{name} has no effect on process {self.pid} of the worker") from missed
+
+    def kill(self) -> None:
+        self.signal("SIGKILL", lambda process: process is None)
+
+    def _judge(self, before: Reading) -> Harm:
+        harm, kept, worker = self.harm, self.kept, self.worker
+        if kept is not None:
+            self._look_closer(kept)
+            if harm.worker_trouble is None:
+                self._judge_pause(kept)
+            harm.trouble, harm.trouble_s = kept.trouble, kept.trouble_s
+            harm.evidence["bystander"] = kept.continuity.evidence()
+        harm.evidence["watched_s"] = round(self.passed, 1)
+        if harm.worker_trouble is None and not worker.wire.transcript.live():
+            harm.worker_trouble = "the worker is no longer registered"
+        harm.evidence["other_call"] = harm.trouble or ("went on" if kept is not None else f"none: {ONE_AT_A_TIME}")
+        if harm.verdict is None:
+            self._call_anew()
+            harm.evidence["new_call_served_after_s"] = harm.served_s
+        if harm.verdict is None:
+            harm.worker_trouble = stays_unhealthy(self.stage, worker, self.health)
+        harm.evidence["registered"] = bool(worker.wire.transcript.live())
+        if kept is not None and kept.unproven is not None and kept.trouble != OTHER_ENDED and harm.worker_trouble is None:
+            raise Unproven(kept.unproven)
+        certain = harm.trouble in (OTHER_ENDED, AGENT_LEFT) or not worker.is_running
+        if harm.verdict is not None and not certain:
+            self.stage.raise_if_too_busy(worker, before)
+        return harm
+
+    def _judge_rest(self) -> None:
+        """Without a call nothing may be counted any more: a place that is never given back is lost to every later call."""
+        harm, worker = self.harm, self.worker
+        if harm.verdict is not None or self._rest is None or not worker.is_running:
+            return
+        load = still_counts(worker, self._rest, self._top, self.stage.settings.exit_timeout)
+        harm.evidence["load_at_rest_before"], harm.evidence["load_at_rest_after"] = self._rest, load or self._rest
+        # A job that does not end is another check's business.
+        if load is not None and not self._jobs & set(worker.snapshot().living()):
+            harm.worker_trouble = f"its load stays at {load:g} from then on without a call, where it was {self._rest:g} before"
+
+    @staticmethod
+    def _judge_pause(kept: Kept) -> None:
+        """A pause harms a call too, although it went on. Raises TooBusy if it may be this machine's doing, or was missed."""
+        if kept.trouble is not None:
+            return
+        kept.measure()
+        kept.judge_pause()
+        if kept.unproven is None and kept.doubt is not None:
+            raise TooBusy(f"this machine is too busy to judge: {kept.doubt}")
+
+    def _call_anew(self) -> None:
+        """A new call; a worker that refuses because it is full is asked again once it has nothing else to do."""
+        harm = self.harm
+        began = time.monotonic()
+        try:
+            call = self.stage.calls.served(self.caller)
+        except (WorkerFault, TooBusy) as fault:
+            if self._accepted(began):
+                harm.not_served = f"a new call is taken and never served: {fault}"
+                return
+            if self.kept is not None:
+                self.kept.hang_up(self.passed)
+            self.call.leave()
+            looked = self.worker.reading()
+            harm.evidence["refused_beside_other_calls"] = True
+            try:
+                call = self.stage.calls.served(self.caller)
+            except WorkerFault:
+                self._raise_if_rightly_full(looked)
+                harm.not_served = f"no new call is served: {self._said(began)}"
+                return
+        harm.served_s = round(call.agent_after, 2)
+        if self._rest is not None:
+            self._jobs = {self.pid, self.other_pid, *self.worker.jobs_of(self.worker.snapshot())}
+
+    def _raise_if_rightly_full(self, since: Reading) -> None:
+        """A worker without a call that refuses: it may be for the CPU that others use. Raises StageError then."""
+        used, cores = since.used_until(self.worker.reading()), os.cpu_count() or 1
+        machine, own = used.cores / cores, used.worker / (self.worker.cpus or cores)
+        if max(machine, own) > BUSY_SHARE:
+            raise StageError(
+                f"this machine is too busy to judge: the worker refuses calls, with {machine:.0%} of the machine's CPU in use"
+            )
+
+    def _answers(self, since: float) -> list[bool | None]:
+        return self.worker.wire.transcript.answers(since)
+
+    def _accepted(self, since: float) -> bool:
+        return any(self._answers(since))
+
+    def _said(self, since: float) -> str:
+        """What the worker said to the calls that it did not get or take."""
+        answers = self._answers(since)
+        if not answers:
+            return "the server does not even ask the worker (full, or lost)"
+        refused = sum(answer is False for answer in answers)
+        return f"asked {len(answers)} times, the worker refused {refused} times and did not answer {answers.count(None)} times"
+
+
+def _heard_after(call: Call) -> float | None:
+    """Seconds from the agent's join to its first sound; None: it was not heard."""
+    return None if call.sound_after is None else round(max(call.sound_after - call.agent_after, 0.0), 2)
+
+
+def crash(stage: Stage) -> Harm:
+    """SIGKILL, as the kernel and a fault of a native library end a process."""
+
+    def act(scene: Scene) -> None:
+        scene.act_now()
+        scene.kill()
+
+    return Scene(stage, "crashing").observe(act)
+
+
+def freeze(stage: Stage) -> Harm:
+    """SIGSTOP: a process that is there and answers nobody, like one whose event loop is blocked. It keeps its place, so that
+    a worker which takes one call at a time rightly takes no other."""
+
+    def act(scene: Scene) -> None:
+        scene.act_now()
+        scene.signal("SIGSTOP", lambda process: process is None or process.state.startswith("T"))
+
+    def undo(scene: Scene) -> None:
+        scene.harm.evidence["frozen_for_s"] = round(scene.passed, 1)
+        scene.worker.signal_process(scene.pid, "SIGCONT")
+        scene.worker.signal_process(scene.pid, "SIGKILL")
+
+    return Scene(stage, "frozen", alone=False).observe(act, undo)
+
+
+def starve(stage: Stage) -> Harm:
+    """The address space of one job's process is limited to what it has; if that does not end it, SIGKILL does, as the
+    kernel's OOM killer would."""
+
+    def act(scene: Scene) -> None:
+        evidence = scene.harm.evidence
+        scene.act_now()
+        size = scene.worker.limit_memory(scene.pid)
+        if size is None:
+            raise NotJudgeable("the engine does not let the memory of a job's process be limited")
+        evidence["address_space_limit_bytes"] = size
+
+        def ended() -> bool:
+            try:
+                return scene.pid not in scene.worker.snapshot().living()
+            except WorkerFault:
+                return True
+
+        if scene.watch(STARVE_SECONDS, ended):
+            evidence["ended_by"] = "itself, when an allocation failed"
+            evidence["ended_after_s"] = round(scene.passed, 1)
+            return
+        evidence["call_of_the_limited_job"] = _state(scene.call)
+        evidence["ended_by"] = f"SIGKILL, as by the kernel's OOM killer, since it lived {scene.passed:.0f} s with the limit"
+        scene.kill()
+
+    return Scene(stage, "limited").observe(act)
+
+
+def _state(call: Call) -> str:
+    if not call.agents_present:
+        return "the agent left"
+    return "the agent fell silent" if call.heard.first is not None and call.silence > STEADY_SECONDS else "went on"
