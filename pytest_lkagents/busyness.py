@@ -30,6 +30,8 @@ AVERAGES_SECONDS = (60.0, 20.0, 5.0)
 LEAST_THRESHOLD = 0.4
 # A load that is so near to the kernel's average may be that one: both are looked at some seconds apart.
 ALIKE = 0.1
+# As old as what a worker reports may be.
+STALE_SECONDS = 10.0
 
 
 class Stillness:
@@ -138,6 +140,13 @@ class History:
             return False
         used = min(self._share(at - seconds, at) for seconds in AVERAGES_SECONDS)
         return used >= LEAST_THRESHOLD and load < used / 2
+
+    def belies_average(self, load: float, at: float) -> bool:
+        """Whether a load that was reported then cannot be the kernel's average, which was far above it for some seconds. A
+        worker may share it among fewer cores than there are, so that one above it says nothing."""
+        first, last = (bisect_left(self._readings, moment, key=_moment) for moment in (at - STALE_SECONDS, at))
+        lowest = min((reading.average for reading in self._readings[first : last + 1]), default=0.0)
+        return load < min(lowest / (os.cpu_count() or 1), 1.0) - 2 * ALIKE
 
     def _share(self, since: float, until: float) -> float:
         return cores_between(self._until(until), since, until) / (os.cpu_count() or 1)

@@ -519,11 +519,14 @@ class Stage:
         """Why a worker that reports this load may be full for what others use of this machine, in words; None: it may not, or
         what workers of its image reported at another time shows that their load is not the machine's."""
         now, last = worker.reading(), worker.wire.transcript.latest_status()
-        reason = filled_by_others(load, since, now) or (filled_by_the_past(last.load, since, now) if last is not None else None)
-        if reason is None:
-            return None
         reported = [status for other in self.alike(worker) for status in other.wire.transcript.statuses()]
-        return None if any(self.history.belies(seen.load, seen.at) for seen in reported) else reason
+        if any(self.history.belies(seen.load, seen.at) for seen in reported):
+            return None
+        if (reason := filled_by_others(load, since, now)) is not None:
+            return reason
+        if last is None or any(self.history.belies_average(seen.load, seen.at) for seen in reported):
+            return None
+        return filled_by_the_past(last.load, since, now)
 
     def subject(self) -> Subject:
         sdk = self._sdk()

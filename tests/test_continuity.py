@@ -347,6 +347,18 @@ def test_a_load_that_is_not_the_machines(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not history.had_no_time(now - 60, now - 50)
 
 
+def test_a_load_that_is_not_the_kernels_average(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    history = History()
+    # It falls from 4 to 0.2 in half a minute.
+    history._readings = [Reading(float(at), 0.0, average=max(4 - at * 0.2, 0.2)) for at in range(31)]
+    assert history.belies_average(0.1, 12.0)
+    assert not history.belies_average(0.75, 12.0)
+    assert not history.belies_average(0.1, 25.0), "it was as low a few seconds before"
+    assert not history.belies_average(1.0, 25.0), "a worker may share it among fewer cores"
+    assert not history.belies_average(0.0, 99.0)
+
+
 def test_a_run_that_stood_still_is_noticed() -> None:
     seen = Stillness()
     assert seen.seconds(1000.0) == 0.0, "nobody looks yet"
