@@ -251,8 +251,8 @@ class Calls:
         if taken is None or not noted or not self._serves:
             return
         worker, question = taken
-        # A limit of ours may be too little for an agent.
-        if worker.cpus != self._stage.settings.cpus:
+        # A limit of ours may be too little for an agent; a process here has none.
+        if self._stage.settings.image is not None and worker.cpus != self._stage.settings.cpus:
             return
         if not call.agents:
             if len(self.lost_accepted()) >= ENOUGH_LOST:

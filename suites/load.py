@@ -51,8 +51,9 @@ class Placed:
     questions: dict[str, Question]
     served_by: str | None
 
-    def said(self, worker: Worker) -> str:
-        asked = self.questions.get(worker.name)
+    def said(self, worker: str) -> str:
+        """Of a worker by its name."""
+        asked = self.questions.get(worker)
         if asked is None:
             return "was not asked"
         if asked.available is None:
@@ -110,9 +111,12 @@ def wait_free(worker: Worker, seconds: float = RECOVER_SECONDS, since: float = 0
 
 @dataclass
 class Loaded:
-    """``moved_by`` is what raised the load ("cpu" or "calls"; None: nothing did). ``sank_to`` is a load to which it fell for no
+    """``worker`` and ``peer`` (empty: two cannot run side by side) are their names, as the roles may have other workers by now.
+    ``moved_by`` is what raised the load ("cpu" or "calls"; None: nothing did). ``sank_to`` is a load to which it fell for no
     reason. Times are seconds."""
 
+    worker: str
+    peer: str
     idle: float
     top: float
     full_at_rest: bool = False
@@ -162,7 +166,7 @@ def _observe(stage: Stage, worker: Worker, peer: Worker | None) -> Loaded:
     transcript = worker.wire.transcript
     caller = stage.calls.caller(worker)
     began = time.monotonic()
-    seen = _at_rest(stage, worker)
+    seen = _at_rest(stage, worker, peer)
     try:
         # The server goes on believing the worker to be idle and asks it: only so its own refusal can be seen.
         with worker.wire.hold("worker", "status"):
@@ -186,7 +190,7 @@ def _observe(stage: Stage, worker: Worker, peer: Worker | None) -> Loaded:
     return seen
 
 
-def _at_rest(stage: Stage, worker: Worker) -> Loaded:
+def _at_rest(stage: Stage, worker: Worker, peer: Worker | None) -> Loaded:
     """Wait until two statuses in a row agree: a start costs CPU. A load that never rests is judged as it is, unless others
     may be what it is the load of."""
 
@@ -200,7 +204,7 @@ def _at_rest(stage: Stage, worker: Worker) -> Loaded:
     status = worker.wire.transcript.latest_status()
     if status is None:
         raise NotJudgeable("the worker never reported a load: see availability.reports-load")
-    return Loaded(idle=status.load, top=status.load, full_at_rest=status.full)
+    return Loaded(worker.name, peer.name if peer is not None else "", status.load, status.load, status.full)
 
 
 def _rise(worker: Worker, seen: Loaded, since: float, seconds: float) -> bool:

@@ -157,7 +157,7 @@ def test_rejects_over_threshold(lk_stage: Stage, lk_evidence: Evidence, load: Ca
         raise AssertionError(f"still takes jobs at load {seen.top:.2f}")
     real = seen.refused_call
     if real is not None:
-        lk_evidence["real_call"] = real.said(lk_stage.worker("loaded")) + f", served by {real.served_by or 'nobody'}"
+        lk_evidence["real_call"] = real.said(seen.worker) + f", served by {real.served_by or 'nobody'}"
     how = f"full {seen.full_after:.1f} s after its load rose" if seen.full_after is not None else "refuses"
     lk_evidence.summary = f"{how}, at load {seen.top:.2f}" + (f"; a real call is served by {real.served_by}" if real else "")
 

@@ -77,19 +77,19 @@ def test_redispatch_on_refusal(lk_stage: Stage, lk_evidence: Evidence, load: Cal
     overloaded machine.
     """
     seen = load()
-    worker = lk_stage.worker("loaded")
-    lk_stage.worker("peer")  # raises where two cannot run side by side
+    if not seen.peer:
+        lk_stage.worker("peer")  # raises, as two cannot run side by side
     if not seen.over:
         raise NotJudgeable("the worker was never over its threshold")
     lk_evidence["calls_placed"] = seen.calls_tried
     real = seen.refused_call
     if real is None:
         raise NotJudgeable(f"of {seen.calls_tried} calls the server offered none to the full worker first")
-    lk_evidence["full_worker"] = real.said(worker)
-    lk_evidence["other_worker"] = real.said(lk_stage.worker("peer"))
+    lk_evidence["full_worker"] = real.said(seen.worker)
+    lk_evidence["other_worker"] = real.said(seen.peer)
     lk_evidence["served_by"] = real.served_by
     lk_evidence["transcript"] = [line for line in seen.lines if real.call.room_name in line or "answer" in line][-6:]
-    asked = real.questions[worker.name]
+    asked = real.questions[seen.worker]
     if asked.available:
         raise NotJudgeable("the full worker accepted: see availability.refuses-while-full")
     if asked.available is None:
@@ -98,10 +98,10 @@ def test_redispatch_on_refusal(lk_stage: Stage, lk_evidence: Evidence, load: Cal
         lk_stage.raise_if_too_busy()
         raise AssertionError(f"the full worker refused only after {asked.answered_after:.1f} s; the call was lost")
     if real.served_by is None:
-        other = real.questions.get("peer")
+        other = real.questions.get(seen.peer)
         if other is None or other.available is not False:
             lk_stage.raise_if_too_busy()
-        raise NotJudgeable(f"the full worker refused, but the other {real.said(lk_stage.worker('peer'))}")
+        raise NotJudgeable(f"the full worker refused, but the other {real.said(seen.peer or '')}")
     lk_evidence.summary = f"refused by the full worker after {asked.answered_after or 0:.2f} s, served by the other"
 
 
@@ -321,6 +321,6 @@ def test_frozen_worker(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[]
         caller.close()
     lk_evidence["server_version"] = server
     lk_evidence["still_registered"] = bool(frozen.wire.transcript.live())
-    lk_evidence["call"] = f"the frozen worker {placed.said(frozen)}, the other {placed.said(other)}"
+    lk_evidence["call"] = f"the frozen worker {placed.said(frozen.name)}, the other {placed.said(other.name)}"
     outcome = "served by the other worker" if placed.served_by else "lost, the free worker was not asked"
     lk_evidence.summary = f"livekit-server {server}: a call offered to a frozen worker is {outcome}"
