@@ -192,7 +192,18 @@ def test_core_of_the_example(lk, python: str, tmp_path: Path, pytestconfig: pyte
         "registration.reconnects",
         "availability.rejects-over-threshold",
         "rollout.sigterm-drains",
+        "jobs.serves-every-call",
     }
+
+
+@pytest.mark.alone
+@pytest.mark.usefixtures("health_port")
+@pytest.mark.timeout(1200)
+def test_calls_of_a_command_are_counted(lk, python: str, tmp_path: Path) -> None:
+    shutil.copy(ROOT / "examples/agent/agent.py", tmp_path)
+    run = lk("--lk-command", f"{python} agent.py start", "--lk-suite", "jobs.serves-every-call", env=NO_ENGINE)
+    assert run.code == 0, run.output
+    assert "jobs.serves-every-call" in run.checks("pass"), run.output
 
 
 @pytest.mark.alone
