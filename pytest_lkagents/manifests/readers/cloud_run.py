@@ -6,9 +6,10 @@ from pytest_lkagents.manifests import amounts
 from pytest_lkagents.manifests.model import CLOUD_RUN, CLOUD_RUN_POOL, Deployment, Files, Given, Resources, Variable
 from pytest_lkagents.manifests.readers import probes
 from pytest_lkagents.manifests.readers.common import (
+    command_of,
     doubt,
+    env_of,
     environment_of,
-    from_outside,
     given,
     whole,
     words_of,
@@ -32,14 +33,13 @@ def read(document: Node, files: Files) -> None:
         return
     container = worker_container(containers, _variables, words_of)
     name = document.text("metadata", "name") or "unnamed"
-    words = words_of(container)
     made = Deployment(
         CLOUD_RUN_POOL if _is_pool(document) else CLOUD_RUN,
         name,
         document.place,
         environment_of(name, document.place.file),
         given(container, "image"),
-        Given(words, container.at("command" if container.get("command") else "args")) if words else None,
+        command_of(container),
         _variables(container),
         exposures=[],
         resources=_resources(container),
@@ -65,15 +65,7 @@ INGRESS = (*SERVICE, "run.googleapis.com/ingress")
 
 
 def _variables(container: Node) -> list[Variable]:
-    return [
-        Variable(
-            entry.text("name") or "",
-            entry.at("value"),
-            None if from_outside(entry.text("value")) else entry.text("value"),
-            entry.text("valueFrom", "secretKeyRef", "name"),
-        )
-        for entry in container.items("env")
-    ]
+    return env_of(container, "valueFrom", "secretKeyRef", "name")
 
 
 # Where the file sets none: https://cloud.google.com/run/docs/configuring/services/cpu and .../memory-limits

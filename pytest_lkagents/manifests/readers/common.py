@@ -77,6 +77,24 @@ def words_of(container: Node) -> list[str]:
     return (container.words("command") or []) + (container.words("args") or [])
 
 
+def command_of(container: Node) -> Given[list[str]] | None:
+    words = words_of(container)
+    return Given(words, container.at("command" if container.get("command") else "args")) if words else None
+
+
+def env_of(container: Node, *source: str) -> list[Variable]:
+    """The list ``env`` of a container; ``source`` is where an entry names the store's."""
+    return [
+        Variable(
+            entry.text("name") or "",
+            entry.at("value"),
+            None if from_outside(entry.text("value")) else entry.text("value"),
+            entry.text(*source),
+        )
+        for entry in container.items("env")
+    ]
+
+
 def from_outside(value: str | None) -> bool:
     return value is None or bool(VARIABLE.search(value))
 

@@ -16,7 +16,9 @@ from pytest_lkagents.manifests.model import (
 )
 from pytest_lkagents.manifests.readers import probes
 from pytest_lkagents.manifests.readers.common import (
+    command_of,
     doubt,
+    env_of,
     environment_of,
     from_outside,
     given,
@@ -48,7 +50,6 @@ def read(document: Node, files: Files) -> None:
     containers = document.items(*TEMPLATE, "containers")
     container = worker_container(containers, _variables, words_of)
     name = document.text("name") or container.text("name") or "unnamed"
-    words = words_of(container)
     grace = document.number(*GRACE)
     made = Deployment(
         CONTAINER_APPS,
@@ -56,7 +57,7 @@ def read(document: Node, files: Files) -> None:
         document.place,
         environment_of(name, document.place.file),
         given(container, "image"),
-        Given(words, container.at("command" if container.get("command") else "args")) if words else None,
+        command_of(container),
         _variables(container),
         Given(grace, document.at(*GRACE)) if grace is not None else None,
         probes=probes.of_list(container),
@@ -74,15 +75,7 @@ def read(document: Node, files: Files) -> None:
 
 
 def _variables(container: Node) -> list[Variable]:
-    return [
-        Variable(
-            entry.text("name") or "",
-            entry.at("value"),
-            None if from_outside(entry.text("value")) else entry.text("value"),
-            entry.text("secretRef"),
-        )
-        for entry in container.items("env")
-    ]
+    return env_of(container, "secretRef")
 
 
 def _resources(container: Node) -> Resources:

@@ -19,6 +19,7 @@ from pytest_lkagents.manifests.model import (
 )
 from pytest_lkagents.manifests.readers import kubernetes_scaling, probes
 from pytest_lkagents.manifests.readers.common import (
+    command_of,
     doubt,
     environment_of,
     from_outside,
@@ -120,8 +121,7 @@ def _workload(document: Node) -> Deployment:
     container = _main_container(document)
     name = document.text("metadata", "name") or "unnamed"
     grace = pod.number("terminationGracePeriodSeconds")
-    words = words_of(container)
-    command = Given(words, container.at("command" if container.get("command") else "args")) if words else None
+    command = command_of(container)
     label, namespace = document.text("metadata", "labels", "environment"), document.text("metadata", "namespace")
     others = [other for other in pod.items("containers") + pod.items("initContainers") if other is not container]
     made = Deployment(
