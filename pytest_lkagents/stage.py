@@ -519,14 +519,14 @@ class Stage:
         """Why a worker that reports this load may be full for what others use of this machine, in words; None: it may not, or
         what workers of its image reported at another time shows that their load is not the machine's."""
         now, last = worker.reading(), worker.wire.transcript.latest_status()
+        reason, belied = filled_by_others(load, since, now), [self.history.belies]
+        if reason is None and last is not None:
+            reason = filled_by_the_past(last.load, since, now)
+            belied.append(self.history.belies_average)
+        if reason is None:
+            return None
         reported = [status for other in self.alike(worker) for status in other.wire.transcript.statuses()]
-        if any(self.history.belies(seen.load, seen.at) for seen in reported):
-            return None
-        if (reason := filled_by_others(load, since, now)) is not None:
-            return reason
-        if last is None or any(self.history.belies_average(seen.load, seen.at) for seen in reported):
-            return None
-        return filled_by_the_past(last.load, since, now)
+        return None if any(by(seen.load, seen.at) for seen in reported for by in belied) else reason
 
     def subject(self) -> Subject:
         sdk = self._sdk()

@@ -535,7 +535,8 @@ class Drainage:
             return
         limit = self.stage.settings.exit_timeout
         before = self.worker.reading()
-        self.transcript.wait(lambda log: not log.live() or self._free_again(over), limit)
+        with self.worker.ledger.waiting(self.worker.name):
+            self.transcript.wait(lambda log: not log.live() or self._free_again(over), limit)
         if self._free_again(over) and self.worker.is_running:
             with contextlib.suppress(StageError):
                 seen.asked_at_end = self.worker.wire.ask(ANSWER_SECONDS)

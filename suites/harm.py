@@ -261,7 +261,8 @@ class Scene:
         if harm.verdict is not None or self._rest is None or not worker.is_running:
             return
         load = still_counts(worker, self._rest, self._top, self.stage.settings.exit_timeout)
-        harm.evidence["load_at_rest_before"], harm.evidence["load_at_rest_after"] = self._rest, load or self._rest
+        last = worker.wire.transcript.latest_status()
+        harm.evidence["load_at_rest_before"], harm.evidence["load_at_rest_after"] = self._rest, last.load if last else None
         # A job that does not end is another check's business.
         if load is not None and not self._jobs & set(worker.snapshot().living()):
             harm.worker_trouble = f"its load stays at {load:g} from then on without a call, where it was {self._rest:g} before"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import signal
+import time
 
 from pytest_lkagents.callers.continuity import SILENCE_SECONDS, may_have_missed
 from pytest_lkagents.callers.reception import STALL_SECONDS
 from pytest_lkagents.calls import ANSWER_SECONDS
 from pytest_lkagents.checks import Evidence, NotJudgeable, StageError
+from pytest_lkagents.stage import Stage
+from pytest_lkagents.worker.base import Worker
 
 from .drains import STOPS_SECONDS, Drain, Kept
 
@@ -80,3 +83,17 @@ def judge_exit(seen: Drain, limit: float, evidence: Evidence) -> None:
     assert seen.exit_code in allowed, (
         f"exit code {seen.exit_code} after {seen.signal} and a drain (allowed: {', '.join(map(str, sorted(allowed)))})"
     )
+
+
+def end_by(stage: Stage, worker: Worker, name: str, evidence: Evidence, otherwise: str) -> None:
+    """This signal ends it within ``lk_exit_timeout``, with whatever code. Raises AssertionError (``otherwise``), TooBusy."""
+    limit = stage.settings.exit_timeout
+    before, sent = worker.reading(), time.monotonic()
+    worker.signal(name)
+    code = worker.wait_exit(limit)
+    evidence["exit_code"], evidence["limit_s"] = code, limit
+    worker.kill()
+    if code is None:
+        stage.raise_if_too_busy(worker, before)
+        raise AssertionError(otherwise)
+    evidence["exited_after_s"] = round(time.monotonic() - sent, 1)

@@ -174,7 +174,7 @@ def _observe(stage: Stage, worker: Worker, peer: Worker | None) -> Loaded:
             # A load of several parts may rise a little with CPU and much with calls.
             if not seen.over and seen.top - seen.idle < HALF_HEARTED:
                 _by_calls(stage, worker, peer, caller, seen)
-            if cut_short and seen.moved_by is None:
+            if cut_short and seen.moved_by is None and not seen.over:
                 _by_cpu(stage, worker, peer, caller, seen, patiently=True)
     finally:
         caller.close()

@@ -10,7 +10,7 @@ from pytest_lkagents.stage import Stage
 
 from .drains import CHECK_SECONDS, DISTURB_SECONDS, DRAIN_SECONDS, STOPS_SECONDS, Drain, Drainage, engine_timeout
 from .faults import lose_server, needs_own_server
-from .judging import exit_codes, judge_exit, judge_kept_calls, raise_if_uncertain, stops_in_time
+from .judging import end_by, exit_codes, judge_exit, judge_kept_calls, raise_if_uncertain, stops_in_time
 from .observations import REACTION_SECONDS, Stop, stop_signal
 from .pool import ONE_AT_A_TIME
 from .replacement import replace
@@ -279,16 +279,13 @@ def test_sigterm_while_starting(lk_stage: Stage, lk_evidence: Evidence) -> None:
     while (left := worker.started + EARLY_SECONDS - time.monotonic()) > 0:
         time.sleep(left)
     lk_evidence["signal"], lk_evidence["sent_after_s"] = name, round(time.monotonic() - worker.started, 2)
-    before = worker.reading()
-    sent = time.monotonic()
-    worker.signal(name)
-    code = worker.wait_exit(limit)
-    lk_evidence["exit_code"], lk_evidence["limit_s"] = code, limit
-    worker.kill()
-    if code is None:
-        lk_stage.raise_if_too_busy(worker, before)
-        raise AssertionError(f"{name} {EARLY_SECONDS} s after its start is lost: still running {limit:g} s later")
-    lk_evidence["exited_after_s"] = round(time.monotonic() - sent, 1)
+    end_by(
+        lk_stage,
+        worker,
+        name,
+        lk_evidence,
+        f"{name} {EARLY_SECONDS} s after its start is lost: still running {limit:g} s later",
+    )
     lk_evidence.summary = f"exits {lk_evidence['exited_after_s']} s after a signal that came while it started"
 
 
@@ -403,20 +400,12 @@ def test_exits_without_server(lk_stage: Stage, lk_evidence: Evidence) -> None:
     worker = lk_stage.untouched("deserted")
     name, limit = stop_signal(lk_stage), lk_stage.settings.exit_timeout
     lose_server(worker)
-    lk_evidence["signal"], lk_evidence["tries_before"], lk_evidence["limit_s"] = name, worker.attempts(), limit
+    lk_evidence["signal"], lk_evidence["tries_before"] = name, worker.attempts()
     if not worker.is_running:
         raise NotJudgeable(
             f"it ends with code {worker.exit_code} by itself when its server is gone: see registration.reconnects"
         )
-    before, sent = worker.reading(), time.monotonic()
-    worker.signal(name)
-    code = worker.wait_exit(limit)
-    lk_evidence["exit_code"] = code
-    worker.kill()
-    if code is None:
-        lk_stage.raise_if_too_busy(worker, before)
-        raise AssertionError(f"still running {limit:g} s after {name}, which came while its server was away")
-    lk_evidence["exited_after_s"] = round(time.monotonic() - sent, 1)
+    end_by(lk_stage, worker, name, lk_evidence, f"still running {limit:g} s after {name}, which came while its server was away")
     lk_evidence.summary = f"exits {lk_evidence['exited_after_s']} s after {name}, with its server away"
 
 
