@@ -71,6 +71,7 @@ ROLES = {
     "insisted": Role(),
     "unconnected": Role(),
     "deserted": Role(),
+    "dead": Role(after="nameless"),
     "engine-stopped": Role(),
     "starting": Role(registered=False),
     "old": Role(old=True),

@@ -54,6 +54,15 @@ def url_passwords(text: str) -> list[str]:
     return [value for value in URL_PASSWORD.findall(text) if looks_random(value)]
 
 
+# A JSON Web Token: header and claims are JSON objects, and so begin alike in base64.
+TOKEN = re.compile(r"\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{16,}")
+
+
+def tokens_in(text: str) -> set[str]:
+    """The JSON Web Tokens in a text, whole ones only."""
+    return set(TOKEN.findall(text))
+
+
 def new_api_key() -> str:
     return "API" + secrets.token_hex(6)
 
@@ -80,7 +89,8 @@ def spellings(value: str) -> set[str]:
 
 
 class Redactor:
-    """Replaces known secret values, however they are spelled, by ``[name]`` in strings and in nested data."""
+    """Replaces known secret values, however they are spelled, by ``[name]``, and all tokens by ``[token]``, in strings and in
+    nested data."""
 
     def __init__(self) -> None:
         self._names: dict[str, str] = {}
@@ -98,7 +108,8 @@ class Redactor:
         for value in sorted(self._names, key=len, reverse=True):
             if value in text:
                 text = text.replace(value, f"[{self._names[value]}]")
-        return text
+        # Of those that the server makes for jobs none is known beforehand.
+        return TOKEN.sub("[token]", text)
 
     def data(self, data: Any) -> Any:
         """The same for dicts, lists, tuples and their strings; other values stay as they are."""

@@ -594,8 +594,7 @@ def without_server(stage: Stage) -> Drain:
     """By the stop signal; then the worker's connection to the server is cut, and refused for some seconds."""
 
     def lose(lost: Worker) -> None:
-        lost.wire.refuse()
-        lost.wire.cut(agent_only=True)
+        lost.cut_off()
 
     def regain(back: Worker) -> None:
         back.wire.accept()

@@ -196,8 +196,8 @@ def needs_own_server(stage: Stage) -> None:
 
 @dataclass
 class Reconnection:
-    """What came of a restart of the server and of a cut connection; ``problem`` is the worker's failure in words. ``kept`` is
-    the call that was in progress when the connection was cut, ``not_kept`` why there was none."""
+    """What came of a restart of the server, of a cut connection and of one that was closed; ``problem`` is the worker's failure
+    in words. ``kept`` is the call that was in progress when the connection was cut, ``not_kept`` why there was none."""
 
     evidence: dict[str, object] = field(default_factory=dict)
     problem: str | None = None
@@ -219,17 +219,18 @@ class Reconnection:
 
 
 def reconnection(stage: Stage) -> Reconnection:
-    """The server is restarted; later the worker's connection to it is cut. Raises NotJudgeable, WorkerFault, StageError."""
+    """The server is restarted; later the worker's connection to it is cut, then closed. Raises NotJudgeable, WorkerFault,
+    StageError."""
     needs_own_server(stage)
     seen = Reconnection()
     try:
-        _lose_twice(stage, stage.untouched("reconnecting"), seen)
+        _lose_thrice(stage, stage.untouched("reconnecting"), seen)
     except AssertionError as failure:
         seen.problem = str(failure)
     return seen
 
 
-def _lose_twice(stage: Stage, worker: Worker, seen: Reconnection) -> None:
+def _lose_thrice(stage: Stage, worker: Worker, seen: Reconnection) -> None:
     log, evidence = worker.wire.transcript, seen.evidence
     caller = stage.calls.caller(worker)
     try:
@@ -237,7 +238,7 @@ def _lose_twice(stage: Stage, worker: Worker, seen: Reconnection) -> None:
         stage.calls.served(caller).leave()
         before, ever = len(log.live()), len(log.registrations())
         health = answers(worker)
-        lose_server(worker)
+        lose_server(worker, worker.stop_server)
         worker.start_server()
         up = time.monotonic()
         try:
@@ -266,10 +267,33 @@ def _lose_twice(stage: Stage, worker: Worker, seen: Reconnection) -> None:
         evidence["agent_joined_after_cut_s"] = agent_comes(stage, caller, "it registered again after the cut")
         if not reports and any(status.at < cut for status in log.statuses()):
             evidence["longest_pause_of_reports_s"] = _wait_reports(stage, worker)
+        _close_and_return(stage, worker, caller, before, evidence)
         unhealthy = stays_unhealthy(stage, worker, health)
         assert unhealthy is None, f"it registered again and serves calls, but {unhealthy}"
     finally:
         caller.close()
+
+
+def _close_and_return(stage: Stage, worker: Worker, caller: Caller, before: int, evidence: dict[str, object]) -> None:
+    """Its connection ends as behind a load balancer whose servers change: it is closed, and the next try is answered with 503.
+    ``before``: how many registrations it had. Raises AssertionError."""
+    log, closed = worker.wire.transcript, "its connection was closed (1001, going away)"
+    ever, began = len(log.registrations()), time.monotonic()
+    with worker.wire.unavailable(), worker.ledger.waiting(worker.name):
+        worker.wire.dismiss()
+        if (
+            log.wait(lambda seen: seen.entries("refused", since=began) or not worker.is_running, TRY_SECONDS)
+            and worker.is_running
+        ):
+            closed += " and its next try answered with 503"
+    try:
+        found = worker.wait_registered(RECONNECT_SECONDS, more_than=ever)
+    except WorkerFault as fault:
+        raise AssertionError(f"after {closed}, {fault}") from None
+    evidence["registered_after_close_s"] = round(found.registered - began, 2)
+    evidence["answered_with_503"] = len(log.entries("refused", since=began))
+    evidence["agent_joined_after_close_s"] = agent_comes(stage, caller, "it registered again after a close")
+    stay_single(worker, before, "the close", since=found.registered)
 
 
 def _wait_reports(stage: Stage, worker: Worker) -> float:
@@ -315,11 +339,11 @@ def _watch_kept(stage: Stage, worker: Worker, kept: Kept, cut: float, *, signall
             time.sleep(LOOK_SECONDS)
 
 
-def lose_server(worker: Worker) -> None:
-    """Its server ends; until the worker's first try to connect again, or for some seconds without one: a longer pause is its
-    right."""
+def lose_server(worker: Worker, act: Callable[[], None]) -> None:
+    """The act takes its server away; until the worker's first try to connect again, or for some seconds without one: a longer
+    pause is its right."""
     worker.count_attempts()
-    worker.stop_server()
+    act()
     with worker.ledger.waiting(worker.name), contextlib.suppress(DeadlineMissed):
         poll(lambda: worker.attempts() or not worker.is_running, what="tries", seconds=TRY_SECONDS, every=0.2)
 
@@ -347,11 +371,13 @@ def cut_and_return(worker: Worker) -> float:
     return round(worker.wait_registered(RECONNECT_SECONDS, more_than=ever).registered - cut, 2)
 
 
-def stay_single(worker: Worker, before: int, after: str) -> int:
-    """The number of open registrations. Raises AssertionError if there are more than before."""
+def stay_single(worker: Worker, before: int, after: str, since: float | None = None) -> int:
+    """The number of open registrations, some seconds after it came back (``since``, monotonic seconds; None: now). Raises
+    AssertionError if there are more than before."""
     log = worker.wire.transcript
+    seconds = SINGLE_SECONDS - (time.monotonic() - since if since is not None else 0)
     with worker.ledger.waiting(worker.name):
-        single = holds(lambda: len(log.live()) <= before, seconds=SINGLE_SECONDS)
+        single = holds(lambda: len(log.live()) <= before, seconds=max(seconds, 0.1))
     now = len(log.live())
     assert single, f"after {after} {now} registrations are open instead of {before}"
     return now

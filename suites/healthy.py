@@ -10,6 +10,8 @@ from pytest_lkagents.worker.base import Health, Worker
 
 # An orchestrator ends a container after three failed probes, mostly 10 s apart; what is mended sooner does no harm.
 HEALTHY_SECONDS = 10.0
+# One that fails once says little.
+UNHEALTHY_SECONDS = 5.0
 
 
 def answers(worker: Worker) -> Health | None:

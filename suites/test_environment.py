@@ -8,7 +8,7 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, WorkerFault, check
-from pytest_lkagents.secrets import holds_secret, spellings
+from pytest_lkagents.secrets import holds_secret, spellings, tokens_in
 from pytest_lkagents.stage import Stage
 
 from .observations import FirstCall
@@ -161,3 +161,34 @@ def test_secrets_not_logged(lk_stage: Stage, lk_evidence: Evidence) -> None:
     if not any(judged.wire.transcript.registrations() for judged in lk_stage.workers()):
         raise NotJudgeable("no worker came so far as to use its secret: see registration.registers")
     lk_evidence.summary = f"no secret in the output of {len(written)} workers nor in {lines} command lines"
+
+
+@check(
+    "environment.tokens-not-logged",
+    SHOULD,
+    section="Environment variables",
+    why="Whoever reads a token in a log or a process table can listen to that call, or act as a worker, while it is valid.",
+    remedy="leave tokens, and URLs that carry one, out of the log, and hand them to processes by a pipe or the environment",
+    roles=("shared",),
+    order=9,
+)
+def test_tokens_not_logged(lk_stage: Stage, lk_evidence: Evidence) -> None:
+    """No token that opens its server is in the worker's output or in a process's arguments.
+
+    Looked through is what `environment.secrets-not-logged` reads. A token counts if it is whole, not yet expired, and
+    signed with the LIVEKIT_API_SECRET of the worker's server: those that a worker makes to register, and those that the
+    server gives to its jobs. One is a failure. Skipped if there is none, but no job was ever given to a worker.
+    """
+    written = lk_stage.everything_written()
+    leaks = set()
+    for judged in lk_stage.workers():
+        texts = {"the worker's output": written.get(judged.name, ""), "a process's arguments": "\n".join(judged.command_lines)}
+        for where, text in texts.items():
+            leaks |= {f"a token {what} in {where}" for what in map(judged.server.opened_by, tokens_in(text)) if what}
+    lk_evidence["output_bytes_read"] = sum(len(text) for text in written.values())
+    lk_evidence["command_lines_read"] = lines = sum(len(judged.command_lines) for judged in lk_stage.workers())
+    lk_evidence["found"] = sorted(leaks)
+    assert not leaks, "; ".join(sorted(leaks))
+    if not any(question.assigned for judged in lk_stage.workers() for question in judged.wire.transcript.questions()):
+        raise NotJudgeable("no job was given to a worker, and so no token: see jobs.joins")
+    lk_evidence.summary = f"no token in the output of {len(written)} workers nor in {lines} command lines"

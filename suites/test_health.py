@@ -12,7 +12,7 @@ from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Health, Worker
 
 from .drains import CHECK_SECONDS, Drain
-from .healthy import status_within
+from .healthy import UNHEALTHY_SECONDS, answers, status_within
 from .test_registration import GIVE_UP_SECONDS, until_not_ready
 
 # Three failed probes in a row are what orchestrators restart a container for, by default.
@@ -135,6 +135,69 @@ def test_unhealthy_when_lost(lk_stage: Stage, lk_evidence: Evidence) -> None:
     how = until_not_ready(worker, lost, GIVE_UP_SECONDS, lk_evidence)
     assert how, f"still 200 {GIVE_UP_SECONDS} s after the server was lost"
     lk_evidence.summary = f"without a server it {how}"
+
+
+@check(
+    "health.unhealthy-when-dead",
+    SHOULD,
+    profile="full",
+    section="Networking",
+    why="Platforms replace what has ended or fails its probe; one that outlives its worker and looks well does neither.",
+    remedy="end the container with its worker (exec it, or let what starts it exit when it does), start it again, or ask it "
+    "before a health check is answered with 200",
+    roles=("dead",),
+)
+def test_unhealthy_when_dead(lk_stage: Stage, lk_evidence: Evidence) -> None:
+    """When the process that is registered dies, the container ends, it comes back, or its health endpoint tells.
+
+    The process that holds the connection of the registration is killed with SIGKILL, as the kernel does when memory is
+    short. Within `lk_start_timeout` (default 60 s) the container, or with `--lk-command` the process that was started,
+    must have ended, or the worker be registered again, or its health endpoint have answered something else than 200 for
+    more than 5 s (which says nothing where it did not answer 200 before). If it is the container's first process, the
+    container ends with it, and nothing is killed. An overloaded machine is an error.
+    """
+    worker = lk_stage.untouched("dead")
+    own = worker.registered_by(worker.snapshot())
+    if not own:
+        raise NotJudgeable("the process that holds the registration cannot be seen")
+    lk_evidence["registered_pids"], lk_evidence["first_pid"] = own, worker.first_pid
+    if worker.first_pid in own:
+        lk_evidence.summary = "the process that is registered is the first one, with which it ends"
+        return
+    health, before = answers(worker), worker.reading()
+    ever = len(worker.wire.transcript.registrations())
+    killed = time.monotonic()
+    worker.signal_processes(own, "SIGKILL")
+    how = _told(worker, health, ever, lk_stage.settings.start_timeout)
+    lk_evidence["told_after_s"], lk_evidence["told_by"] = round(time.monotonic() - killed, 1), how
+    if how is None:
+        lk_stage.raise_if_too_busy(worker, before)
+        looks = f"and its health endpoint answers {worker.health_status(health)}" if health else "and nothing tells"
+        raise AssertionError(
+            f"{lk_stage.settings.start_timeout:g} s after its process was killed it is not registered, not ended, {looks}"
+        )
+    lk_evidence.summary = f"after its process was killed, {how}, {lk_evidence['told_after_s']} s later"
+
+
+def _told(worker: Worker, health: Health | None, ever: int, seconds: float) -> str | None:
+    """How it shows within ``seconds`` that its process is gone; None: it does not. ``ever``: its registrations before."""
+    failing: float | None = None
+
+    def told() -> str | None:
+        nonlocal failing
+        if not worker.is_running:
+            return f"it ended with code {worker.exit_code}"
+        if len(worker.wire.transcript.registrations()) > ever:
+            return "it registered again"
+        if health is None or worker.health_status(health) == 200:
+            failing = None
+            return None
+        failing = failing or time.monotonic()
+        return "its health endpoint failed" if time.monotonic() - failing > UNHEALTHY_SECONDS else None
+
+    with contextlib.suppress(DeadlineMissed), worker.ledger.waiting(worker.name):
+        return poll(told, what="sign of its end", seconds=seconds, every=0.3)
+    return None
 
 
 @check(

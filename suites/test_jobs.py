@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from pytest_lkagents.callers.backend import delete_room
 from pytest_lkagents.calls import AGENT_SECONDS, ENOUGH_LOST
 from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, WorkerFault, check
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
+from pytest_lkagents.worker.processes import Snapshot
 
 from . import accepted, harm, leftovers, pool
 from .observations import FirstCall
@@ -186,37 +188,75 @@ def test_ends_with_call(lk_stage: Stage, lk_evidence: Evidence, pair: Callable[[
     """
     seen = pair()
     pool.require_own_processes(seen.own, seen.jobs, seen.calls)
-    worker, limit = seen.worker, lk_stage.settings.exit_timeout
-    before = worker.reading()
-    jobs, zombies = set(seen.jobs), seen.before.zombies()
-    lk_evidence["job_pids"], lk_evidence["limit_s"] = sorted(jobs), limit
-    now = seen.before
+    _judge_end(lk_stage, lk_evidence, seen.worker, seen.jobs, seen.before, seen.left, "the callers left")
+
+
+def _judge_end(
+    stage: Stage, evidence: Evidence, worker: Worker, jobs: Sequence[int], before: Snapshot, left: float, when: str
+) -> None:
+    """Whether nothing is left of these jobs, by their pids, ``lk_exit_timeout`` after ``left`` (monotonic seconds) at the
+    latest; ``before``: the processes before them; ``when``: what happened then. Raises AssertionError, TooBusy."""
+    limit, reading = stage.settings.exit_timeout, worker.reading()
+    zombies, now = before.zombies(), before
+    pids = set(jobs)
+    evidence["job_pids"], evidence["limit_s"] = sorted(pids), limit
 
     def over() -> bool:
         nonlocal now
         now = worker.snapshot()
-        connected = set(worker.jobs_of(now)) & jobs
-        return not (jobs & set(now.living()) or connected or now.zombies() - zombies)
+        connected = set(worker.jobs_of(now)) & pids
+        return not (pids & set(now.living()) or connected or now.zombies() - zombies)
 
-    left = max(limit - (time.monotonic() - seen.left), 1)
     try:
         with worker.ledger.waiting(worker.name):
-            poll(over, what="end of the jobs' processes", seconds=left, every=0.3)
+            poll(over, what="end of the jobs' processes", seconds=max(limit - (time.monotonic() - left), 1), every=0.3)
     except DeadlineMissed:
-        lk_stage.raise_if_too_busy(worker, before)
-    ended = time.monotonic() - seen.left
+        stage.raise_if_too_busy(worker, reading)
+    ended = time.monotonic() - left
     table = {process.pid: process for process in now.processes}
-    staying = sorted(jobs & set(now.living()))
-    connected = sorted(set(worker.jobs_of(now)) & jobs)
+    staying = sorted(pids & set(now.living()))
+    connected = sorted(set(worker.jobs_of(now)) & pids)
     reaped = sorted(now.zombies() - zombies)
-    lk_evidence["job_pids_left"], lk_evidence["job_connections_left"] = staying, len(connected)
-    lk_evidence["zombies"] = [f"{pid} {table[pid].args[:80]}, child of {table[pid].ppid}" for pid in reaped]
-    late = f"{limit:g} s after the callers left (lk_exit_timeout)"
-    assert not staying, f"{len(staying)} of {len(jobs)} jobs' processes are still there {late}"
+    evidence["job_pids_left"], evidence["job_connections_left"] = staying, len(connected)
+    evidence["zombies"] = [f"{pid} {table[pid].args[:80]}, child of {table[pid].ppid}" for pid in reaped]
+    late = f"{limit:g} s after {when} (lk_exit_timeout)"
+    assert not staying, f"{len(staying)} of {len(pids)} jobs' processes are still there {late}"
     assert not connected, f"connections of the jobs to the server are still open {late}"
     assert not reaped, f"{len(reaped)} ended processes are left as zombies {late}: nobody asks for their exit codes"
-    lk_evidence["ended_after_s"] = round(ended, 1)
-    lk_evidence.summary = f"processes and connections gone {ended:.1f} s after the callers left, no zombie"
+    evidence["ended_after_s"] = round(ended, 1)
+    evidence.summary = f"processes and connections gone {ended:.1f} s after {when}, no zombie"
+
+
+@check(
+    "jobs.ends-with-room",
+    SHOULD,
+    profile="full",
+    section="Overview",
+    why="Backends end a call by deleting its room; a job that waits for its caller to leave stays, and its place is lost.",
+    remedy="end the job when its room is disconnected, whatever the reason, not only when its caller leaves",
+    roles=("shared",),
+)
+def test_ends_with_room(lk_stage: Stage, lk_evidence: Evidence) -> None:
+    """After its room was deleted by the server's API, the job's process and its connection end, and no zombie stays.
+
+    A call is served, and its room is deleted with the server's DeleteRoom, which disconnects everybody; the caller does
+    not hang up. Within `lk_exit_timeout` (default 30 s) the job's process must be gone, its connection to the server
+    closed, and no zombie left that was not there before. Skipped if the job has no process of its own or calls are not
+    served; on an overloaded machine a miss is an error.
+    """
+    worker = lk_stage.worker("shared")
+    lk_stage.calls.wait_idle(worker)
+    before = worker.snapshot()
+    caller = lk_stage.calls.caller(worker)
+    try:
+        call = lk_stage.calls.served(caller)
+        jobs = worker.jobs_of(worker.snapshot())
+        pool.require_own_processes(worker.registered_by(before), jobs, 1)
+        deleted = time.monotonic()
+        delete_room(worker.server, call.room_name)
+        _judge_end(lk_stage, lk_evidence, worker, jobs, before, deleted, "its room was deleted")
+    finally:
+        caller.close()
 
 
 @check(

@@ -12,6 +12,7 @@ from pytest_lkagents.worker.base import Worker
 
 from . import early, faults, lasting
 from .faults import RECONNECT_SECONDS, SILENT_SECONDS
+from .healthy import UNHEALTHY_SECONDS
 from .observations import FirstCall
 
 # The Python SDK tries 16 times in about 130 s before it gives up, Node 10 times in about 80 s.
@@ -212,27 +213,29 @@ def test_backs_off(lk_stage: Stage, lk_evidence: Evidence, before_server: Callab
     MUST,
     section="Networking",
     why="Servers are updated too; a worker that does not come back is lost until somebody restarts it.",
-    remedy="keep retrying after the connection is lost, as the SDK does",
+    remedy="keep retrying after the connection is lost, however it ended and whatever a try is answered with, as the SDK does",
     roles=("reconnecting",),
     order=1,
 )
 def test_reconnects(lk_evidence: Evidence, reconnection: Callable[[], faults.Reconnection]) -> None:
-    """After a restart of the server, and after its connection was cut, it registers again, once, and takes calls.
+    """After a restart of the server, and after its connection was cut or closed, it registers again, once, and takes calls.
 
     A first call must be served, else it is skipped. The worker's server is stopped, its connections are cut, and after
     the worker's first try (5 s at most) the server is started again; later the proxy on the wire resets the connection
-    of its registration alone. After each it must register within 45 s, for 3 s no more registrations may be open than
-    before, and one of three calls must get its agent within 15 s; a health endpoint that answered 200 before must do so
-    again within 10 s, unless the worker is full. If it reported its load before, it must do so again: while the call of
-    `registration.keeps-calls` is watched, or else twice within 12 s without a call, with pauses of 10 s at most.
-    Skipped if the server is given by URL; on an overloaded machine a miss is an error.
+    of its registration alone, and at last ends it with a close frame (1001, going away) and answers the next try (5 s
+    at most) with status 503, as load balancers do. After each it must register within 45 s, for 3 s no more
+    registrations may be open than before, and one of three calls must get its agent within 15 s; a health endpoint that
+    answered 200 before must do so again within 10 s, unless the worker is full. If it reported its load before, it must
+    do so again: while the call of `registration.keeps-calls` is watched, or else twice within 12 s without a call, with
+    pauses of 10 s at most. Skipped if the server is given by URL; on an overloaded machine a miss is an error.
     """
     seen = reconnection()
     lk_evidence.update(seen.evidence)
     assert seen.problem is None, seen.problem
     lk_evidence.summary = (
         f"registered again {lk_evidence['registered_after_s']} s after the restart, "
-        f"{lk_evidence['registered_after_cut_s']} s after a cut, and took calls"
+        f"{lk_evidence['registered_after_cut_s']} s after a cut, {lk_evidence['registered_after_close_s']} s after a close, "
+        "and took calls"
     )
 
 
@@ -470,7 +473,7 @@ def until_not_ready(worker: Worker, since: float, seconds: float, evidence: Evid
                 bad_since = None
             elif bad_since is None:
                 bad_since = time.monotonic()
-            elif time.monotonic() - bad_since > 5:
+            elif time.monotonic() - bad_since > UNHEALTHY_SECONDS:
                 evidence["unhealthy_after_s"], evidence["health_status"] = passed, status
                 return f"answers {status or 'nothing'} after {passed} s"
             time.sleep(1)

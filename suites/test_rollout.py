@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable
 
 from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, NotJudgeable, StageError, check
+from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
 
 from .drains import CHECK_SECONDS, DISTURB_SECONDS, DRAIN_SECONDS, STOPS_SECONDS, Drain, Drainage, engine_timeout
-from .faults import lose_server, needs_own_server
+from .faults import lose_server
 from .judging import end_by, exit_codes, judge_exit, judge_kept_calls, raise_if_uncertain, stops_in_time
 from .observations import REACTION_SECONDS, Stop, stop_signal
 from .pool import ONE_AT_A_TIME
@@ -385,27 +386,39 @@ def test_drains_without_server(lk_stage: Stage, lk_evidence: Evidence, unconnect
     profile="full",
     section="Rollout",
     why="A worker that waits for a server and hears nothing else holds up every rollout while that server is away.",
-    remedy="let the stop signal end the wait between two tries to connect, too",
+    remedy="let the stop signal end the wait between two tries to connect, too, and count a call as over when its job is, "
+    "whether the server could be told or not",
     roles=("deserted",),
 )
 def test_exits_without_server(lk_stage: Stage, lk_evidence: Evidence) -> None:
-    """A worker without calls that has lost its server ends at the stop signal.
+    """A worker that has lost its server, and whose call ended meanwhile, ends at the stop signal.
 
-    The server of a registered worker is stopped and its address refuses connections; after the worker's first try (5 s
-    at most) the image's stop signal (SIGTERM by default) goes to its first process. It must exit within
-    `lk_exit_timeout` (default 30 s), with whatever code. Skipped if it ends by itself before, or if the server is given
-    by URL; on an overloaded machine one that still runs is an error.
+    The proxy on the wire resets the connection of a worker with one call and refuses new ones; the job's own connection
+    stays. After the worker's first try (5 s at most) the call is hung up, and when its job is over (or after
+    `lk_exit_timeout`: skipped) the image's stop signal (SIGTERM by default) goes to the worker's first process. It must
+    exit within `lk_exit_timeout` (default 30 s), with whatever code. Skipped if the call is not served, or the worker
+    ends by itself before; on an overloaded machine one that still runs is an error.
     """
-    needs_own_server(lk_stage)
     worker = lk_stage.untouched("deserted")
     name, limit = stop_signal(lk_stage), lk_stage.settings.exit_timeout
-    lose_server(worker)
+    caller = lk_stage.calls.caller(worker)
+    try:
+        lk_stage.calls.served(caller)
+        lose_server(worker, worker.cut_off)
+    finally:
+        caller.close()
+    try:
+        with worker.ledger.waiting(worker.name):
+            poll(lambda: not worker.wire.calls_at or not worker.is_running, what="end of the call's job", seconds=limit)
+    except DeadlineMissed as missed:
+        raise NotJudgeable(f"{missed}: see jobs.ends-with-call") from None
     lk_evidence["signal"], lk_evidence["tries_before"] = name, worker.attempts()
     if not worker.is_running:
         raise NotJudgeable(
             f"it ends with code {worker.exit_code} by itself when its server is gone: see registration.reconnects"
         )
-    end_by(lk_stage, worker, name, lk_evidence, f"still running {limit:g} s after {name}, which came while its server was away")
+    still = f"still running {limit:g} s after {name}, which came while its server was away and its call was over"
+    end_by(lk_stage, worker, name, lk_evidence, still)
     lk_evidence.summary = f"exits {lk_evidence['exited_after_s']} s after {name}, with its server away"
 
 

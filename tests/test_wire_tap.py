@@ -548,6 +548,35 @@ def test_cut_resets_both_sides(stage: Stage) -> None:
     stage.agents()
 
 
+def test_a_dismissed_worker_can_answer(stage: Stage) -> None:
+    (worker, server), (caller, _) = stage.agents(), stage.pair()
+    stage.tap.dismiss()
+    said = worker.next()
+    assert (said.opcode, ws.close_reason(said.payload)) == (ws.CLOSE, (1001, ""))
+    assert server.ended() == "reset"
+    assert stage.tap.transcript.live() == []
+    assert stage.seen("closed")[0].data == {"by": "tap", "how": "close", "code": 1001, "agent": True}
+    worker.raw(ws.build(said.payload, ws.CLOSE, masked=True))
+    worker.send(ping=agent.WorkerPing(timestamp=1))  # too late, and to nobody
+    worker.socket.shutdown(socket.SHUT_WR)
+    assert worker.ended() == "eof"
+    assert not stage.tap.transcript.entries("ping")
+    assert caller.quiet()  # its connection stays
+    stage.agents()
+
+
+def test_who_registers_without_a_server_is_told_so(stage: Stage) -> None:
+    old, server = stage.agents()
+    with stage.tap.unavailable():
+        worker = stage.connect()
+        worker.raw(UPGRADE + b"\r\n")
+        assert worker.head().startswith(b"HTTP/1.1 503 ")
+        assert worker.ended() == "eof"
+        old.send(ping=agent.WorkerPing(timestamp=1))
+        assert server.message().ping.timestamp == 1
+    assert stage.seen("refused")[0].data == {"status": 503}
+
+
 def test_a_worker_that_ends_by_itself_was_not_disturbed(stage: Stage) -> None:
     worker, server = stage.agents()
     with stage.tap.hold("worker", "status"):
@@ -558,11 +587,16 @@ def test_a_worker_that_ends_by_itself_was_not_disturbed(stage: Stage) -> None:
     assert not stage.tap.disturbed
 
 
-@pytest.mark.parametrize("how", ["cut", "hold", "half_open", "server"])
+@pytest.mark.parametrize("how", ["cut", "dismiss", "unavailable", "hold", "half_open", "server"])
 def test_what_disturbs_a_worker(stage: Stage, how: str) -> None:
     _, server = stage.agents()
     if how == "cut":
         stage.tap.cut()
+    elif how == "dismiss":
+        stage.tap.dismiss()
+    elif how == "unavailable":
+        with stage.tap.unavailable():
+            pass
     elif how == "hold":
         with stage.tap.hold("server", "question"):
             pass

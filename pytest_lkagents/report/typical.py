@@ -12,6 +12,7 @@ SECONDS: dict[str, float] = {
     "balancing.single-assignment": 0.0,
     "environment.configured-by-variables": 0.1,
     "environment.secrets-not-logged": 0.1,
+    "environment.tokens-not-logged": 0.0,
     "health.answers": 0.1,
     "health.answers-while-draining": 0.0,
     "health.reachable": 2.6,

@@ -44,6 +44,17 @@ class Server(ABC):
         self.stop()
         self.start()
 
+    def opened_by(self, token: str) -> str | None:
+        """What a token lets its bearer do here, in words; None: nothing, as it is not signed with the secret, or expired."""
+        import jwt
+        from livekit import api
+
+        try:
+            grants = api.TokenVerifier(self.api_key, self.api_secret).verify(token).video
+        except jwt.InvalidTokenError:
+            return None
+        return "of a worker" if grants is not None and grants.agent and not grants.room_join else "for a call"
+
     def is_up(self) -> bool:
         """Whether ``GET /`` says 200."""
         try:

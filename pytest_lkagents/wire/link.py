@@ -8,7 +8,7 @@ import ssl
 import time
 from typing import Any, Protocol
 
-from pytest_lkagents.wire import http, protocol
+from pytest_lkagents.wire import http, protocol, websocket
 from pytest_lkagents.wire.flow import KEPT_BOUND, Flow, Host, Kept
 from pytest_lkagents.wire.model import Entry
 from pytest_lkagents.wire.protocol import SERVER, TAP, WORKER
@@ -19,6 +19,11 @@ from pytest_lkagents.wire.transcript import Transcript
 CONNECT_SECONDS = 10
 # A side that does not take the last bytes of a connection that the other one ended is aborted after this time.
 LINGER_SECONDS = 30
+UNAVAILABLE = 503
+# The answer's body says no more: what a worker makes of it is not for people.
+NO_SERVER = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+# RFC 6455, section 7.4.1: a server that goes down.
+GOING_AWAY = 1001
 
 
 class Owner(Protocol):
@@ -27,6 +32,7 @@ class Owner(Protocol):
     transcript: Transcript
     rules: RuleBook[Kept]
     frozen: int
+    without_server: bool
     upstream: Upstream
 
     def linked(self, link: Link) -> None: ...
@@ -94,6 +100,8 @@ class Link:
             self.worker.resume("connecting")
 
     def received(self, side: Side, data: bytes) -> None:
+        if self._closed:
+            return  # dismissed: the answer to its close frame is all that a worker may still say
         flow = self.flows.get(side.name)
         if flow is not None and (side is self.worker or self.upgraded):
             flow.feed(data)
@@ -135,6 +143,11 @@ class Link:
         self.signals = request.upgrade and not request.agent
         if not request.agent:
             self.server.write(head + rest)
+            return
+        if self._owner.without_server:
+            self.record(TAP, "refused", {"status": UNAVAILABLE})
+            self.worker.write(NO_SERVER)
+            self._finish(TAP, "eof")
             return
         self.flows = {WORKER: self._flow(self.worker), SERVER: self._flow(self.server)}
         self.server.write(http.without(head, b"sec-websocket-extensions"))
@@ -225,6 +238,13 @@ class Link:
         self.worker.abort()
         self.server.abort()
 
+    def dismiss(self) -> None:
+        """End an agent connection with a close frame. The worker's side stays open for its answer, but not for long."""
+        self._close(TAP, "close", code=GOING_AWAY)
+        self.server.abort()
+        self.worker.write(websocket.build(GOING_AWAY.to_bytes(2, "big"), websocket.CLOSE))
+        self._timer = asyncio.get_running_loop().call_later(LINGER_SECONDS, self._give_up)
+
     def _finish(self, by: str, how: str) -> None:
         """Close both sides as soon as each has what was already on its way to it."""
         self._close(by, how)
@@ -238,11 +258,11 @@ class Link:
         self.worker.abort()
         self.server.abort()
 
-    def _close(self, by: str, how: str) -> None:
+    def _close(self, by: str, how: str, **more: object) -> None:
         if self._closed:
             return
         self._closed = True
-        data: dict[str, Any] = {"by": by, "how": how}
+        data: dict[str, Any] = {"by": by, "how": how, **more}
         # The first close frame tells more than how the socket ended: who wanted it, and why.
         said = [(*flow.closing, flow.source) for flow in self.flows.values() if flow.closing is not None]
         if said and by != TAP:

@@ -48,6 +48,7 @@ class Tap:
         self.metadata = metadata
         self.rules: RuleBook[Kept] = RuleBook()
         self.frozen = 0  # how many half_open() contexts are open
+        self.without_server = False  # inside unavailable()
         self.upstream = _upstream(upstream)
         self._loop = loop
         self._host = host
@@ -110,6 +111,21 @@ class Tap:
         """Reset every existing connection, to both sides; ``agent_only``: the worker's registrations, not the calls of
         its jobs."""
         self._run(self._cut, agent_only)
+
+    def dismiss(self) -> None:
+        """End the worker's registrations as a server or proxy does that goes: with a close frame (1001, going away), for
+        whose answer it waits; the calls of its jobs stay."""
+        self._run(self._dismiss)
+
+    @contextmanager
+    def unavailable(self) -> Iterator[None]:
+        """While inside, whoever wants to register is answered with status 503, as by a load balancer whose servers are
+        away; connections that exist stay, and jobs get through."""
+        self._run(self._set_unavailable, True)
+        try:
+            yield
+        finally:
+            self._undo(self._set_unavailable, False)
 
     @contextmanager
     def half_open(self) -> Iterator[None]:
@@ -245,6 +261,16 @@ class Tap:
         self._act("cut", connections=sum(link.alive for link in links))
         for link in links:
             link.abort()
+
+    async def _dismiss(self) -> None:
+        links = [link for link in self._links.values() if link.alive and link.upgraded]
+        self._act("dismiss", connections=len(links))
+        for link in links:
+            link.dismiss()
+
+    async def _set_unavailable(self, without_server: bool) -> None:
+        self.without_server = without_server
+        self._act("unavailable" if without_server else "available")
 
     async def _shut(self) -> None:
         self._stop_listening()

@@ -378,6 +378,11 @@ class Worker(ABC):
         self.server.stop()
         self.wire.cut()
 
+    def cut_off(self) -> None:
+        """Its registrations' connections are reset and new ones refused; those of its jobs stay, and so does the server."""
+        self.wire.refuse()
+        self.wire.cut(agent_only=True)
+
     def start_server(self) -> None:
         self.server.start()
         self.wire.accept()
