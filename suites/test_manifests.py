@@ -42,14 +42,15 @@ def test_readable(lk_evidence: Evidence, manifests: Manifests) -> None:
     """Every deployment file can be read.
 
     Read are `*.yaml`, `*.yml`, `*.json`, `*.toml` and Dockerfiles at `--lk-manifests`: Kubernetes, Compose, Render,
-    Fly.io, ECS, Cloud Run, Azure Container Apps and Railway. A failure is a file that cannot be parsed, is no UTF-8
-    text or (named itself) has more than 2 MB, a Dockerfile without FROM or with an unknown instruction, and a misspelt
-    or misplaced field: one that is unknown and at least 85 % like a known one, or known at another place only, at the
-    places that the rules read; and a value that the platform does not take, such as `stop_grace_period: 600` of
-    Compose, which wants a unit. Only noted are a file of an unknown format, a template of Helm or Jinja that is no YAML
-    before it is filled in, what stands beside the workers and does not look like one (a database, a web site, a LiveKit
-    server), a Compose service that extends one of another file, and `compose.override.yaml`; no check judges these.
-    Skipped if there is no deployment file.
+    Fly.io, ECS, Cloud Run, Azure Container Apps, Railway, DigitalOcean App Platform and Cerebrium. A failure is a file
+    that cannot be parsed, is no UTF-8 text or (named itself) has more than 2 MB, a Dockerfile without FROM or with an
+    unknown instruction, and a misspelt or misplaced field: one that is unknown and at least 85 % like a known one, or
+    known at another place only, at the places that the rules read; and a value that the platform does not take, such as
+    `stop_grace_period: 600` of Compose, which wants a unit, or `grace_period_seconds: 900` of App Platform, which takes
+    600 at most. Only noted are a file of an unknown format, a template of Helm or Jinja that is no YAML before it is
+    filled in, what stands beside the workers and does not look like one (a database, a web site, a LiveKit server), a
+    Compose service that extends one of another file, and `compose.override.yaml`; no check judges these. Skipped if
+    there is no deployment file.
     """
     judge(rules.readable, manifests, lk_evidence, "no deployment file", f"read {', '.join(manifests[0].read[:5])}")
 
@@ -68,15 +69,16 @@ def test_grace_period(lk_evidence: Evidence, manifests: Manifests) -> None:
 
     Looked at are `terminationGracePeriodSeconds` of Kubernetes and Azure Container Apps (default 30 s, less what the
     preStop hook sleeps), `stop_grace_period` of Compose (10 s), `maxShutdownDelaySeconds` of Render (30 s, 300 s at
-    most), `kill_timeout` of Fly.io (5 s, 300 s at most), `stopTimeout` of ECS, Cloud Run's fixed 10 s and
-    `drainingSeconds` of Railway. It must be at least `--lk-drain-hold`, or 600 s (the guide's 10 minutes) where nothing
-    is declared. Where the platform allows less than these 600 s, its maximum is enough and noted, if that is 60 s or
-    more; a declared drain above the maximum is a failure. On ECS the default of 30 s and the maximum of 120 s hold
-    where `requiresCompatibilities` is FARGATE alone. On own instances (EC2, EXTERNAL, or a network mode other than
-    awsvpc) there is no maximum. Where the file says neither, `stopTimeout` passes from 600 s on, fails below 120 s and
-    is not judged between; left out, it is not judged except on Fargate, as the instance's agent has a default of its
-    own. Nor is a value that is a variable. A stop signal that no process can act upon (`stop_signal`, `kill_signal`,
-    `stopSignal`, STOPSIGNAL: SIGKILL) is a failure. Skipped without a file to judge.
+    most), `kill_timeout` of Fly.io (5 s, 300 s at most), `stopTimeout` of ECS, Cloud Run's fixed 10 s,
+    `drainingSeconds` of Railway, `grace_period_seconds` of App Platform (120 s, 600 s at most; `drain_seconds` comes
+    before the signal) and `response_grace_period` of Cerebrium (900 s). It must be at least `--lk-drain-hold`, or 600 s
+    (the guide's 10 minutes) where nothing is declared. Where the platform allows less than these 600 s, its maximum is
+    enough and noted, if that is 60 s or more; a declared drain above the maximum is a failure. On ECS the default of 30
+    s and the maximum of 120 s hold where `requiresCompatibilities` is FARGATE alone. On own instances (EC2, EXTERNAL,
+    or a network mode other than awsvpc) there is no maximum. Where the file says neither, `stopTimeout` passes from 600
+    s on, fails below 120 s and is not judged between; left out, it is not judged except on Fargate, as the instance's
+    agent has a default of its own. Nor is a value that is a variable. A stop signal that no process can act upon
+    (`stop_signal`, `kill_signal`, `stopSignal`, STOPSIGNAL: SIGKILL) is a failure. Skipped without a file to judge.
     """
     judge(rules.grace_period, manifests, lk_evidence, "no file of a platform with a grace period", "long enough")
 
@@ -94,15 +96,15 @@ def test_scale_up_below_threshold(lk_evidence: Evidence, manifests: Manifests) -
     """The autoscaler's target is below the worker's load threshold, with margin.
 
     Looked at are CPU targets in per cent: HPA (`averageUtilization`, `targetCPUUtilizationPercentage`, 80 % where it
-    names no metric at all), KEDA and Azure Container Apps (trigger `cpu`) and Render (`targetCPUPercent`). In
-    Kubernetes the target counts against the request, so it is multiplied by request / limit, or by request / NUM_CPUS
-    where that variable is set. The result may be at most the load threshold less 0.1: `lk_load_threshold`, or the
-    highest load that `availability.threshold` saw available, or 0.7, the SDKs' default. What the other containers of
-    the pod request and may use is counted in, unless the metric is of the worker's container alone; a metric of another
-    container alone is none of the worker's. Of several CPU targets the lowest counts. A target is not judged where that
-    use decides, or the number of cores of the node (no CPU limit) does, or a request is not in the file, or where it is
-    too high but a metric that is neither CPU nor memory may scale up before. Skipped without an autoscaler with a CPU
-    target to judge.
+    names no metric at all), KEDA and Azure Container Apps (trigger `cpu`), Render (`targetCPUPercent`), App Platform
+    (`metrics.cpu.percent`) and Cerebrium (`scaling_target`, by default 100, of `cpu_utilization`). In Kubernetes the
+    target counts against the request, so it is multiplied by request / limit, or by request / NUM_CPUS where that
+    variable is set. The result may be at most the load threshold less 0.1: `lk_load_threshold`, or the highest load
+    that `availability.threshold` saw available, or 0.7, the SDKs' default. What the other containers of the pod request
+    and may use is counted in, unless the metric is of the worker's container alone; a metric of another container alone
+    is none of the worker's. Of several CPU targets the lowest counts. A target is not judged where that use decides, or
+    the number of cores of the node (no CPU limit) does, or a request is not in the file, or where it is too high but a
+    metric that is neither CPU nor memory may scale up before. Skipped without an autoscaler with a CPU target to judge.
     """
     judge(rules.scale_up_below_threshold, manifests, lk_evidence, "no autoscaler with a CPU target", "below it")
 
@@ -140,10 +142,12 @@ def test_stabilization(lk_evidence: Evidence, manifests: Manifests) -> None:
 def test_scaling_metric(lk_evidence: Evidence, manifests: Manifests) -> None:
     """The autoscaler follows the metric that moves the worker's load.
 
-    Looked at are all metrics of an HPA, all triggers of a KEDA ScaledObject, and Render's `targetCPUPercent` and
-    `targetMemoryPercent`. Memory alone is a failure; so are CPU and memory alone where calls, not CPU, moved the load
-    of this worker in `availability.load-follows-work` or `availability.rejects-over-threshold` of the same run. Any
-    other metric counts as one of the worker's own. Skipped without an autoscaler that names a metric.
+    Looked at are all metrics of an HPA, all triggers of a KEDA ScaledObject, Render's `targetCPUPercent` and
+    `targetMemoryPercent`, App Platform's CPU target, and `scaling_metric` of Cerebrium. What counts requests there is
+    not judged: a worker gets none, and it never scales. Memory alone is a failure; so are CPU and memory alone where
+    calls, not CPU, moved the load of this worker in `availability.load-follows-work` or
+    `availability.rejects-over-threshold` of the same run. Any other metric counts as one of the worker's own. Skipped
+    without an autoscaler that names a metric.
     """
     judge(rules.scaling_metric, manifests, lk_evidence, "no autoscaler", "by CPU or a metric of its own")
 
@@ -161,16 +165,19 @@ def test_health_probe(lk_evidence: Evidence, manifests: Manifests) -> None:
     """Probes name the port and path that exist, and a single late answer does not end a worker.
 
     Looked at are liveness, readiness and startup probes of Kubernetes, Cloud Run and Azure Container Apps, checks of
-    Fly.io, `healthCheckPath` of Render and `healthcheckPath` of Railway, and the commands of health checks of Compose,
-    ECS and Dockerfiles, where a command asks one address of the container itself, such as `curl -f
-    http://localhost:8081/`. The port, where there is one, must be `lk_health_port`, or the one measured in this run, or
-    8081; the path `/` or `/worker`, or `lk_health_path` if that is set; the protocol plain HTTP (or TCP), as a probe
-    over HTTPS or gRPC gets no answer. A check whose single failure ends the worker is a failure: `failureThreshold` 1
-    of a liveness probe, and `retries` 1 of a health check of ECS (of an essential container: the service replaces the
-    task) or of Compose for Swarm, which replaces the container (the default is 3 everywhere). Compose by itself only
-    shows what is unhealthy, and its `retries` are not judged; it is for Swarm where `deploy` has `mode`, `placement`,
-    `endpoint_mode`, `update_config` or `rollback_config`. A command that asks several addresses, another host, or a
-    port that is a variable, has no port or path to judge. Skipped without a probe to judge.
+    Fly.io, `healthCheckPath` of Render, `healthcheckPath` of Railway, `health_check` (of a service; without a port it
+    asks `http_port`, 8080 by default) and `liveness_health_check` of App Platform, `healthcheck_endpoint` (without it,
+    `port`) and `readycheck_endpoint` of Cerebrium, and the commands of health checks of Compose, ECS and Dockerfiles,
+    where a command asks one address of the container itself, such as `curl -f http://localhost:8081/`. The port, where
+    there is one, must be `lk_health_port`, or the one measured in this run, or 8081; the path `/` or `/worker`, or
+    `lk_health_path` if that is set; the protocol plain HTTP (or TCP), as a probe over HTTPS or gRPC gets no answer. A
+    check whose single failure ends the worker is a failure: `failureThreshold` 1 of a liveness probe,
+    `failure_threshold` 1 of a liveness check of App Platform (18 by default), and `retries` 1 of a health check of ECS
+    (of an essential container: the service replaces the task) or of Compose for Swarm, which replaces the container
+    (elsewhere the default is 3). Compose by itself only shows what is unhealthy, and its `retries` are not judged; it is
+    for Swarm where `deploy` has `mode`, `placement`, `endpoint_mode`, `update_config` or `rollback_config`. A command
+    that asks several addresses, another host, or a port that is a variable, has no port or path to judge. Skipped
+    without a probe to judge.
     """
     judge(rules.health_probe, manifests, lk_evidence, "no probe", "they fit")
 
@@ -192,10 +199,12 @@ def test_no_inbound(lk_evidence: Evidence, manifests: Manifests) -> None:
     Compose publishes on more than loopback; a service of type `web` on Render; on Fly.io an `http_service` or
     `services` with `ports`, for the worker's process group; on ECS `portMappings` with the network mode bridge (the
     default unless it is for Fargate) or host; on Cloud Run an ingress of `all`, its default, even where IAM still asks
-    who calls; an external ingress of Azure Container Apps. Not judged are ECS with awsvpc (the service's security
-    groups decide), an ingress of `internal-and-cloud-load-balancing` on Cloud Run, an Ingress to a Service that is in
-    no file, a host's network without ports that are named, and a Compose port whose address is a variable. Skipped if
-    nothing else is left.
+    who calls; an external ingress of Azure Container Apps; a service of App Platform, unless it has internal ports
+    only; `disable_auth = true` of Cerebrium. Not judged are ECS with awsvpc (the service's security groups decide), an
+    ingress of `internal-and-cloud-load-balancing` on Cloud Run, an Ingress to a Service that is in no file, a host's
+    network without ports that are named, a Compose port whose address is a variable, a service of App Platform that no
+    route of the file leads to while others have routes, and a cerebrium.toml without `disable_auth`. Skipped if nothing
+    else is left.
     """
     judge(rules.no_inbound, manifests, lk_evidence, "no file that says what is open", "nothing is open")
 
@@ -214,7 +223,8 @@ def test_secrets(lk_evidence: Evidence, manifests: Manifests) -> None:
 
     Looked at are the literal values of variables in all formats (those of other containers in the pod or task, of
     Render's `envVarGroups`, and ENV and ARG in all stages of a Dockerfile included), `data` and `stringData` of a
-    Kubernetes Secret, `data` of a ConfigMap, and `secrets` of Azure Container Apps. A variable or ConfigMap entry is a
+    Kubernetes Secret, `data` of a ConfigMap, `secrets` of Azure Container Apps, and `registry_credentials` of App
+    Platform, where a value that begins with `EV[` is encrypted and counts as none. A variable or ConfigMap entry is a
     finding if its name is a secret's (SECRET, TOKEN, PASSWORD, API_KEY and the like) and its value has 8 or more
     characters and is no placeholder, reference or path; a Secret's entry, if its value has 8 or more and is no
     placeholder, template or ws:// URL; any variable with a password in a URL that looks made by a generator (letters
@@ -260,14 +270,16 @@ def test_resources(lk_evidence: Evidence, manifests: Manifests) -> None:
 
     Looked at are `requests` and `limits` of Kubernetes (or what a LimitRange in the files fills in),
     `deploy.resources`, `cpus`, `mem_limit` and `mem_reservation` of Compose (only with replicas or a CPU limit), `vm`
-    of Fly.io (a `size` counts as what it stands for), `cpu`, `memory` and `memoryReservation` of ECS, and `limits` of
-    Cloud Run (by default 1 CPU and 512 MiB), and `resources` of Azure Container Apps. CPU request, memory request and
+    of Fly.io (a `size` counts as what it stands for), `cpu`, `memory` and `memoryReservation` of ECS, `limits` of Cloud
+    Run (by default 1 CPU and 512 MiB), `resources` of Azure Container Apps, `instance_size_slug` of App Platform (by
+    default `apps-s-1vcpu-0.5gb`), and `cpu` and `memory` (GB of 1000 MB) of Cerebrium. CPU request, memory request and
     memory limit must be there (where only a limit is given, it is the request too); in Kubernetes also a CPU limit or
     the variable NUM_CPUS, because without one a worker counts its load against all cores of its node. If
     `capacity.sizing` ran before, the limits must carry the sessions that it found, with its cores and memory per
     session. Less than 6 MiB (Docker's least) is a failure: in Kubernetes `512m` are thousandths of a byte. Not judged
-    are resources of a whole pod, amounts that are variables, and a fly.toml without `vm`, where a machine keeps the
-    size it has. Skipped where no file sets resources.
+    are resources of a whole pod, amounts that are variables, sizes of App Platform whose name does not tell them
+    (`basic-xxs`), and a fly.toml without `vm`, where a machine keeps the size it has. Skipped where no file sets
+    resources.
     """
     judge(rules.resources, manifests, lk_evidence, "no file that sets resources", "set")
 
@@ -308,13 +320,14 @@ def test_replicas(lk_evidence: Evidence, manifests: Manifests) -> None:
     """There are at least two workers.
 
     Looked at is the autoscaler's minimum (HPA `minReplicas`, 1 where it says nothing; KEDA `minReplicaCount`, 1 where
-    its triggers are CPU and memory only, which keep one; Render `minInstances`; Azure Container Apps `minReplicas`), or
-    where there is none the number of workers: `replicas` of Kubernetes and Swarm (1 where the file says nothing),
-    `replicas` or `scale` of Compose, `numInstances` of Render, `minScale` (of the revision or the service) or the
-    manual instance count of Cloud Run (1 by default for a worker pool), `numReplicas` of Railway (of all regions
-    together). A number of 1 is a failure; 0 is for `manifests.always-on`. A DaemonSet, or Swarm's mode `global`, has
-    one per node and is not judged, nor is a number that is a variable, or one of two autoscalers of one workload.
-    Skipped where no file tells.
+    its triggers are CPU and memory only, which keep one; Render `minInstances`; Azure Container Apps `minReplicas`; App
+    Platform `min_instance_count`; Cerebrium `min_replicas`), or where there is none the number of workers: `replicas`
+    of Kubernetes and Swarm (1 where the file says nothing), `replicas` or `scale` of Compose, `numInstances` of Render,
+    `minScale` (of the revision or the service) or the manual instance count of Cloud Run (1 by default for a worker
+    pool), `numReplicas` of Railway (of all regions together), `instance_count` of App Platform (1 by default). A number
+    of 1 is a failure; 0 is for `manifests.always-on`. A DaemonSet, or Swarm's mode `global`, has one per node and is
+    not judged, nor is a number that is a variable, or one of two autoscalers of one workload, or what a
+    `scaling_buffer` of Cerebrium adds to less than 2. Skipped where no file tells.
     """
     judge(rules.replicas, manifests, lk_evidence, "no file that says how many workers there are", "two or more")
 
@@ -333,10 +346,10 @@ def test_production_command(lk_evidence: Evidence, manifests: Manifests) -> None
 
     Looked at are `command` and `args` of Kubernetes, Cloud Run and Azure Container Apps, entrypoint and command of
     Compose and ECS, `dockerCommand` and `startCommand` of Render, `processes` (the worker's, by its command or name, or
-    else the first) and `experimental.cmd` of Fly.io, `startCommand` of Railway, and ENTRYPOINT and CMD in the last
-    stage of a Dockerfile, or in the stage that it is made from. The word `dev`, `console` or `connect` without the word
-    `start` is a failure. Commands with none of these four words do not tell and are passed over; skipped if no other is
-    left.
+    else the first) and `experimental.cmd` of Fly.io, `startCommand` of Railway, `run_command` of App Platform,
+    `entrypoint` of Cerebrium, and ENTRYPOINT and CMD in the last stage of a Dockerfile, or in the stage that it is made
+    from. The word `dev`, `console` or `connect` without the word `start` is a failure. Commands with none of these four
+    words do not tell and are passed over; skipped if no other is left.
     """
     judge(rules.production_command, manifests, lk_evidence, "no command that tells", "started with 'start'")
 
@@ -354,10 +367,10 @@ def test_image_pinned(lk_evidence: Evidence, manifests: Manifests) -> None:
     """Images are named by version or digest.
 
     Looked at are `image` of Kubernetes, Compose, ECS, Cloud Run and Azure Container Apps, `image.url` of Render,
-    `build.image` of Fly.io and the last FROM of a Dockerfile (the one that its stage begins with, if that is another
-    stage's name). An image without a tag, or with the tag `latest`, is a failure; any other tag counts as a version,
-    and a sha256 digest is enough. Names with a variable or a template in them are passed over. Skipped if no image is
-    left.
+    `build.image` of Fly.io, `image` of App Platform, `docker_base_image_url` of Cerebrium without a Dockerfile, and the
+    last FROM of a Dockerfile (the one that its stage begins with, if that is another stage's name). An image without a
+    tag, or with the tag `latest`, is a failure; any other tag counts as a version, and a sha256 digest is enough. Names
+    with a variable or a template in them are passed over. Skipped if no image is left.
     """
     judge(rules.image_pinned, manifests, lk_evidence, "no image is named", "by version or digest")
 
@@ -377,10 +390,11 @@ def test_always_on(lk_evidence: Evidence, manifests: Manifests) -> None:
     A failure is a Kubernetes workload or a Compose service of 0 replicas (an HPA leaves that alone; KEDA raises it), an
     autoscaler with a minimum of 0 (KEDA's default, unless its triggers are CPU and memory only), KEDA's
     `idleReplicaCount` 0 or a pause at 0, on Fly.io `auto_stop_machines` without `min_machines_running` for the worker's
-    process group, `minReplicas` 0 of Azure Container Apps, its default, Render's plan `free`, Railway's
-    `sleepApplication` or `cronSchedule`, and on Cloud Run a minimum (`minScale` of the revision or the service, or the
-    manual instance count) that is 0 or missing, or `cpu-throttling` that is not false, its default (a worker pool: a
-    manual instance count of 0). ECS task definitions and Dockerfiles say nothing of it and are not judged, nor are
-    counts that are variables. Skipped if nothing else is left.
+    process group, `minReplicas` 0 of Azure Container Apps and `min_replicas` 0 of Cerebrium, their defaults, Render's
+    plan `free`, Railway's `sleepApplication` or `cronSchedule`, App Platform's `inactivity_sleep` or
+    `maintenance.archive`, and on Cloud Run a minimum (`minScale` of the revision or the service, or the manual instance
+    count) that is 0 or missing, or `cpu-throttling` that is not false, its default (a worker pool: a manual instance
+    count of 0). ECS task definitions and Dockerfiles say nothing of it and are not judged, nor are counts that are
+    variables. Skipped if nothing else is left.
     """
     judge(rules.always_on, manifests, lk_evidence, "no file that says when workers run", "they run all the time")

@@ -141,6 +141,9 @@ INSTANCES = "good/task-definition-instances.json"
 AUTOSCALED = "good/kubernetes-hpa.yaml"
 CLOUD_RUN = "broken/grace-period/cloud-run.yaml"
 INTERNAL = "run.googleapis.com/ingress: internal"
+APP_PLATFORM, APP_SERVICE = "good/app-platform.yaml", "good/app-platform-internal.yaml"
+ROUTED_TO_ANOTHER = "ingress: {rules: [{component: {name: web}}]}\nservices:"
+CEREBRIUM = "good/cerebrium.toml"
 
 
 @pytest.mark.parametrize("file", [ANYWHERE, INSTANCES, "good/task-definition-either.json"])
@@ -211,6 +214,36 @@ NOT_JUDGED = [
         [("replicas: 2", "replicas: .inf"), ("able: 0", "able: 1")],
         "'.inf' is no such value",
     ),
+    (
+        "grace-period",
+        APP_PLATFORM,
+        [("seconds: 600", 'seconds: "${GRACE}"')],
+        "grace_period_seconds: its value is not in the file",
+    ),
+    ("grace-period", APP_PLATFORM, [("seconds: 600", "seconds: 601")], "601 is no such value"),
+    ("replicas", APP_PLATFORM, [("instance_count: 2", "instance_count: 0")], "0 is no such value"),
+    ("replicas", APP_PLATFORM, [("instance_count: 2", "autoscaling: {max_instance_count: 4}")], ""),
+    (
+        "no-inbound",
+        APP_SERVICE,
+        [("internal_ports: [8081]", "http_port: 8081"), ("services:", ROUTED_TO_ANOTHER)],
+        "none of the",
+    ),
+    ("resources", "good/app-platform.json", [], ""),
+    ("health-probe", APP_SERVICE, [("http_path: /worker, port: 8081", 'port: "${PORT}"')], ""),
+    (
+        "grace-period",
+        CEREBRIUM,
+        [("period = 900", 'period = "${GRACE}"')],
+        "response_grace_period: its value is not in the file",
+    ),
+    ("no-inbound", CEREBRIUM, [("disable_auth = false", "")], "no disable_auth"),
+    ("resources", CEREBRIUM, [("memory = 8.0", "")], ""),
+    ("image-pinned", CEREBRIUM, [("disable_auth = false", 'docker_base_image_url = ""')], ""),
+    ("health-probe", APP_SERVICE, [("{http_path: /worker, port: 8081}", '"${CHECK}"')], ""),
+    ("scaling-metric", CEREBRIUM, [("cpu_utilization", "requests_per_second")], ""),
+    ("always-on", CEREBRIUM, [("min_replicas = 2", "scaling_buffer = 2"), ("cpu_", "concurrency_")], "no requests"),
+    ("always-on", CEREBRIUM, [("min_replicas = 2", 'min_replicas = "${LEAST}"')], "min_replicas: its value"),
 ]
 
 
@@ -246,6 +279,21 @@ FOUND = [
         [("containerR", "r"), ("ContainerR", "R"), ("tion: 50", "tion: 90")],
     ),
     ("grace-period", "good/kubernetes.yaml", [('"sleep", "5"', '"sleep 2m"')]),
+    ("readable", APP_PLATFORM, [("instance_count: 2", "instance_count: 0")]),
+    ("readable", APP_PLATFORM, [("instance_count: 2", "http_port: 8081")]),
+    ("image-pinned", APP_PLATFORM, [("tag: 1.4.0", "tag: latest")]),
+    ("no-inbound", APP_SERVICE, [("internal_ports: [8081]", "http_port: 8081")]),
+    ("no-inbound", APP_SERVICE, [("    internal_ports: [8081]\n", "")]),
+    ("no-inbound", APP_SERVICE, [("internal_ports: [8081]", "routes: [{path: /}]")]),
+    ("always-on", APP_SERVICE, [("internal_ports: [8081]", "inactivity_sleep: {after_seconds: 600}")]),
+    ("health-probe", APP_SERVICE, [(", port: 8081", ""), ("    internal_ports: [8081]\n", "")]),
+    ("health-probe", APP_SERVICE, [(", port: 8081", ""), ("internal_ports: [8081]", "http_port: 3000")]),
+    ("health-probe", APP_SERVICE, [("/worker", "/healthz")]),
+    ("always-on", CEREBRIUM, [("min_replicas = 2", "min_replicas = 0")]),
+    # The buffer is for what counts requests only.
+    ("always-on", CEREBRIUM, [("min_replicas = 2", "scaling_buffer = 2")]),
+    ("scale-up-below-threshold", CEREBRIUM, [("scaling_target = 60", "")]),
+    ("health-probe", CEREBRIUM, [('healthcheck_endpoint = "/"', 'readycheck_endpoint = "/ready"')]),
 ]
 
 
@@ -266,6 +314,85 @@ def test_instances_of_a_cloud_run_service(annotations: str, tmp_path: Path) -> N
     for rule in ("always-on", "replicas"):
         judgement = judged(rule, tmp_path, CLOUD_RUN, *changes)
         assert (judgement.looked_at, judgement.findings) == (1, [])
+
+
+def test_the_most_and_the_default_of_app_platform(tmp_path: Path) -> None:
+    (finding,) = judged("grace-period", tmp_path, APP_PLATFORM, needs=Needs(drain_s=900)).findings
+    assert (finding.found, finding.wanted) == ("600 s", "a platform that waits 900 s")
+    assert "at most 600 s" in finding.why
+    (finding,) = judged("grace-period", tmp_path, "broken/grace-period/app-platform.yaml").findings
+    assert finding.found == "120 s, the default of DigitalOcean App Platform"
+    file = "broken/readable/app-platform.yaml"
+    (problem,) = judged("readable", tmp_path, file).findings
+    assert problem.found == "900 is no value that the platform takes here; 1 to 600 are"
+
+
+def test_the_default_of_cerebrium(tmp_path: Path) -> None:
+    without = ("response_grace_period = 900", "")
+    assert judged("grace-period", tmp_path, CEREBRIUM, without).looked_at == 1
+    (finding,) = judged("grace-period", tmp_path, CEREBRIUM, without, needs=Needs(drain_s=1200)).findings
+    assert finding.found == "900 s, the default of Cerebrium"
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "cores", "size"),
+    [
+        (APP_PLATFORM, [], 4, 8 * 1024**3),
+        (APP_PLATFORM, [("apps-d-4vcpu-8gb", "apps-s-1vcpu-1gb-fixed")], 1, 1024**3),
+        (APP_PLATFORM, [("    instance_size_slug: apps-d-4vcpu-8gb\n", "")], 1, 2**29),
+        (CEREBRIUM, [], 4, 8 * 10**9),
+    ],
+)
+def test_sizes_of_instances(file: str, changes: list[tuple[str, str]], cores: float, size: int, tmp_path: Path) -> None:
+    path = tmp_path / Path(file).name
+    path.write_text((CORPUS / file).read_text())
+    for old, new in changes:
+        path.write_text(path.read_text().replace(old, new))
+    (deployment,) = load([str(path)]).deployments
+    assert deployment.resources is not None
+    limits = deployment.resources.cpu_limit, deployment.resources.memory_limit
+    assert [limit.value for limit in limits if limit is not None] == [cores, size]
+
+
+def test_a_failed_liveness_check_is_told_in_its_platforms_words() -> None:
+    file = "broken/health-probe/app-platform-one-failure.yaml"
+    (finding,) = rules.health_probe(load([str(CORPUS / file)]), Needs()).findings
+    assert finding.wanted == "failure_threshold of at least 3; the default is 18"
+
+
+@pytest.mark.parametrize(
+    ("folder", "workers", "others"),
+    [
+        ("app-platform", ["bot", "Dockerfile"], [".do/deploy.template.yaml: web looks like no worker"]),
+        ("cerebrium", ["cerebrium", "Dockerfile"], ["speech/cerebrium.toml: speech looks like no worker"]),
+    ],
+)
+def test_beside_the_worker_others_are_passed_over(folder: str, workers: list[str], others: list[str]) -> None:
+    files = load([str(CORPUS / "good" / folder)])
+    assert [deployment.name for deployment in files.deployments] == workers
+    assert files.passed_over == others
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("values.yaml", "name: voice\nworkers:\n  - {name: agent, image: {repository: voice-agent, tag: latest}}\n"),
+        ("wrangler.toml", 'name = "voice"\n[[services]]\nbinding = "AGENT"\nservice = "voice-agent"\n'),
+        (".drone.yml", "kind: pipeline\nname: agent\nservices:\n  - {name: agent, image: 'voice-agent:latest'}\n"),
+        ("ci.yml", "name: agent\non: push\njobs:\n  agent: {runs-on: ubuntu-24.04, services: {agent: {image: agent}}}\n"),
+        ("own.toml", '[cerebrium]\nname = "agent"\n'),
+    ],
+)
+def test_what_only_resembles_a_format_is_not_read(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    files = load([str(tmp_path)])
+    assert (files.read, files.deployments, files.problems) == ([], [], [])
+
+
+def test_variables_of_a_whole_app_are_those_of_each_component(tmp_path: Path) -> None:
+    secret = f"envs:\n  - {{key: LIVEKIT_API_SECRET, value: {SECRET}}}\n  - {{key: API_TOKEN, value: {SECRET}}}\nworkers:"
+    (finding,) = judged("secrets", tmp_path, APP_PLATFORM, ("workers:", secret)).findings
+    assert finding.found == "API_TOKEN is a literal"
 
 
 def test_two_autoscalers_of_one_workload_are_said(tmp_path: Path) -> None:

@@ -150,6 +150,55 @@ ECS: Fields = (
             versionConsistency volumesFrom workingDirectory"""),
     ),
 )
+# The reference has drain_seconds, and metrics other than CPU, for services only; other pages do not tell the two apart.
+_COMPONENT = _names("""alerts autoscaling bitbucket build_command dockerfile_path environment_slug envs git github gitlab image
+    instance_count instance_size_slug liveness_health_check log_destinations name run_command source_dir termination""")
+_CHECK = _names("""failure_threshold http_path initial_delay_seconds path period_seconds port success_threshold
+    timeout_seconds""")
+
+
+def _component(kind: str, *own: str) -> Fields:
+    place = (kind, EACH)
+    return (
+        (place, _COMPONENT | frozenset(own)),
+        ((*place, "termination"), _names("drain_seconds grace_period_seconds")),
+        ((*place, "autoscaling"), _names("max_instance_count metrics min_instance_count")),
+        ((*place, "autoscaling", "metrics"), _names("cpu request_duration requests_per_second")),
+        ((*place, "autoscaling", "metrics", "cpu"), _names("percent")),
+        ((*place, "liveness_health_check"), _CHECK),
+        ((*place, "image"), _names("deploy_on_push digest registry registry_credentials registry_type repository tag")),
+    )
+
+
+APP_PLATFORM: Fields = (
+    (
+        (),
+        _names("""alerts databases disable_edge_cache disable_email_obfuscation domains egress enhanced_threat_control_enabled
+            envs features functions ingress jobs maintenance name region services static_sites vpc workers"""),
+    ),
+    *_component("services", "cors", "health_check", "http_port", "inactivity_sleep", "internal_ports", "protocol", "routes"),
+    (("services", EACH, "health_check"), _CHECK),
+    *_component("workers"),
+)
+CEREBRIUM: Fields = (
+    (("cerebrium",), _names("dependencies deployment hardware runtime scaling")),
+    (
+        ("cerebrium", "deployment"),
+        _names("""deployment_initialization_timeout disable_auth docker_base_image_url exclude include name pre_build_commands
+            python_version shell_commands use_uv"""),
+    ),
+    (("cerebrium", "hardware"), _names("compute cpu gpu_count memory provider region")),
+    (
+        ("cerebrium", "scaling"),
+        _names("""compute_tier cooldown evaluation_interval_seconds load_balancing_algorithm max_replicas min_replicas
+            replica_concurrency response_grace_period roll_out_duration_seconds scaling_buffer scaling_metric
+            scaling_target"""),
+    ),
+    (
+        ("cerebrium", "runtime", "custom"),
+        _names("dockerfile_path entrypoint healthcheck_endpoint port readycheck_endpoint"),
+    ),
+)
 
 
 def unknown(document: Node, fields: Fields) -> Iterator[Problem]:

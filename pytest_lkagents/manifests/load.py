@@ -9,6 +9,8 @@ from pathlib import Path
 
 from pytest_lkagents.manifests.model import COMPOSE, DOCKERFILE, Deployment, Files, Problem
 from pytest_lkagents.manifests.readers import (
+    app_platform,
+    cerebrium,
     cloud_run,
     cloudformation,
     compose,
@@ -129,7 +131,8 @@ def _take(document: Node, files: Files, known: list[Node]) -> bool:
     if kubernetes.reads(document):
         known.append(document)
         return True
-    for reader in (cloud_run, container_apps, render, ecs, cloudformation, compose, fly, railway):
+    # App Platform's ``services`` are a list, as Render's, but without a ``type``; Compose has a mapping.
+    for reader in (cloud_run, container_apps, render, app_platform, ecs, cloudformation, compose, fly, railway, cerebrium):
         if reader.reads(document):
             reader.read(document, files)
             return True

@@ -68,6 +68,14 @@ CONTAINER_APPS = Platform(
     "terminationGracePeriodSeconds",
     "https://learn.microsoft.com/azure/container-apps/application-lifecycle-management#shutdown",
 )
+APP_PLATFORM = Platform(
+    "DigitalOcean App Platform",
+    120,
+    600,
+    "grace_period_seconds",
+    "https://docs.digitalocean.com/products/app-platform/how-to/configure-termination/",
+)
+CEREBRIUM = Platform("Cerebrium", 900, None, "response_grace_period", "https://docs.cerebrium.ai/toml-reference/toml-reference")
 DOCKERFILE = Platform("Dockerfile")
 LIVEKIT_CLOUD = Platform("LiveKit Cloud")
 
@@ -87,7 +95,7 @@ class Variable:
 class Probe:
     """``kind`` is liveness, readiness, startup or health. Probes by command have port and path as far as the command tells.
     ``ends``: the platform ends or replaces the worker when it has failed ``failures`` times. ``over``: http, https, tcp or
-    grpc."""
+    grpc. ``limit``: what ``failures`` should be, where its field or default is not that of Kubernetes or Docker."""
 
     kind: str
     place: Place
@@ -96,6 +104,7 @@ class Probe:
     failures: int | None = None
     ends: bool = False
     over: str = "http"
+    limit: str = ""
 
 
 @dataclass(frozen=True)

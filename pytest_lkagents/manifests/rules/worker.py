@@ -35,7 +35,8 @@ def health_probe(files: Files, needs: Needs) -> Judgement:
                     Finding(
                         probe.place,
                         f"a single failed {probe.kind} {'probe' if probe.kind == 'liveness' else 'check'} ends the worker",
-                        f"{'failureThreshold' if probe.kind == 'liveness' else 'retries'} of at least 3, the default",
+                        probe.limit
+                        or f"{'failureThreshold' if probe.kind == 'liveness' else 'retries'} of at least 3, the default",
                         "A busy or draining worker may answer late once; its calls end with it.",
                     )
                 )
