@@ -143,9 +143,9 @@ def test_scaling_metric(lk_evidence: Evidence, manifests: Manifests) -> None:
     """The autoscaler follows the metric that moves the worker's load.
 
     Looked at are all metrics of an HPA, all triggers of a KEDA ScaledObject, Render's `targetCPUPercent` and
-    `targetMemoryPercent`, App Platform's CPU target, and `scaling_metric` of Cerebrium. What counts requests there is
-    not judged: a worker gets none, and it never scales. Memory alone is a failure; so are CPU and memory alone where
-    calls, not CPU, moved the load of this worker in `availability.load-follows-work` or
+    `targetMemoryPercent`, App Platform's CPU target and its metrics of requests, the rules of Azure Container Apps, and
+    `scaling_metric` of Cerebrium. Memory alone is a failure, and so are requests, of which a worker gets none; so are
+    CPU and memory alone where calls, not CPU, moved the load of this worker in `availability.load-follows-work` or
     `availability.rejects-over-threshold` of the same run. Any other metric counts as one of the worker's own. Skipped
     without an autoscaler that names a metric.
     """

@@ -241,7 +241,7 @@ NOT_JUDGED = [
     ("resources", CEREBRIUM, [("memory = 8.0", "")], ""),
     ("image-pinned", CEREBRIUM, [("disable_auth = false", 'docker_base_image_url = ""')], ""),
     ("health-probe", APP_SERVICE, [("{http_path: /worker, port: 8081}", '"${CHECK}"')], ""),
-    ("scaling-metric", CEREBRIUM, [("cpu_utilization", "requests_per_second")], ""),
+    ("scaling-metric", CEREBRIUM, [("cpu_utilization", "${METRIC}")], ""),
     ("always-on", CEREBRIUM, [("min_replicas = 2", "scaling_buffer = 2"), ("cpu_", "concurrency_")], "no requests"),
     ("always-on", CEREBRIUM, [("min_replicas = 2", 'min_replicas = "${LEAST}"')], "min_replicas: its value"),
 ]
@@ -294,6 +294,12 @@ FOUND = [
     ("always-on", CEREBRIUM, [("min_replicas = 2", "scaling_buffer = 2")]),
     ("scale-up-below-threshold", CEREBRIUM, [("scaling_target = 60", "")]),
     ("health-probe", CEREBRIUM, [('healthcheck_endpoint = "/"', 'readycheck_endpoint = "/ready"')]),
+    ("scaling-metric", CEREBRIUM, [("cpu_utilization", "requests_per_second")]),
+    (
+        "scaling-metric",
+        APP_SERVICE,
+        [("internal_ports: [8081]", "autoscaling: {max_instance_count: 4, metrics: {request_duration: {p95: 20}}}")],
+    ),
 ]
 
 
@@ -325,6 +331,12 @@ def test_the_most_and_the_default_of_app_platform(tmp_path: Path) -> None:
     file = "broken/readable/app-platform.yaml"
     (problem,) = judged("readable", tmp_path, file).findings
     assert problem.found == "900 is no value that the platform takes here; 1 to 600 are"
+
+
+def test_who_never_scales_may_name_any_metric(tmp_path: Path) -> None:
+    fixed = [("cpu_utilization", "requests_per_second"), ("max_replicas = 5", "max_replicas = 2")]
+    judgement = judged("scaling-metric", tmp_path, CEREBRIUM, *fixed)
+    assert (judgement.looked_at, judgement.findings) == (1, [])
 
 
 def test_the_default_of_cerebrium(tmp_path: Path) -> None:

@@ -107,10 +107,15 @@ class Probe:
     limit: str = ""
 
 
+# Whatever a platform counts of requests from outside: how many there are at once or in a second, how long they take.
+REQUESTS = "requests"
+
+
 @dataclass(frozen=True)
 class Target:
-    """What an autoscaler keeps at: ``share`` (0 to 1) of what is requested or there, where it is such a figure. ``alone``: of
-    the worker's container, not of all containers beside it too."""
+    """What an autoscaler keeps at: ``share`` (0 to 1) of what is requested or there, where it is such a figure. ``metric`` is
+    cpu, memory, REQUESTS or what the file calls it. ``alone``: of the worker's container, not of all containers beside it
+    too."""
 
     metric: str
     place: Place

@@ -12,6 +12,7 @@ import re
 from pytest_lkagents.manifests import amounts, fields
 from pytest_lkagents.manifests.model import (
     APP_PLATFORM,
+    REQUESTS,
     Autoscaler,
     Deployment,
     Files,
@@ -44,6 +45,7 @@ SIZE = re.compile(r"apps-[sd]-(\d+)vcpu-(\d+(?:\.\d+)?)gb(-fixed)?")
 # Where the file sets none.
 USUAL_SIZE, USUAL_PORT = "apps-s-1vcpu-0.5gb", 8080
 MOST_INSTANCES, MOST_PERCENT = 250, 100
+OF_REQUESTS = ("requests_per_second", "request_duration")
 GRACE = ("termination", "grace_period_seconds")
 
 
@@ -222,8 +224,7 @@ def _resources(component: Node) -> Resources | None:
 
 
 def _count(made: Deployment, component: Node) -> None:
-    """Instances are 1 by default, and set by the autoscaler alone where there is one. What counts requests is no target: a
-    worker gets none."""
+    """Instances are 1 by default, and set by the autoscaler alone where there is one."""
     scaling = component.get("autoscaling")
     if scaling is None:
         made.replicas = _within(made, "replicas", component, "instance_count", most=MOST_INSTANCES)
@@ -233,8 +234,9 @@ def _count(made: Deployment, component: Node) -> None:
     minimum = _within(made, "minimum", scaling, "min_instance_count", most=MOST_INSTANCES)
     maximum = _within(made, "maximum", scaling, "max_instance_count", most=MOST_INSTANCES)
     percent = _within(made, "targets", scaling, "metrics", "cpu", "percent", most=MOST_PERCENT)
-    targets = (Target("cpu", percent.place, percent.value / 100),) if percent is not None else ()
-    made.autoscaler = Autoscaler(scaling.place, targets, minimum, maximum)
+    targets = [Target("cpu", percent.place, percent.value / 100)] if percent is not None else []
+    targets += [Target(REQUESTS, metric.place) for name, metric in scaling.entries("metrics") if name in OF_REQUESTS]
+    made.autoscaler = Autoscaler(scaling.place, tuple(targets), minimum, maximum)
 
 
 def _built_from(component: Node) -> str | None:

@@ -6,7 +6,7 @@ Its variables are set in Cerebrium's dashboard. How it replaces instances that g
 from __future__ import annotations
 
 from pytest_lkagents.manifests import fields
-from pytest_lkagents.manifests.model import CEREBRIUM, Autoscaler, Deployment, Files, Given, Probe, Resources, Target
+from pytest_lkagents.manifests.model import CEREBRIUM, REQUESTS, Autoscaler, Deployment, Files, Given, Probe, Resources, Target
 from pytest_lkagents.manifests.readers.common import beside, doubt, environment_of, given, whole
 from pytest_lkagents.manifests.tree import Node
 
@@ -16,10 +16,10 @@ GRACE = (*SCALING, "response_grace_period")
 # Services of others, whose images Cerebrium has.
 PARTNERS = ("deepgram", "rime")
 # Where the file sets none.
-LEAST, TARGET_PERCENT = 0, 100.0
+LEAST, TARGET_PERCENT, METRIC = 0, 100.0, "concurrency_utilization"
 # A GB is taken as the reference writes it.
 GIGABYTE = 1000**3
-# Of all metrics these are no counts of requests, of which a worker gets none.
+OF_REQUESTS = (METRIC, "requests_per_second")
 SHARES = {"cpu_utilization": "cpu", "memory_utilization": "memory"}
 
 
@@ -94,9 +94,13 @@ def _scale(made: Deployment, document: Node) -> None:
     doubt(made, "minimum", minimum, document, *least)
     if minimum is None and "minimum" not in made.unclear:
         minimum = Given(LEAST, document.at(*least), default=True)
-    metric = document.text(*SCALING, "scaling_metric")
-    targets = _targets(made, document, metric) if metric in SHARES else ()
-    made.autoscaler = Autoscaler(document.at(*SCALING), targets, minimum, whole(document, *most), wakes=True)
+    metric, maximum = document.text(*SCALING, "scaling_metric"), whole(document, *most)
+    targets: tuple[Target, ...] = ()
+    if metric in SHARES:
+        targets = _targets(made, document, metric)
+    elif (metric or METRIC) in OF_REQUESTS and (metric is not None or maximum is not None):
+        targets = (Target(REQUESTS, document.at(*SCALING, "scaling_metric")),)
+    made.autoscaler = Autoscaler(document.at(*SCALING), targets, minimum, maximum, wakes=True)
     made.sleeps = []
     if minimum is None or minimum.value > 1:
         return

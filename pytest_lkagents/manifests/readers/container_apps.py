@@ -5,6 +5,7 @@ from __future__ import annotations
 from pytest_lkagents.manifests import amounts, fields
 from pytest_lkagents.manifests.model import (
     CONTAINER_APPS,
+    REQUESTS,
     Autoscaler,
     Deployment,
     Files,
@@ -109,7 +110,8 @@ def _target(rule: Node) -> Target:
     """Its own kinds are HTTP, TCP and queues; all others are KEDA's."""
     kind = rule.text("custom", "type")
     if kind is None:
-        return Target(next((name for name, _ in rule.entries() if name != "name"), "requests"), rule.place)
+        kind = next((name for name, _ in rule.entries() if name != "name"), "http")
+        return Target(REQUESTS if kind in ("http", "tcp") else kind, rule.place)
     share = rule.number("custom", "metadata", "value") if kind in ("cpu", "memory") else None
     place = rule.at("custom", "metadata", "value")
     if (rule.text("custom", "metadata", "type") or "Utilization") != "Utilization":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_lkagents.manifests.findings import Finding, Judgement, Needs
-from pytest_lkagents.manifests.model import KUBERNETES, Deployment, Files, Target
+from pytest_lkagents.manifests.model import KUBERNETES, REQUESTS, Deployment, Files, Target
 from pytest_lkagents.manifests.rules.common import CORES_VARIABLE, seconds, tells_cores, unclear
 
 # The SDKs' own threshold (the guide names an older one, 0.75), and how far below it an autoscaler has to be: the guide's
@@ -135,7 +135,18 @@ def scaling_metric(files: Files, needs: Needs) -> Judgement:
         if scaler is None or not scaler.targets:
             continue
         made.looked_at += 1
-        if all(target.metric == "memory" for target in scaler.targets):
+        metrics = {target.metric for target in scaler.targets}
+        fixed = scaler.minimum is not None and scaler.maximum is not None and scaler.maximum.value <= scaler.minimum.value
+        if metrics == {REQUESTS} and not fixed:
+            made.findings.append(
+                Finding(
+                    scaler.targets[0].place,
+                    "scales by requests",
+                    "the metric that the worker's load follows, by default its CPU",
+                    "A worker gets no requests, as calls come over its own connection: none is ever added.",
+                )
+            )
+        elif "memory" in metrics and metrics <= {"memory", REQUESTS}:
             made.findings.append(
                 Finding(
                     scaler.targets[0].place,
@@ -144,11 +155,11 @@ def scaling_metric(files: Files, needs: Needs) -> Judgement:
                     "The autoscaler should use the same metric as the worker's load function.",
                 )
             )
-        elif needs.load_metric == "calls" and all(target.metric in ("cpu", "memory") for target in scaler.targets):
+        elif needs.load_metric == "calls" and metrics <= {"cpu", "memory", REQUESTS}:
             made.findings.append(
                 Finding(
                     scaler.targets[0].place,
-                    f"scales by {' and '.join(sorted({target.metric for target in scaler.targets}))}",
+                    f"scales by {' and '.join(sorted(metrics))}",
                     "the number of calls, which moves this worker's load (a metric of its own)",
                     "The worker is full by its count of calls while its CPU may be idle: no worker is added.",
                 )
