@@ -63,6 +63,10 @@ def tokens_in(text: str) -> set[str]:
     return set(TOKEN.findall(text))
 
 
+def without_tokens(text: str) -> str:
+    return TOKEN.sub("[token]", text)
+
+
 def new_api_key() -> str:
     return "API" + secrets.token_hex(6)
 
@@ -109,7 +113,7 @@ class Redactor:
             if value in text:
                 text = text.replace(value, f"[{self._names[value]}]")
         # Of those that the server makes for jobs none is known beforehand.
-        return TOKEN.sub("[token]", text)
+        return without_tokens(text)
 
     def data(self, data: Any) -> Any:
         """The same for dicts, lists, tuples and their strings; other values stay as they are."""

@@ -8,10 +8,13 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, WorkerFault, check
-from pytest_lkagents.secrets import holds_secret, spellings, tokens_in
+from pytest_lkagents.secrets import holds_secret, spellings, tokens_in, without_tokens
 from pytest_lkagents.stage import Stage
 
 from .observations import FirstCall
+
+# Of lines that show something, so many are enough, of this length.
+MOST_LINES, LINE_LENGTH = 3, 160
 
 
 @check(
@@ -180,11 +183,15 @@ def test_tokens_not_logged(lk_stage: Stage, lk_evidence: Evidence) -> None:
     server gives to its jobs. One is a failure. Skipped if there is none, but no job was ever given to a worker.
     """
     written = lk_stage.everything_written()
-    leaks = set()
+    leaks, lines_with_one = set(), []
     for judged in lk_stage.workers():
-        texts = {"the worker's output": written.get(judged.name, ""), "a process's arguments": "\n".join(judged.command_lines)}
-        for where, text in texts.items():
-            leaks |= {f"a token {what} in {where}" for what in map(judged.server.opened_by, tokens_in(text)) if what}
+        output = written.get(judged.name, "").splitlines()
+        for where, texts in (("the worker's output", output), ("a process's arguments", sorted(judged.command_lines))):
+            for text in texts:
+                found = {what for what in map(judged.server.opened_by, tokens_in(text)) if what}
+                leaks |= {f"a token {what} in {where}" for what in found}
+                lines_with_one += [without_tokens(text)[:LINE_LENGTH]] if found else []
+    lk_evidence["lines"] = lines_with_one[:MOST_LINES]
     lk_evidence["output_bytes_read"] = sum(len(text) for text in written.values())
     lk_evidence["command_lines_read"] = lines = sum(len(judged.command_lines) for judged in lk_stage.workers())
     lk_evidence["found"] = sorted(leaks)
