@@ -72,6 +72,7 @@ ROLES = {
     "unconnected": Role(),
     "deserted": Role(),
     "dead": Role(after="nameless"),
+    "cut-often": Role(after="reconnecting"),
     "engine-stopped": Role(),
     "starting": Role(registered=False),
     "old": Role(old=True),

@@ -10,7 +10,7 @@ from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, StageEr
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
 
-from . import early, faults, lasting
+from . import early, faults, lasting, losses
 from .faults import RECONNECT_SECONDS, SILENT_SECONDS
 from .healthy import UNHEALTHY_SECONDS
 from .observations import FirstCall
@@ -236,6 +236,43 @@ def test_reconnects(lk_evidence: Evidence, reconnection: Callable[[], faults.Rec
         f"registered again {lk_evidence['registered_after_s']} s after the restart, "
         f"{lk_evidence['registered_after_cut_s']} s after a cut, {lk_evidence['registered_after_close_s']} s after a close, "
         "and took calls"
+    )
+
+
+@check(
+    "registration.reconnects-often",
+    SHOULD,
+    profile="full",
+    section="Networking",
+    why="Connections are lost for as long as a worker lives. One that gives up, waits longer each time or leaks does not last.",
+    remedy="begin anew with tries and pauses once it has registered, and close all that belonged to the lost connection",
+    roles=("cut-often",),
+    seconds=600,
+)
+def test_reconnects_often(lk_stage: Stage, lk_evidence: Evidence) -> None:
+    """After each of ten more cuts in a row it registers again, and they leave nothing behind.
+
+    After a first cut, which is not judged here, the proxy on the wire resets the connection of the worker's
+    registration ten times, each time when it has registered again; no more once 150 s have passed. Each time it must
+    register within 45 s, and at last one of three calls must get its agent within 15 s. Its processes, and the
+    descriptors of those that live all the time (not with `--lk-command`), are counted at rest before and after: one
+    more for each of at least five cuts is a failure. On an overloaded machine a miss is an error.
+    """
+    worker = lk_stage.untouched("cut-often")
+    seen = losses.observe(lk_stage, worker)
+    lk_evidence["cuts"], lk_evidence["registered_after_s"] = len(seen.returned_s), seen.returned_s
+    lk_evidence["more_processes"], lk_evidence["more_descriptors"] = seen.processes, seen.descriptors
+    assert seen.problem is None, seen.problem
+    assert not seen.left_behind, f"each of {len(seen.returned_s)} cuts leaves {' and '.join(seen.left_behind)} behind"
+    caller = lk_stage.calls.caller(worker)
+    try:
+        came = faults.agent_comes(lk_stage, caller, f"it registered again after each of {len(seen.returned_s)} cuts")
+    finally:
+        caller.close()
+    lk_evidence["agent_joined_after_s"] = came
+    slowest = max(seen.returned_s)
+    lk_evidence.summary = (
+        f"registered again after each of {len(seen.returned_s)} cuts, within {slowest:g} s, nothing left behind"
     )
 
 
