@@ -281,11 +281,9 @@ def _close_and_return(stage: Stage, worker: Worker, caller: Caller, before: int,
     ever, began = len(log.registrations()), time.monotonic()
     with worker.wire.unavailable(), worker.ledger.waiting(worker.name):
         worker.wire.dismiss()
-        if (
-            log.wait(lambda seen: seen.entries("refused", since=began) or not worker.is_running, TRY_SECONDS)
-            and worker.is_running
-        ):
-            closed += " and its next try answered with 503"
+        log.wait(lambda seen: seen.entries("refused", since=began) or not worker.is_running, TRY_SECONDS)
+    if log.entries("refused", since=began):
+        closed += " and its next try answered with 503"
     try:
         found = worker.wait_registered(RECONNECT_SECONDS, more_than=ever)
     except WorkerFault as fault:
