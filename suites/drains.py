@@ -593,11 +593,8 @@ def by_engine(stage: Stage) -> Drain:
 def without_server(stage: Stage) -> Drain:
     """By the stop signal; then the worker's connection to the server is cut, and refused for some seconds."""
 
-    def lose(lost: Worker) -> None:
-        lost.cut_off()
-
     def regain(back: Worker) -> None:
         back.wire.accept()
 
     worker, hold = stage.untouched("unconnected"), WITHOUT_SERVER_SECONDS
-    return Drainage(stage, worker, stop_signal(stage), hold=hold, disturb=lose, repair=regain).observe()
+    return Drainage(stage, worker, stop_signal(stage), hold=hold, disturb=Worker.cut_off, repair=regain).observe()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
@@ -12,6 +13,22 @@ from pytest_lkagents.worker.base import Health, Worker
 HEALTHY_SECONDS = 10.0
 # One that fails once says little.
 UNHEALTHY_SECONDS = 5.0
+
+
+class Failing:
+    """Tells from one look after another whether a health endpoint fails for so long that it is no chance."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def look(self, status: int | None) -> bool:
+        """``status``: what it answers now; None: nothing."""
+        if status == 200:
+            self._since = None
+            return False
+        now = time.monotonic()
+        self._since = self._since or now
+        return now - self._since > UNHEALTHY_SECONDS
 
 
 def answers(worker: Worker) -> Health | None:

@@ -154,13 +154,24 @@ def measure(stage: Stage, worker: Worker, calls: int, jobs: set[int]) -> Rest:
     """Wait until the jobs have ended and the worker rests, then count. Raises StageError if it cannot be read."""
     now = settle(stage, worker, jobs, REST_SECONDS)
     output = _read(worker, [process.pid for process in now.processes])
+    descriptors, memory = _held(output)
+    files, layer_bytes = _files(output, worker)
+    processes = {process.pid: process for process in now.processes}
+    return Rest(calls, processes, descriptors, memory, files, layer_bytes)
+
+
+def descriptors_of(worker: Worker, processes: Sequence[Process]) -> dict[int, int]:
+    """How many each of these processes has open, by its pid. Raises NotJudgeable where they cannot be seen, StageError."""
+    return _held(_read(worker, [process.pid for process in processes]))[0]
+
+
+def _held(output: str) -> tuple[dict[int, int], dict[int, int]]:
+    """Descriptors and bytes of memory by pid."""
     descriptors, memory = {}, {}
     for line in output.partition(f"{SEPARATOR}\n")[0].splitlines():
         pid, count, kib = map(int, line.split())
         descriptors[pid], memory[pid] = count, kib * 1024
-    files, layer_bytes = _files(output, worker)
-    processes = {process.pid: process for process in now.processes}
-    return Rest(calls, processes, descriptors, memory, files, layer_bytes)
+    return descriptors, memory
 
 
 def _read(worker: Worker, pids: Sequence[int]) -> str:

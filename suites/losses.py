@@ -19,7 +19,6 @@ CUTS = 10
 SECONDS = 150
 # Fewer say nothing of what each of them leaves behind.
 ENOUGH = 5
-REST_SECONDS = 12.0
 
 
 @dataclass
@@ -67,8 +66,8 @@ class _Rest:
 
 
 def _rest(stage: Stage, worker: Worker) -> _Rest:
+    now = settle(stage, worker, set(), leftovers.REST_SECONDS).processes
     try:
-        now = leftovers.measure(stage, worker, 0, set())
+        return _Rest(len(now), leftovers.descriptors_of(worker, now))
     except NotJudgeable:
-        return _Rest(len(settle(stage, worker, set(), REST_SECONDS).processes))
-    return _Rest(len(now.processes), now.descriptors)
+        return _Rest(len(now))

@@ -12,7 +12,7 @@ from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Health, Worker
 
 from .drains import CHECK_SECONDS, Drain
-from .healthy import UNHEALTHY_SECONDS, answers, status_within
+from .healthy import Failing, answers, status_within
 from .test_registration import GIVE_UP_SECONDS, until_not_ready
 
 # Three failed probes in a row are what orchestrators restart a container for, by default.
@@ -181,19 +181,16 @@ def test_unhealthy_when_dead(lk_stage: Stage, lk_evidence: Evidence) -> None:
 
 def _told(worker: Worker, health: Health | None, ever: int, seconds: float) -> str | None:
     """How it shows within ``seconds`` that its process is gone; None: it does not. ``ever``: its registrations before."""
-    failing: float | None = None
+    failing = Failing()
 
     def told() -> str | None:
-        nonlocal failing
         if not worker.is_running:
             return f"it ended with code {worker.exit_code}"
         if len(worker.wire.transcript.registrations()) > ever:
             return "it registered again"
-        if health is None or worker.health_status(health) == 200:
-            failing = None
-            return None
-        failing = failing or time.monotonic()
-        return "its health endpoint failed" if time.monotonic() - failing > UNHEALTHY_SECONDS else None
+        if health is not None and failing.look(worker.health_status(health)):
+            return "its health endpoint failed"
+        return None
 
     with contextlib.suppress(DeadlineMissed), worker.ledger.waiting(worker.name):
         return poll(told, what="sign of its end", seconds=seconds, every=0.3)

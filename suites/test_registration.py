@@ -12,7 +12,7 @@ from pytest_lkagents.worker.base import Worker
 
 from . import early, faults, lasting, losses
 from .faults import RECONNECT_SECONDS, SILENT_SECONDS
-from .healthy import UNHEALTHY_SECONDS
+from .healthy import Failing
 from .observations import FirstCall
 
 # The Python SDK tries 16 times in about 130 s before it gives up, Node 10 times in about 80 s.
@@ -494,7 +494,7 @@ def until_not_ready(worker: Worker, since: float, seconds: float, evidence: Evid
     Raises AssertionError when it exits with 0, NotJudgeable when there is no health endpoint and it does not exit.
     """
     began = time.monotonic()
-    seen_health, bad_since = False, None
+    seen_health, failing = False, Failing()
     with worker.ledger.waiting(worker.name):
         while time.monotonic() - began < seconds:
             passed = round(time.monotonic() - since, 1)
@@ -506,11 +506,7 @@ def until_not_ready(worker: Worker, since: float, seconds: float, evidence: Evid
             found = worker.health()
             status = worker.health_status(found) if found else None
             seen_health = seen_health or found is not None
-            if not seen_health or status == 200:
-                bad_since = None
-            elif bad_since is None:
-                bad_since = time.monotonic()
-            elif time.monotonic() - bad_since > UNHEALTHY_SECONDS:
+            if seen_health and failing.look(status):
                 evidence["unhealthy_after_s"], evidence["health_status"] = passed, status
                 return f"answers {status or 'nothing'} after {passed} s"
             time.sleep(1)

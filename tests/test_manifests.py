@@ -126,13 +126,18 @@ def test_a_declared_drain_is_the_need() -> None:
 
 def judged(rule: str, tmp_path: Path, file: str, *changes: tuple[str, str], needs: Needs = Needs()) -> Judgement:  # noqa: B008
     """A file of the corpus with changes, judged by one rule."""
+    return RULES[rule](load([changed(tmp_path, file, *changes)]), needs)
+
+
+def changed(tmp_path: Path, file: str, *changes: tuple[str, str]) -> str:
+    """The path of a file of the corpus with changes."""
     text = (CORPUS / file).read_text()
     for old, new in changes:
         assert old in text
         text = text.replace(old, new)
     path = tmp_path / Path(file).name
     path.write_text(text)
-    return RULES[rule](load([str(path)]), needs)
+    return str(path)
 
 
 FARGATE = "good/task-definition.json"
@@ -356,11 +361,7 @@ def test_the_default_of_cerebrium(tmp_path: Path) -> None:
     ],
 )
 def test_sizes_of_instances(file: str, changes: list[tuple[str, str]], cores: float, size: int, tmp_path: Path) -> None:
-    path = tmp_path / Path(file).name
-    path.write_text((CORPUS / file).read_text())
-    for old, new in changes:
-        path.write_text(path.read_text().replace(old, new))
-    (deployment,) = load([str(path)]).deployments
+    (deployment,) = load([changed(tmp_path, file, *changes)]).deployments
     assert deployment.resources is not None
     limits = deployment.resources.cpu_limit, deployment.resources.memory_limit
     assert [limit.value for limit in limits if limit is not None] == [cores, size]

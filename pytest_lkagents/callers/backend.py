@@ -23,8 +23,7 @@ async def _delete_room(server: Server, room: str) -> None:
     import aiohttp
     from livekit import api
 
-    url = server.url.replace("ws", "http", 1)
-    async with api.LiveKitAPI(url, server.api_key, server.api_secret) as client:
+    async with api.LiveKitAPI(server.api_url, server.api_key, server.api_secret) as client:
         try:
             await client.room.delete_room(api.DeleteRoomRequest(room=room))
         except (api.TwirpError, aiohttp.ClientError) as error:

@@ -32,6 +32,11 @@ class Server(ABC):
     @abstractmethod
     def worker_url(self) -> str: ...
 
+    @property
+    def api_url(self) -> str:
+        """Of its HTTP API, for this machine: ``http://host:port``."""
+        return self.url.replace("ws", "http", 1)
+
     @abstractmethod
     def start(self) -> None:
         """Start, and return when it answers. Raises StageError. Starting again keeps keys and ports."""
@@ -58,7 +63,7 @@ class Server(ABC):
     def is_up(self) -> bool:
         """Whether ``GET /`` says 200."""
         try:
-            with urllib.request.urlopen(self.url.replace("ws", "http", 1), timeout=2) as answer:  # noqa: S310
+            with urllib.request.urlopen(self.api_url, timeout=2) as answer:  # noqa: S310
                 return bool(answer.status == 200)
         except (OSError, urllib.error.URLError):
             return False

@@ -243,7 +243,7 @@ class Link:
         self._close(TAP, "close", code=GOING_AWAY)
         self.server.abort()
         self.worker.write(websocket.build(GOING_AWAY.to_bytes(2, "big"), websocket.CLOSE))
-        self._timer = asyncio.get_running_loop().call_later(LINGER_SECONDS, self._give_up)
+        self._linger()
 
     def _finish(self, by: str, how: str) -> None:
         """Close both sides as soon as each has what was already on its way to it."""
@@ -251,6 +251,9 @@ class Link:
         for side in (self.worker, self.server):
             if side.transport is not None:
                 side.transport.close()
+        self._linger()
+
+    def _linger(self) -> None:
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(LINGER_SECONDS, self._give_up)
 
