@@ -1,9 +1,13 @@
-"""CPU load inside a worker's container, made by the worker's own interpreter: nothing is needed in the image."""
+"""CPU load inside a worker's container, made by the worker's own interpreter or shell, else by a program that is brought in:
+nothing is needed in the image."""
 
 from __future__ import annotations
 
+import io
 import math
 import posixpath
+import struct
+import tarfile
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -32,6 +36,9 @@ NODE = (
     f"// {MARK}"
 )
 SHELL = f"while :; do :; done # {MARK}"
+BROUGHT = f"/.{MARK}"
+# A jump to itself, and the number of the processor in ELF's header, for each architecture in the engine's terms.
+JUMPS = {"amd64": (b"\xeb\xfe", 62), "arm64": (b"\x00\x00\x00\x14", 183)}
 
 
 def burning_command(program: str, share: float) -> list[str] | None:
@@ -44,11 +51,25 @@ def burning_command(program: str, share: float) -> list[str] | None:
     return None
 
 
+def endless(architecture: str) -> bytes | None:
+    """A Linux program that does nothing, for ever, of 122 bytes or so (format: the System V ABI's ELF-64); None for an unknown
+    architecture."""
+    if architecture not in JUMPS:
+        return None
+    code, machine = JUMPS[architecture]
+    # Both headers and the code are loaded as they stand in the file, to a usual address and at a boundary of any page size.
+    base, headers = 0x400000, 64 + 56
+    size = headers + len(code)
+    header = struct.pack("<4s4B8x", b"\x7fELF", 2, 1, 1, 0)
+    header += struct.pack("<HHIQQQIHHHHHH", 2, machine, 1, base + headers, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    return header + struct.pack("<IIQQQQQQ", 1, 5, 0, base, base, size, size, 0x10000) + code
+
+
 class Burner:
     """A context in which a container burns CPU: ``cores`` cores, each busy for ``share`` of the time.
 
     ``program`` is the worker's interpreter; ``act`` runs a command in a container that shares its process table.
-    Raises NotJudgeable if nothing in the image can burn, StageError if the engine does not let it.
+    Raises NotJudgeable if nothing can burn in it, StageError if the engine does not let it.
     """
 
     def __init__(
@@ -63,20 +84,47 @@ class Burner:
         self._command = command or ["/bin/sh", "-c", SHELL]
 
     def __enter__(self) -> Burner:
+        command, started = self._command, 0
+        while started < self._count:
+            if self._start(command):
+                started += 1
+            elif command != [BROUGHT] and self._bring():
+                command = [BROUGHT]
+            else:
+                raise NotJudgeable("nothing in the image can be run to burn CPU (no interpreter, no shell), or be brought in")
+        return self
+
+    def _start(self, command: list[str]) -> bool:
+        """Whether the container runs it."""
         from docker.errors import APIError
 
         api = self._container.client.api  # type: ignore[union-attr]
         try:
-            for _ in range(self._count):
-                made = api.exec_create(self._container.id, self._command, stdout=False, stderr=False)["Id"]
-                api.exec_start(made, detach=True)
-                if not api.exec_inspect(made)["Running"]:
-                    raise NotJudgeable("nothing in the image can be run to burn CPU (no interpreter, no shell)")
+            made = api.exec_create(self._container.id, command, stdout=False, stderr=False)["Id"]
+            api.exec_start(made, detach=True)
+            return bool(api.exec_inspect(made)["Running"])
         except APIError as error:
             if "executable file not found" in str(error) or "no such file" in str(error):
-                raise NotJudgeable("nothing in the image can be run to burn CPU (no interpreter, no shell)") from error
+                return False
             raise StageError(f"the engine does not run a burner: {' '.join(str(error).split())[:120]}") from error
-        return self
+
+    def _bring(self) -> bool:
+        """Whether a program that burns could be put into the container: not if its file system cannot be written to."""
+        from docker.errors import APIError
+
+        image = self._container.image
+        program = endless(str(image.attrs.get("Architecture"))) if image is not None else None
+        if program is None:
+            return False
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as archive:
+            entry = tarfile.TarInfo(posixpath.basename(BROUGHT))
+            entry.size, entry.mode = len(program), 0o755
+            archive.addfile(entry, io.BytesIO(program))
+        try:
+            return bool(self._container.put_archive("/", packed.getvalue()))
+        except APIError:
+            return False
 
     def __exit__(self, *_: object) -> None:
         # Ended from beside: the engine has no call that ends an exec, and its host may be another machine.
