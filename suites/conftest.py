@@ -18,7 +18,7 @@ from pytest_lkagents.manifests.model import Files
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.stage import Stage
 
-from . import assignment, crowds, drains, early, faults, harm, leftovers, measured, observations, pool
+from . import assignment, crowds, drains, early, faults, harm, leftovers, long_call, measured, observations, pool
 from . import load as loads
 
 if TYPE_CHECKING:
@@ -282,6 +282,11 @@ def tidied(lk_stage: Stage, selected: set[str], progress: Callable[[str], None])
 def loaded(lk_stage: Stage, progress: Callable[[str], None]) -> Callable[[], crowds.LoadTest]:
     """The guide's load test, scaled."""
     return _once(lambda stage: crowds.load_test(stage, progress), lk_stage)
+
+
+@pytest.fixture(scope="session")
+def long_drain(lk_stage: Stage) -> Callable[[], long_call.LongCall]:
+    return _once(long_call.observe, lk_stage)
 
 
 @pytest.fixture(scope="session")

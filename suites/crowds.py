@@ -85,10 +85,10 @@ class Level:
 
 
 class Sampler:
-    """Reads a worker's usage twice a second while it is entered."""
+    """Reads a worker's usage every so many seconds while it is entered."""
 
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
+    def __init__(self, worker: Worker, every: float = SAMPLE_SECONDS) -> None:
+        self._worker, self._every = worker, every
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lk-usage", daemon=True)
         self.seen: list[Usage] = []
@@ -107,7 +107,7 @@ class Sampler:
                 self.seen.append(self._worker.usage())
             except (WorkerFault, StageError):
                 return  # it ended, which others notice
-            self._over.wait(SAMPLE_SECONDS)
+            self._over.wait(self._every)
 
     def level(self, sessions: int, since: float, quality: Quality | None = None) -> Level:
         """Over the time since then. Raises WorkerFault if the worker was gone."""

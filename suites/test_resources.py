@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, check
+from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, NotJudgeable, check
 from pytest_lkagents.guide import RULE_BYTES, RULE_CORES, TEST_AGENTS, TEST_BYTES, TEST_CORES
 from pytest_lkagents.stage import Stage
 
 from . import leftovers
 from .crowds import BOUNDS, LoadTest, bounds_broken
+from .drains import CHECK_SECONDS
+from .long_call import MOST_PER_SECOND, TREND_SECONDS, WARM_SECONDS, LongCall
 
 GUIDE = {"agents": TEST_AGENTS, "cores_per_agent": round(TEST_CORES, 3), "memory_per_agent_bytes": TEST_BYTES}
 IDLE_SECONDS = 3.0
@@ -153,3 +155,41 @@ def test_no_growth(lk_evidence: Evidence, tidied: Callable[[], leftovers.Leftove
     grows = f"{found.slope / 1e6:+.2f} MB per call over {calls} calls (standard error {found.stderr / 1e6:.2f})"
     assert not found.exceeds(leftovers.MOST_BYTES), f"its memory grows by {grows}"
     lk_evidence.summary = f"memory {grows}"
+
+
+@check(
+    "resources.no-growth-in-call",
+    SHOULD,
+    profile="soak",
+    section="Memory and CPU",
+    why="A call that takes more with every second ends the worker by its memory limit, together with all other calls.",
+    remedy="keep no sound or frames in memory: write recordings to a file or send them away, and bound histories and queues",
+    roles=("patient",),
+    seconds=CHECK_SECONDS,
+    order=9,
+)
+def test_no_growth_in_call(lk_evidence: Evidence, long_drain: Callable[[], LongCall]) -> None:
+    """In a call of some minutes the worker's memory does not grow.
+
+    During the call of `rollout.grace-period` the worker's memory (see `resources.idle`) is read every 2 s, from 120 s
+    after the stop signal until the caller hangs up. A straight line is laid through the readings: its slope less two
+    standard errors may be at most 89 kB per second, with which a call of an hour would take 320 MB by its growth alone,
+    all that the guide's rule (8 GB for 25 sessions) has for a call. Skipped if the call was not served, was cut, or
+    lasted less than four minutes (`--lk-drain-hold`).
+    """
+    seen = long_drain()
+    lk_evidence["held_s"], lk_evidence["readings"] = seen.drain.held_s, len(seen.usage)
+    lk_evidence["limit_bytes_per_s"] = round(MOST_PER_SECOND)
+    if not seen.drain.drained:
+        raise NotJudgeable("its call did not live until its own end: see rollout.grace-period")
+    growth = seen.growth()
+    if growth is None:
+        raise NotJudgeable(
+            f"a call of {seen.drain.held_s:.0f} s is too short to tell; {WARM_SECONDS + TREND_SECONDS:.0f} s or more do"
+        )
+    lk_evidence["bytes_per_s"], lk_evidence["stderr"] = round(growth.slope), round(growth.stderr)
+    lk_evidence["memory_bytes"] = [seen.usage[0].memory_bytes, seen.usage[-1].memory_bytes]
+    grows = f"{growth.slope / 1e3:+.1f} kB per second (standard error {growth.stderr / 1e3:.1f})"
+    lasted = f"{seen.usage[-1].at - seen.usage[0].at:.0f} s of a call"
+    assert growth.slope - 2 * growth.stderr <= MOST_PER_SECOND, f"its memory grows by {grows} in {lasted}"
+    lk_evidence.summary = f"memory {grows} in {lasted}"

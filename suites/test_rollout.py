@@ -12,6 +12,7 @@ from pytest_lkagents.stage import Stage
 from .drains import CHECK_SECONDS, DISTURB_SECONDS, DRAIN_SECONDS, STOPS_SECONDS, Drain, Drainage, engine_timeout
 from .faults import lose_server
 from .judging import end_by, exit_codes, judge_exit, judge_kept_calls, raise_if_uncertain, stops_in_time
+from .long_call import GRACE_SECONDS, LongCall
 from .observations import REACTION_SECONDS, Stop, stop_signal
 from .pool import ONE_AT_A_TIME
 from .replacement import replace
@@ -20,8 +21,6 @@ DRAIN = (
     "handle the stop signal, stop taking jobs, and end only when the last job has ended (the SDK's own handling does, where an "
     "init hands the signal to its child alone, unlike tini -g)"
 )
-# The guide's "10 minutes or more".
-GRACE_SECONDS = 600
 # An interpreter is up by then, what it imports is not.
 EARLY_SECONDS = 0.5
 
@@ -433,7 +432,7 @@ def test_exits_without_server(lk_stage: Stage, lk_evidence: Evidence) -> None:
     seconds=CHECK_SECONDS,
     order=9,
 )
-def test_grace_period(lk_stage: Stage, lk_evidence: Evidence) -> None:
+def test_grace_period(lk_stage: Stage, lk_evidence: Evidence, long_drain: Callable[[], LongCall]) -> None:
     """A long call (10 minutes, or lk_drain_hold) lives until its own end after the stop signal.
 
     The stop signal goes to the first process of a worker with one call, which is kept for 600 s (the guide's 10
@@ -442,9 +441,8 @@ def test_grace_period(lk_stage: Stage, lk_evidence: Evidence) -> None:
     Then the worker must exit within `lk_exit_timeout` (default 30 s) with code 0 or 128 plus the signal's number.
     Skipped if the call is not served; on an overloaded machine silence is an error.
     """
-    hold = lk_stage.settings.drain_hold or GRACE_SECONDS
-    lk_evidence["hold_s"] = hold
-    seen = Drainage(lk_stage, lk_stage.untouched("patient"), stop_signal(lk_stage), hold=hold).observe()
+    lk_evidence["hold_s"] = lk_stage.settings.drain_hold or GRACE_SECONDS
+    seen = long_drain().drain
     judge_kept_calls(seen, lk_evidence, gaps=False)
     judge_exit(seen, lk_stage.settings.exit_timeout, lk_evidence)
     lk_evidence.summary = f"a call went on for {seen.held_s:.0f} s after {seen.signal}"
