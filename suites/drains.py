@@ -178,6 +178,8 @@ class Drain:
     ended_early_s: float | None = None
     exited_s: float | None = None
     exit_code: int | None = None
+    # Still there when the time to end was over.
+    outlasted: bool = False
     held_s: float = 0.0
     # A signal that changed nothing was sent once more: whether that one did. None: there was no need to.
     heeds_second: bool | None = None
@@ -249,7 +251,7 @@ class Drain:
             return self.filled
         late = self.stopped_s is None or self.stopped_s > STOPS_SECONDS
         lost = self.together is not None and self.together.trouble is not None
-        return self.busy if self.cut is not None or late or lost else None
+        return self.busy if self.cut is not None or late or lost or self.outlasted else None
 
     @property
     def unproven(self) -> str | None:
@@ -544,7 +546,7 @@ class Drainage:
         if seen.exit_code is not None:
             seen.exited_s = round(time.monotonic() - over, 1)
         else:
-            seen.busy = seen.busy or too_busy(before, self.worker.reading())
+            seen.outlasted, seen.busy = True, seen.busy or too_busy(before, self.worker.reading())
             if seen.busy is None and not all(kept.call.hung_up for kept in seen.kept):
                 seen.busy = "a caller could not hang up in time"
             if not seen.heeded:
