@@ -57,16 +57,10 @@ class Rest:
 
 
 @dataclass(frozen=True)
-class Trend:
-    """A least-squares line through ``values`` over the calls; ``stderr`` is the slope's standard error."""
+class Trend(fit.Line):
+    """The line through ``values`` over the calls."""
 
     values: tuple[float, ...]
-    slope: float
-    stderr: float
-
-    def exceeds(self, bound: float) -> bool:
-        """Whether it grows by more than ``bound`` per call beyond doubt."""
-        return self.slope - 2 * self.stderr > bound
 
     def evidence(self) -> dict[str, object]:
         return {
@@ -79,7 +73,7 @@ class Trend:
 def trend(calls: Sequence[int], values: Sequence[float]) -> Trend:
     """Raises ValueError for less than three points, which have no standard error."""
     fitted = fit.line(calls, values)
-    return Trend(tuple(values), fitted.slope, fitted.stderr)
+    return Trend(fitted.base, fitted.slope, fitted.stderr, tuple(values))
 
 
 @dataclass

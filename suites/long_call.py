@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from pytest_lkagents.capacity import fit
 from pytest_lkagents.guide import RULE_BYTES
+from pytest_lkagents.settings import Settings
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.usage import Usage
 
@@ -39,10 +40,15 @@ class LongCall:
         return fit.line([usage.at - began for usage in self.usage], [usage.memory_bytes for usage in self.usage])
 
 
+def hold(settings: Settings) -> float:
+    """For how long the call is kept after the signal."""
+    return settings.drain_hold or GRACE_SECONDS
+
+
 def observe(stage: Stage) -> LongCall:
     """Raises WorkerFault if the call is not served, StageError when the stage breaks."""
     worker = stage.untouched("patient")
-    drainage = Drainage(stage, worker, stop_signal(stage), hold=stage.settings.drain_hold or GRACE_SECONDS)
+    drainage = Drainage(stage, worker, stop_signal(stage), hold=hold(stage.settings))
     with Sampler(worker, READ_SECONDS) as sampler:
         seen = drainage.observe()
     since, until = drainage.sent + WARM_SECONDS, drainage.sent + seen.held_s

@@ -12,7 +12,7 @@ from pytest_lkagents.stage import Stage
 from .drains import CHECK_SECONDS, DISTURB_SECONDS, DRAIN_SECONDS, STOPS_SECONDS, Drain, Drainage, engine_timeout
 from .faults import lose_server
 from .judging import end_by, exit_codes, judge_exit, judge_kept_calls, raise_if_uncertain, stops_in_time
-from .long_call import GRACE_SECONDS, LongCall
+from .long_call import LongCall, hold
 from .observations import REACTION_SECONDS, Stop, stop_signal
 from .pool import ONE_AT_A_TIME
 from .replacement import replace
@@ -441,7 +441,7 @@ def test_grace_period(lk_stage: Stage, lk_evidence: Evidence, long_drain: Callab
     Then the worker must exit within `lk_exit_timeout` (default 30 s) with code 0 or 128 plus the signal's number.
     Skipped if the call is not served; on an overloaded machine silence is an error.
     """
-    lk_evidence["hold_s"] = lk_stage.settings.drain_hold or GRACE_SECONDS
+    lk_evidence["hold_s"] = hold(lk_stage.settings)
     seen = long_drain().drain
     judge_kept_calls(seen, lk_evidence, gaps=False)
     judge_exit(seen, lk_stage.settings.exit_timeout, lk_evidence)

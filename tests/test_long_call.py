@@ -20,7 +20,7 @@ def test_a_growth_is_told_from_noise(per_second: float, grows: bool) -> None:
     growth = call_of(480, per_second).growth()
     assert growth is not None
     assert growth.slope == pytest.approx(per_second, abs=1000)
-    assert (growth.slope - 2 * growth.stderr > MOST_PER_SECOND) is grows
+    assert growth.exceeds(MOST_PER_SECOND) is grows
 
 
 @pytest.mark.parametrize("seconds", [0, 2, 100])

@@ -274,11 +274,13 @@ def test_the_end_of_one_side_is_the_end_of_the_other(stage: Stage, upgraded: boo
     if not upgraded:
         worker.raw(b"x")
         server.take(1)
+    started = time.monotonic()
     if how == "eof":
         gone.close()
     else:
         gone.reset()
     assert other.ended() == how
+    assert time.monotonic() - started < 0.5
     other.close()
     entry = stage.seen("closed")[0]
     assert (entry.data["by"], entry.data["how"]) == (by, how)
@@ -294,7 +296,9 @@ def test_a_killed_process_is_gone_for_the_server(stage: Stage) -> None:
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait(SECONDS)
+    started = time.monotonic()
     assert server.ended() in ("eof", "reset")
+    assert time.monotonic() - started < 1
 
 
 def test_the_close_frame_is_told(stage: Stage) -> None:
@@ -330,11 +334,13 @@ def test_data_before_the_end_arrives(stage: Stage) -> None:
 
 def test_a_server_that_is_down_resets_at_once(stage: Stage) -> None:
     stage.listener.socket.close()
+    started = time.monotonic()
     try:
         how = stage.connect().ended()
     except ConnectionResetError:  # so soon that connecting itself sees it
         how = "reset"
     assert how == "reset"
+    assert time.monotonic() - started < 1
     assert "refused" in stage.seen("refused")[0].data["reason"].lower()
 
 
@@ -706,7 +712,7 @@ def test_a_probe_ends_with_the_connection(stage: Stage) -> None:
     timer.start()
     started = time.monotonic()
     assert stage.tap.ask(10).available is None
-    assert time.monotonic() - started < SECONDS
+    assert time.monotonic() - started < 2
     with pytest.raises(StageError, match="not registered"):
         stage.tap.ask()
 
@@ -832,7 +838,7 @@ def test_delayed_messages_keep_their_order(stage: Stage) -> None:
     pings(worker, 2)
     assert server.quiet(0.1)
     assert server.message().update_worker.load == 0.5
-    assert time.monotonic() - started > 0.28
+    assert 0.28 < time.monotonic() - started < 1.5
     assert [server.message().ping.timestamp for _ in range(2)] == [1, 2]
 
 

@@ -55,7 +55,7 @@ def test_waiting_is_woken_by_an_entry() -> None:
     threading.Timer(0.2, lambda: seen.add(entry("ping", at=5.0))).start()
     started = time.monotonic()
     assert seen.wait(predicate, 5) == 5.0
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 1
     assert len(calls) == 2  # once at first, once for the entry: nothing is polled
     assert seen.wait(predicate, 0) == 5.0
 
@@ -64,7 +64,7 @@ def test_waiting_ends_at_its_deadline() -> None:
     seen = Transcript()
     started = time.monotonic()
     assert seen.wait(lambda found: found.live(), 0.2) is None
-    assert time.monotonic() - started > 0.19
+    assert 0.19 < time.monotonic() - started < 1
     assert seen.wait(lambda found: 0, 0) is None
 
 

@@ -35,7 +35,7 @@ ANY = "any"
 # Their checks load a worker.
 LOADING = ("availability", "balancing")
 # A drain of four minutes in core, and one alone.
-RUN_SECONDS = 900
+LONGEST_RUN = 900
 # Whom the server offers a call is chance, and so whether the check can judge: it says so and is given another run.
 CHANCES = 3
 
@@ -155,7 +155,7 @@ def test_broken_worker_is_caught(name: str, lk, keep, request: pytest.FixtureReq
     met = [ALL, caught, *caught_too] if whole else [caught]
     options = options_of(described, request)
     for _ in range(CHANCES):
-        run = lk("--lk-image", tag, "--lk-suite", ",".join(met), *options, seconds=RUN_SECONDS)
+        run = lk("--lk-image", tag, "--lk-suite", ",".join(met), *options, seconds=LONGEST_RUN)
         if caught not in run.checks("skip"):
             break
     keep("broken", name, run, expected=[caught, *caught_too])

@@ -18,6 +18,10 @@ class Line:
     def at(self, x: float) -> float:
         return self.base + self.slope * x
 
+    def exceeds(self, bound: float) -> bool:
+        """Whether it rises by more than ``bound`` per unit of x beyond doubt."""
+        return self.slope - 2 * self.stderr > bound
+
 
 def line(xs: Sequence[float], ys: Sequence[float]) -> Line:
     """Raises ValueError for less than three points, which have no standard error, or when all ``xs`` are the same."""
