@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -89,7 +90,7 @@ def _risen(worker: Worker, since: float, top: float) -> Status | None:
 
 def sunk(statuses: Iterable[Status]) -> float | None:
     """The first load of an available worker that is far below an earlier one; None: none is."""
-    highest = 0.0
+    highest = -math.inf
     for status in statuses:
         if not status.full and status.load < SUNK_SHARE * highest and highest - status.load > HALF_HEARTED:
             return status.load

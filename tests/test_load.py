@@ -68,6 +68,8 @@ def test_a_call_that_is_counted_for_ever(after: list[float], stuck: float | None
         ([0.2, 0.5, 0.38, 0.7, 0.6, 1.0, 0.8, 1.0], None),
         # what an idle worker may report while it comes to rest
         ([0.25, 0.05, 0.6, 1.0], None),
+        # out of range, which is another check's business
+        ([-0.41, 1.49, 1.29], None),
         ([0.6, 0.95, 0.31, 0.8], 0.31),
         ([0.9, 0.1], 0.1),
     ],
