@@ -66,7 +66,7 @@ OPTIONS = (
     Option("lk_cpus", "CPU limit of the worker, in cores (default: none)", metavar="CORES"),
     Option("lk_memory", "memory limit of the worker, such as 2g or 512m (default: none)", metavar="SIZE"),
     Option("lk_server", "LiveKit server: auto, binary, container or a URL (default: auto)", metavar="SERVER"),
-    Option("lk_sessions", "calls that a load check places at most (default: 4)", metavar="CALLS"),
+    Option("lk_sessions", "calls that a load check places at most (default: 4; 10 to fill a worker)", metavar="CALLS"),
     Option("lk_start_timeout", "seconds a worker has to register (default: 60)", metavar="SECONDS"),
     Option("lk_drain_hold", "how long a call is kept after the stop signal, such as 90s or 10m", metavar="TIME"),
     Option("lk_strict", "a SHOULD that is not met fails too", "bool"),
@@ -120,7 +120,7 @@ class Settings:
     report_dir: Path | None = None
     baseline_path: Path | None = None
     baseline: dict[str, Any] | None = None
-    sessions: int = 4
+    sessions: int | None = None
     load_threshold: float | None = None
     max_cpu_per_session: float | None = None
     max_memory_per_session: int | None = None
@@ -262,7 +262,7 @@ def read(config: pytest.Config) -> Settings:
     command = None
     if (command_text := text("lk_command")) is not None:
         command = parse_command(command_text, origin("lk_command"), {name: source for name, (_, source) in given.items()})
-    calls = number("lk_calls", 1, None)
+    calls, sessions = number("lk_calls", 1, None), number("lk_sessions", 1, None)
     defaults = Settings()
     return Settings(
         image=text("lk_image"),
@@ -290,7 +290,7 @@ def read(config: pytest.Config) -> Settings:
         report_dir=report_dir,
         baseline_path=baseline_path,
         baseline=baseline,
-        sessions=int(number("lk_sessions", 1, defaults.sessions) or defaults.sessions),
+        sessions=int(sessions) if sessions is not None else None,
         max_cpu_per_session=number("lk_max_cpu_per_session", 0.001, None),
         max_memory_per_session=_size(text("lk_max_memory_per_session"), "lk_max_memory_per_session", least=1024**2),
         load_threshold=number("lk_load_threshold", 0.01, None),

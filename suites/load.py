@@ -7,11 +7,14 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import psutil
+
 from pytest_lkagents.busyness import Reading
 from pytest_lkagents.callers.caller import Call, Caller
 from pytest_lkagents.calls import ANSWER_SECONDS
 from pytest_lkagents.checks import NotJudgeable, StageError, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, poll
+from pytest_lkagents.settings import Settings
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.model import Answer, Question, Status
 from pytest_lkagents.wire.transcript import Transcript
@@ -36,6 +39,12 @@ EXHAUSTED = 0.95
 # A burner that gets so much of the allowed cores has all of them, but for noise; or without a pause that a worker could see.
 USED_UP = 0.85
 USED_THROUGHOUT = 0.95
+# Calls that are placed to fill a worker, if no number is asked for; more of them only where their rise says that these will do.
+FEW_CALLS, MORE_CALLS = 4, 10
+# What SDKs have for a threshold by themselves; lower ones are rare.
+USUAL_THRESHOLD = 0.7
+# The guide's figure for a session is 320 MB: a machine with less than three of them left gets no further call.
+SPARE_BYTES = 1e9
 # How often a yes is asked for again that came with a load too low to tell: others may have taken the CPU from the burner.
 ASKS = 3
 # The highest load seen may have been a moment's.
@@ -259,6 +268,18 @@ def _look_whether_it_sank(stage: Stage, worker: Worker, seen: Loaded, before: Re
         seen.sank_to = sunk(worker.wire.transcript.statuses(before.at))
 
 
+def most_calls(settings: Settings, seen: Loaded) -> int:
+    """How many calls to place on a worker at most, by what those so far did to its load: a worker that counts its calls is
+    full after some more, one whose load is CPU use would merely be crowded. A ceiling for its memory was not set for more."""
+    if settings.sessions is not None:
+        return settings.sessions
+    if len(seen.steps) < FEW_CALLS or settings.memory_bytes is not None or seen.moved_by == "cpu":
+        return FEW_CALLS
+    rise = (seen.steps[-1][1] - seen.idle) / len(seen.steps)
+    fills = seen.idle + MORE_CALLS * rise >= (settings.load_threshold or USUAL_THRESHOLD)
+    return MORE_CALLS if fills else FEW_CALLS
+
+
 def _by_calls(stage: Stage, worker: Worker, peer: Worker | None, caller: Caller, seen: Loaded) -> None:
     refused = False
     # The other worker is away meanwhile, so that every call comes here.
@@ -266,19 +287,21 @@ def _by_calls(stage: Stage, worker: Worker, peer: Worker | None, caller: Caller,
         peer.wire.refuse()
         peer.wire.cut()
     try:
-        for number in range(1, stage.settings.sessions + 1):
+        while seen.calls < most_calls(stage.settings, seen) and (
+            seen.calls < FEW_CALLS or psutil.virtual_memory().available > SPARE_BYTES
+        ):
             placed = place(stage, caller)
             if placed.served_by is None:
                 asked = placed.questions.get(worker.name)
                 refused = asked is not None and asked.available is False
                 break
-            seen.calls = number
+            seen.calls += 1
             since = time.monotonic()
             status = _risen(worker, since, seen.top)
             if status is None:
                 break
             seen.top = max(seen.top, status.load)
-            seen.steps.append((number, round(status.load, 3), status.full))
+            seen.steps.append((seen.calls, round(status.load, 3), status.full))
             if status.full:
                 seen.full_after = time.monotonic() - since
                 break

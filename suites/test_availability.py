@@ -89,11 +89,12 @@ def test_load_follows_work(lk_stage: Stage, lk_evidence: Evidence, load: Callabl
     One of two workers on a server (1 core, or `--lk-cpus`) comes to rest; then all cores that it may use are burnt
     inside its container for up to 20 s, until its status is "full" (for 8 s only, if three reports are exactly what it
     was at rest, and once more if calls do not move it either; with `--lk-command`: all cores of this machine, at the
-    lowest priority). If that does not fill it and raises its load by less than 0.3, up to four calls (`--lk-sessions`)
-    are placed on it, one after the other. The reported load must rise by more than 0.02 (less is an idle worker's
-    noise), or the status must become "full"; and while the burner has 95 % of the allowed cores it must not fall to
-    less than half, unless others moved it. Skipped if it never reports a load, or if nothing can burn CPU and calls do
-    not move it; an overloaded machine is an error, and one that fills the worker at rest.
+    lowest priority). If that does not fill it and raises its load by less than 0.3, up to four calls are placed on it,
+    one after the other, and up to ten where CPU does not move its load and four calls raised it so much that ten fill it
+    (`--lk-sessions`: that many at most; `--lk-memory`: four). The reported load must rise by more than 0.02 (less is an
+    idle worker's noise), or the status must become "full"; and while the burner has 95 % of the allowed cores it must
+    not fall to less than half, unless others moved it. Skipped if it never reports a load, or if nothing can burn CPU
+    and calls do not move it; an overloaded machine is an error, and one that fills the worker at rest.
     """
     seen = load()
     lk_evidence["moved_by"] = seen.moved_by

@@ -8,9 +8,10 @@ from typing import Any, cast
 
 import pytest
 
+from pytest_lkagents.settings import Settings
 from pytest_lkagents.wire.model import Status
 from pytest_lkagents.worker.base import Worker
-from suites.load import sunk
+from suites.load import Loaded, most_calls, sunk
 from suites.reports import counted_at_rest, still_counts
 
 
@@ -81,3 +82,23 @@ def test_a_load_that_sinks(loads: list[float], to: float | None) -> None:
 
 def test_a_worker_that_goes_on_to_say_that_it_is_full_has_not_sunk() -> None:
     assert sunk([Status(1.0, 1.0, True, 2, has_status=True), Status(2.0, 0.2, True, 2, has_status=True)]) is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "loads", "moved_by", "most"),
+    [
+        (Settings(), [], None, 4),
+        (Settings(), [0.2, 0.4, 0.6], None, 4),  # four are placed in any case
+        (Settings(), [0.1, 0.2, 0.3, 0.4], None, 10),
+        (Settings(), [0.05, 0.1, 0.15, 0.2], None, 4),  # ten lead to 0.5 only
+        (Settings(load_threshold=0.5), [0.05, 0.1, 0.15, 0.2], None, 10),
+        (Settings(), [0.1, 0.2, 0.3, 0.4], "cpu", 4),
+        (Settings(memory_bytes=10**9), [0.1, 0.2, 0.3, 0.4], None, 4),
+        (Settings(sessions=6), [0.1, 0.2, 0.3, 0.4], None, 6),
+        (Settings(sessions=2), [0.1], None, 2),
+    ],
+)
+def test_calls_that_may_fill_a_worker(settings: Settings, loads: list[float], moved_by: str | None, most: int) -> None:
+    seen = Loaded("w", "", idle=0.0, top=0.0, moved_by=moved_by)
+    seen.steps = [(number, load, False) for number, load in enumerate(loads, 1)]
+    assert most_calls(settings, seen) == most
