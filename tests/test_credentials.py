@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import marshal
+
 import pytest
 
 from pytest_lkagents.worker.credentials import findings_in, in_text
@@ -91,3 +93,12 @@ def test_a_credential_in_a_variable(text: str, leaks: bool) -> None:
 
 def test_a_value_of_the_environment_counts_in_libraries_too() -> None:
     assert findings_in("usr/lib/x/site-packages/a.py", b"token = 'opensesame'", ["opensesame"])
+
+
+def test_a_token_in_a_compiled_module_is_found_whatever_its_length() -> None:
+    """In it the length of a string comes right before the string, and is a letter for some."""
+    for length in range(40, 130):
+        token = ("sk-proj-" + HASH * 4)[:length]
+        assert findings_in("app/settings.pyc", marshal.dumps(compile(f"K = {token!r}", "", "exec")), []) == ["an access token"]
+    plain = marshal.dumps(compile("K = 'disk-task-scheduler-of-the-2nd-kind'", "", "exec"))
+    assert findings_in("app/settings.pyc", plain, []) == []

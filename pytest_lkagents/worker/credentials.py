@@ -52,6 +52,11 @@ ACCESS = (
 WITH_URLS = re.compile(r"(^|/)(\.git-credentials|\.git/config|pip\.conf|\.pip/pip\.conf|\.pypirc|\.npmrc|\.yarnrc(\.yml)?)$")
 
 
+# In a compiled Python module a short string follows its type and its length, one byte each: a letter, as it may happen, which
+# would hide where a token begins. Source: CPython's Python/marshal.c, TYPE_SHORT_ASCII and its interned twin, with FLAG_REF.
+SHORT_STRING = re.compile(rb"[zZ\xda\xfa](?=(.))", re.DOTALL)
+
+
 def in_text(text: str) -> bool:
     """Whether a text, such as a variable's value, holds an access token, a private key, or a URL with a password."""
     return bool(_tokens(text.encode("utf-8", "surrogateescape")) or url_passwords(text))
@@ -64,6 +69,8 @@ def findings_in(path: str, data: bytes, planted: Sequence[str]) -> list[str]:
         found.append("a value of the worker's environment")
     if LIBRARIES.search(path) or MADE_BY_PACKAGES.search(path):
         return found
+    if path.endswith(".pyc"):
+        data = b"\n".join(_short_strings(data)) + data
     found += _tokens(data)
     if not SAMPLES.search(path):
         for written, kind in ((LIVEKIT, "a LiveKit API secret"), (API_KEY, "an API key")):
@@ -78,6 +85,15 @@ def findings_in(path: str, data: bytes, planted: Sequence[str]) -> list[str]:
     if WITH_URLS.search(path) and url_passwords(text):
         found.append("a URL with a password")
     return found
+
+
+def _short_strings(data: bytes) -> Iterable[bytes]:
+    """What may be one in a compiled module; where it is none, what comes of it is no token either."""
+    for matched in SHORT_STRING.finditer(data):
+        begin = matched.end() + 1
+        string = data[begin : begin + matched[1][0]]
+        if string.isascii():
+            yield string
 
 
 def _tokens(data: bytes) -> list[str]:
