@@ -70,13 +70,14 @@ def stop(stage: Stage) -> Stop:
     worker = stage.untouched("stopped")
     seen = Stop(stop_signal(stage))
     holders = worker.registered_by(worker.snapshot())
-    before = worker.reading()
+    before, limit = worker.reading(), stage.settings.exit_timeout
     sent = time.monotonic()
     worker.signal(seen.signal)
     with worker.ledger.waiting(worker.name):
-        if _reacts(worker, REACTION_SECONDS):
+        # It may go on for a while, as servers do for their load balancer's sake, and be gone in time all the same.
+        if _reacts(worker, limit):
             seen.deregistered_s = round(time.monotonic() - sent, 2)
-            if worker.wait_exit(max(stage.settings.exit_timeout - (time.monotonic() - sent), 1)) is not None:
+            if worker.wait_exit(max(limit - (time.monotonic() - sent), 1)) is not None:
                 seen.exited_s = round(time.monotonic() - sent, 2)
             else:
                 stage.raise_if_too_busy(worker, before)

@@ -219,10 +219,10 @@ def test_forwards_signals(lk_stage: Stage, lk_evidence: Evidence, stop: Callable
     """The stop signal reaches the worker.
 
     The image's stop signal (SIGTERM by default) is sent to the first process of an idle worker, as an engine does;
-    within 10 s its registration must end or the worker exit. If neither happens, SIGTERM goes directly to the process
-    that holds the registration: if that one does not react either within 10 s, or is the first process itself, the
-    check is skipped and `rollout.idle-exit` fails. Skipped with `--lk-command`; no reaction on an overloaded machine is
-    an error.
+    within `lk_exit_timeout` (default 30 s) its registration must end or the worker exit. If neither happens, SIGTERM goes
+    directly to the process that holds the registration: if that one does not react either within 10 s, or is the first
+    process itself, the check is skipped and `rollout.idle-exit` fails. Skipped with `--lk-command`; no reaction on an
+    overloaded machine is an error.
     """
     lk_stage.needs_image("signals reach the first process of a container in another way than a process here")
     seen = stop()
