@@ -13,6 +13,8 @@ import psutil
 
 # The load counts waiting processes; above four per core, each gets less than a quarter of its time.
 LOAD_PER_CORE = 4
+# A run's own start can lead to such a load, and the average tells of it for a minute. This share of it is calm.
+CALM_SHARE = 0.75
 # With every core in use and half of them or more by others, a worker gets at most half of what it could use.
 IDLE_SHARE = 0.1
 OTHERS_SHARE = 0.5
@@ -176,6 +178,11 @@ def stood_still(seconds: float, waited: float = 0.0) -> str | None:
     None: it can."""
     matters = seconds > max(STOOD_STILL_SECONDS, STOOD_STILL_SHARE * waited)
     return f"this run did not get the CPU for {seconds:.0f} s" if matters else None
+
+
+def is_calm() -> bool:
+    """Whether the load of the last minute is well below what says that this machine is too busy."""
+    return os.getloadavg()[0] <= CALM_SHARE * LOAD_PER_CORE * (os.cpu_count() or 1)
 
 
 def too_busy(before: Reading | None = None, after: Reading | None = None) -> str | None:

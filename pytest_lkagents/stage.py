@@ -11,19 +11,19 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
 from pytest_lkagents import describe, engine
-from pytest_lkagents.busyness import History, Reading, filled_by_others, filled_by_the_past, stood_still, too_busy
+from pytest_lkagents.busyness import History, Reading, filled_by_others, filled_by_the_past, is_calm, stood_still, too_busy
 from pytest_lkagents.callers.media import Media
 from pytest_lkagents.callers.place import HERE, Place, may_enter, namespace_of
 from pytest_lkagents.calls import Calls
 from pytest_lkagents.checks import NotJudgeable, StageError, TooBusy, WorkerFault
-from pytest_lkagents.clock import Ledger
+from pytest_lkagents.clock import DeadlineMissed, Ledger, poll
 from pytest_lkagents.loop import EventLoop
 from pytest_lkagents.probe.sidecar import Sidecar, ensure_image
 from pytest_lkagents.roles import ROLES, Role
@@ -54,6 +54,8 @@ STARTERS = 2
 PROMISE_SECONDS = 12
 # Every start has a deadline of its own; this is for one that began last.
 QUIET_SECONDS = 120
+# The load average of a minute falls to two fifths in this time.
+CALM_SECONDS = 60
 # Deadlines of checks are no longer than this.
 LONGEST_SECONDS = 60
 # A smoke test of another session.
@@ -245,6 +247,14 @@ class Stage:
             yield
         finally:
             self._alone.release()
+
+    @contextmanager
+    def in_peace(self) -> Iterator[None]:
+        """A context for a second look at what may have had another cause than the worker. Raises StageError as above."""
+        with self.alone_on_the_machine():
+            with suppress(DeadlineMissed):
+                poll(is_calm, what="calm", seconds=CALM_SECONDS, every=1)
+            yield
 
     def _wait_quiet(self, observed: Iterable[Future[Any]]) -> None:
         with self._lock:

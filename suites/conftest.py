@@ -105,7 +105,7 @@ class Ahead(Generic[T]):
         except StageError as error:
             stage.raise_if_closing()
             self.again_because = str(error)
-        with stage.alone_on_the_machine():
+        with stage.in_peace():
             return self._observe(stage)
 
 

@@ -318,7 +318,7 @@ def _late_in_peace(stage: Stage, late: list[tuple[Worker, Question]]) -> list[tu
     to_ask = [worker for worker in dict(late) if worker.wire.transcript.live()]
     if not to_ask:
         raise StageError("this machine is too busy to judge: all of its cores were in use, and the worker is gone")
-    with stage.alone_on_the_machine():
+    with stage.in_peace():
         for worker in to_ask:
             burnt = worker in stage.workers("loaded")
             with worker.burn() if burnt else contextlib.nullcontext():
