@@ -28,7 +28,8 @@ MOST_BYTES = 1_000_000
 SEPARATOR = "--lkagents--"
 # For each pid: descriptors, then bytes that are its own (anonymous, shared memory, swapped out), whether shared with a
 # parent or not: file pages come and go with the machine's cache. Then the files on every mount but the image's own layer,
-# which the engine compares itself, and the system's.
+# which the engine compares itself, and the system's; and those that have no name any more but are open, by device and inode:
+# they take their place on the disk until then. What only looks like a file is memory.
 SCRIPT = f"""
 for pid in "$@"; do
   count=$(ls /proc/$pid/fd 2>/dev/null | wc -l)
@@ -40,6 +41,8 @@ awk '$(NF-2) ~ /^(overlay|proc|sysfs|cgroup2?|mqueue|devpts)$/ {{next}}
   $5 !~ /^\\/(proc|sys)(\\/|$)/ {{print $5}}' /proc/1/mountinfo | while read -r mount; do
   find "/proc/1/root$mount/" -xdev -type f -printf '%s %p\\n' 2>/dev/null
 done
+find /proc/[0-9]*/fd -lname '* (deleted)' ! -lname '/memfd:*' ! -lname '/dev/zero*' ! -lname '/SYSV*' -print0 2>/dev/null |
+  xargs -0 -r stat -L -c '%s deleted file %d:%i %F' 2>/dev/null | sed -n 's/ regular.* file$//p' | sort -u
 true
 """
 

@@ -49,11 +49,11 @@ def test_image_size(lk_stage: Stage, lk_evidence: Evidence) -> None:
 def test_ephemeral(lk_stage: Stage, lk_evidence: Evidence, tidied: Callable[[], leftovers.Leftovers]) -> None:
     """Its files need less than 10 GB, the image included, and no more with every call.
 
-    16 pairs of short calls are placed; the bytes of the worker's files (its writable layer and every mount but the
-    image's and the system's) are read while the calls are in progress and, after up to 12 s of rest, when they are
-    over. The highest sum plus the image's size must be below 10 GB, which the guide calls more than enough. The slope
-    of a straight line through the readings at rest, less two standard errors, may be at most 1 MB per call. Skipped
-    with `--lk-command` or if calls are not served.
+    16 pairs of short calls are placed; the bytes of the worker's files (its writable layer, every mount but the image's
+    and the system's, and files that were deleted but are open) are read while the calls are in progress and, after up to
+    12 s of rest, when they are over. The highest sum plus the image's size must be below 10 GB, which the guide calls
+    more than enough. The slope of a straight line through the readings at rest, less two standard errors, may be at most
+    1 MB per call. Skipped with `--lk-command` or if calls are not served.
     """
     lk_stage.needs_image("a process here has no files of its own")
     seen = tidied()
