@@ -83,7 +83,7 @@ def _pair(stage: Stage, alone: float = 0.0) -> Pair:
 # -- idle processes
 
 
-def _kind(process: Process) -> tuple[int, str]:
+def kind(process: Process) -> tuple[int, str]:
     """What job processes of one worker have in common: their parent and, but for numbers, their command line."""
     return process.ppid, re.sub(r"\d+", "#", process.args)
 
@@ -121,7 +121,7 @@ def find_idle(stage: Stage, worker: Worker) -> Idle:
         pid = jobs[0]
         if pid not in before.living():
             raise NotJudgeable("the worker starts a process when a job comes: it has no idle ones")
-        kinds.add(_kind(before.living()[pid]))
+        kinds.add(kind(before.living()[pid]))
         before = settle(stage, worker, {pid}, stage.settings.exit_timeout)
         if pid not in first.living():
             break
@@ -131,7 +131,7 @@ def find_idle(stage: Stage, worker: Worker) -> Idle:
     pids = [
         process.pid
         for process in before.living().values()
-        if _kind(process) in kinds and process.pid not in known and process.pid not in protected | parents
+        if kind(process) in kinds and process.pid not in known and process.pid not in protected | parents
     ]
     if not pids:
         raise NotJudgeable("no idle job process was found in the worker")

@@ -60,8 +60,9 @@ def test_single_assignment(lk_evidence: Evidence, assigned: Callable[[], Assigne
     "balancing.redispatch-on-refusal",
     MUST,
     section="Load balancing",
-    why="A worker that keeps silent instead of refusing takes the call away from the others that are free.",
-    remedy="answer every availability question, with no as quickly as with yes",
+    why="A worker that keeps silent, or refuses for everybody, takes the call away from others that are free.",
+    remedy="answer every availability question, with no as quickly as with yes, and let others be asked (Python: "
+    "request.reject(terminate=False))",
     roles=("loaded", "peer"),
     order=2,
 )
@@ -71,10 +72,10 @@ def test_redispatch_on_refusal(lk_stage: Stage, lk_evidence: Evidence, load: Cal
     While one of two workers on a server is over its threshold (see `availability.load-follows-work`) and the other is
     free, up to six calls are placed, until the full one is asked and does not accept; which one the server asks first
     is chance. Read on the wire and in the room: a question that the full worker leaves unanswered is a failure, and so is
-    a call that is lost because the refusal came after more than 3 s; a refusal after which the other worker serves the
-    call passes. Skipped if the worker was never full, was never asked or accepted, if two workers cannot run side by
-    side, or if after a refusal the other one was not asked, refused too or sent no agent; the last is an error on an
-    overloaded machine.
+    a call that is lost because the refusal came after more than 3 s, or was meant for everybody (`terminate`: the server
+    asks no other worker); a refusal after which the other worker serves the call passes. Skipped if the worker was never
+    full, was never asked or accepted, if two workers cannot run side by side, or if after a refusal the other one was
+    not asked, refused too or sent no agent; the last is an error on an overloaded machine.
     """
     seen = load()
     if not seen.peer:
@@ -97,6 +98,8 @@ def test_redispatch_on_refusal(lk_stage: Stage, lk_evidence: Evidence, load: Cal
     if (asked.answered_after or 0) > ANSWER_SECONDS and real.served_by is None:
         lk_stage.raise_if_too_busy()
         raise AssertionError(f"the full worker refused only after {asked.answered_after:.1f} s; the call was lost")
+    if asked.terminated and real.served_by is None:
+        raise AssertionError("the full worker refused for everybody (terminate): no other was asked, the call was lost")
     if real.served_by is None:
         other = real.questions.get(seen.peer)
         if other is None or other.available is not False:

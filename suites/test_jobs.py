@@ -18,6 +18,8 @@ from .observations import FirstCall
 
 # A worker that noticed its loss too late has had time to do so.
 LATER_SECONDS = 5
+# What a job starts to tidy up after it has ended by then, mostly.
+HELPER_SECONDS = 5
 
 
 @check(
@@ -183,7 +185,8 @@ def test_ends_with_call(lk_stage: Stage, lk_evidence: Evidence, pair: Callable[[
 
     After both callers of `jobs.own-process` hung up, the process table and connections are read every 0.3 s. Within
     `lk_exit_timeout` (default 30 s) of the last hang-up the jobs' processes must be gone, their connections to the
-    server closed, and no zombie left that was not there before the calls. Skipped if the jobs have no processes of
+    server closed, and no zombie left that was not there before the calls; where a process of a new kind (its parent and
+    its command line) lives on, its end is awaited for 5 s. Skipped if the jobs have no processes of
     their own; on an overloaded machine a miss is an error.
     """
     seen = pair()
@@ -201,11 +204,17 @@ def _judge_end(
     pids = set(jobs)
     evidence["job_pids"], evidence["limit_s"] = sorted(pids), limit
 
+    kinds = {pool.kind(process) for process in before.processes}
+
     def over() -> bool:
         nonlocal now
         now = worker.snapshot()
         connected = set(worker.jobs_of(now)) & pids
-        return not (pids & set(now.living()) or connected or now.zombies() - zombies)
+        if pids & set(now.living()) or connected or now.zombies() - zombies:
+            return False
+        # What outlives its job may become a zombie yet: it is nobody's child any more.
+        helpers = [process for process in now.living().values() if pool.kind(process) not in kinds]
+        return not helpers or time.monotonic() - left > HELPER_SECONDS
 
     try:
         with worker.ledger.waiting(worker.name):

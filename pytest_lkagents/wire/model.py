@@ -48,6 +48,7 @@ def _words(kind: str, data: dict[str, Any]) -> str:
     elif kind == "answer":
         after = data.get("after_s")
         words = f"{data.get('job_id')} {'available' if data.get('available') else 'not available'}"
+        words += " to anybody" if data.get("terminate") and not data.get("available") else ""
         words += f" after {after * 1000:.0f} ms" if after is not None else ""
     elif kind == "job":
         words = f"{data.get('job_id')} {data.get('status')} {data.get('error') or ''}".rstrip()
@@ -103,7 +104,8 @@ class Status:
 @dataclass(frozen=True)
 class Question:
     """One job that the worker was asked about. ``answers`` are (time, available), every one of them;
-    ``assigned`` is when the assignment passed; ``probe``: asked by the tap, not by the server."""
+    ``assigned`` is when the assignment passed; ``probe``: asked by the tap, not by the server; ``terminated``: it refused
+    and wanted no other worker to be asked, upon which the server counts the job as done."""
 
     job_id: str
     room: str
@@ -113,6 +115,7 @@ class Question:
     assigned: float | None = None
     probe: bool = False
     connection: int = 0
+    terminated: bool = False
 
     @property
     def answered(self) -> float | None:

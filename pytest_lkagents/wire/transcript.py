@@ -99,8 +99,9 @@ class Transcript:
             if len(self._questions) > self._most:
                 del self._questions[next(iter(self._questions))]
         elif entry.kind == "answer" and data.get("job_id") in self._questions:
-            known = self._questions[data["job_id"]]
-            self._questions[known.job_id] = replace(known, answers=(*known.answers, (at, bool(data.get("available")))))
+            known, yes = self._questions[data["job_id"]], bool(data.get("available"))
+            terminated = known.terminated or (not yes and bool(data.get("terminate")))
+            self._questions[known.job_id] = replace(known, answers=(*known.answers, (at, yes)), terminated=terminated)
         elif entry.kind == "assignment" and job.get("id") in self._questions:
             known = self._questions[job["id"]]
             self._questions[known.job_id] = replace(known, assigned=at if known.assigned is None else known.assigned)
