@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -60,6 +61,8 @@ LOOK_SECONDS = 0.25
 # For a check that waits for a drain: its longest hold and what is around it.
 CHECK_SECONDS = LONGEST_HOLD + 300
 PROBE_EVERY = 0.5
+# Three failed probes in a row are what orchestrators restart a container for, by default.
+FAILED_PROBES = 3
 
 
 @dataclass
@@ -251,7 +254,19 @@ class Drain:
             return self.filled
         late = self.stopped_s is None or self.stopped_s > STOPS_SECONDS
         lost = self.together is not None and self.together.trouble is not None
-        return self.busy if self.cut is not None or late or lost or self.outlasted else None
+        unanswered = self.unhealthy >= FAILED_PROBES and self.unanswered
+        return self.busy if self.cut is not None or late or lost or self.outlasted or unanswered else None
+
+    @property
+    def unhealthy(self) -> int:
+        """How many probes of its health endpoint failed in a row, at most."""
+        runs = itertools.groupby(self.health, lambda status: status == 200)
+        return max((len(list(run)) for healthy, run in runs if not healthy), default=0)
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether a probe failed for want of an answer only; one that has ended answers nobody, however busy the machine is."""
+        return set(self.health) <= {200, None} and self.ended_early_s is None
 
     @property
     def unproven(self) -> str | None:

@@ -11,12 +11,10 @@ from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Health, Worker
 
-from .drains import CHECK_SECONDS, Drain
+from .drains import CHECK_SECONDS, FAILED_PROBES, Drain
 from .healthy import Failing, answers, status_within
 from .test_registration import GIVE_UP_SECONDS, until_not_ready
 
-# Three failed probes in a row are what orchestrators restart a container for, by default.
-FAILED_PROBES = 3
 # As long as these take, every 3 s or so: a single one may be lost on a busy machine.
 REACH_SECONDS = 10
 # The default timeout of orchestrators' probes.
@@ -227,14 +225,10 @@ def test_answers_while_draining(lk_stage: Stage, lk_evidence: Evidence, drain: C
         raise NotJudgeable("the draining worker had no health endpoint")
     if len(seen.health) < FAILED_PROBES:
         raise NotJudgeable(f"it did not drain: {seen.cut.trouble if seen.cut else 'the call was over at once'}")
-    failed = longest = 0
-    for status in seen.health:
-        failed = failed + 1 if status != 200 else 0
-        longest = max(longest, failed)
+    longest = seen.unhealthy
     lk_evidence["probes"], lk_evidence["failed_in_a_row"] = len(seen.health), longest
     lk_evidence["statuses"] = sorted({str(status) for status in seen.health})
-    # A worker that has ended answers nobody, however busy the machine is.
-    if longest >= FAILED_PROBES and set(seen.health) <= {200, None} and seen.ended_early_s is None:
+    if longest >= FAILED_PROBES and seen.unanswered:
         seen.raise_if_busy()
     assert longest < FAILED_PROBES, f"{longest} probes in a row failed after {seen.signal} with a call in progress"
     lk_evidence.summary = f"{len(seen.health)} probes during the drain, {longest} failed in a row"
