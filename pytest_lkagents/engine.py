@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import platform
 import shutil
@@ -122,6 +123,7 @@ class Session:
         self._lock.acquire()
         self.folder = Path(tempfile.mkdtemp(prefix=f"pytest-lkagents-{self.id}-"))
         self._network: Network | None = None
+        self._hangs = False
 
     @property
     def client(self) -> DockerClient:
@@ -178,34 +180,59 @@ class Session:
     def record_process(self, pid: int) -> None:
         (self.folder / f"{pid}.pid").write_text(repr(psutil.Process(pid).create_time()))
 
-    def close(self) -> None:
-        """Remove everything that carries this session's label; never raises for what is already gone."""
-        if self._client is not None:
+    def remove(self) -> None:
+        """Remove the containers and networks that carry this session's label; never raises for what is already gone. Raises
+        StageError if the engine does not answer; it is not asked again then."""
+        if self._client is None or self._hangs:
+            return
+        try:
             remove_session(self._client, self.id)
-        end([*_processes_of(self.folder), *marked([self.id])])
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self._lock.release()
-        Path(self._lock.lock_file).unlink(missing_ok=True)
+        except StageError:
+            self._hangs = True
+            raise
+
+    def close(self) -> None:
+        """The same with everything else of this session."""
+        try:
+            self.remove()
+        finally:
+            end([*_processes_of(self.folder), *marked([self.id])])
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self._lock.release()
+            Path(self._lock.lock_file).unlink(missing_ok=True)
 
 
 def remove_session(client: DockerClient, session_id: str) -> None:
-    """Remove the containers and networks of one session."""
+    """Remove the containers and networks of one session. Raises StageError if the engine does not answer."""
+    from requests import RequestException
+
+    try:
+        _remove_labelled(client, {"label": f"{LABEL}={session_id}"})
+    except RequestException as error:
+        raise StageError(
+            f"the container engine does not answer ({type(error).__name__} while containers of session {session_id} were "
+            "removed): restart it; the next run removes what is left"
+        ) from None
+
+
+def _remove_labelled(client: DockerClient, labelled: dict[str, str | list[str] | bool]) -> None:
     from docker.errors import APIError
 
-    labelled: dict[str, str | list[str] | bool] = {"label": f"{LABEL}={session_id}"}
-    containers = client.containers.list(all=True, filters=labelled, ignore_removed=True)
+    containers = client.containers.list(all=True, filters=labelled, sparse=True)
 
     def remove(container: Container) -> None:
         with contextlib.suppress(APIError):
             container.remove(force=True, v=True)
 
     def is_guest(container: Container) -> bool:
-        return str(container.attrs["HostConfig"]["NetworkMode"]).startswith("container:")
+        return str((container.attrs.get("HostConfig") or {}).get("NetworkMode")).startswith("container:")
 
+    # Containers that live in another one's network namespace go first.
     with ThreadPoolExecutor(REMOVERS, thread_name_prefix="lk-remove") as removers:
-        # Containers that live in another one's network namespace go first.
-        for guests in (True, False):
-            list(removers.map(remove, [found for found in containers if is_guest(found) is guests]))
+        list(removers.map(remove, filter(is_guest, containers)))
+    # One at a time: docker 20.10 was seen to lock up while it took several out of one network (libnetwork, Sandbox.Delete).
+    for container in itertools.filterfalse(is_guest, containers):
+        remove(container)
     for network in client.networks.list(filters=labelled):
         with contextlib.suppress(APIError):
             network.remove()
@@ -217,7 +244,8 @@ def sweep(client: DockerClient | None) -> list[str]:
     mine: dict[str, str | list[str] | bool] = {"label": f"{OWNER_LABEL}={owner()}"}
     seen = {lock.stem for lock in (cache_dir() / "sessions").glob("*.lock")}
     if client is not None:
-        seen |= {c.labels.get(LABEL, "") for c in client.containers.list(all=True, filters=mine, ignore_removed=True)}
+        listed = client.containers.list(all=True, filters=mine, sparse=True)
+        seen |= {(found.attrs.get("Labels") or {}).get(LABEL, "") for found in listed}
         seen |= {n.attrs["Labels"].get(LABEL, "") for n in client.networks.list(filters=mine)}
     dead: dict[str, FileLock] = {}
     for session_id in sorted(seen - {""}):

@@ -7,6 +7,7 @@ divider), so a call meant for one could be served by another; a server costs hal
 from __future__ import annotations
 
 import dataclasses
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -174,7 +175,10 @@ class Stage:
             describe.keep_transcripts(self._taps, self.settings.report_dir, self.redactor)
         self._wire_loop.close()
         if self._session is not None:
-            self._session.close()
+            try:
+                self._session.close()
+            except StageError as error:
+                print(f"pytest-lkagents: {error}", file=sys.stderr)
             self._session = None
         if self._client is not None:
             self._client.close()
@@ -182,8 +186,11 @@ class Stage:
         self._turn.release()
 
     def _remove_containers(self) -> None:
-        if self._client is not None and self._session is not None:
-            engine.remove_session(self._client, self._session.id)
+        if self._session is not None:
+            try:
+                self._session.remove()
+            except StageError as error:
+                print(f"pytest-lkagents: {error}", file=sys.stderr)
 
     # -- workers
 
