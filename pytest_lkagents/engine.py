@@ -12,6 +12,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -202,17 +203,23 @@ class Session:
             Path(self._lock.lock_file).unlink(missing_ok=True)
 
 
-def remove_session(client: DockerClient, session_id: str) -> None:
-    """Remove the containers and networks of one session. Raises StageError if the engine does not answer."""
+@contextmanager
+def answering() -> Iterator[None]:
+    """A context in which the engine is asked for something. Raises StageError if it does not answer at all."""
     from requests import RequestException
 
     try:
-        _remove_labelled(client, {"label": f"{LABEL}={session_id}"})
+        yield
     except RequestException as error:
         raise StageError(
-            f"the container engine does not answer ({type(error).__name__} while containers of session {session_id} were "
-            "removed): restart it; the next run removes what is left"
+            f"the container engine does not answer ({type(error).__name__}): restart it; the next run removes what is left"
         ) from None
+
+
+def remove_session(client: DockerClient, session_id: str) -> None:
+    """Remove the containers and networks of one session. Raises StageError if the engine does not answer."""
+    with answering():
+        _remove_labelled(client, {"label": f"{LABEL}={session_id}"})
 
 
 def _remove_labelled(client: DockerClient, labelled: dict[str, str | list[str] | bool]) -> None:

@@ -105,6 +105,10 @@ class Stage:
 
     def open(self) -> None:
         """Sweep what dead sessions left, then make this session's network. Raises StageError."""
+        with engine.answering():
+            self._open()
+
+    def _open(self) -> None:
         self._client = connect(self.settings)
         self.history.start()
         if self.settings.image is None:
