@@ -30,7 +30,7 @@ class Hanging:
 def test_a_hanging_engine_is_asked_once_and_everything_else_is_tidied() -> None:
     client: Any = Hanging()
     session = engine.Session(client)
-    with pytest.raises(StageError, match="does not answer .*restart it"):
+    with pytest.raises(StageError, match=r"does not answer .*restart it"):
         session.remove()
     session.close()
     assert client.asked == 1
