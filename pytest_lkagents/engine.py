@@ -205,7 +205,7 @@ class Session:
 
 @contextmanager
 def answering() -> Iterator[None]:
-    """A context in which the engine is asked for something. Raises StageError if it does not answer at all."""
+    """A context, or a decorator, for what asks the engine for something. Raises StageError if it does not answer at all."""
     from requests import RequestException
 
     try:
@@ -216,15 +216,12 @@ def answering() -> Iterator[None]:
         ) from None
 
 
+@answering()
 def remove_session(client: DockerClient, session_id: str) -> None:
     """Remove the containers and networks of one session. Raises StageError if the engine does not answer."""
-    with answering():
-        _remove_labelled(client, {"label": f"{LABEL}={session_id}"})
-
-
-def _remove_labelled(client: DockerClient, labelled: dict[str, str | list[str] | bool]) -> None:
     from docker.errors import APIError
 
+    labelled: dict[str, str | list[str] | bool] = {"label": f"{LABEL}={session_id}"}
     containers = client.containers.list(all=True, filters=labelled, sparse=True)
 
     def remove(container: Container) -> None:

@@ -63,6 +63,15 @@ LONGEST_SECONDS = 60
 TURN_SECONDS = 120
 
 
+@contextmanager
+def _told() -> Iterator[None]:
+    """What does not work is told, and does not keep from closing the rest."""
+    try:
+        yield
+    except StageError as error:
+        print(f"pytest-lkagents: {error}", file=sys.stderr)
+
+
 class Stage:
     """Open it with ``open``, close it with ``close``; both are called by the fixtures."""
 
@@ -103,12 +112,9 @@ class Stage:
 
     # -- opening and closing
 
+    @engine.answering()
     def open(self) -> None:
         """Sweep what dead sessions left, then make this session's network. Raises StageError."""
-        with engine.answering():
-            self._open()
-
-    def _open(self) -> None:
         self._client = connect(self.settings)
         self.history.start()
         if self.settings.image is None:
@@ -179,10 +185,8 @@ class Stage:
             describe.keep_transcripts(self._taps, self.settings.report_dir, self.redactor)
         self._wire_loop.close()
         if self._session is not None:
-            try:
+            with _told():
                 self._session.close()
-            except StageError as error:
-                print(f"pytest-lkagents: {error}", file=sys.stderr)
             self._session = None
         if self._client is not None:
             self._client.close()
@@ -191,10 +195,8 @@ class Stage:
 
     def _remove_containers(self) -> None:
         if self._session is not None:
-            try:
+            with _told():
                 self._session.remove()
-            except StageError as error:
-                print(f"pytest-lkagents: {error}", file=sys.stderr)
 
     # -- workers
 

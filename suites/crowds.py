@@ -18,6 +18,7 @@ from pytest_lkagents.callers.crowd import Crowd
 from pytest_lkagents.calls import AGENT_SECONDS, REFUSAL_PAUSE
 from pytest_lkagents.checks import StageError, Unproven, WorkerFailed, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, poll
+from pytest_lkagents.settings import SESSIONS
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
 from pytest_lkagents.worker.usage import Usage
@@ -338,7 +339,6 @@ def processes_of(worker: Worker) -> list[dict[str, Any]]:
 
 
 HOLD_SECONDS = 20.0
-SESSIONS = 4
 
 
 def load_test(stage: Stage, say: Say) -> LoadTest:

@@ -14,7 +14,7 @@ from pytest_lkagents.callers.caller import Call, Caller
 from pytest_lkagents.calls import ANSWER_SECONDS
 from pytest_lkagents.checks import NotJudgeable, StageError, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, poll
-from pytest_lkagents.settings import Settings
+from pytest_lkagents.settings import SESSIONS, Settings
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.model import Answer, Question, Status
 from pytest_lkagents.wire.transcript import Transcript
@@ -39,8 +39,8 @@ EXHAUSTED = 0.95
 # A burner that gets so much of the allowed cores has all of them, but for noise; or without a pause that a worker could see.
 USED_UP = 0.85
 USED_THROUGHOUT = 0.95
-# Calls that are placed to fill a worker, if no number is asked for; more of them only where their rise says that these will do.
-FEW_CALLS, MORE_CALLS = 4, 10
+# Calls to fill a worker, if no number is asked for, where the rise by the first SESSIONS says that these will do.
+MORE_CALLS = 10
 # What SDKs have for a threshold by themselves; lower ones are rare.
 USUAL_THRESHOLD = 0.7
 # The guide's figure for a session is 320 MB: a machine with less than three of them left gets no further call.
@@ -273,11 +273,11 @@ def most_calls(settings: Settings, seen: Loaded) -> int:
     full after some more, one whose load is CPU use would merely be crowded. A ceiling for its memory was not set for more."""
     if settings.sessions is not None:
         return settings.sessions
-    if len(seen.steps) < FEW_CALLS or settings.memory_bytes is not None or seen.moved_by == "cpu":
-        return FEW_CALLS
+    if len(seen.steps) < SESSIONS or settings.memory_bytes is not None or seen.moved_by == "cpu":
+        return SESSIONS
     rise = (seen.steps[-1][1] - seen.idle) / len(seen.steps)
     fills = seen.idle + MORE_CALLS * rise >= (settings.load_threshold or USUAL_THRESHOLD)
-    return MORE_CALLS if fills else FEW_CALLS
+    return MORE_CALLS if fills else SESSIONS
 
 
 def _by_calls(stage: Stage, worker: Worker, peer: Worker | None, caller: Caller, seen: Loaded) -> None:
@@ -287,9 +287,9 @@ def _by_calls(stage: Stage, worker: Worker, peer: Worker | None, caller: Caller,
         peer.wire.refuse()
         peer.wire.cut()
     try:
-        while seen.calls < most_calls(stage.settings, seen) and (
-            seen.calls < FEW_CALLS or psutil.virtual_memory().available > SPARE_BYTES
-        ):
+        while seen.calls < most_calls(stage.settings, seen):
+            if seen.calls >= SESSIONS and psutil.virtual_memory().available <= SPARE_BYTES:
+                break
             placed = place(stage, caller)
             if placed.served_by is None:
                 asked = placed.questions.get(worker.name)

@@ -78,9 +78,8 @@ def test_reachable(lk_stage: Stage, lk_evidence: Evidence) -> None:
     A container beside the worker on the same network asks its health port with GET of `lk_health_path` for up to 10 s;
     with `--lk-command` an address of this machine other than loopback is asked instead. Any HTTP status counts as
     reached, but for another one than 200 where loopback is answered with 200 before and after; no answer is a failure,
-    and on an overloaded machine an error. Skipped without a health endpoint (a failure
-    with `lk_health = required` or `lk_health_port`) and with `lk_health = off`, or if this machine has no address but
-    loopback.
+    and on an overloaded machine an error. Skipped without a health endpoint (a failure with `lk_health = required` or
+    `lk_health_port`) and with `lk_health = off`, or if this machine has no address but loopback.
     """
     worker = lk_stage.worker("shared")
     health = _health(lk_stage, worker)
@@ -89,22 +88,24 @@ def test_reachable(lk_stage: Stage, lk_evidence: Evidence) -> None:
     before = worker.reading()
     answers: list[int | None] = []
 
-    def answered() -> bool:
-        answers.append(lk_stage.get_from_another_host(worker, health.port, path))
-        # Any answer, but for one that says less than what is said inside.
+    def reached() -> bool:
+        """By any answer, but for one that says less than what is said inside."""
         return answers[-1] == 200 or (answers[-1] is not None and inside != 200)
 
+    def asked() -> bool:
+        answers.append(lk_stage.get_from_another_host(worker, health.port, path))
+        return reached()
+
     with contextlib.suppress(DeadlineMissed), worker.ledger.waiting(worker.name):
-        poll(answered, what="answer", seconds=REACH_SECONDS, every=1)
+        poll(asked, what="answer", seconds=REACH_SECONDS, every=1)
     outside = answers[-1]
     lk_evidence["port"], lk_evidence["tries"] = health.port, len(answers)
     lk_evidence["status_from_inside"], lk_evidence["status_from_another_host"] = inside, outside
     if outside is None:
         lk_stage.raise_if_too_busy(worker, before)
-    if outside not in (200, None) and inside == 200:
+    elif not reached():
         lk_evidence["status_from_inside"] = inside = worker.get_inside(path, health.port)[0]
-    reached = outside == 200 or (outside is not None and inside != 200)
-    assert reached, f"port {health.port} answers {inside or 'nothing'} inside, {outside or 'nothing'} from another host"
+    assert reached(), f"port {health.port} answers {inside or 'nothing'} inside, {outside or 'nothing'} from another host"
     who = "another host" if lk_stage.settings.image is not None else "who asks at this machine's own address"
     lk_evidence["asked_by"] = who
     lk_evidence.summary = f"{who} gets {outside} on port {health.port}"
