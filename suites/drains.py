@@ -254,8 +254,7 @@ class Drain:
             return self.filled
         late = self.stopped_s is None or self.stopped_s > STOPS_SECONDS
         lost = self.together is not None and self.together.trouble is not None
-        unanswered = self.unhealthy >= FAILED_PROBES and self.unanswered
-        return self.busy if self.cut is not None or late or lost or self.outlasted or unanswered else None
+        return self.busy if self.cut is not None or late or lost or self.outlasted or self.unanswered else None
 
     @property
     def unhealthy(self) -> int:
@@ -265,8 +264,9 @@ class Drain:
 
     @property
     def unanswered(self) -> bool:
-        """Whether a probe failed for want of an answer only; one that has ended answers nobody, however busy the machine is."""
-        return set(self.health) <= {200, None} and self.ended_early_s is None
+        """Whether its probes failed, for want of an answer only; one that has ended answers nobody, however busy the machine
+        is."""
+        return self.unhealthy >= FAILED_PROBES and set(self.health) <= {200, None} and self.ended_early_s is None
 
     @property
     def unproven(self) -> str | None:

@@ -250,8 +250,8 @@ def test_ends_with_room(lk_stage: Stage, lk_evidence: Evidence) -> None:
 
     A call is served, and its room is deleted with the server's DeleteRoom, which disconnects everybody; the caller does
     not hang up. Within `lk_exit_timeout` (default 30 s) the job's process must be gone, its connection to the server
-    closed, and no zombie left that was not there before. Skipped if the job has no process of its own or calls are not
-    served; on an overloaded machine a miss is an error.
+    closed, and no zombie left that was not there before (see `jobs.ends-with-call`). Skipped if the job has no process
+    of its own or calls are not served; on an overloaded machine a miss is an error.
     """
     worker = lk_stage.worker("shared")
     lk_stage.calls.wait_idle(worker)
