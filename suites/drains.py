@@ -199,9 +199,10 @@ class Drain:
 
     @property
     def cut_while_held(self) -> Kept | None:
-        """The same, if it was cut before any other call had ended."""
+        """The same, if it was cut before any other call had ended. Looks are further apart than the rounding: in the same
+        tenth of a second it was cut because the other one ended."""
         found = self.cut
-        return found if found is not None and (found.trouble_s or 0.0) <= self.first_hung_up_s else None
+        return found if found is not None and (found.trouble_s or 0.0) < self.first_hung_up_s else None
 
     @property
     def first_hung_up_s(self) -> float:
@@ -213,7 +214,7 @@ class Drain:
         """When the worker itself ended with all calls in progress. Nobody serves them any more, also where the caller has
         not noticed yet: the server believes for some seconds that a killed agent is there."""
         ended = self.ended_early_s
-        return ended if ended is not None and ended <= self.first_hung_up_s else None
+        return ended if ended is not None and ended < self.first_hung_up_s else None
 
     @property
     def cut_for_certain(self) -> bool:

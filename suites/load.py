@@ -123,7 +123,7 @@ def wait_free(worker: Worker, seconds: float = RECOVER_SECONDS, since: float = 0
 class Loaded:
     """``worker`` and ``peer`` (empty: two cannot run side by side) are their names, as the roles may have other workers by now.
     ``moved_by`` is what raised the load ("cpu" or "calls"; None: nothing did). ``sank_to`` is a load to which it fell for no
-    reason. Times are seconds."""
+    reason. ``other_is_free``: the peer had room for a call whenever one was to be placed. Times are seconds."""
 
     worker: str
     peer: str
@@ -141,6 +141,7 @@ class Loaded:
     steps: list[tuple[int, float, bool]] = field(default_factory=list)
     refused_call: Placed | None = None
     calls_tried: int = 0
+    other_is_free: bool = True
     recovered_after: float | None = None
     asked_after: Answer | None = None
     not_burnt: str = ""
@@ -360,6 +361,7 @@ def _real_calls(stage: Stage, worker: Worker, peer: Worker, caller: Caller, seen
         try:
             wait_free(peer)
         except StageError:
+            seen.other_is_free = False
             return
         _wait_loaded(worker, min(EXHAUSTED, NEARLY * seen.top))
         placed = place(stage, caller, noted=False)

@@ -74,8 +74,9 @@ def test_redispatch_on_refusal(lk_stage: Stage, lk_evidence: Evidence, load: Cal
     is chance. Read on the wire and in the room: a question that the full worker leaves unanswered is a failure, and so is
     a call that is lost because the refusal came after more than 3 s, or was meant for everybody (`terminate`: the server
     asks no other worker); a refusal after which the other worker serves the call passes. Skipped if the worker was never
-    full, was never asked or accepted, if two workers cannot run side by side, or if after a refusal the other one was
-    not asked, refused too or sent no agent; the last is an error on an overloaded machine.
+    full, was never asked or accepted, if two workers cannot run side by side, if the other one is not free although it
+    has no calls, or if after a refusal it was not asked, refused too or sent no agent; the last is an error on an
+    overloaded machine.
     """
     seen = load()
     if not seen.peer:
@@ -84,6 +85,8 @@ def test_redispatch_on_refusal(lk_stage: Stage, lk_evidence: Evidence, load: Cal
         raise NotJudgeable("the worker was never over its threshold")
     lk_evidence["calls_placed"] = seen.calls_tried
     real = seen.refused_call
+    if real is None and not seen.other_is_free:
+        raise NotJudgeable("the other worker, which had no calls, was not free either")
     if real is None:
         raise NotJudgeable(f"of {seen.calls_tried} calls the server offered none to the full worker first")
     lk_evidence["full_worker"] = real.said(seen.worker)

@@ -1,10 +1,14 @@
-"""When a drain is worth another look."""
+"""What a drain shows: whether it is worth another look, and whether a call was cut before or after another one ended."""
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 
-from suites.drains import Drain
+from pytest_lkagents.callers.caller import Call
+from pytest_lkagents.callers.continuity import AGENT_LEFT, Continuity
+from suites.drains import Drain, Kept
 
 
 @pytest.mark.parametrize(
@@ -19,3 +23,15 @@ from suites.drains import Drain
 def test_probes_that_a_busy_machine_may_have_missed(health: list[int | None], ended: float | None, again: bool) -> None:
     seen = Drain("SIGTERM", 8081, [], health=health, stopped_s=0.1, ended_early_s=ended, busy="load 9 on 2 cores")
     assert seen.doubt == ("load 9 on 2 cores" if again else None)
+
+
+@pytest.mark.parametrize(("cut", "hung_up", "while_held"), [(3.2, 3.5, True), (3.5, 3.5, False), (3.9, 3.5, False)])
+def test_a_call_that_is_cut_as_another_one_ends(cut: float, hung_up: float, while_held: bool) -> None:
+    def kept(**seen: object) -> Kept:
+        return Kept(cast(Call, None), cast(Continuity, None), **seen)  # type: ignore[arg-type]
+
+    ended, lost = kept(hung_up_s=hung_up), kept(trouble=AGENT_LEFT, trouble_s=cut)
+    drain = Drain("SIGTERM", None, [], kept=[ended, lost], ended_early_s=cut)
+    assert drain.cut is lost
+    assert (drain.cut_while_held is lost) is while_held
+    assert (drain.ended_while_held is not None) is while_held
