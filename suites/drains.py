@@ -253,9 +253,16 @@ class Drain:
             return may_have_missed(self.missed)
         if self.filled is not None and self.cut is None:
             return self.filled
-        late = self.stopped_s is None or self.stopped_s > STOPS_SECONDS
         lost = self.together is not None and self.together.trouble is not None
-        return self.busy if self.cut is not None or late or lost or self.outlasted or self.unanswered else None
+        doubtful = {
+            "a call was cut": self.cut is not None,
+            "it took jobs for too long": self.stopped_s is None or self.stopped_s > STOPS_SECONDS,
+            "a job of the same instant was lost": lost,
+            "it did not end in time": self.outlasted,
+            "its health probes were not answered": self.unanswered,
+        }
+        found = next((what for what, seen in doubtful.items() if seen), None)
+        return f"{found}, {self.busy}" if found is not None and self.busy is not None else None
 
     @property
     def unhealthy(self) -> int:

@@ -22,7 +22,7 @@ from suites.drains import Drain, Kept
 )
 def test_probes_that_a_busy_machine_may_have_missed(health: list[int | None], ended: float | None, again: bool) -> None:
     seen = Drain("SIGTERM", 8081, [], health=health, stopped_s=0.1, ended_early_s=ended, busy="load 9 on 2 cores")
-    assert seen.doubt == ("load 9 on 2 cores" if again else None)
+    assert seen.doubt == ("its health probes were not answered, load 9 on 2 cores" if again else None)
 
 
 @pytest.mark.parametrize(("cut", "hung_up", "while_held"), [(3.2, 3.5, True), (3.5, 3.5, False), (3.9, 3.5, False)])
