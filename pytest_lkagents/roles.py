@@ -45,8 +45,8 @@ ROLES = {
     "half-open": Role(),
     "partitioned": Role(),
     # What these are to show does not depend on the calls, or the lack of inbound connections, that came before.
-    "stopped": Role(after="early"),
-    "interrupted": Role(after="firewalled"),
+    "stopped": Role(after="firewalled"),
+    "interrupted": Role(after="early"),
     "reconnecting": Role(after="crashing"),
     # Two workers of one server. One core each, so that a burner fills a worker and leaves the machine another core.
     "loaded": Role(cpus=1),

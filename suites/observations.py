@@ -7,14 +7,19 @@ import time
 from dataclasses import dataclass
 
 from pytest_lkagents.callers.caller import Caller
+from pytest_lkagents.checks import StageError, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
+
+from .pool import settle
 
 # A reaction to a signal (deregistration, exit) takes well under a second where the signal arrives.
 REACTION_SECONDS = 10
 # An agent that talks first says something by then.
 SOUND_SECONDS = 5
+# For a job to end whose caller has hung up, and for the process to get ready that takes its place.
+REST_SECONDS = 12.0
 
 
 @dataclass
@@ -29,9 +34,10 @@ class FirstCall:
 
 @dataclass
 class Stop:
-    """An idle worker that was asked to stop. Seconds count from the signal."""
+    """An idle worker that was asked to stop. ``calls`` is how many it had had. Seconds count from the signal."""
 
     signal: str
+    calls: int = 0
     deregistered_s: float | None = None
     exited_s: float | None = None
     exit_code: int | None = None
@@ -67,8 +73,8 @@ def _one_call(stage: Stage, caller: Caller) -> FirstCall:
 
 def stop(stage: Stage) -> Stop:
     """Send the stop signal to an idle worker and watch it go; if nothing happens, find out where the signal ended."""
-    worker = stage.untouched("stopped")
-    seen = Stop(stop_signal(stage))
+    worker, calls = _idle_after_a_call(stage)
+    seen = Stop(stop_signal(stage), calls)
     holders = worker.registered_by(worker.snapshot())
     before, limit = worker.reading(), stage.settings.exit_timeout
     sent = time.monotonic()
@@ -92,6 +98,40 @@ def stop(stage: Stage) -> Stop:
     seen.exit_code = worker.exit_code if seen.exited_s is not None else None
     worker.kill()
     return seen
+
+
+def _idle_after_a_call(stage: Stage) -> tuple[Worker, int]:
+    """A worker at rest, and how many calls it has served: what a call leaves behind may keep it from ending. It may have
+    taken over a worker that had one. One that serves none, or has a job that does not end, is replaced by a new one."""
+    worker = stage.untouched("stopped")
+    stuck = False
+    if not _jobs(worker) and not stage.calls.all_in_vain:
+        caller = stage.calls.caller(worker)
+        try:
+            stage.calls.served(caller, tries=1)
+        except (WorkerFault, StageError):
+            if not worker.is_running:
+                raise worker.ended() from None
+            # A job to which no agent came may go on unseen.
+            stuck = bool(_jobs(worker))
+        finally:
+            caller.close()
+    if stuck or not _rests(stage, worker):
+        return stage.untouched("stopped"), 0
+    return worker, _jobs(worker)
+
+
+def _jobs(worker: Worker) -> int:
+    return sum(asked.assigned is not None and not asked.probe for asked in worker.wire.transcript.questions())
+
+
+def _rests(stage: Stage, worker: Worker) -> bool:
+    """Whether its jobs have ended. What starts in their place is given time: SDKs ignore a signal while they start one."""
+    with contextlib.suppress(DeadlineMissed):
+        poll(lambda: not worker.wire.calls_at, what="end of the job", seconds=REST_SECONDS, every=0.1)
+        settle(stage, worker, set(), REST_SECONDS)
+        return True
+    return False
 
 
 def _reacts(worker: Worker, seconds: float) -> bool:

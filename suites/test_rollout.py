@@ -240,19 +240,22 @@ def test_exits_when_drained(lk_stage: Stage, lk_evidence: Evidence, drain: Calla
 def test_idle_exit(lk_stage: Stage, lk_evidence: Evidence, stop: Callable[[], Stop]) -> None:
     """Without calls, the stop signal ends the worker, with code 0 or 128 + signal.
 
-    The image's stop signal (SIGTERM by default) goes to the first process of a worker without calls. Within
-    `lk_exit_timeout` (default 30 s) of the signal it must have exited, with code 0 or 128 plus the signal's number. On
-    an overloaded machine one that still runs is an error.
+    The image's stop signal (SIGTERM by default) goes to the first process of a worker without calls, which has had one
+    before and is at rest again (a new one that had none, where no call is served, or its job does not end within 12 s).
+    Within `lk_exit_timeout` (default 30 s) of the signal it must have exited, with code 0 or 128 plus the signal's
+    number. On an overloaded machine one that still runs is an error.
     """
     seen = stop()
     limit = lk_stage.settings.exit_timeout
+    lk_evidence["calls_before"] = seen.calls
     lk_evidence["signal"] = seen.signal
     lk_evidence["exited_after_s"], lk_evidence["exit_code"] = seen.exited_s, seen.exit_code
     lk_evidence["limit_s"] = limit
+    idle = f"{seen.signal} without a call{' left' if seen.calls else ''}"
     if seen.exited_s is None:
         did = "still running" if seen.deregistered_s is not None else "neither exits nor gives up its registration"
-        raise AssertionError(f"{did} {limit:g} s after {seen.signal} without a call")
-    assert seen.exit_code in exit_codes(seen.signal), f"exit code {seen.exit_code} after {seen.signal} without a call"
+        raise AssertionError(f"{did} {limit:g} s after {idle}")
+    assert seen.exit_code in exit_codes(seen.signal), f"exit code {seen.exit_code} after {idle}"
     lk_evidence.summary = f"exits {seen.exited_s} s after {seen.signal} with code {seen.exit_code}"
 
 
