@@ -20,7 +20,7 @@ from pytest_lkagents.checks import NotJudgeable
 from pytest_lkagents.guide import TEST_CORES, TEST_LIMIT
 from pytest_lkagents.manifests.findings import Needs
 from pytest_lkagents.manifests.model import Autoscaler, Deployment, Files, Pace
-from pytest_lkagents.manifests.rules.scaling import THRESHOLD, load_target
+from pytest_lkagents.manifests.rules.scaling import NO_REQUEST, THRESHOLD, load_target, without_request
 from pytest_lkagents.settings import TRACES, Settings
 
 # Standard traces have no more calls at a time: about a million in a day.
@@ -99,6 +99,8 @@ def scaling_of(deployment: Deployment) -> Scaling:
     if not scaler.kubernetes:
         raise NotJudgeable(f"{scaler.place.file}: how {deployment.platform.name} scales is not published; not simulated")
     target = load_target(deployment)
+    if any(without_request(deployment, one) for one in scaler.targets if one.metric == "cpu") and target is None:
+        raise NotJudgeable(f"{scaler.place}: {NO_REQUEST}")
     if target is None:
         raise NotJudgeable(f"{scaler.place}: what its metric means for the worker's load is unknown: no share of CPU")
     if scaler.maximum is None:

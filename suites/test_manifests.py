@@ -45,14 +45,15 @@ def test_readable(lk_evidence: Evidence, manifests: Manifests) -> None:
     Fly.io, ECS, Cloud Run, Azure Container Apps, Railway, DigitalOcean App Platform and Cerebrium. A failure is a file
     that cannot be parsed, is no UTF-8 text or (named itself) has more than 2 MB, a Dockerfile without FROM or with an
     unknown instruction, and a misspelt or misplaced field: one that is unknown and at least 85 % like a known one, or
-    known at another place only, at the places that the rules read; and a value that the platform does not take, such as
+    known at another place only, at the places that the rules read; a value that the platform does not take, such as
     `stop_grace_period: 600` of Compose, which wants a unit, or `grace_period_seconds: 900` of App Platform, which takes
-    600 at most. Only noted are a file of an unknown format, a template of Helm or Jinja that is no YAML before it is
-    filled in, what stands beside the workers and does not look like one (a database, a web site, a LiveKit server), a
-    Compose service that extends one of another file, and `compose.override.yaml`; no check judges these. Skipped if
-    there is no deployment file.
+    600 at most; and of Kubernetes' own kinds one that is misspelt (`Deployement`), has no `apiVersion`, or one that no
+    current Kubernetes serves (`autoscaling/v2beta2`). Only noted are a file of an unknown format, a template of Helm or
+    Jinja that is no YAML before it is filled in, what stands beside the workers and does not look like one (a database,
+    a web site, a LiveKit server), a Compose service that extends one of another file, and `compose.override.yaml`; no
+    check judges these. Skipped if there is no deployment file, or nothing in them to judge (a Namespace alone).
     """
-    judge(rules.readable, manifests, lk_evidence, "no deployment file", f"read {', '.join(manifests[0].read[:5])}")
+    judge(rules.readable, manifests, lk_evidence, "no deployment in the files", f"read {', '.join(manifests[0].read[:5])}")
 
 
 @check(
@@ -95,18 +96,21 @@ def test_grace_period(lk_evidence: Evidence, manifests: Manifests) -> None:
 def test_scale_up_below_threshold(lk_evidence: Evidence, manifests: Manifests) -> None:
     """The autoscaler's target is below the worker's load threshold, with margin.
 
-    Looked at are CPU targets in per cent: HPA (`averageUtilization`, `targetCPUUtilizationPercentage`, 80 % where it
-    names no metric at all), KEDA and Azure Container Apps (trigger `cpu`), Render (`targetCPUPercent`), App Platform
-    (`metrics.cpu.percent`) and Cerebrium (`scaling_target`, by default 100, of `cpu_utilization`). In Kubernetes the
-    target counts against the request, so it is multiplied by request / limit, or by request / NUM_CPUS where that
-    variable is set. The result may be at most the load threshold less 0.1: `lk_load_threshold`, or the highest load
-    that `availability.threshold` saw available, or 0.7, the SDKs' default. What the other containers of the pod request
-    and may use is counted in, unless the metric is of the worker's container alone; a metric of another container alone
-    is none of the worker's. Of several CPU targets the lowest counts. A target is not judged where that use decides, or
-    the number of cores of the node (no CPU limit) does, or a request is not in the file, or where it is too high but a
-    metric that is neither CPU nor memory may scale up before. Skipped without an autoscaler with a CPU target to judge.
+    Looked at are CPU targets in cores for each pod (`averageValue` of an HPA, `metricType: AverageValue` of KEDA),
+    which are divided by the CPU limit, or NUM_CPUS; and those in per cent: HPA (`averageUtilization`,
+    `targetCPUUtilizationPercentage`, 80 % where it names no metric at all), KEDA and Azure Container Apps (trigger
+    `cpu`), Render (`targetCPUPercent`), App Platform (`metrics.cpu.percent`) and Cerebrium (`scaling_target`, by
+    default 100, of `cpu_utilization`). In Kubernetes the target counts against the request, so it is multiplied by
+    request / limit, or by request / NUM_CPUS where that variable is set. The result may be at most the load threshold
+    less 0.1: `lk_load_threshold`, or the highest load that `availability.threshold` saw available, or 0.7, the SDKs'
+    default. What the other containers of the pod request and may use is counted in, unless the metric is of the
+    worker's container alone; a metric of another container alone is none of the worker's. Of several CPU targets the
+    lowest counts. A target is not judged where that use decides, or the number of cores of the node (no CPU limit)
+    does, or a container has no request to take the per cent of (then Kubernetes never scales, unless the cluster sets
+    one), or where it is too high but a metric that is neither CPU nor memory may scale up before. Skipped without an
+    autoscaler with a CPU target to judge.
     """
-    judge(rules.scale_up_below_threshold, manifests, lk_evidence, "no autoscaler with a CPU target", "below it")
+    judge(rules.scale_up_below_threshold, manifests, lk_evidence, "no CPU target to judge", "below it")
 
 
 @check(
@@ -170,14 +174,14 @@ def test_health_probe(lk_evidence: Evidence, manifests: Manifests) -> None:
     `port`) and `readycheck_endpoint` of Cerebrium, and the commands of health checks of Compose, ECS and Dockerfiles,
     where a command asks one address of the container itself, such as `curl -f http://localhost:8081/`. The port, where
     there is one, must be `lk_health_port`, or the one measured in this run, or 8081; the path `/` or `/worker`, or
-    `lk_health_path` if that is set; the protocol plain HTTP (or TCP), as a probe over HTTPS or gRPC gets no answer. A
-    check whose single failure ends the worker is a failure: `failureThreshold` 1 of a liveness probe,
-    `failure_threshold` 1 of a liveness check of App Platform (18 by default), and `retries` 1 of a health check of ECS
-    (of an essential container: the service replaces the task) or of Compose for Swarm, which replaces the container
-    (elsewhere the default is 3). Compose by itself only shows what is unhealthy, and its `retries` are not judged; it is
-    for Swarm where `deploy` has `mode`, `placement`, `endpoint_mode`, `update_config` or `rollback_config`. A command
-    that asks several addresses, another host, or a port that is a variable, has no port or path to judge. Skipped
-    without a probe to judge.
+    `lk_health_path` if that is set; a port by name must be one of the same container; the protocol plain HTTP (or TCP),
+    as a probe over HTTPS or gRPC gets no answer. A check whose single failure ends the worker is a failure:
+    `failureThreshold` 1 of a liveness probe, `failure_threshold` 1 of a liveness check of App Platform (18 by default),
+    and `retries` 1 of a health check of ECS (of an essential container: the service replaces the task) or of Compose
+    for Swarm, which replaces the container (elsewhere the default is 3). Compose by itself only shows what is
+    unhealthy, and its `retries` are not judged; it is for Swarm where `deploy` has `mode`, `placement`,
+    `endpoint_mode`, `update_config` or `rollback_config`. A command that asks several addresses, another host, or a
+    port that is a variable, has no port or path to judge. Skipped without a probe to judge.
     """
     judge(rules.health_probe, manifests, lk_evidence, "no probe", "they fit")
 
@@ -226,11 +230,12 @@ def test_secrets(lk_evidence: Evidence, manifests: Manifests) -> None:
     Kubernetes Secret, `data` of a ConfigMap, `secrets` of Azure Container Apps, and `registry_credentials` of App
     Platform, where a value that begins with `EV[` is encrypted and counts as none. A variable or ConfigMap entry is a
     finding if its name is a secret's (SECRET, TOKEN, PASSWORD, API_KEY and the like) and its value has 8 or more
-    characters and is no placeholder, reference or path; a Secret's entry, if its value has 8 or more and is no
-    placeholder, template or ws:// URL; any variable with a password in a URL that looks made by a generator (letters
-    and digits). A command with such a name (`--api-secret VALUE`, `API_KEY=VALUE` before it) counts like a variable,
-    one of RUN in a Dockerfile if the value has letters and digits. Values are never shown. Skipped if there is no
-    variable and no such entry.
+    characters and is no placeholder, reference or path, and so is a setting with such a name and value (letters and
+    digits) in a file that a ConfigMap holds; a Secret's entry, if its value has 8 or more and is no placeholder,
+    template or ws:// URL; any variable, ConfigMap entry or command with a password in a URL that looks made by a
+    generator (letters and digits). A command with such a name (`--api-secret VALUE`, `API_KEY=VALUE` before it) counts
+    like a variable, one of RUN in a Dockerfile if the value has letters and digits. Values are never shown. Skipped if
+    there is no variable and no such entry.
     """
     judge(rules.secrets, manifests, lk_evidence, "no variable and no Secret", "no literal secret")
 
@@ -250,7 +255,8 @@ def test_separate_environments(lk_evidence: Evidence, manifests: Manifests) -> N
     Whether a deployment is staging or production is told by the first of these that says one of the two: in Kubernetes
     its label `environment` and its namespace, then its name, then the last three parts of its file's path. The literal
     values of LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET of one side are compared with those of the other; one
-    that is the same is a failure. Placeholders and values from a secret store are not compared. Skipped unless both
+    that is the same is a failure, as is a URL that is only written otherwise (https for wss, upper case, a trailing
+    slash). Placeholders and values from a secret store are not compared. Skipped unless both
     sides have such a literal value.
     """
     judge(rules.separate_environments, manifests, lk_evidence, "no files of both staging and production", "they differ")

@@ -208,10 +208,10 @@ def unknown(document: Node, fields: Fields) -> Iterator[Problem]:
             for name, below in node.entries():
                 if name in names or name.startswith("x-"):
                     continue
-                meant = _meant(name, names)
-                if meant is not None and node.get(meant) is None:
-                    yield Problem(below.place, f"there is no field {name!r}; {meant!r} is meant")
-                elif meant is None and (home := _home(name, fields)) is not None:
+                close = meant(name, names)
+                if close is not None and node.get(close) is None:
+                    yield Problem(below.place, f"there is no field {name!r}; {close!r} is meant")
+                elif close is None and (home := _home(name, fields)) is not None:
                     yield Problem(below.place, f"there is no field {name!r} here; it belongs to {home}")
 
 
@@ -221,7 +221,9 @@ def _home(name: str, fields: Fields) -> str | None:
     return (".".join(homes[0]) or "the top of the file") if homes else None
 
 
-def _meant(name: str, names: frozenset[str]) -> str | None:
+def meant(name: str, names: frozenset[str]) -> str | None:
+    """Which of these names a misspelt one stands for; None: none is close."""
+
     def plain(text: str) -> str:
         return text.replace("_", "").replace("-", "").lower()
 

@@ -136,6 +136,10 @@ def _take(document: Node, files: Files, known: list[Node]) -> bool:
         if reader.reads(document):
             reader.read(document, files)
             return True
+    problem = kubernetes.without_version(document)
+    if problem is not None:
+        files.problems.append(problem)
+        return True
     return _is_for_livekit_cloud(document)
 
 

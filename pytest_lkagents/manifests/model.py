@@ -95,7 +95,8 @@ class Variable:
 class Probe:
     """``kind`` is liveness, readiness, startup or health. Probes by command have port and path as far as the command tells.
     ``ends``: the platform ends or replaces the worker when it has failed ``failures`` times. ``over``: http, https, tcp or
-    grpc. ``limit``: what ``failures`` should be, where its field or default is not that of Kubernetes or Docker."""
+    grpc. ``limit``: what ``failures`` should be, where its field or default is not that of Kubernetes or Docker.
+    ``nowhere``: the name of a port that its container does not have."""
 
     kind: str
     place: Place
@@ -105,6 +106,7 @@ class Probe:
     ends: bool = False
     over: str = "http"
     limit: str = ""
+    nowhere: str | None = None
 
 
 # Whatever a platform counts of requests from outside: how many there are at once or in a second, how long they take.
@@ -113,14 +115,15 @@ REQUESTS = "requests"
 
 @dataclass(frozen=True)
 class Target:
-    """What an autoscaler keeps at: ``share`` (0 to 1) of what is requested or there, where it is such a figure. ``metric`` is
-    cpu, memory, REQUESTS or what the file calls it. ``alone``: of the worker's container, not of all containers beside it
-    too."""
+    """What an autoscaler keeps at: ``share`` (0 to 1) of what is requested or there, or ``cores`` that are used, where it is
+    such a figure. ``metric`` is cpu, memory, REQUESTS or what the file calls it. ``alone``: of the worker's container, not of
+    all containers beside it too."""
 
     metric: str
     place: Place
     share: float | None = None
     alone: bool = False
+    cores: float | None = None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pytest_lkagents.manifests.model import (
     Files,
     Given,
     Loss,
+    Problem,
     Resources,
     StoredSecret,
     Variable,
@@ -30,14 +31,26 @@ from pytest_lkagents.manifests.readers.common import (
     words_of,
 )
 from pytest_lkagents.manifests.tree import Node
-from pytest_lkagents.secrets import holds_secret
+from pytest_lkagents.secrets import holds_secret, looks_random, url_passwords
 
 Made = tuple[Node, Deployment]
 
 # Rollout: of Argo, with the same pods, and ways to replace them of its own.
 WORKLOADS = ("Deployment", "StatefulSet", "ReplicaSet", "DaemonSet", "Rollout")
+# What current releases serve, by kind; others were removed: https://kubernetes.io/docs/reference/using-api/deprecation-guide/
+SERVED = {
+    **dict.fromkeys(("Deployment", "StatefulSet", "ReplicaSet", "DaemonSet"), ("apps/v1",)),
+    kubernetes_scaling.HPA: ("autoscaling/v2", "autoscaling/v1"),
+    "PodDisruptionBudget": ("policy/v1",),
+    "Ingress": ("networking.k8s.io/v1",),
+    **dict.fromkeys(("Service", "ConfigMap", "Secret"), ("v1",)),
+}
+# Kubernetes' own; in others the same kinds may be something else.
+GROUPS = ("", "apps", "autoscaling", "extensions", "networking.k8s.io", "policy")
 MAIN = "kubectl.kubernetes.io/default-container"
 POD = ("spec", "template", "spec")
+# One setting in a file of most formats: NAME=value, name = "value", name: value.
+LINE = re.compile(r"""^\s*(?:export\s+)?["']?([A-Za-z][\w.-]*)["']?\s*[:=]\s*["']?([^\s"'#,;]+)""", re.MULTILINE)
 
 
 def reads(document: Node) -> bool:
@@ -50,6 +63,28 @@ def _of_cloud_run(document: Node) -> bool:
 
 def _kind(document: Node) -> str:
     return document.text("kind") or ""
+
+
+def _unserved(document: Node) -> Problem | None:
+    """Why no current Kubernetes takes this document, if it does not: its kind is misspelt, or of another version."""
+    version, kind = document.text("apiVersion") or "", _kind(document)
+    if version.rpartition("/")[0] not in GROUPS:
+        return None
+    if kind.endswith("List"):
+        return None
+    if kind not in SERVED:
+        meant = fields.meant(kind, frozenset(SERVED))
+        return Problem(document.at("kind"), f"there is no kind {kind!r}; {meant!r} is meant") if meant is not None else None
+    if version in SERVED[kind]:
+        return None
+    return Problem(document.at("apiVersion"), f"no current Kubernetes has {kind} in {version}, but in {SERVED[kind][0]}")
+
+
+def without_version(document: Node) -> Problem | None:
+    """A workload that is only not read as it names no version."""
+    if _kind(document) in WORKLOADS and document.items(*POD, "containers") and document.text("apiVersion") is None:
+        return Problem(document.place, f"a {_kind(document)} without apiVersion")
+    return None
 
 
 def flat(documents: Sequence[Node]) -> list[Node]:
@@ -65,6 +100,7 @@ def read(documents: Sequence[Node], files: Files) -> None:
     made: list[Made] = []
     for document in known:
         files.problems += fields.unknown(document, fields.KUBERNETES.get(_kind(document), ()))
+        files.problems += [problem] if (problem := _unserved(document)) is not None else []
         if _kind(document) in WORKLOADS and document.items(*POD, "containers"):
             made.append((document, _workload(document)))
         elif _kind(document) in ("Secret", "ConfigMap"):
@@ -78,18 +114,27 @@ def read(documents: Sequence[Node], files: Files) -> None:
 
 
 def _stored(document: Node) -> list[StoredSecret]:
-    """Values in a Secret, and in a ConfigMap those that are named like a secret."""
-    secret = _kind(document) == "Secret"
+    """Values in a Secret, and in a ConfigMap those that are named like a secret, also in a file that is kept in it."""
+    if _kind(document) == "ConfigMap":
+        return [
+            StoredSecret(found, value.place)
+            for name, value in document.entries("data")
+            for found in _secrets_in(name, value.text() or "")
+        ]
     return [
         StoredSecret(name, value.place)
-        for part in (("data", "stringData") if secret else ("data",))
+        for part in ("data", "stringData")
         for name, value in document.entries(part)
-        if (_is_value(part, value.text() or "") if secret else _is_secret(name, value.text()))
+        if _is_value(part, value.text() or "")
     ]
 
 
-def _is_secret(name: str, text: str | None) -> bool:
-    return text is not None and not from_outside(text) and holds_secret(name, text)
+def _secrets_in(name: str, text: str) -> list[str]:
+    """What is secret in an entry of a ConfigMap, in words that do not show it."""
+    lines = [(name, text)] if "\n" not in text else [(found[1], found[2]) for found in LINE.finditer(text)]
+    named = [(name, value) for name, value in lines if not from_outside(value)]
+    found = [name for name, value in named if holds_secret(name, value) and ("\n" not in text or looks_random(value))]
+    return found + ([f"a password in the URL of {name}"] if url_passwords(text) else [])
 
 
 def _stays_at_none(deployment: Deployment) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from pytest_lkagents.manifests import amounts
 from pytest_lkagents.manifests.model import Autoscaler, Deployment, Given, Pace, Step, Target
 from pytest_lkagents.manifests.readers.common import doubt, whole
 from pytest_lkagents.manifests.tree import Node, Place
@@ -54,9 +55,10 @@ def _hpa(document: Node, main: str | None) -> Autoscaler:
             name = metric.text(source, "name")
             if name:
                 share = metric.number(source, "target", "averageUtilization")
-                place = metric.at(source, "target", "averageUtilization")
+                amount = amounts.quantity(metric.text(source, "target", "averageValue"))
+                place = metric.at(source, "target", "averageValue" if share is None and amount else "averageUtilization")
                 of = metric.text(source, "container") if source == "containerResource" else None
-                targets.append(_target(name, place, share, of, main))
+                targets.append(_target(name, place, share, of, main, amount))
         for source in ("pods", "object", "external"):
             if metric.get(source) is not None:
                 targets.append(Target(metric.text(source, "metric", "name") or source, metric.place))
@@ -87,11 +89,15 @@ def _names_no_metric(document: Node) -> bool:
     return (metrics is None or metrics.value == []) and all(document.get(*path) is None for path in elsewhere)
 
 
-def _target(name: str, place: Place, per_cent: float | None, container: str | None, main: str | None) -> Target:
-    """``container``: the only one that counts; another one's use says nothing of the worker's load."""
+def _target(
+    name: str, place: Place, per_cent: float | None, container: str | None, main: str | None, amount: float | None
+) -> Target:
+    """``container``: the only one that counts; another one's use says nothing of the worker's load. ``amount``: what a pod
+    uses, where it is not told in per cent."""
     if container is not None and container != main:
         return Target(f"{name} of {container}", place)
-    return Target(name, place, per_cent / 100 if per_cent is not None else None, alone=container is not None)
+    cores = amount if name == "cpu" and per_cent is None else None
+    return Target(name, place, per_cent / 100 if per_cent is not None else None, container is not None, cores)
 
 
 def _pace(document: Node, path: tuple[str, ...]) -> Pace:
@@ -115,8 +121,9 @@ def _keda(document: Node, main: str | None) -> Autoscaler:
         value = trigger.number("metadata", "value")
         used = trigger.text("metricType") or trigger.text("metadata", "type") or "Utilization"
         share = value if used == "Utilization" and kind in KEDA_OWN else None
+        amount = amounts.quantity(trigger.text("metadata", "value")) if used == "AverageValue" else None
         of = trigger.text("metadata", "containerName") if kind in KEDA_OWN else None
-        targets.append(_target(kind, trigger.at("metadata", "value"), share, of, main))
+        targets.append(_target(kind, trigger.at("metadata", "value"), share, of, main, amount))
     base = KEDA_BEHAVIOR
     return dataclasses.replace(
         Autoscaler(document.place, tuple(targets)),

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from pytest_lkagents.manifests.model import Probe
+from pytest_lkagents.manifests.readers.common import from_outside
 from pytest_lkagents.manifests.tree import Node, Place
 
 # One address of the container itself, as curl, wget, a script in a line (``urlopen('http://localhost:8081/')``) or nc take it.
@@ -52,9 +53,11 @@ def _of_pod(kind: str, probe: Node, named: dict[str | None, float | None]) -> Pr
     action = next((name for name in ("httpGet", "tcpSocket", "grpc") if probe.get(name) is not None), None)
     if action is None or probe.text(action, "host") is not None:
         return Probe(kind, probe.place, failures=times, ends=ends)  # another host's, which this does not tell
-    port = probe.number(action, "port")
+    port, name = probe.number(action, "port"), probe.text(action, "port")
     if port is None:
-        port = named.get(probe.text(action, "port"))
+        port = named.get(name)
+    # The kubelet looks for it among the ports of this container alone.
+    nowhere = name if port is None and name not in named and not from_outside(name) else None
     path = (probe.text(action, "path") or "/") if action == "httpGet" else None
     over = {"httpGet": (probe.text(action, "scheme") or "http").lower(), "tcpSocket": "tcp", "grpc": "grpc"}[action]
-    return Probe(kind, probe.at(action, "port"), int(port) if port else None, path, times, ends, over)
+    return Probe(kind, probe.at(action, "port"), int(port) if port else None, path, times, ends, over, nowhere=nowhere)

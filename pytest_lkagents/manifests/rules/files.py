@@ -13,7 +13,9 @@ SHOWN = 5
 
 def readable(files: Files, _needs: Needs) -> Judgement:
     problems = [*files.problems, *(problem for deployment in files.deployments for problem in deployment.problems)]
-    made = Judgement(looked_at=len(files.read) + len(problems))
+    # What was read and holds nothing to judge (a Namespace) is no evidence of anything.
+    found = files.deployments or files.secrets or problems
+    made = Judgement(looked_at=len(files.read) + len(problems) if found else 0)
     made.notes += [f"{file}: of no format that is known here, not judged" for file in files.strange]
     if files.templates:
         made.notes.append(
@@ -51,6 +53,9 @@ def secrets(files: Files, _needs: Needs) -> Judgement:
             told = [name for name, value in told_in(command.value) if holds_secret(name, value) and not from_outside(value)]
             made.looked_at += len(told)
             made.findings += [Finding(command.place, f"the value of {name} is in the command", OUTSIDE, why) for name in told]
+            if any(url_passwords(word) for word in command.value):
+                made.looked_at += 1
+                made.findings.append(Finding(command.place, "a password in a URL is in the command", OUTSIDE, why))
     for stored in files.secrets:
         made.looked_at += 1
         found = f"the value of {stored.name} is in the file"
@@ -70,6 +75,17 @@ def _secret_in(name: str, value: str | None) -> str | None:
     return f"{name} has a password in its URL" if url_passwords(value) else None
 
 
+def _plain(name: str, value: str) -> str:
+    """A value as it is compared: addresses of one server are written in several ways (RFC 3986, 6.2)."""
+    if name != "LIVEKIT_URL":
+        return value
+    scheme, _, rest = value.strip().partition("://")
+    scheme = {"https": "wss", "http": "ws"}.get(scheme.lower(), scheme.lower())
+    host, slash, path = rest.partition("/")
+    host = host.lower().removesuffix({"wss": ":443", "ws": ":80"}.get(scheme, "/"))
+    return f"{scheme}://{host}{slash}{path}".rstrip("/")
+
+
 def separate_environments(files: Files, _needs: Needs) -> Judgement:
     made = Judgement()
     seen: dict[str, dict[str, tuple[str, Deployment]]] = {"staging": {}, "production": {}}
@@ -81,7 +97,7 @@ def separate_environments(files: Files, _needs: Needs) -> Judgement:
             if variable.name in ("LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET"):
                 value = variable.literal
                 if value and not PLACEHOLDER.match(value.partition("://")[2] or value):
-                    stage.setdefault(f"{variable.name}={value}", (variable.name, deployment))
+                    stage.setdefault(f"{variable.name}={_plain(variable.name, value)}", (variable.name, deployment))
     if not (seen["staging"] and seen["production"]):
         return made
     made.looked_at = 1

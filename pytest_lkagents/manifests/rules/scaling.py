@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from pytest_lkagents.manifests.findings import Finding, Judgement, Needs
 from pytest_lkagents.manifests.model import KUBERNETES, REQUESTS, Deployment, Files, Target
 from pytest_lkagents.manifests.rules.common import CORES_VARIABLE, seconds, tells_cores, unclear
@@ -12,6 +14,7 @@ THRESHOLD = 0.7
 MARGIN = 0.1
 # Kubernetes' own default, and what the guide calls to increase.
 DOWN_SECONDS = 300.0
+NO_REQUEST = "per cent of a CPU request, and not every container has one: it never scales, unless the cluster sets them"
 
 
 def _cores(deployment: Deployment) -> float | None:
@@ -37,28 +40,41 @@ def _load_per_share(deployment: Deployment) -> float:
 def load_target(deployment: Deployment) -> float | None:
     """The load at which the autoscaler adds workers; None where it goes by something else."""
     scaler = deployment.autoscaler
-    shares = [target.share for target in scaler.targets if target.metric == "cpu" and target.share] if scaler else []
+    shares = [
+        target.share
+        for target in (scaler.targets if scaler is not None else ())
+        if target.metric == "cpu" and target.share and not without_request(deployment, target)
+    ]
     # Of several metrics the one that asks for most workers counts.
     return min(shares) * _load_per_share(deployment) if shares else None
+
+
+def without_request(deployment: Deployment, target: Target) -> bool:
+    """Whether Kubernetes has nothing to take this target's per cent of: then the autoscaler does nothing."""
+    if deployment.platform is not KUBERNETES or target.share is None:
+        return False
+    counted = [deployment.resources, *([] if target.alone else deployment.beside)]
+    return any(resources is None or resources.cpu_request is None for resources in counted)
 
 
 def _load_span(deployment: Deployment, target: Target) -> tuple[float, float] | None:
     """The lowest and the highest load of a worker at which this target may add workers; None: not known. What runs beside the
     worker in its pod counts too, and may use nothing, or as much as its limit."""
-    share, resources = target.share or 0.0, deployment.resources
+    share = target.share or 0.0
     if deployment.platform is not KUBERNETES:
         return share, share
-    beside = [] if target.alone else deployment.beside
-    if resources is None or resources.cpu_request is None or any(other.cpu_request is None for other in beside):
-        return None  # Kubernetes counts nothing then
-    cores = _cores(deployment)
+    if without_request(deployment, target):
+        return None
+    cores, beside = _cores(deployment), [] if target.alone else deployment.beside
     if cores is None:
         # All of its node: at least as many as are requested.
-        return None if tells_cores(deployment) else (0.0, share)
-    requested = resources.cpu_request.value + sum(other.cpu_request.value for other in beside if other.cpu_request)
+        return None if tells_cores(deployment) else (0.0, math.inf if target.cores is not None else share)
+    requests = [resources.cpu_request for resources in (deployment.resources, *beside) if resources is not None]
+    requested = sum(request.value for request in requests if request is not None)
+    used = target.cores if target.cores is not None else share * requested
     limits = [other.cpu_limit.value for other in beside if other.cpu_limit is not None]
-    least = share * requested - sum(limits) if len(limits) == len(beside) else 0.0
-    return max(least, 0.0) / cores, share * requested / cores
+    least = used - sum(limits) if len(limits) == len(beside) else 0.0
+    return max(least, 0.0) / cores, used / cores
 
 
 def scale_up_below_threshold(files: Files, needs: Needs) -> Judgement:
@@ -66,7 +82,7 @@ def scale_up_below_threshold(files: Files, needs: Needs) -> Judgement:
     most = (needs.load_threshold or THRESHOLD) - MARGIN
     for deployment in files.deployments:
         every = deployment.autoscaler.targets if deployment.autoscaler is not None else ()
-        targets = [target for target in every if target.metric == "cpu" and target.share is not None]
+        targets = [one for one in every if one.metric == "cpu" and (one.share is not None or one.cores is not None)]
         if not targets or unclear(made, deployment, "resources"):
             continue
         spans = [(target, _load_span(deployment, target)) for target in targets]
@@ -74,7 +90,7 @@ def scale_up_below_threshold(files: Files, needs: Needs) -> Judgement:
         if any(span is not None and span[1] <= most + 1e-9 for _, span in spans):
             made.looked_at += 1
             continue
-        unsure = [_why_no_load(deployment, span) for _, span in spans if span is None or span[0] <= most + 1e-9]
+        unsure = [_why_no_load(deployment, *pair) for pair in spans if pair[1] is None or pair[1][0] <= most + 1e-9]
         if any(target.metric not in ("cpu", "memory") for target in every):
             unsure.append("too high by itself, but another metric may scale up before")
         if unsure:
@@ -82,12 +98,10 @@ def scale_up_below_threshold(files: Files, needs: Needs) -> Judgement:
             continue
         made.looked_at += 1
         target, span = min(((target, span) for target, span in spans if span is not None), key=lambda pair: pair[1])
-        of = "" if span == (target.share, target.share) else f" of the request, a load of {span[0]:.2f}"
-        of += "" if span[0] == span[1] else " or more"
         made.findings.append(
             Finding(
                 target.place,
-                f"scales up at {target.share:.0%}{of}",
+                f"scales up at {_said(target, span)}",
                 f"at most {most:.2f} of the CPU, as the load threshold is {most + MARGIN:g}",
                 "A worker that is full refuses calls; new ones have to be there before.",
             )
@@ -95,9 +109,19 @@ def scale_up_below_threshold(files: Files, needs: Needs) -> Judgement:
     return made
 
 
-def _why_no_load(deployment: Deployment, span: tuple[float, float] | None) -> str:
+def _said(target: Target, span: tuple[float, float]) -> str:
+    if span == (target.share, target.share):
+        return f"{target.share:.0%}"
+    amount = f"{target.cores:g} cores for each pod" if target.cores is not None else f"{target.share:.0%} of the request"
+    never = ", which is never reached" if span[0] > 1 else ""
+    return f"{amount}, a load of {span[0]:.2f}{'' if span[0] == span[1] else ' or more'}{never}"
+
+
+def _why_no_load(deployment: Deployment, target: Target, span: tuple[float, float] | None) -> str:
+    if without_request(deployment, target):
+        return NO_REQUEST
     if span is None:
-        return "per cent of a CPU request, of which not all is in the file"
+        return f"how many cores the worker counts its load against is not in the file ({CORES_VARIABLE})"
     if _cores(deployment) is None:
         return "what load of the worker it means depends on its node, as there is no CPU limit"
     return f"a load of {span[0]:.2f} to {span[1]:.2f}, by what the containers beside the worker use"

@@ -23,7 +23,7 @@ def health_probe(files: Files, needs: Needs) -> Judgement:
     paths = (needs.health_path,) if needs.health_path not in (None, "/") else HEALTH_PATHS
     for deployment in files.deployments:
         for probe in deployment.probes:
-            if probe.port is None and probe.path is None and not probe.ends:
+            if probe.port is None and probe.path is None and not probe.ends and probe.nowhere is None:
                 continue  # a command that ends nothing, and does not tell what it asks
             made.looked_at += 1
             wrong = _wrong_probe(probe, port, paths)
@@ -46,6 +46,8 @@ def health_probe(files: Files, needs: Needs) -> Judgement:
 def _wrong_probe(probe: Probe, port: int, paths: tuple[str | None, ...]) -> tuple[str, str] | None:
     if probe.over in ("https", "grpc") and (probe.port is not None or probe.path is not None):
         return f"a {probe.kind} probe over {probe.over}", "plain HTTP, which the worker's health endpoint speaks"
+    if probe.nowhere is not None:
+        return f"a {probe.kind} probe on port {probe.nowhere!r}, which its container does not name", f"port {port}"
     if probe.port is not None and probe.port != port:
         return f"a {probe.kind} probe on port {probe.port}", f"port {port}, where the worker answers"
     if probe.path is not None and probe.path.split("?")[0] not in paths:
