@@ -41,6 +41,7 @@ RECOVER_SECONDS = 15
 REPORTS = 2
 UNKNOWN = "not known"
 JOB_GONE = "the job's connection to the server is gone"
+REPLACED = "another process serves the call: its agent was replaced, and with it what it knew"
 # Entries of a connection's beginning and end, which need no worker that is well.
 CONNECTING = ("opened", "request", "closed")
 
@@ -108,7 +109,7 @@ def partition(stage: Stage) -> Aftermath:
 def _observe(stage: Stage, worker: Worker, fault: AbstractContextManager[Callable[[], int] | None]) -> Aftermath:
     caller = stage.calls.caller(worker)
     try:
-        before = _call_in_progress(stage, caller)
+        before, health = _call_in_progress(stage, caller), answers(worker)
         seen = Aftermath(len(worker.wire.transcript.live()))
         ever = len(worker.wire.transcript.registrations())
         began = time.monotonic()
@@ -131,6 +132,10 @@ def _observe(stage: Stage, worker: Worker, fault: AbstractContextManager[Callabl
             seen.joined_s = round(call.agent_after, 2)
         except WorkerFault as nobody:
             seen.problem = worker.last_words(f"the network is back, but {nobody}")
+            return seen
+        unhealthy = stays_unhealthy(stage, worker, health)
+        if unhealthy is not None:
+            seen.problem = f"the network is back and it serves calls, but {unhealthy}"
         return seen
     finally:
         caller.close()
@@ -213,7 +218,7 @@ class Reconnection:
     @property
     def doubt(self) -> str | None:
         """Why what was seen of the call may be this machine's doing."""
-        if self.kept is None or self.kept.trouble in (AGENT_LEFT, JOB_GONE):
+        if self.kept is None or self.kept.trouble in (AGENT_LEFT, JOB_GONE, REPLACED):
             return None
         return self.kept.doubt or (self.busy if self.kept.trouble is not None else None)
 
@@ -251,7 +256,7 @@ def _lose_thrice(stage: Stage, worker: Worker, seen: Reconnection) -> None:
         call = _call_anew(stage, caller, "it registered again after the restart")
         evidence["agent_joined_after_s"] = round(call.agent_after, 2)
         seen.kept = _in_progress(stage, call, seen)
-        signalled = bool(worker.wire.calls_at)
+        signalled, serving = bool(worker.wire.calls_at), set(worker.jobs_of(worker.snapshot()))
         cut, reading = time.monotonic(), worker.reading()
         try:
             evidence["registered_after_cut_s"] = cut_and_return(worker)
@@ -260,7 +265,7 @@ def _lose_thrice(stage: Stage, worker: Worker, seen: Reconnection) -> None:
         evidence["registrations_after_cut"] = stay_single(worker, before, "the cut")
         back = time.monotonic()
         if seen.kept is not None:
-            _watch_kept(stage, worker, seen.kept, cut, signalled=signalled)
+            _watch_kept(stage, worker, seen.kept, cut, serving, signalled=signalled)
             seen.busy = too_busy(reading, worker.reading())
         reports = any(status.at > back for status in log.statuses())
         call.leave()
@@ -315,10 +320,11 @@ def _in_progress(stage: Stage, call: Call, seen: Reconnection) -> Kept | None:
     return Kept(call, stage.calls.continuity(call))
 
 
-def _watch_kept(stage: Stage, worker: Worker, kept: Kept, cut: float, *, signalled: bool) -> None:
+def _watch_kept(stage: Stage, worker: Worker, kept: Kept, cut: float, serving: set[int], *, signalled: bool) -> None:
     """What the cut did to the call; longer while anything is suspected. A job whose own connection to the server is gone for
     good (``signalled``: it was seen before) is over, also where the server has not noticed yet, and takes an agent for
-    present that sends nothing anyway."""
+    present that sends nothing anyway. One that came in its place under the same identity is not missed by the caller, but
+    is of another process than those that were ``serving``."""
     gone_since: float | None = None
     with worker.ledger.waiting(worker.name):
         while kept.trouble is None:
@@ -331,6 +337,10 @@ def _watch_kept(stage: Stage, worker: Worker, kept: Kept, cut: float, *, signall
                 return
             kept.look(passed)
             if kept.trouble is None and gone_since is None and not kept.suspected and passed >= KEPT_SECONDS:
+                now = set(worker.jobs_of(worker.snapshot()))
+                if serving and now and not serving & now:
+                    kept.trouble, kept.trouble_s = REPLACED, round(passed, 1)
+                    return
                 kept.hang_up(passed)
                 kept.judge_pause()
                 return

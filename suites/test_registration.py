@@ -291,7 +291,8 @@ def test_keeps_calls(lk_evidence: Evidence, reconnection: Callable[[], faults.Re
     In `registration.reconnects`, when the proxy on the wire resets the connection of the worker's registration, a call
     is in progress; the job's own connection and its media stay. The call is watched for 5 s, and until 3 s after the
     worker has registered again: it is cut if its agent leaves the room, or if the job's connection to the server is
-    gone, or packets are missing (1.5 s), and stay away for 8 s. A pause of more than 2.5 s (in the sound of an agent
+    gone, or packets are missing (1.5 s), and stay away for 8 s, or if another process of the worker than before holds
+    the job's connection at the end. A pause of more than 2.5 s (in the sound of an agent
     that talks without pauses, else between packets) counts too, although the call went on. An agent that leaves, or
     falls silent, may do so by itself: in a second look the reset only comes when it has stayed, or talked, for clearly
     longer. Skipped if the worker does not come that far, or agents leave their calls by themselves; on an overloaded
@@ -331,7 +332,8 @@ def test_survives_half_open(lk_stage: Stage, lk_evidence: Evidence, half_open: C
     of a connection; media goes on. That is longer than the 15 s after which the SDKs act, and shorter than the 80 s
     after which they give up. Then the worker has 45 s to talk to its server over as many registrations as before, and
     after the old call is hung up one of five new ones must get its agent within 15 s; an exit, another number of
-    registrations or no agent is a failure. The call in progress is recorded, not judged; a miss on an overloaded
+    registrations or no agent is a failure, and so is a health endpoint that answered 200 before and does not within 10
+    s of the new call, unless the worker is full. The call in progress is recorded, not judged; a miss on an overloaded
     machine is an error.
     """
     seen = half_open()
@@ -359,8 +361,9 @@ def test_survives_partition(lk_stage: Stage, lk_evidence: Evidence, partition: C
 
     With a call in progress every packet from and to the worker's container is lost for 20 s; then it has 45 s to talk
     to its server over as many registrations as before. The old call is hung up, and one of five new calls must get its
-    agent within 15 s; an exit or no agent is a failure. A call that was in progress had no media meanwhile: what became
-    of it is recorded, not judged, and so is the number of registrations. Skipped with `--lk-command` or where the
+    agent within 15 s; an exit or no agent is a failure, and so is a health endpoint that does not answer 200 again, as
+    in `registration.survives-half-open`. A call that was in progress had no media meanwhile: what became of it is
+    recorded, not judged, and so is the number of registrations. Skipped with `--lk-command` or where the
     kernel cannot lose packets this way (Linux 5.16); a miss on an overloaded machine is an error.
     """
     seen = partition()
