@@ -50,8 +50,9 @@ def test_readable(lk_evidence: Evidence, manifests: Manifests) -> None:
     600 at most; and of Kubernetes' own kinds one that is misspelt (`Deployement`), has no `apiVersion`, or one that no
     current Kubernetes serves (`autoscaling/v2beta2`). Only noted are a file of an unknown format, a template of Helm or
     Jinja that is no YAML before it is filled in, what stands beside the workers and does not look like one (a database,
-    a web site, a LiveKit server), a Compose service that extends one of another file, and `compose.override.yaml`; no
-    check judges these. Skipped if there is no deployment file, or nothing in them to judge (a Namespace alone).
+    a web site, a LiveKit server), a Compose service that extends one of another file, `compose.override.yaml`, and what
+    a Kustomization changes by patches, images and the like; no check judges these, but for secrets in the last. Skipped
+    if there is no deployment file, or nothing in them to judge (a Namespace alone).
     """
     judge(rules.readable, manifests, lk_evidence, "no deployment in the files", f"read {', '.join(manifests[0].read[:5])}")
 

@@ -638,3 +638,45 @@ def test_bad_input_is_one_line(arguments: list[str], message: str, lk) -> None:
     assert run.code == 4
     assert message in run.output
     assert "Traceback" not in run.output
+
+
+SETTINGS = """\
+  script.py: |
+    secret = base64.b64decode(data)
+    token = get_token2(request)
+    api_key = os.environ["API_KEY2"]
+    password = settings_v2_password
+    token_url = /oauth2/token
+  settings.toml: |
+    deepgram_api_key = "5f0c9e21b7a84d63a1f2"
+  env: |
+    export LIVEKIT_API_SECRET=c2hvcnQtbGl2ZWQ5MXF6
+    LIVEKIT_API_KEY=$LIVEKIT_API_KEY2
+"""
+
+
+def test_only_keys_count_in_files_of_a_config_map(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata:\n" + SETTINGS)
+    assert [stored.name for stored in load([str(path)]).secrets] == ["deepgram_api_key", "LIVEKIT_API_SECRET"]
+
+
+def test_what_a_kustomization_changes_is_not_judged_but_for_secrets(tmp_path: Path) -> None:
+    base, overlay = tmp_path / "base", tmp_path / "overlays/production"
+    base.mkdir()
+    overlay.mkdir(parents=True)
+    patch = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: agent}\nspec:\n  template:\n    spec:\n      containers: "
+    (base / "agent.yaml").write_text(
+        patch + "[{name: agent, image: registry.internal/agent, command: [python, agent.py, start]}]\n"
+    )
+    (base / "keys.yaml").write_text("apiVersion: v1\nkind: Secret\nmetadata: {name: keys}\nstringData: {KEY: " + SECRET + "}\n")
+    head = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n"
+    (base / "kustomization.yaml").write_text(head + "resources: [agent.yaml, keys.yaml]\n")
+    assert len(load([str(tmp_path)]).deployments) == 1, "what only gathers files changes nothing"
+    (overlay / "kustomization.yaml").write_text(head + "resources: [../../base]\npatches: [{path: more.yaml}]\n")
+    (overlay / "more.yaml").write_text(patch + "[{name: agent, env: [{name: NUM_CPUS, value: '4'}]}]\n")
+    files = load([str(tmp_path)])
+    assert files.deployments == []
+    assert files.changed == ["base/agent.yaml", "base/keys.yaml", "overlays/production/more.yaml"]
+    assert [stored.name for stored in files.secrets] == ["KEY"]
+    assert any("kustomize build" in note for note in rules.readable(files, Needs()).notes)

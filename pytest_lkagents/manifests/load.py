@@ -19,10 +19,11 @@ from pytest_lkagents.manifests.readers import (
     ecs,
     fly,
     kubernetes,
+    kustomize,
     railway,
     render,
 )
-from pytest_lkagents.manifests.readers.common import is_server, is_worker, mentions_livekit
+from pytest_lkagents.manifests.readers.common import is_server, is_site, is_worker, mentions_livekit, runs_agent
 from pytest_lkagents.manifests.tree import Node, Place, Unreadable, read_toml, read_yaml
 
 STANDARD_INPUT = "-"
@@ -74,6 +75,7 @@ def load(paths: Sequence[str]) -> Files:
                 files.problems.append(Problem(Place(shown, 1, ""), "not UTF-8 text"))
                 continue
             _read(shown, text, files, known, named=path.is_file())
+    files.changed += sorted(kustomize.changed(known))
     kubernetes.read(known, files)
     files.deployments = _workers(files)
     return files
@@ -88,6 +90,9 @@ def _workers(files: Files) -> list[Deployment]:
     files_of = {image.place.file for image in built}
     # Another command makes something else of the same image.
     workers = [one for one in deployed if is_worker(one) or (one.command is None and one.built_from in files_of)]
+    if any(one.command is not None and runs_agent(one.command.value) for one in workers):
+        # Beside one that certainly is: LiveKit's own web site for agents is named after them.
+        workers = [one for one in workers if not is_site(one)]
     workers = workers or [one for one in deployed if mentions_livekit(one)]
     if not workers and built:
         # Which of several is the worker's, no image says; what Compose runs may be all that a developer needs beside it.

@@ -257,5 +257,7 @@ class Files:
     strange: list[str] = field(default_factory=list)
     # No YAML yet: what is to be filled in stands between braces.
     templates: list[str] = field(default_factory=list)
+    # Of which a Kustomization makes something else.
+    changed: list[str] = field(default_factory=list)
     # What stands beside the workers and is not judged, each in a few words.
     passed_over: list[str] = field(default_factory=list)

@@ -136,6 +136,9 @@ DEVELOPMENT = {"dev", "console", "connect"}
 COMMANDS = {"start", *DEVELOPMENT}
 # What starts web sites by the same words.
 SITES = {"npm", "yarn", "pnpm", "bun", "next"}
+SITE = re.compile(
+    r"(^|[^a-z])(react|next(js)?|vue|front-?end|web-?app|web-?site|playground|swift|flutter|android|embed)([^a-z]|$)"
+)
 SCRIPT = re.compile(r"\.(py|js|mjs|ts)$")
 # LiveKit's own servers, which have variables of the same names.
 SERVER = re.compile(r"(^|/)livekit/(livekit-server|livekit-cli|ingress|egress|sip)(?![\w-])")
@@ -184,6 +187,12 @@ def _words(deployment: Deployment) -> str:
 def mentions_livekit(deployment: Deployment) -> bool:
     """Whether it works with LiveKit: an agent does, and so does a web site beside it."""
     return not is_server(deployment) and (has_livekit(deployment.variables) or "livekit" in _words(deployment))
+
+
+def is_site(deployment: Deployment) -> bool:
+    """Whether its name or image says that it is what callers use, and its command does not say otherwise."""
+    command = deployment.command.value if deployment.command else []
+    return bool(SITE.search(_words(deployment))) and not runs_agent(command)
 
 
 def is_worker(deployment: Deployment) -> bool:

@@ -45,12 +45,15 @@ SERVED = {
     "Ingress": ("networking.k8s.io/v1",),
     **dict.fromkeys(("Service", "ConfigMap", "Secret"), ("v1",)),
 }
+# Of 20 letters and digits that a generator makes, three are digits, on average.
+DIGITS = 3
 # Kubernetes' own; in others the same kinds may be something else.
 GROUPS = ("", "apps", "autoscaling", "extensions", "networking.k8s.io", "policy")
 MAIN = "kubectl.kubernetes.io/default-container"
 POD = ("spec", "template", "spec")
-# One setting in a file of most formats: NAME=value, name = "value", name: value.
-LINE = re.compile(r"""^\s*(?:export\s+)?["']?([A-Za-z][\w.-]*)["']?\s*[:=]\s*["']?([^\s"'#,;]+)""", re.MULTILINE)
+# One setting in a file of most formats: NAME=value, name = "value", name: value. What is more than a word is none: a call in a
+# script, a path.
+LINE = re.compile(r"""^\s*(?:export\s+)?["']?([A-Za-z][\w.-]*)["']?\s*[:=]\s*["']?([\w+/=-]+)["']?,?;?\s*$""", re.MULTILINE)
 
 
 def reads(document: Node) -> bool:
@@ -96,15 +99,17 @@ def flat(documents: Sequence[Node]) -> list[Node]:
 
 
 def read(documents: Sequence[Node], files: Files) -> None:
-    known = [document for document in flat(documents) if reads(document)]
+    """Of ``files.changed`` only what is stored in them."""
+    every = [document for document in flat(documents) if reads(document)]
+    known = [document for document in every if document.place.file not in files.changed]
+    files.secrets += [found for document in every if document.place.file in files.changed for found in _stored(document)]
     made: list[Made] = []
     for document in known:
         files.problems += fields.unknown(document, fields.KUBERNETES.get(_kind(document), ()))
         files.problems += [problem] if (problem := _unserved(document)) is not None else []
         if _kind(document) in WORKLOADS and document.items(*POD, "containers"):
             made.append((document, _workload(document)))
-        elif _kind(document) in ("Secret", "ConfigMap"):
-            files.secrets += _stored(document)
+        files.secrets += _stored(document)
     services = [document for document in known if _kind(document) == "Service"]
     for document in known:
         _attach(document, made, services)
@@ -121,6 +126,8 @@ def _stored(document: Node) -> list[StoredSecret]:
             for name, value in document.entries("data")
             for found in _secrets_in(name, value.text() or "")
         ]
+    if _kind(document) != "Secret":
+        return []
     return [
         StoredSecret(name, value.place)
         for part in ("data", "stringData")
@@ -133,8 +140,13 @@ def _secrets_in(name: str, text: str) -> list[str]:
     """What is secret in an entry of a ConfigMap, in words that do not show it."""
     lines = [(name, text)] if "\n" not in text else [(found[1], found[2]) for found in LINE.finditer(text)]
     named = [(name, value) for name, value in lines if not from_outside(value)]
-    found = [name for name, value in named if holds_secret(name, value) and ("\n" not in text or looks_random(value))]
+    found = [name for name, value in named if holds_secret(name, value) and ("\n" not in text or _is_generated(value))]
     return found + ([f"a password in the URL of {name}"] if url_passwords(text) else [])
+
+
+def _is_generated(value: str) -> bool:
+    """Whether a word is a key rather than a name: in a script, ``password = settings_v2`` holds none."""
+    return looks_random(value) and sum(sign.isdigit() for sign in value) >= DIGITS
 
 
 def _stays_at_none(deployment: Deployment) -> None:

@@ -22,6 +22,11 @@ def readable(files: Files, _needs: Needs) -> Judgement:
             f"{', '.join(files.templates[:SHOWN])}{_more(files.templates)}: a template, not judged; hand over what it makes, "
             "as in `helm template CHART | pytest --lk-manifests -`"
         )
+    if files.changed:
+        made.notes.append(
+            f"{', '.join(files.changed[:SHOWN])}{_more(files.changed)}: parts of a kustomization, which changes them, not "
+            "judged but for secrets; hand over what it makes, as in `kustomize build FOLDER | pytest --lk-manifests -`"
+        )
     if files.passed_over:
         made.notes.append(f"not judged: {'; '.join(files.passed_over[:SHOWN])}{_more(files.passed_over)}")
     for problem in problems:
