@@ -82,7 +82,13 @@ def test_grace_period(lk_evidence: Evidence, manifests: Manifests) -> None:
     agent has a default of its own. Nor is a value that is a variable. A stop signal that no process can act upon
     (`stop_signal`, `kill_signal`, `stopSignal`, STOPSIGNAL: SIGKILL) is a failure. Skipped without a file to judge.
     """
-    judge(rules.grace_period, manifests, lk_evidence, "no file of a platform with a grace period", "long enough")
+    judge(
+        rules.grace_period,
+        manifests,
+        lk_evidence,
+        "no file that tells how long the platform waits",
+        "long enough, or as allowed",
+    )
 
 
 @check(

@@ -18,13 +18,12 @@ from pytest_lkagents.manifests.model import (
     Files,
     Given,
     Probe,
-    Problem,
     Resources,
     StoredSecret,
     Target,
     Variable,
 )
-from pytest_lkagents.manifests.readers.common import beside, doubt, environment_of, from_outside, split, whole
+from pytest_lkagents.manifests.readers.common import beside, doubt, environment_of, from_outside, split, whole, within
 from pytest_lkagents.manifests.tree import Node
 from pytest_lkagents.secrets import is_placeholder
 
@@ -107,25 +106,13 @@ def _deployment_of(component: Node, spec: Node) -> Deployment:
         sleeps=[],
         built_from=_built_from(component),
     )
-    grace = _within(made, "grace_s", component, *GRACE, most=int(APP_PLATFORM.grace_most_s or 0))
+    grace = within(made, "grace_s", component, *GRACE, most=int(APP_PLATFORM.grace_most_s or 0))
     made.grace_s = Given(float(grace.value), grace.place) if grace is not None else None
     _count(made, component)
     if spec.text("maintenance", "archive") == "true":
         # https://docs.digitalocean.com/products/app-platform/how-to/archive-restore/
         made.sleeps = [Given("the app is archived", spec.at("maintenance", "archive"))]
     return made
-
-
-def _within(made: Deployment, field: str, node: Node, *path: str, most: int) -> Given[int] | None:
-    """A number from 1 on. Another one is refused, or 0 taken for nothing: then it is not known what holds."""
-    found = whole(node, *path)
-    doubt(made, field, found, node, *path)
-    if found is None or 1 <= found.value <= most:
-        return found
-    made.unclear.setdefault(field, Given(f"{found.value} is no such value", found.place))
-    reason = f"{found.value} is no value that the platform takes here; 1 to {most} are"
-    made.problems.append(Problem(found.place, reason))
-    return None
 
 
 def _image(component: Node) -> Given[str] | None:
@@ -227,13 +214,13 @@ def _count(made: Deployment, component: Node) -> None:
     """Instances are 1 by default, and set by the autoscaler alone where there is one."""
     scaling = component.get("autoscaling")
     if scaling is None:
-        made.replicas = _within(made, "replicas", component, "instance_count", most=MOST_INSTANCES)
+        made.replicas = within(made, "replicas", component, "instance_count", most=MOST_INSTANCES)
         if made.replicas is None and "replicas" not in made.unclear:
             made.replicas = Given(1, component.place, default=True)
         return
-    minimum = _within(made, "minimum", scaling, "min_instance_count", most=MOST_INSTANCES)
-    maximum = _within(made, "maximum", scaling, "max_instance_count", most=MOST_INSTANCES)
-    percent = _within(made, "targets", scaling, "metrics", "cpu", "percent", most=MOST_PERCENT)
+    minimum = within(made, "minimum", scaling, "min_instance_count", most=MOST_INSTANCES)
+    maximum = within(made, "maximum", scaling, "max_instance_count", most=MOST_INSTANCES)
+    percent = within(made, "targets", scaling, "metrics", "cpu", "percent", most=MOST_PERCENT)
     targets = [Target("cpu", percent.place, percent.value / 100)] if percent is not None else []
     targets += [Target(REQUESTS, metric.place) for name, metric in scaling.entries("metrics") if name in OF_REQUESTS]
     made.autoscaler = Autoscaler(scaling.place, tuple(targets), minimum, maximum)

@@ -95,6 +95,18 @@ def env_of(container: Node, *source: str) -> list[Variable]:
     ]
 
 
+def within(made: Deployment, field: str, node: Node, *path: str, most: int) -> Given[int] | None:
+    """A number from 1 on. Another one is refused, or 0 taken for nothing: then it is not known what holds."""
+    found = whole(node, *path)
+    doubt(made, field, found, node, *path)
+    if found is None or 1 <= found.value <= most:
+        return found
+    made.unclear.setdefault(field, Given(f"{found.value} is no such value", found.place))
+    reason = f"{found.value} is no value that the platform takes here; 1 to {most} are"
+    made.problems.append(Problem(found.place, reason))
+    return None
+
+
 def from_outside(value: str | None) -> bool:
     return value is None or bool(VARIABLE.search(value))
 

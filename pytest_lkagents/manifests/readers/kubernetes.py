@@ -202,6 +202,9 @@ def _workload(document: Node) -> Deployment:
     )
     doubt(made, "grace_s", grace, pod, "terminationGracePeriodSeconds")
     _count(made, document)
+    strategy = ("spec", "strategy", "rollingUpdate")
+    if all(document.text(*strategy, name) in ("0", "0%") for name in ("maxSurge", "maxUnavailable")):
+        made.problems.append(Problem(document.at(*strategy), "maxSurge and maxUnavailable may not both be 0"))
     _expose_host(made, pod, container)
     _doubt_resources(made, pod, container)
     return made

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pytest_lkagents.manifests import fields
 from pytest_lkagents.manifests.model import RENDER, Autoscaler, Deployment, Files, Given, Probe, StoredSecret, Target, Variable
-from pytest_lkagents.manifests.readers.common import beside, doubt, environment_of, from_outside, given, split, whole
+from pytest_lkagents.manifests.readers.common import beside, doubt, environment_of, from_outside, given, split, whole, within
 from pytest_lkagents.manifests.tree import Node
 from pytest_lkagents.secrets import holds_secret
 
@@ -28,7 +28,6 @@ def read(document: Node, files: Files) -> None:
         name = service.text("name") or "unnamed"
         command = service.text("dockerCommand") or service.text("startCommand")
         place = service.at("dockerCommand" if service.get("dockerCommand") else "startCommand")
-        grace = service.number("maxShutdownDelaySeconds")
         made = Deployment(
             RENDER,
             name,
@@ -37,13 +36,14 @@ def read(document: Node, files: Files) -> None:
             given(service, "image", "url"),
             Given(split(command), place) if command else None,
             [_variable(entry) for entry in service.items("envVars")],
-            Given(grace, service.at("maxShutdownDelaySeconds")) if grace is not None else None,
             exposures=[],
             replicas=whole(service, "numInstances"),
             sleeps=[],
             built_from=_built_from(service),
         )
-        doubt(made, "grace_s", grace, service, "maxShutdownDelaySeconds")
+        # The blueprint's schema says so: https://render.com/schema/render.yaml.json
+        grace = within(made, "grace_s", service, "maxShutdownDelaySeconds", most=int(RENDER.grace_most_s or 0))
+        made.grace_s = Given(float(grace.value), grace.place) if grace is not None else None
         doubt(made, "replicas", made.replicas, service, "numInstances")
         if kind == "web":
             made.exposures = [Given("a web service, which Render opens to the internet", service.at("type"))]

@@ -52,7 +52,8 @@ def _limit_said(platform: Platform, grace: float, left: float, needs: Needs) -> 
     if most is None or most < LEAST_SECONDS or needs.drain_s is not None or most >= DRAIN_SECONDS or grace < most:
         return None
     if not platform.most_perhaps:
-        return f"{platform.name} cuts calls after {seconds(most)}, however long they last"
+        asked = f", {seconds(grace)} asked for" if grace > most else ""
+        return f"{platform.name} cuts calls after {seconds(most)}, however long they last{asked}"
     if left >= DRAIN_SECONDS:
         return None
     return (
