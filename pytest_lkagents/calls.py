@@ -288,11 +288,11 @@ class Calls:
         with self._stage.ledger.waiting(call.room_name), contextlib.suppress(DeadlineMissed):
             poll(settled, what="agent", seconds=seconds, every=0.05)
 
-    def wait_idle(self, worker: Worker) -> None:
+    def wait_idle(self, worker: Worker, seconds: float = IDLE_SECONDS) -> None:
         """Wait until no job signals with a call any more: the caller has left, the job may still be saying goodbye (an SDK
-        gives it up to 60 s). Raises StageError if it never ends."""
+        gives it up to 60 s). Raises StageError if it does not end within ``seconds``."""
         try:
             with self._stage.ledger.waiting(worker.name):
-                poll(lambda: not worker.wire.calls_at, what="end of the last call's job", seconds=IDLE_SECONDS, every=0.1)
+                poll(lambda: not worker.wire.calls_at, what="end of the last call's job", seconds=seconds, every=0.1)
         except DeadlineMissed as missed:
             raise StageError(f"{missed}: the worker never came to rest") from missed

@@ -99,10 +99,10 @@ def scaling_of(deployment: Deployment) -> Scaling:
     if not scaler.kubernetes:
         raise NotJudgeable(f"{scaler.place.file}: how {deployment.platform.name} scales is not published; not simulated")
     target = load_target(deployment)
-    if any(without_request(deployment, one) for one in scaler.targets if one.metric == "cpu") and target is None:
-        raise NotJudgeable(f"{scaler.place}: {NO_REQUEST}")
     if target is None:
-        raise NotJudgeable(f"{scaler.place}: what its metric means for the worker's load is unknown: no share of CPU")
+        unrequested = any(without_request(deployment, one) for one in scaler.targets if one.metric == "cpu")
+        unknown = "what its metric means for the worker's load is unknown: no share of CPU"
+        raise NotJudgeable(f"{scaler.place}: {NO_REQUEST if unrequested else unknown}")
     if scaler.maximum is None:
         raise NotJudgeable(f"{scaler.place}: no maximum")
     for name in ("grace_s", "minimum", "windows"):

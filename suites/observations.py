@@ -127,11 +127,12 @@ def _jobs(worker: Worker) -> int:
 
 def _rests(stage: Stage, worker: Worker) -> bool:
     """Whether its jobs have ended. What starts in their place is given time: SDKs ignore a signal while they start one."""
-    with contextlib.suppress(DeadlineMissed):
-        poll(lambda: not worker.wire.calls_at, what="end of the job", seconds=REST_SECONDS, every=0.1)
-        settle(stage, worker, set(), REST_SECONDS)
-        return True
-    return False
+    try:
+        stage.calls.wait_idle(worker, REST_SECONDS)
+    except StageError:
+        return False
+    settle(stage, worker, set(), REST_SECONDS)
+    return True
 
 
 def _reacts(worker: Worker, seconds: float) -> bool:

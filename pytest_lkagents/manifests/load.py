@@ -23,7 +23,7 @@ from pytest_lkagents.manifests.readers import (
     railway,
     render,
 )
-from pytest_lkagents.manifests.readers.common import is_server, is_site, is_worker, mentions_livekit, runs_agent
+from pytest_lkagents.manifests.readers.common import is_server, is_site, is_worker, mentions_livekit, starts_agent
 from pytest_lkagents.manifests.tree import Node, Place, Unreadable, read_toml, read_yaml
 
 STANDARD_INPUT = "-"
@@ -90,7 +90,7 @@ def _workers(files: Files) -> list[Deployment]:
     files_of = {image.place.file for image in built}
     # Another command makes something else of the same image.
     workers = [one for one in deployed if is_worker(one) or (one.command is None and one.built_from in files_of)]
-    if any(one.command is not None and runs_agent(one.command.value) for one in workers):
+    if any(starts_agent(one) for one in workers):
         # Beside one that certainly is: LiveKit's own web site for agents is named after them.
         workers = [one for one in workers if not is_site(one)]
     workers = workers or [one for one in deployed if mentions_livekit(one)]

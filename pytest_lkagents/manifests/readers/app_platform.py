@@ -23,7 +23,16 @@ from pytest_lkagents.manifests.model import (
     Target,
     Variable,
 )
-from pytest_lkagents.manifests.readers.common import beside, doubt, environment_of, from_outside, split, whole, within
+from pytest_lkagents.manifests.readers.common import (
+    beside,
+    doubt,
+    environment_of,
+    from_outside,
+    grace_within,
+    split,
+    whole,
+    within,
+)
 from pytest_lkagents.manifests.tree import Node
 from pytest_lkagents.secrets import is_placeholder
 
@@ -106,8 +115,7 @@ def _deployment_of(component: Node, spec: Node) -> Deployment:
         sleeps=[],
         built_from=_built_from(component),
     )
-    grace = within(made, "grace_s", component, *GRACE, most=int(APP_PLATFORM.grace_most_s or 0))
-    made.grace_s = Given(float(grace.value), grace.place) if grace is not None else None
+    grace_within(made, component, *GRACE)
     _count(made, component)
     if spec.text("maintenance", "archive") == "true":
         # https://docs.digitalocean.com/products/app-platform/how-to/archive-restore/

@@ -107,6 +107,12 @@ def within(made: Deployment, field: str, node: Node, *path: str, most: int) -> G
     return None
 
 
+def grace_within(made: Deployment, node: Node, *path: str) -> None:
+    """Its grace period, where the platform refuses one above its most."""
+    found = within(made, "grace_s", node, *path, most=int(made.platform.grace_most_s or 0))
+    made.grace_s = Given(float(found.value), found.place) if found is not None else None
+
+
 def from_outside(value: str | None) -> bool:
     return value is None or bool(VARIABLE.search(value))
 
@@ -201,10 +207,14 @@ def mentions_livekit(deployment: Deployment) -> bool:
     return not is_server(deployment) and (has_livekit(deployment.variables) or "livekit" in _words(deployment))
 
 
+def starts_agent(deployment: Deployment) -> bool:
+    """Whether the command in the file is an agent's."""
+    return deployment.command is not None and runs_agent(deployment.command.value)
+
+
 def is_site(deployment: Deployment) -> bool:
     """Whether its name or image says that it is what callers use, and its command does not say otherwise."""
-    command = deployment.command.value if deployment.command else []
-    return bool(SITE.search(_words(deployment))) and not runs_agent(command)
+    return bool(SITE.search(_words(deployment))) and not starts_agent(deployment)
 
 
 def is_worker(deployment: Deployment) -> bool:
@@ -212,10 +222,10 @@ def is_worker(deployment: Deployment) -> bool:
     if is_server(deployment):
         return False
     words = _words(deployment)
-    command = deployment.command.value if deployment.command else []
-    if runs_agent(command):
+    if starts_agent(deployment):
         return True
     if mentions_livekit(deployment):
+        command = deployment.command.value if deployment.command else []
         started = COMMANDS & set(command) and not SITES & set(command)
         return bool(WORKER.search(words) or AGENT.search(words) or started)
     # What runs on each node usually watches it.

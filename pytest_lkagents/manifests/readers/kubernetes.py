@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from pytest_lkagents.manifests import amounts, fields
 from pytest_lkagents.manifests.model import (
@@ -68,19 +68,17 @@ def _kind(document: Node) -> str:
     return document.text("kind") or ""
 
 
-def _unserved(document: Node) -> Problem | None:
+def _unserved(document: Node) -> Iterator[Problem]:
     """Why no current Kubernetes takes this document, if it does not: its kind is misspelt, or of another version."""
     version, kind = document.text("apiVersion") or "", _kind(document)
-    if version.rpartition("/")[0] not in GROUPS:
-        return None
-    if kind.endswith("List"):
-        return None
-    if kind not in SERVED:
-        meant = fields.meant(kind, frozenset(SERVED))
-        return Problem(document.at("kind"), f"there is no kind {kind!r}; {meant!r} is meant") if meant is not None else None
-    if version in SERVED[kind]:
-        return None
-    return Problem(document.at("apiVersion"), f"no current Kubernetes has {kind} in {version}, but in {SERVED[kind][0]}")
+    if version.rpartition("/")[0] not in GROUPS or kind.endswith("List"):
+        return
+    if kind in SERVED:
+        if version not in SERVED[kind]:
+            reason = f"no current Kubernetes has {kind} in {version}, but in {SERVED[kind][0]}"
+            yield Problem(document.at("apiVersion"), reason)
+    elif (meant := fields.meant(kind, frozenset(SERVED))) is not None:
+        yield Problem(document.at("kind"), f"there is no kind {kind!r}; {meant!r} is meant")
 
 
 def without_version(document: Node) -> Problem | None:
@@ -102,14 +100,13 @@ def read(documents: Sequence[Node], files: Files) -> None:
     """Of ``files.changed`` only what is stored in them."""
     every = [document for document in flat(documents) if reads(document)]
     known = [document for document in every if document.place.file not in files.changed]
-    files.secrets += [found for document in every if document.place.file in files.changed for found in _stored(document)]
+    files.secrets += [found for document in every for found in _stored(document)]
     made: list[Made] = []
     for document in known:
         files.problems += fields.unknown(document, fields.KUBERNETES.get(_kind(document), ()))
-        files.problems += [problem] if (problem := _unserved(document)) is not None else []
+        files.problems += _unserved(document)
         if _kind(document) in WORKLOADS and document.items(*POD, "containers"):
             made.append((document, _workload(document)))
-        files.secrets += _stored(document)
     services = [document for document in known if _kind(document) == "Service"]
     for document in known:
         _attach(document, made, services)

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from pytest_lkagents.manifests import fields
 from pytest_lkagents.manifests.model import RENDER, Autoscaler, Deployment, Files, Given, Probe, StoredSecret, Target, Variable
-from pytest_lkagents.manifests.readers.common import beside, doubt, environment_of, from_outside, given, split, whole, within
+from pytest_lkagents.manifests.readers.common import (
+    beside,
+    doubt,
+    environment_of,
+    from_outside,
+    given,
+    grace_within,
+    split,
+    whole,
+)
 from pytest_lkagents.manifests.tree import Node
 from pytest_lkagents.secrets import holds_secret
 
@@ -42,8 +51,7 @@ def read(document: Node, files: Files) -> None:
             built_from=_built_from(service),
         )
         # The blueprint's schema says so: https://render.com/schema/render.yaml.json
-        grace = within(made, "grace_s", service, "maxShutdownDelaySeconds", most=int(RENDER.grace_most_s or 0))
-        made.grace_s = Given(float(grace.value), grace.place) if grace is not None else None
+        grace_within(made, service, "maxShutdownDelaySeconds")
         doubt(made, "replicas", made.replicas, service, "numInstances")
         if kind == "web":
             made.exposures = [Given("a web service, which Render opens to the internet", service.at("type"))]
