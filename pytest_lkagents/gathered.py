@@ -71,7 +71,7 @@ def conclude(config: pytest.Config) -> Verdict:
     elif settings.command:
         known = Subject("command", settings.command_text)
     else:
-        known = Subject("pod", ", ".join(settings.manifests))  # what the files make
+        known = Subject("manifests", ", ".join(settings.manifests))
     subject = Subject(**redactor.data({**asdict(known), **gathered.facts.get("subject", {})}))
     verdict = Verdict(
         settings.profile,

@@ -605,6 +605,7 @@ def test_without_a_worker_only_the_files_are_judged(lk) -> None:
     assert run.code == 0, run.output
     assert run.verdict["verdict"] == "pass"
     assert {check["id"].partition(".")[0] for check in run.verdict["checks"]} == {"manifests", "autoscaling"}
+    assert run.verdict["subject"]["kind"] == "manifests"
     assert "manifests.grace-period" in run.checks("pass")
     assert "manifests.separate-environments" in run.checks("skip")
 
@@ -680,3 +681,32 @@ def test_what_a_kustomization_changes_is_not_judged_but_for_secrets(tmp_path: Pa
     assert files.changed == ["base/agent.yaml", "base/keys.yaml", "overlays/production/more.yaml"]
     assert [stored.name for stored in files.secrets] == ["KEY"]
     assert any("kustomize build" in note for note in rules.readable(files, Needs()).notes)
+
+
+@pytest.mark.parametrize(
+    "head", ["", "apiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\n"], ids=["without kind", "component"]
+)
+@pytest.mark.parametrize("name", ["kustomization.yml", "Kustomization"])
+def test_kustomizations_are_known_by_their_file_too(tmp_path: Path, name: str, head: str) -> None:
+    head_of_patch = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: agent}\n"
+    deployment = head_of_patch + "spec: {template: {spec: {containers: [{name: agent}]}}}\n"
+    (tmp_path / "patch.yaml").write_text(deployment)
+    (tmp_path / name).write_text(head + "patches: [{path: patch.yaml}]\n")
+    files = load([str(tmp_path)])
+    assert (files.deployments, files.changed) == ([], ["patch.yaml"])
+    (tmp_path / name).write_text(head + "commonLabels: {app: agent}\n")
+    assert len(load([str(tmp_path)]).deployments) == 1
+
+
+def test_secrets_in_a_generator_of_a_kustomization_are_found(tmp_path: Path) -> None:
+    (tmp_path / "kustomization.yaml").write_text(
+        f"secretGenerator: [{{name: keys, literals: [KEY={SECRET}, LIVEKIT_URL=wss://x.livekit.cloud, A=$(B)]}}]\n"
+        f"configMapGenerator: [{{name: settings, literals: [API_KEY={SECRET}, LEVEL=information, B_TOKEN=<token>]}}]\n"
+    )
+    assert [stored.name for stored in load([str(tmp_path)]).secrets] == ["KEY", "API_KEY"]
+
+
+def test_no_current_kubernetes_takes_a_document_without_version(tmp_path: Path) -> None:
+    (tmp_path / "scaler.yaml").write_text("kind: HorizontalPodAutoscaler\nmetadata: {name: agent}\nspec: {maxReplicas: 9}\n")
+    (problem,) = load([str(tmp_path)]).problems
+    assert problem.reason == "HorizontalPodAutoscaler without apiVersion"

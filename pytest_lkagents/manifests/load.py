@@ -48,7 +48,7 @@ def find(path: Path) -> list[Path]:
         for file in sorted(path.rglob("*"))
         if file.is_file()
         and not SKIPPED & set(file.relative_to(path).parts)
-        and (file.suffix in SUFFIXES or is_dockerfile(file.name))
+        and (file.suffix in SUFFIXES or is_dockerfile(file.name) or file.name in kustomize.NAMES)
     ]
 
 
@@ -76,6 +76,7 @@ def load(paths: Sequence[str]) -> Files:
                 continue
             _read(shown, text, files, known, named=path.is_file())
     files.changed += sorted(kustomize.changed(known))
+    files.secrets += [found for document in filter(kustomize.reads, known) for found in kustomize.stored(document)]
     kubernetes.read(known, files)
     files.deployments = _workers(files)
     return files
@@ -133,7 +134,7 @@ def _take(document: Node, files: Files, known: list[Node]) -> bool:
     """Whether somebody reads this document."""
     if not isinstance(document.value, dict):
         return False
-    if kubernetes.reads(document):
+    if kubernetes.reads(document) or kustomize.reads(document):
         known.append(document)
         return True
     # App Platform's ``services`` are a list, as Render's, but without a ``type``; Compose has a mapping.

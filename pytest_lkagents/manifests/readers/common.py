@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from pytest_lkagents.manifests.model import Deployment, Given, Problem, Variable
 from pytest_lkagents.manifests.tree import Node
+from pytest_lkagents.secrets import is_placeholder
 
 STAGES = {
     "staging": re.compile(r"(^|[^a-z])(stag(e|ing)|test|dev|development|qa|preview)([^a-z]|$)"),
@@ -115,6 +116,12 @@ def grace_within(made: Deployment, node: Node, *path: str) -> None:
 
 def from_outside(value: str | None) -> bool:
     return value is None or bool(VARIABLE.search(value))
+
+
+def is_stored(text: str) -> bool:
+    """Whether an entry of a Secret is its value, and no stand-in, template or address."""
+    filled_in = "{{" in text or "${" in text
+    return not is_placeholder(text) and not filled_in and not text.startswith(("ws://", "wss://"))
 
 
 def beside(file: str, *parts: str | None) -> str:

@@ -26,6 +26,7 @@ from pytest_lkagents.manifests.readers.common import (
     from_outside,
     given,
     has_livekit,
+    is_stored,
     runs_agent,
     whole,
     words_of,
@@ -82,9 +83,10 @@ def _unserved(document: Node) -> Iterator[Problem]:
 
 
 def without_version(document: Node) -> Problem | None:
-    """A workload that is only not read as it names no version."""
-    if _kind(document) in WORKLOADS and document.items(*POD, "containers") and document.text("apiVersion") is None:
-        return Problem(document.place, f"a {_kind(document)} without apiVersion")
+    """What is only not read as it names no version."""
+    kind = _kind(document)
+    if kind in (*WORKLOADS, *SERVED) and document.text("metadata", "name") and document.text("apiVersion") is None:
+        return Problem(document.place, f"{kind} without apiVersion")
     return None
 
 
@@ -159,14 +161,12 @@ def _is_value(part: str, text: str) -> bool:
     import base64
     import binascii
 
-    from pytest_lkagents.secrets import is_placeholder
-
     if part == "data":
         try:
             text = base64.b64decode(text, validate=True).decode("utf-8", "replace")
         except (binascii.Error, ValueError):
             return False
-    return not is_placeholder(text) and "{{" not in text and "${" not in text and not text.startswith(("ws://", "wss://"))
+    return is_stored(text)
 
 
 def _workload(document: Node) -> Deployment:

@@ -7,10 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pytest_lkagents.manifests.readers.common import beside
+from pytest_lkagents.manifests.model import StoredSecret
+from pytest_lkagents.manifests.readers.common import beside, is_stored
 from pytest_lkagents.manifests.tree import Node
+from pytest_lkagents.secrets import holds_secret
 
+GROUP = "kustomize.config.k8s.io/"
 NAMES = ("kustomization.yaml", "kustomization.yml", "Kustomization")
+# Where it names what it is made of; a Component's files are changed with it.
+GATHERED = ("resources", "bases", "components")
 # What changes a workload: https://kubectl.docs.kubernetes.io/references/kustomize/kustomization/
 CHANGES = (
     "patches",
@@ -24,20 +29,35 @@ CHANGES = (
 )
 
 
+def reads(document: Node) -> bool:
+    """A Kustomization or Component; in a file of its name it need not say what it is."""
+    kind, version = document.text("kind"), document.text("apiVersion")
+    if kind is None and version is None:
+        return document.place.file.rpartition("/")[2] in NAMES
+    return kind in (None, "Kustomization", "Component") and (version or GROUP).startswith(GROUP)
+
+
 def changed(documents: Sequence[Node]) -> set[str]:
     """The files, as they are named here, of patches, and those of which Kustomizations with patches, images and the like are
     made."""
     files = {document.place.file for document in documents}
     found: set[str] = set()
-    for one in filter(_is_kustomization, documents):
+    for one in filter(reads, documents):
         found |= {beside(one.place.file, path) for path in _patches(one)}
         if any(one.get(part) is not None for part in CHANGES):
             found |= _resources(one, documents, set())
     return found & files
 
 
-def _is_kustomization(document: Node) -> bool:
-    return (document.text("kind") or "") == "Kustomization" and (document.text("apiVersion") or "").startswith("kustomize.")
+def stored(document: Node) -> list[StoredSecret]:
+    """What its generators put into Secrets and ConfigMaps, where it stands in the file itself and is a secret's value."""
+    found = []
+    for generator in ("secretGenerator", "configMapGenerator"):
+        for literal in [literal for entry in document.items(generator) for literal in entry.items("literals")]:
+            name, _, value = (literal.text() or "").partition("=")
+            if is_stored(value) and (generator == "secretGenerator" or holds_secret(name, value)):
+                found.append(StoredSecret(name, literal.place))
+    return found
 
 
 def _patches(one: Node) -> list[str]:
@@ -51,10 +71,10 @@ def _resources(one: Node, documents: Sequence[Node], seen: set[str]) -> set[str]
         return set()
     seen.add(one.place.file)
     found: set[str] = set()
-    for entry in (one.words("resources") or []) + (one.words("bases") or []):
+    for entry in [word for part in GATHERED for word in one.words(part) or []]:
         path = beside(one.place.file, entry)
         found.add(path)
-        for other in filter(_is_kustomization, documents):
+        for other in filter(reads, documents):
             if other.place.file in {beside(f"{path}/x", name) for name in NAMES}:
                 found |= _resources(other, documents, seen)
     return found
