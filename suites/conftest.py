@@ -20,6 +20,7 @@ from pytest_lkagents.stage import Stage
 
 from . import assignment, crowds, drains, early, faults, harm, leftovers, long_call, measured, observations, pool
 from . import load as loads
+from .drained import Drain
 
 if TYPE_CHECKING:
     from . import autoscaling
@@ -139,7 +140,7 @@ def before_server(lk_stage: Stage) -> Callable[[], early.Early]:
 
 
 @pytest.fixture(scope="session")
-def emptying(request: pytest.FixtureRequest, lk_stage: Stage, selected: set[str]) -> Callable[[], drains.Drain]:
+def emptying(request: pytest.FixtureRequest, lk_stage: Stage, selected: set[str]) -> Callable[[], Drain]:
     """The worker's own stop signal, with calls of which the newest is kept; no more of them than the checks need."""
     together = "rollout.sigterm-stops-new-jobs" in selected
     calls = drains.CALLS if "rollout.drains-every-call" in selected else 1
@@ -151,11 +152,11 @@ def emptying(request: pytest.FixtureRequest, lk_stage: Stage, selected: set[str]
 
 
 @pytest.fixture(scope="session")
-def drain(lk_stage: Stage, selected: set[str], emptying: Callable[[], drains.Drain]) -> Callable[[], drains.Drain]:
+def drain(lk_stage: Stage, selected: set[str], emptying: Callable[[], Drain]) -> Callable[[], Drain]:
     """What a single call notices of the stop signal. Where a call was cut after others had ended, nobody knows for which
     of the two reasons: then it is observed once more, with one call."""
 
-    def observe(stage: Stage) -> drains.Drain:
+    def observe(stage: Stage) -> Drain:
         seen = emptying()
         if seen.cut is None or seen.cut_while_held is not None:
             return seen
@@ -178,19 +179,19 @@ def _hold(stage: Stage, selected: set[str]) -> float:
 
 
 @pytest.fixture(scope="session")
-def interrupt(lk_stage: Stage) -> Callable[[], drains.Drain]:
+def interrupt(lk_stage: Stage) -> Callable[[], Drain]:
     """SIGINT, with a call."""
     return Ahead(lk_stage, drains.by_interrupt)
 
 
 @pytest.fixture(scope="session")
-def engine_stop(lk_stage: Stage) -> Callable[[], drains.Drain]:
+def engine_stop(lk_stage: Stage) -> Callable[[], Drain]:
     """The engine's own way to stop a container, with a call."""
     return Ahead(lk_stage, drains.by_engine)
 
 
 @pytest.fixture(scope="session")
-def unconnected(lk_stage: Stage) -> Callable[[], drains.Drain]:
+def unconnected(lk_stage: Stage) -> Callable[[], Drain]:
     """The stop signal, with a call, and then the loss of the server's connection."""
     return Ahead(lk_stage, drains.without_server)
 

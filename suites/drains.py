@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from pytest_lkagents.busyness import Reading, too_busy
 from pytest_lkagents.callers.caller import Call, Caller
 from pytest_lkagents.callers.continuity import (
-    AGENT_LEFT,
-    FOR_GOOD_SECONDS,
-    SILENCE_SECONDS,
     STAY_CONTROL,
     STAY_SECONDS,
     AgentsLeave,
-    Continuity,
-    Stay,
-    may_have_missed,
 )
-from pytest_lkagents.callers.reception import STALL_SECONDS
 from pytest_lkagents.calls import AGENT_SECONDS, ANSWER_SECONDS
-from pytest_lkagents.checks import StageError, TooBusy, Unproven, WorkerFault
+from pytest_lkagents.checks import StageError, TooBusy, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.settings import LONGEST_HOLD
 from pytest_lkagents.stage import Stage
-from pytest_lkagents.wire.model import Answer
 from pytest_lkagents.worker.base import Health, Worker
 
+from .drained import STOPS_SECONDS, Drain, Kept, Together
 from .load import wait_free
 from .observations import stop_signal
 
@@ -39,8 +30,6 @@ from .observations import stop_signal
 DRAIN_SECONDS = 8.0
 # A drain that is limited to some seconds cuts later than that: livekit-agents 1.8.9 lets a job go on for 15 s more.
 LIMIT_SECONDS = 20.0
-# The guide's figure: a worker that was asked to stop takes no new job after this time.
-STOPS_SECONDS = 5
 # The first calls end when the drain has begun, a further one when the jobs of these have said goodbye.
 FIRST_END_SECONDS = 3.0
 BETWEEN_ENDS_SECONDS = 2.0
@@ -61,260 +50,6 @@ LOOK_SECONDS = 0.25
 # For a check that waits for a drain: its longest hold and what is around it.
 CHECK_SECONDS = LONGEST_HOLD + 300
 PROBE_EVERY = 0.5
-# Three failed probes in a row are what orchestrators restart a container for, by default.
-FAILED_PROBES = 3
-
-
-@dataclass
-class Kept:
-    """A call that the worker had when the signal came. Seconds after the signal; None: it did not happen."""
-
-    call: Call
-    continuity: Continuity
-    hung_up_s: float | None = None
-    trouble: str | None = None
-    trouble_s: float | None = None
-    longest_gap: float = 0.0
-    # What the caller may not have noticed of a gap, as it stood still.
-    missed: float = 0.0
-    # Why the trouble may be no fault, in words: the agent may have fallen silent, or left, by itself.
-    unproven: str | None = None
-    evidence: dict[str, object] = field(default_factory=dict)
-    _since: float | None = None
-
-    def look(self, passed: float) -> None:
-        """Judge this moment; what may be a stall of the machine counts once it has lasted."""
-        if self.trouble is not None or self.hung_up_s is not None:
-            return
-        found = self.continuity.trouble()
-        self.longest_gap = self.continuity.gap()
-        if found is None:
-            self._since = None
-            return
-        if self._since is None:
-            self._since = passed
-        if found == AGENT_LEFT and self.continuity.left_as_usual:
-            self.hang_up(passed)
-        elif found == AGENT_LEFT or passed - self._since >= FOR_GOOD_SECONDS:
-            self.trouble, self.trouble_s = found, round(self._since, 1)
-            self._note(left=found == AGENT_LEFT)
-
-    def _note(self, *, left: bool = False) -> None:
-        if left:
-            self.continuity.note_leave()
-        else:
-            self.continuity.note_silence()
-        self.unproven = self.continuity.unproven_leave if left else self.continuity.unproven_silence
-
-    @property
-    def suspected(self) -> bool:
-        return self._since is not None and self.trouble is None and self.hung_up_s is None
-
-    def measure(self) -> None:
-        """The pauses of a call that went on, so far."""
-        if self.continuity.usual is not None:
-            # How a call ends that its agent ends by itself is not known.
-            self.longest_gap = 0.0
-            return
-        self.longest_gap = self.continuity.gap()
-        self.missed, since = self.continuity.missed()
-        if self.longest_gap > SILENCE_SECONDS:
-            self._note()
-        elif self.missed > SILENCE_SECONDS:
-            self.continuity.note_missed(since)
-
-    def judge_pause(self) -> None:
-        """What was measured: a pause is trouble too, although the call went on, where there is another look in doubt."""
-        if self.trouble is None and self.longest_gap > SILENCE_SECONDS:
-            self.trouble = f"the agent was silent for {self.longest_gap:.1f} s, and went on"
-            self.trouble_s = round(self.continuity.paused_after or 0.0, 1)
-
-    @property
-    def doubt(self) -> str | None:
-        """Why a pause may be this machine's doing, or one may not have been noticed, in words."""
-        if self.longest_gap > SILENCE_SECONDS:
-            stalled = self.continuity.stalled > STALL_SECONDS
-            return f"a gap of {self.longest_gap:.1f} s, the caller stalled" if stalled else None
-        return may_have_missed(self.missed) if self.missed > SILENCE_SECONDS else None
-
-    def hang_up(self, passed: float) -> None:
-        self.evidence = self.continuity.evidence()
-        self.measure()
-        self.hung_up_s = round(passed, 1)
-        self.call.leave()
-
-
-@dataclass
-class Together:
-    """The call that came in the same instant as the signal. ``answer``: what the worker said; ``trouble``: what became
-    of the call although it was taken."""
-
-    answer: bool | None = None
-    assigned: bool = False
-    agent_s: float | None = None
-    trouble: str | None = None
-
-
-@dataclass
-class Drain:
-    """Seconds count from the signal, ``exited_s`` from the end of the last call; None: it did not happen."""
-
-    signal: str
-    health_port: int | None
-    arguments: list[str]
-    kept: list[Kept] = field(default_factory=list)
-    together: Together | None = None
-    health: list[int | None] = field(default_factory=list)
-    # Full or unregistered, and not free again: from then on the server offers it nothing.
-    stopped_s: float | None = None
-    # What it says when it is asked for one more job while it drains; None: it could not be asked any more.
-    asked: Answer | None = None
-    asked_s: float | None = None
-    # The same at the end, if it had refused and yet reports that it is free.
-    asked_last: Answer | None = None
-    # The same after the last call, if it reports then that it is free again.
-    asked_at_end: Answer | None = None
-    # Where the connection was lost during the drain and the server is back: what it says to a job, if it registers again.
-    asked_back: Answer | None = None
-    # Why its taking nothing new may be that of a full worker, whether it drains or not.
-    filled: str | None = None
-    ended_early_s: float | None = None
-    exited_s: float | None = None
-    exit_code: int | None = None
-    # Still there when the time to end was over.
-    outlasted: bool = False
-    held_s: float = 0.0
-    # A signal that changed nothing was sent once more: whether that one did. None: there was no need to.
-    heeds_second: bool | None = None
-    # [seconds after the signal, calls that go on, the longest pause of an agent's sound in them at this moment]
-    series: list[list[float]] = field(default_factory=list)
-    lines: list[str] = field(default_factory=list)
-    busy: str | None = None
-
-    @property
-    def cut(self) -> Kept | None:
-        """The call that was cut first."""
-        found = [kept for kept in self.kept if kept.trouble_s is not None]
-        return min(found, key=lambda kept: kept.trouble_s or 0.0, default=None)
-
-    @property
-    def cut_while_held(self) -> Kept | None:
-        """The same, if it was cut before any other call had ended. Looks are further apart than the rounding: in the same
-        tenth of a second it was cut because the other one ended."""
-        found = self.cut
-        return found if found is not None and (found.trouble_s or 0.0) < self.first_hung_up_s else None
-
-    @property
-    def first_hung_up_s(self) -> float:
-        """When the first of the calls was hung up; infinite if none was."""
-        return min((kept.hung_up_s for kept in self.kept if kept.hung_up_s is not None), default=float("inf"))
-
-    @property
-    def ended_while_held(self) -> float | None:
-        """When the worker itself ended with all calls in progress. Nobody serves them any more, also where the caller has
-        not noticed yet: the server believes for some seconds that a killed agent is there."""
-        ended = self.ended_early_s
-        return ended if ended is not None and ended < self.first_hung_up_s else None
-
-    @property
-    def cut_for_certain(self) -> bool:
-        """A silence on a busy machine may be the machine's. An agent that left is certain if it does not do so by itself, and
-        so is a worker that ended before a call was in trouble."""
-        cut = self.cut
-        if cut is None or cut.trouble == AGENT_LEFT:
-            return cut is not None and cut.unproven is None
-        ended_first = self.ended_early_s is not None and self.ended_early_s <= (cut.trouble_s or 0.0)
-        return ended_first or (cut.unproven is None and not cut.continuity.agents_are_there)
-
-    def raise_if_busy(self, what: str = "") -> None:
-        """Raises StageError if this machine was too busy for what was seen, in words, to mean something."""
-        if self.busy is not None:
-            raise StageError(f"this machine is too busy to judge: {what + ', ' if what else ''}{self.busy}")
-
-    def raise_if_unproven(self) -> None:
-        """Raises Unproven if what is wrong with the calls may be no fault."""
-        if self.unproven is not None:
-            raise Unproven(self.unproven)
-
-    @property
-    def doubt(self) -> str | None:
-        """Why what was seen may be this machine's doing, and is worth another look in peace; None if it is not."""
-        if self.heeds_second and self.together is None:
-            # With a job in the same instant that would be what is looked for.
-            return f"{self.signal} was lost, perhaps by chance"
-        if self.cut_for_certain:
-            return None
-        if self.unproven is not None:
-            return self.unproven
-        if self.longest_gap > SILENCE_SECONDS and self.cut is None:
-            # A machine that stalls for some seconds does not show in how busy it was on the whole.
-            return f"a voice paused for {self.longest_gap:.1f} s and went on"
-        if self.missed > SILENCE_SECONDS and self.cut is None:
-            return may_have_missed(self.missed)
-        if self.filled is not None and self.cut is None:
-            return self.filled
-        lost = self.together is not None and self.together.trouble is not None
-        doubtful = {
-            "a call was cut": self.cut is not None,
-            "it took jobs for too long": self.stopped_s is None or self.stopped_s > STOPS_SECONDS,
-            "a job of the same instant was lost": lost,
-            "it did not end in time": self.outlasted,
-            "its health probes were not answered": self.unanswered,
-        }
-        found = next((what for what, seen in doubtful.items() if seen), None)
-        return f"{found}, {self.busy}" if found is not None and self.busy is not None else None
-
-    @property
-    def unhealthy(self) -> int:
-        """How many probes of its health endpoint failed in a row, at most."""
-        runs = itertools.groupby(self.health, lambda status: status == 200)
-        return max((len(list(run)) for healthy, run in runs if not healthy), default=0)
-
-    @property
-    def unanswered(self) -> bool:
-        """Whether its probes failed, for want of an answer only; one that has ended answers nobody, however busy the machine
-        is."""
-        return self.unhealthy >= FAILED_PROBES and set(self.health) <= {200, None} and self.ended_early_s is None
-
-    @property
-    def unproven(self) -> str | None:
-        """Why what is wrong with the calls may be no fault, in words."""
-        cut = self.cut
-        if self.cut_for_certain:
-            return None
-        if cut is not None:
-            return cut.unproven
-        return next((kept.unproven for kept in self.kept if kept.unproven is not None), None)
-
-    @property
-    def longest_gap(self) -> float:
-        """The longest silence, or pause between packets, of any of the calls in seconds."""
-        return max((kept.longest_gap for kept in self.kept), default=0.0)
-
-    @property
-    def missed(self) -> float:
-        """The longest pause that the caller of any of the calls may have missed in seconds, as it stood still."""
-        return max((kept.missed for kept in self.kept), default=0.0)
-
-    @property
-    def heeded(self) -> bool:
-        """Whether the signal changed anything: from some moment on it took nothing new, or it ended."""
-        return self.stopped_s is not None or self.exit_code is not None
-
-    @property
-    def lost_signal(self) -> str:
-        """What to add to a complaint, in words; empty if there is nothing."""
-        return ", but heeds a second one: the first was lost" if self.heeds_second else ""
-
-    @property
-    def usual(self) -> Stay | None:
-        """How long agents of this worker stay, where they leave by themselves and a call was watched until then."""
-        return next((kept.continuity.usual for kept in self.kept), None)
-
-    @property
-    def drained(self) -> bool:
-        """Whether every call lived until its caller hung up."""
-        return bool(self.kept) and self.cut is None and self.ended_early_s is None
 
 
 class Drainage:

@@ -17,7 +17,8 @@ from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.protocol import WORKER
 from pytest_lkagents.worker.base import Worker
 
-from .drains import LOOK_SECONDS, Kept
+from .drained import Kept
+from .drains import LOOK_SECONDS
 from .healthy import answers, stays_unhealthy
 from .reports import LONGEST_SECONDS, longest_pause
 

@@ -12,7 +12,7 @@ from pytest_lkagents.checks import Evidence, NotJudgeable, StageError
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
 
-from .drains import STOPS_SECONDS, Drain, Kept
+from .drained import STOPS_SECONDS, Drain, Kept
 
 
 def exit_codes(name: str) -> set[int]:

@@ -11,7 +11,8 @@ from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.usage import Usage
 
 from .crowds import Sampler
-from .drains import Drain, Drainage
+from .drained import Drain
+from .drains import Drainage
 from .observations import stop_signal
 
 # The guide's "10 minutes or more".

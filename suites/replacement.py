@@ -15,7 +15,8 @@ from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
 
-from .drains import Drain, Drainage
+from .drained import Drain
+from .drains import Drainage
 from .load import Placed, place, wait_free
 from .observations import stop_signal
 

@@ -12,7 +12,8 @@ from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.model import Answer, Question
 from pytest_lkagents.worker.base import Worker
 
-from .drains import CHECK_SECONDS, Drain
+from .drained import Drain
+from .drains import CHECK_SECONDS
 from .load import EXHAUSTED, RECOVER_SECONDS, RISE_SECONDS, Loaded, next_status, wait_free
 from .reports import LONGEST_SECONDS, REPORT_SECONDS, longest_pause
 

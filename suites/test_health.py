@@ -11,7 +11,8 @@ from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Health, Worker
 
-from .drains import CHECK_SECONDS, FAILED_PROBES, Drain
+from .drained import FAILED_PROBES, Drain
+from .drains import CHECK_SECONDS
 from .healthy import Failing, answers, status_within
 from .test_registration import GIVE_UP_SECONDS, until_not_ready
 

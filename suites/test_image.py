@@ -14,7 +14,8 @@ from pytest_lkagents.worker.base import shortened
 from pytest_lkagents.worker.credentials import in_text
 from pytest_lkagents.worker.healthcheck import healthcheck
 
-from .drains import CHECK_SECONDS, Drain
+from .drained import Drain
+from .drains import CHECK_SECONDS
 from .observations import Stop
 
 # Whoever gives a worker's health check longer waits for longer than this suite does.

@@ -9,7 +9,8 @@ from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, NotJudgeable, S
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
 
-from .drains import CHECK_SECONDS, DISTURB_SECONDS, DRAIN_SECONDS, STOPS_SECONDS, Drain, Drainage, engine_timeout
+from .drained import STOPS_SECONDS, Drain
+from .drains import CHECK_SECONDS, DISTURB_SECONDS, DRAIN_SECONDS, Drainage, engine_timeout
 from .faults import lose_server
 from .judging import end_by, exit_codes, judge_exit, judge_kept_calls, raise_if_uncertain, stops_in_time
 from .long_call import LongCall, hold

@@ -8,7 +8,7 @@ import pytest
 
 from pytest_lkagents.callers.caller import Call
 from pytest_lkagents.callers.continuity import AGENT_LEFT, Continuity
-from suites.drains import Drain, Kept
+from suites.drained import Drain, Kept
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_lkagents.worker.usage import Usage
-from suites.drains import Drain
+from suites.drained import Drain
 from suites.long_call import MOST_PER_SECOND, LongCall
 
 
