@@ -201,7 +201,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     evidence = pyfuncitem.stash.get(EVIDENCE, Evidence())
     evidence.clear()
     try:
-        with stage.in_peace():
+        with stage.background.in_peace():
             pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in inspect.signature(pyfuncitem.obj).parameters})
     finally:
         evidence["tried_again_because"] = why

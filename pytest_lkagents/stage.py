@@ -11,20 +11,21 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
 from pytest_lkagents import describe, engine
-from pytest_lkagents.busyness import History, Reading, filled_by_others, filled_by_the_past, is_calm, stood_still, too_busy
+from pytest_lkagents.background import Background
+from pytest_lkagents.busyness import History, Reading, filled_by_others, filled_by_the_past, stood_still, too_busy
 from pytest_lkagents.callers.media import Media
 from pytest_lkagents.callers.place import HERE, Place, may_enter, namespace_of
 from pytest_lkagents.calls import Calls
 from pytest_lkagents.checks import NotJudgeable, StageError, TooBusy, WorkerFault
-from pytest_lkagents.clock import DeadlineMissed, Ledger, poll
+from pytest_lkagents.clock import Ledger
 from pytest_lkagents.loop import EventLoop
 from pytest_lkagents.probe.sidecar import Sidecar, ensure_image
 from pytest_lkagents.roles import ROLES, Role
@@ -46,17 +47,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Observations that mostly wait run beside the checks, this many at a time.
-OBSERVERS = 4
-# Two workers start at a time: each needs a core for some seconds, and the checks that run meanwhile need one too.
-STARTERS = 2
-
 # livekit-agents waits 7.5 s for an assignment, and reports every 2.5 s.
 PROMISE_SECONDS = 12
-# Every start has a deadline of its own; this is for one that began last.
-QUIET_SECONDS = 120
-# The load average of a minute falls to two fifths in this time.
-CALM_SECONDS = 60
 # Deadlines of checks are no longer than this.
 LONGEST_SECONDS = 60
 # A smoke test of another session.
@@ -98,15 +90,8 @@ class Stage:
         self._sdk_seen: tuple[str | None, str | None] | None = None
         self._turns = Turns(self._prepare, self._running, self._put_away) if settings.image is None else None
         self._turn = FileLock(str(engine.cache_dir() / "command.lock"))
-        # A check that is tried again may ask for it a second time.
-        self._alone = FileLock(str(engine.cache_dir() / "load.lock"))
         self._lock = threading.RLock()
-        self._starters = ThreadPoolExecutor(STARTERS, thread_name_prefix="lk-start")
-        self._observers = ThreadPoolExecutor(OBSERVERS, thread_name_prefix="lk-observe")
-        self._observed: list[Future[Any]] = []
-        # Done when an observation is over, or merely watches; ``_mine.calm`` is that of the observation in this thread.
-        self._calm: list[Future[None]] = []
-        self._mine = threading.local()
+        self.background = Background(self._readings)
         self._closing = False
         self.calls = Calls(self)
 
@@ -160,8 +145,7 @@ class Stage:
         self._closing = True
         self.history.stop()
         self.media.close()
-        for future in self._futures.values():
-            future.cancel()
+        self.background.cancel()
         for worker in list(self._workers):
             if isinstance(worker, CommandWorker):
                 worker.remove()
@@ -169,11 +153,8 @@ class Stage:
         self._remove_containers()
         for server in list(self._servers):
             server.stop()
-        self._starters.shutdown(wait=False, cancel_futures=True)
-        self._observers.shutdown(wait=False, cancel_futures=True)
         # A starter that was just about to create its container would wait for it in vain: remove that one too.
-        while under_way := [future for future in (*self._futures.values(), *self._observed) if not future.done()]:
-            wait(under_way, timeout=1)
+        while not self.background.is_over(1):
             self._remove_containers()
         if self._contents is not None:
             self._contents.close()
@@ -205,8 +186,7 @@ class Stage:
         another role's worker over have to wait for it."""
         wanted = set(roles)
         if wanted:
-            with self._lock:
-                self._observed.append(self._starters.submit(self.media.start))
+            self.background.start(self.media.start)
         if self._turns is not None:
             return
         for role in (name for name in ROLES if name in wanted):
@@ -243,61 +223,12 @@ class Stage:
                 beside = ROLES[role].beside
                 if beside is not None:
                     self._future(beside)  # first in the queue, so that waiting for it cannot block it
-                self._futures[role] = self._starters.submit(self._prepare, role, role)
+                self._futures[role] = self.background.start(self._prepare, role, role)
             return self._futures[role]
-
-    @contextmanager
-    def alone_on_the_machine(self, *, beside_watches: bool = False) -> Iterator[None]:
-        """A context for what burns CPU and measures it: nothing of our own starts or reads in the background, and
-        sessions side by side take turns. ``beside_watches``: observations that merely watch may go on. Raises StageError
-        if the turn never comes."""
-        try:
-            self._alone.acquire(timeout=QUIET_SECONDS)
-        except Timeout:
-            raise StageError("this machine is too busy to judge: another session loads it all the time") from None
-        try:
-            self._wait_quiet(self._calm if beside_watches else self._observed)
-            yield
-        finally:
-            self._alone.release()
-
-    @contextmanager
-    def in_peace(self) -> Iterator[None]:
-        """A context for a second look at what may have had another cause than the worker. Raises StageError as above."""
-        with self.alone_on_the_machine():
-            with suppress(DeadlineMissed):
-                poll(is_calm, what="calm", seconds=CALM_SECONDS, every=1)
-            yield
-
-    def _wait_quiet(self, observed: Iterable[Future[Any]]) -> None:
-        with self._lock:
-            under_way: list[Future[Any]] = [*self._futures.values(), *observed]
-            if self._contents is not None:
-                under_way += self._contents.under_way()
-        wait(under_way, timeout=QUIET_SECONDS)
 
     def observe_ahead(self, observe: Callable[[Stage], T]) -> Future[T]:
         """Start an observation that mostly waits; checks which burn CPU wait until it is over, or merely watches."""
-        calm: Future[None] = Future()
-
-        def observed() -> T:
-            self._mine.calm = calm
-            try:
-                return observe(self)
-            finally:
-                self.merely_watches()
-
-        with self._lock:
-            future = self._observers.submit(observed)
-            self._observed.append(future)
-            self._calm.append(calm)
-            return future
-
-    def merely_watches(self) -> None:
-        """An observation says that from now on it needs next to no CPU, and that a core burnt by others does no harm."""
-        calm: Future[None] | None = getattr(self._mine, "calm", None)
-        if calm is not None and not calm.done():
-            calm.set_result(None)
+        return self.background.observe(lambda: observe(self))
 
     def raise_if_closing(self) -> None:
         """For long waits: raises StageError once the run is being ended."""
@@ -351,7 +282,7 @@ class Stage:
             return self._turns.renew(role)
         with self._lock:
             name = f"{role}-{len(self._workers)}"
-            self._futures[role] = self._starters.submit(self._prepare, role, name)
+            self._futures[role] = self.background.start(self._prepare, role, name)
         return self.worker(role)
 
     def untouched(self, role: str) -> Worker:
@@ -509,7 +440,10 @@ class Stage:
         """Have the image's layers read when the last of the workers asked for so far begins its start: reading takes CPU
         from those."""
         if self.settings.image is not None:
-            self._starters.submit(self.contents.read)
+            self.background.start(self.contents.read)
+
+    def _readings(self) -> list[Future[ImageScan]]:
+        return self._contents.under_way() if self._contents is not None else []
 
     def image_scan(self) -> ImageScan:
         """What the image's layers hold. Raises NotJudgeable where there is no image, StageError if they cannot be read."""

@@ -55,7 +55,7 @@ def climb(stage: Stage, say: Say) -> Climb:
     leave by themselves."""
     worker = stage.renewed("crowded")
     done = Climb()
-    with stage.alone_on_the_machine(), Sampler(worker) as sampler:
+    with stage.background.alone_on_the_machine(), Sampler(worker) as sampler:
         stage.calls.wait_idle(worker)
         began = time.monotonic()
         say("capacity: the worker at rest")

@@ -106,7 +106,7 @@ class Ahead(Generic[T]):
         except StageError as error:
             stage.raise_if_closing()
             self.again_because = str(error)
-        with stage.in_peace():
+        with stage.background.in_peace():
             return self._observe(stage)
 
 

@@ -345,7 +345,7 @@ def load_test(stage: Stage, say: Say) -> LoadTest:
     """``lk_sessions`` calls (4) on one worker, held for 20 s. Raises WorkerFault when none is served, or not all last."""
     worker = stage.renewed("crowded")
     sessions = stage.settings.sessions or SESSIONS
-    with stage.alone_on_the_machine(), Sampler(worker) as sampler:
+    with stage.background.alone_on_the_machine(), Sampler(worker) as sampler:
         stage.calls.wait_idle(worker)
         say(f"load test: the worker at rest, then {sessions} calls for {HOLD_SECONDS:.0f} s")
         at_rest = rest(sampler)

@@ -281,7 +281,7 @@ class Drainage:
     def _merely_watch(self) -> None:
         """From here on little is done, unless all of it will have to be done again."""
         if self.seen.unproven is None and not any(kept.suspected for kept in self.seen.kept):
-            self.stage.merely_watches()
+            self.stage.background.merely_watches()
 
     def _until_gone(self, before: int) -> None:
         """Until the job of a call that was hung up has left the server, and no longer than jobs take for it."""

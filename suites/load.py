@@ -164,7 +164,7 @@ def observe(stage: Stage) -> Loaded:
     worker = stage.untouched("loaded")
     peer = stage.second("peer")
     # The burner has one core, within the worker's own limit: a call that is merely watched needs less than the rest.
-    with stage.alone_on_the_machine(beside_watches=True):
+    with stage.background.alone_on_the_machine(beside_watches=True):
         try:
             return _observe(stage, worker, peer)
         except StageError:

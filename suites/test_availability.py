@@ -319,7 +319,7 @@ def _late_in_peace(stage: Stage, late: list[tuple[Worker, Question]]) -> list[tu
     to_ask = [worker for worker in dict(late) if worker.wire.transcript.live()]
     if not to_ask:
         raise StageError("this machine is too busy to judge: all of its cores were in use, and the worker is gone")
-    with stage.in_peace():
+    with stage.background.in_peace():
         for worker in to_ask:
             burnt = worker in stage.workers("loaded")
             with worker.burn() if burnt else contextlib.nullcontext():
@@ -366,7 +366,7 @@ def test_threshold(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Lo
         raise _cannot_move(seen)
     worker = lk_stage.worker("loaded")
     if seen.moved_by == "cpu":
-        with lk_stage.alone_on_the_machine():
+        with lk_stage.background.alone_on_the_machine():
             points = _by_halves(worker)
     else:
         points = [(seen.idle, False), *((value, full) for _, value, full in seen.steps)]

@@ -257,7 +257,7 @@ def test_answers_under_load(lk_stage: Stage, lk_evidence: Evidence) -> None:
     """
     worker = lk_stage.worker("crowded")
     health = _health(lk_stage, worker)
-    with lk_stage.alone_on_the_machine(), worker.burn():
+    with lk_stage.background.alone_on_the_machine(), worker.burn():
         began, before = time.monotonic(), worker.reading()
         # The load is averaged over some seconds; a worker may do its worst only when it is over its threshold.
         worker.wire.transcript.wait(lambda seen: any(status.full for status in seen.statuses(began)), FULL_SECONDS)

@@ -289,7 +289,7 @@ def test_evidence_says_why_something_was_observed_twice() -> None:
         future.set_result(observe(stage))
         return future
 
-    stage = SimpleNamespace(observe_ahead=observed_at_once, in_peace=nullcontext)
+    stage = SimpleNamespace(observe_ahead=observed_at_once, background=SimpleNamespace(in_peace=nullcontext))
     looks = iter([SimpleNamespace(doubt="the machine stalled"), SimpleNamespace(doubt=None)])
     drain, evidence = Ahead(stage, lambda _: next(looks)), Evidence()
     judged = pytest_pyfunc_call(SimpleNamespace(funcargs={"lk_evidence": evidence, "drain": drain}))
