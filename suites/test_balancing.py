@@ -95,6 +95,8 @@ def test_redispatch_on_refusal(lk_stage: Stage, lk_evidence: Evidence, load: Cal
     lk_evidence["transcript"] = [line for line in seen.lines if real.call.room_name in line or "answer" in line][-6:]
     asked = real.questions[seen.worker]
     if asked.available:
+        if seen.asked_when_full is not None and seen.asked_when_full.available is False:
+            raise NotJudgeable("the worker was full no more when the real call came: it refused an earlier job, and took this")
         raise NotJudgeable("the full worker accepted: see availability.refuses-while-full")
     if asked.available is None:
         raise AssertionError("the full worker was asked for a real call and did not answer; the call was lost")
