@@ -49,6 +49,15 @@ def looks_random(value: str) -> bool:
     return not is_placeholder(value) and any(sign.isdigit() for sign in value) and any(sign.isalpha() for sign in value)
 
 
+# Of 20 letters and digits that a generator makes, three are digits, on average.
+DIGITS = 3
+
+
+def looks_generated(value: str) -> bool:
+    """Whether a word is a key rather than a name: in a script, ``password = settings_v2`` holds none."""
+    return looks_random(value) and sum(sign.isdigit() for sign in value) >= DIGITS
+
+
 def url_passwords(text: str) -> list[str]:
     """The passwords in a text's URLs, without stand-ins and plain words, as local databases have them."""
     return [value for value in URL_PASSWORD.findall(text) if looks_random(value)]

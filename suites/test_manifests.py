@@ -43,18 +43,21 @@ def judge(rule: rules.Rule, manifests: Manifests, evidence: Evidence, nothing: s
 def test_readable(lk_evidence: Evidence, manifests: Manifests) -> None:
     """Every deployment file can be read.
 
-    Read are `*.yaml`, `*.yml`, `*.json`, `*.toml` and Dockerfiles at `--lk-manifests`: Kubernetes, Compose, Render,
-    Fly.io, ECS, Cloud Run, Azure Container Apps, Railway, DigitalOcean App Platform and Cerebrium. A failure is a file
-    that cannot be parsed, is no UTF-8 text or (named itself) has more than 2 MB, a Dockerfile without FROM or with an
-    unknown instruction, and a misspelt or misplaced field: one that is unknown and at least 85 % like a known one, or
-    known at another place only, at the places that the rules read; a value that the platform does not take, such as
-    `stop_grace_period: 600` of Compose, which wants a unit, or `grace_period_seconds: 900` of App Platform, which takes
-    600 at most; and of Kubernetes' own kinds one that is misspelt (`Deployement`), has no `apiVersion`, or one that no
-    current Kubernetes serves (`autoscaling/v2beta2`). Only noted are a file of an unknown format, a template of Helm or
-    Jinja that is no YAML before it is filled in, what stands beside the workers and does not look like one (a database,
-    a web site, a LiveKit server), a Compose service that extends one of another file, `compose.override.yaml`, and what
-    a Kustomization changes by patches, images and the like; no check judges these, but for secrets in the last. Skipped
-    if there is no deployment file, or nothing in them to judge (a Namespace alone).
+    Read are `*.yaml`, `*.yml`, `*.json`, `*.toml`, Dockerfiles and Containerfiles at `--lk-manifests`: Kubernetes,
+    Compose, Render, Fly.io, ECS, Cloud Run, Azure Container Apps, Railway, DigitalOcean App Platform and Cerebrium. A
+    failure is a file that cannot be parsed or is no UTF-8 text (in a folder: if its name or a word in it, such as
+    `apiVersion`, shows that it is a deployment file; not JSON with comments, as tools have it), or (named itself) has
+    more than 2 MB, a Dockerfile without FROM or with an unknown instruction, and a misspelt or misplaced field: one
+    that is unknown and at least 85 % like a known one, or known at another place only, at the places that the rules
+    read; a value that the platform does not take, such as `stop_grace_period: 600` of Compose, which wants a unit, or
+    `grace_period_seconds: 900` of App Platform, which takes 600 at most; and of Kubernetes' own kinds one that is
+    misspelt (`Deployement`), has no `apiVersion`, or one that no current Kubernetes serves (`autoscaling/v2beta2`).
+    Only noted are any other YAML or TOML that cannot be read, a file of an unknown format, a template of Helm or Jinja
+    that is no YAML before it is filled in, what stands beside the workers and does not look like one (a database, a web
+    site, a LiveKit server), or that nothing does, a Compose service that extends one of another file,
+    `compose.override.yaml`, and what a Kustomization changes by patches, images and the like; no check judges these,
+    but for secrets in the last. Skipped if there is no deployment file, or nothing in them to judge (a Namespace
+    alone).
     """
     judge(rules.readable, manifests, lk_evidence, "no deployment in the files", f"read {', '.join(manifests[0].read[:5])}")
 
@@ -190,9 +193,10 @@ def test_health_probe(lk_evidence: Evidence, manifests: Manifests) -> None:
     for Swarm, which replaces the container (elsewhere the default is 3). Compose by itself only shows what is
     unhealthy, and its `retries` are not judged; it is for Swarm where `deploy` has `mode`, `placement`,
     `endpoint_mode`, `update_config` or `rollback_config`. A command that asks several addresses, another host, or a
-    port that is a variable, has no port or path to judge. Skipped without a probe to judge.
+    port that is a variable, has no port or path to judge. Nor is a probe judged of another port that its container
+    names beside 8081, unless `lk_health_port` is set or the port was measured. Skipped without a probe to judge.
     """
-    judge(rules.health_probe, manifests, lk_evidence, "no probe", "they fit")
+    judge(rules.health_probe, manifests, lk_evidence, "no probe whose port or path the file tells", "they fit")
 
 
 @check(
@@ -241,10 +245,12 @@ def test_secrets(lk_evidence: Evidence, manifests: Manifests) -> None:
     none. A variable or ConfigMap entry is a finding if its name is a secret's (SECRET, TOKEN, PASSWORD, API_KEY and the
     like) and its value has 8 or more characters and is no placeholder, reference or path, and so is a setting with such
     a name and value (letters and digits) in a file that a ConfigMap holds; a Secret's entry, if its value has 8 or more
-    and is no placeholder, template or ws:// URL; any variable, ConfigMap entry or command with a password in a URL that
-    looks made by a generator (letters and digits). A command with such a name (`--api-secret VALUE`, `API_KEY=VALUE`
-    before it) counts like a variable, one of RUN in a Dockerfile if the value has letters and digits. Values are never
-    shown. Skipped if there is no variable and no such entry.
+    and is no placeholder, template, word or address without a password, and its name not that of a setting (`_REGION`,
+    `_USER`); what a variable of Compose falls back to (`${TOKEN:-...}`), if it looks made by a generator; any variable,
+    ConfigMap entry or command with a password in a URL that looks made by a generator (letters and digits). A command
+    with such a name (`--api-secret VALUE`, `API_KEY=VALUE` before it) counts like a variable, one of RUN in a
+    Dockerfile if the value has letters and digits. Values are never shown. Skipped if there is no variable and no such
+    entry.
     """
     judge(rules.secrets, manifests, lk_evidence, "no variable and no Secret", "no literal secret")
 

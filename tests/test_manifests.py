@@ -493,7 +493,7 @@ def test_a_template_is_not_judged_and_said_how_to_hand_it_over() -> None:
 
 
 def test_what_is_no_yaml_stays_unreadable_though_braces_stand_in_it(tmp_path: Path) -> None:
-    (tmp_path / "worker.yaml").write_text("labels: {{a: b}\n\t- c\n")
+    (tmp_path / "worker.yaml").write_text("kind: Deployment\nlabels: {{a: b}\n\t- c\n")
     assert rules.readable(load([str(tmp_path)]), Needs()).findings
 
 

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pytest_lkagents.manifests.model import COMPOSE, DOCKERFILE, Deployment, Files, Problem
+from pytest_lkagents.manifests import workers
+from pytest_lkagents.manifests.model import Files, Problem
 from pytest_lkagents.manifests.readers import (
     app_platform,
     cerebrium,
@@ -23,7 +24,6 @@ from pytest_lkagents.manifests.readers import (
     railway,
     render,
 )
-from pytest_lkagents.manifests.readers.common import is_server, is_site, is_worker, mentions_livekit, starts_agent
 from pytest_lkagents.manifests.tree import Node, Place, Unreadable, read_toml, read_yaml
 
 STANDARD_INPUT = "-"
@@ -35,8 +35,27 @@ LARGEST_BYTES = 2_000_000
 TEMPLATE = re.compile(r"\{\{-? *(\.|\$|include|template|if|with|range|define|end|toYaml|tpl|/\*)|\{%")
 
 
+# What engines and people call them; not what BuildKit leaves out for one, nor a template or notes.
+DOCKERFILES = re.compile(
+    r"(Docker|Container)file([.-](?!.*(dockerignore|j2|jinja2?|tmpl|tpl|template|md|txt|bak|orig)$).+)?"
+    r"|.+\.(docker|container)file",
+    re.IGNORECASE,
+)
+# What shows that a file was meant for a deployment although it cannot be read: its name, or a name in it.
+NAMED = re.compile(
+    r"(docker-)?compose[\w.-]*\.ya?ml|render\.ya?ml|fly[\w.-]*\.toml|railway\.(json|toml)|cerebrium\.toml|kustomization\.ya?ml"
+)
+TELLS = re.compile(
+    r"""^[ \t{]*["']?(apiVersion|kind|services)["']?[ \t]*:|\b(containerDefinitions|AWSTemplateFormatVersion)\b""", re.MULTILINE
+)
+
+
 def is_dockerfile(name: str) -> bool:
-    return name == "Dockerfile" or name.startswith("Dockerfile.") or name.endswith(".Dockerfile")
+    return bool(DOCKERFILES.fullmatch(name))
+
+
+def _is_meant(name: str, text: str) -> bool:
+    return bool(NAMED.fullmatch(name) or TELLS.search(text))
 
 
 def find(path: Path) -> list[Path]:
@@ -53,8 +72,9 @@ def find(path: Path) -> list[Path]:
 
 
 def load(paths: Sequence[str]) -> Files:
-    """Never raises for what is in a file: that is a Problem with its place. In a folder a file that describes no deployment
-    is passed over; one that is named itself is said to be strange. Raises OSError for what cannot be opened."""
+    """Never raises for what is in a file: that is a Problem with its place. In a folder a file that describes no deployment,
+    and perhaps cannot even be read, is passed over; one that is named itself is said to be strange. Raises OSError for what
+    cannot be opened."""
     files = Files()
     known: list[Node] = []
     for given in paths:
@@ -72,41 +92,15 @@ def load(paths: Sequence[str]) -> Files:
             try:
                 text = data.decode("utf-8-sig")
             except UnicodeDecodeError:
-                files.problems.append(Problem(Place(shown, 1, ""), "not UTF-8 text"))
+                if path.is_file() or _is_meant(file.name, data.decode("utf-8", "replace")):
+                    files.problems.append(Problem(Place(shown, 1, ""), "not UTF-8 text"))
                 continue
             _read(shown, text, files, known, named=path.is_file())
     files.changed += sorted(kustomize.changed(known))
     files.secrets += [found for document in filter(kustomize.reads, known) for found in kustomize.stored(document)]
     kubernetes.read(known, files)
-    files.deployments = _workers(files)
+    files.deployments = workers.pick(files)
     return files
-
-
-def _workers(files: Files) -> list[Deployment]:
-    """Beside a worker there may be others (a database, a web site), which are not judged by a worker's rules: those that look
-    like one, or else what works with LiveKit, or else all. The others are named."""
-    images = [deployment for deployment in files.deployments if deployment.platform is DOCKERFILE]
-    deployed = [one for one in files.deployments if one.platform is not DOCKERFILE and not is_server(one)]
-    built = [image for image in images if is_worker(image)]
-    files_of = {image.place.file for image in built}
-    # Another command makes something else of the same image.
-    workers = [one for one in deployed if is_worker(one) or (one.command is None and one.built_from in files_of)]
-    if any(starts_agent(one) for one in workers):
-        # Beside one that certainly is: LiveKit's own web site for agents is named after them.
-        workers = [one for one in workers if not is_site(one)]
-    workers = workers or [one for one in deployed if mentions_livekit(one)]
-    if not workers and built:
-        # Which of several is the worker's, no image says; what Compose runs may be all that a developer needs beside it.
-        alone = [one for one in deployed if one.platform is not COMPOSE]
-        workers = alone if len(alone) == 1 else []
-    workers = workers + built or deployed + images
-    kept = {id(deployment) for deployment in workers}
-    files.passed_over += [
-        f"{deployment.place.file}: {deployment.name} looks like no worker"
-        for deployment in files.deployments
-        if id(deployment) not in kept
-    ]
-    return workers
 
 
 def _read(file: str, text: str, files: Files, known: list[Node], *, named: bool) -> None:
@@ -118,6 +112,10 @@ def _read(file: str, text: str, files: Files, known: list[Node], *, named: bool)
     try:
         documents = [read_toml(file, text)] if name.endswith(".toml") else list(read_yaml(file, text))
     except Unreadable as problem:
+        if not named and not _is_meant(name, text):
+            # JSON with comments, as tools have it, is not worth a word.
+            files.unread += [] if name.endswith(".json") else [f"{file}:{problem.line}"]
+            return
         if TEMPLATE.search(text):
             files.templates.append(file)
             return

@@ -83,12 +83,13 @@ LIVEKIT_CLOUD = Platform("LiveKit Cloud")
 @dataclass(frozen=True)
 class Variable:
     """``literal`` is its value in the file; None where it comes from a store, from outside, or is not set here. ``source``
-    names the store's entry, as the file writes it."""
+    names the store's entry, as the file writes it. ``fallback`` holds where nothing comes from outside."""
 
     name: str
     place: Place
     literal: str | None = None
     source: str | None = None
+    fallback: str | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ class Probe:
     """``kind`` is liveness, readiness, startup or health. Probes by command have port and path as far as the command tells.
     ``ends``: the platform ends or replaces the worker when it has failed ``failures`` times. ``over``: http, https, tcp or
     grpc. ``limit``: what ``failures`` should be, where its field or default is not that of Kubernetes or Docker.
-    ``nowhere``: the name of a port that its container does not have."""
+    ``nowhere``: the name of a port that its container does not have; ``beside``: the ports that its container names, where
+    this one is among them."""
 
     kind: str
     place: Place
@@ -107,6 +109,7 @@ class Probe:
     over: str = "http"
     limit: str = ""
     nowhere: str | None = None
+    beside: tuple[int, ...] = ()
 
 
 # Whatever a platform counts of requests from outside: how many there are at once or in a second, how long they take.
@@ -255,9 +258,13 @@ class Files:
     read: list[str] = field(default_factory=list)
     # Named by the user, and of no format that is known here.
     strange: list[str] = field(default_factory=list)
+    # In a folder: what cannot be read, and does not look as if it were meant for a deployment; with the line.
+    unread: list[str] = field(default_factory=list)
     # No YAML yet: what is to be filled in stands between braces.
     templates: list[str] = field(default_factory=list)
     # Of which a Kustomization makes something else.
     changed: list[str] = field(default_factory=list)
+    # Nothing looks like a worker: all is judged that may be one.
+    doubtful: bool = False
     # What stands beside the workers and is not judged, each in a few words.
     passed_over: list[str] = field(default_factory=list)

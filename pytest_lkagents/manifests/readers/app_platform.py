@@ -194,7 +194,7 @@ def _expose(made: Deployment, service: Node, spec: Node) -> None:
     elif rules:
         made.unclear["exposures"] = Given("none of the routes leads to it; whether anything does, is not said", service.place)
     else:
-        made.exposures = [Given("a service, which App Platform opens to the internet,", service.place)]
+        made.exposures = [Given("a service (App Platform leads the internet to it)", service.place)]
 
 
 def _sleep(made: Deployment, service: Node) -> None:

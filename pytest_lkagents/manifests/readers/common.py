@@ -9,8 +9,8 @@ import shlex
 from collections.abc import Callable, Sequence
 
 from pytest_lkagents.manifests.model import Deployment, Given, Problem, Variable
-from pytest_lkagents.manifests.tree import Node
-from pytest_lkagents.secrets import is_placeholder
+from pytest_lkagents.manifests.tree import Node, Place
+from pytest_lkagents.secrets import POINTER, is_placeholder, looks_secret
 
 STAGES = {
     "staging": re.compile(r"(^|[^a-z])(stag(e|ing)|test|dev|development|qa|preview)([^a-z]|$)"),
@@ -20,6 +20,8 @@ STAGES = {
 PATH_PARTS = 3
 # A value that the deployment's tooling fills in.
 VARIABLE = re.compile(r"\$\{?[A-Za-z_]|\$\(|\{\{")
+# ... and what Compose takes where it does not.
+FALLBACK = re.compile(r"\$\{\w+:?-([^${}]+)\}")
 
 
 # What is to be filled in is marked by a sign, or written in capitals.
@@ -63,14 +65,17 @@ def environment_of(*names: str | None) -> str:
 
 def variables_of(node: Node, *path: str | int) -> list[Variable]:
     """A mapping NAME: value, or a list of NAME=value; a NAME alone takes its value from outside."""
-    found = [
-        Variable(name, value.place, None if from_outside(value.text()) else value.text()) for name, value in node.entries(*path)
-    ]
+    found = [_variable(name, value.place, value.text()) for name, value in node.entries(*path)]
     for entry in node.items(*path):
         name, equals, value = (entry.text() or "").partition("=")
         if name:
-            found.append(Variable(name, entry.place, value if equals and not from_outside(value) else None))
+            found.append(_variable(name, entry.place, value if equals else None))
     return found
+
+
+def _variable(name: str, place: Place, text: str | None) -> Variable:
+    fallback = FALLBACK.fullmatch(text or "")
+    return Variable(name, place, None if from_outside(text) else text, fallback=fallback[1] if fallback else None)
 
 
 def words_of(container: Node) -> list[str]:
@@ -118,10 +123,27 @@ def from_outside(value: str | None) -> bool:
     return value is None or bool(VARIABLE.search(value))
 
 
-def is_stored(text: str) -> bool:
-    """Whether an entry of a Secret is its value, and no stand-in, template or address."""
-    filled_in = "{{" in text or "${" in text
-    return not is_placeholder(text) and not filled_in and not text.startswith(("ws://", "wss://"))
+# Names of settings that lie in a Secret beside what is secret, and values of such: an address without a password, a word.
+SETTING = re.compile(
+    r"(^|_)(REGION|URL|URI|HOST|HOSTNAME|DOMAIN|ENDPOINT|PORT|IP|ENV|USER|USERNAME|EMAIL|NAME|MODEL|LEVEL|ID)$"
+)
+ADDRESS = re.compile(
+    r"[a-z][a-z0-9+.-]*://(?![^/\s]*:[^/\s]*@)\S*|([a-z0-9-]+\.)+[a-z]{2,}(:\d+)?|[\d.]+(:\d+)?", re.IGNORECASE
+)
+WORD = re.compile(r"[A-Z]?[a-z]+([-_ .][a-z]+)*")
+KEY = re.compile(r"PASS|PWD|KEY")
+
+
+def is_stored(name: str, text: str) -> bool:
+    """Whether an entry of a Secret is a secret's value: no stand-in, template or address, and no plain setting by its name or
+    value."""
+    if is_placeholder(text) or "{{" in text or "${" in text or ADDRESS.fullmatch(text):
+        return False
+    plain = name.upper().replace("-", "_").replace(".", "_")
+    if (looks_secret(plain) or KEY.search(plain)) and not POINTER.search(plain):
+        return True
+    # A password in it makes any address a secret.
+    return "://" in text or not (SETTING.search(plain) or WORD.fullmatch(text))
 
 
 def beside(file: str, *parts: str | None) -> str:
@@ -154,30 +176,14 @@ def split(text: str) -> list[str]:
         return text.split()
 
 
-# -- Which of several is the worker
+# -- Which of several containers or processes is the worker's
 
 # The commands of both SDKs that are not for production, and all of them.
 DEVELOPMENT = {"dev", "console", "connect"}
 COMMANDS = {"start", *DEVELOPMENT}
-# What starts web sites by the same words.
-SITES = {"npm", "yarn", "pnpm", "bun", "next"}
-SITE = re.compile(
-    r"(^|[^a-z])(react|next(js)?|vue|front-?end|web-?app|web-?site|playground|swift|flutter|android|embed)([^a-z]|$)"
-)
 SCRIPT = re.compile(r"\.(py|js|mjs|ts)$")
-# LiveKit's own servers, which have variables of the same names.
-SERVER = re.compile(r"(^|/)livekit/(livekit-server|livekit-cli|ingress|egress|sip)(?![\w-])")
 AGENT = re.compile(r"(^|[^a-z])agents?([^a-z]|$)")
 WORKER = re.compile(r"(^|[^a-z])workers?([^a-z]|$)")
-# Agents of other kinds, as their makers name them.
-OTHER_AGENT = re.compile(
-    r"(datadog|dd|grafana|newrelic|vault|elastic|buildkite|jenkins|azure|otel|fluent|zabbix|puppet|teamcity|gitlab)"
-    r"[-_/]([a-z]+[-_])?agent"
-)
-
-
-def is_server(deployment: Deployment) -> bool:
-    return bool(deployment.image and SERVER.search(deployment.image.value))
 
 
 def has_livekit(variables: Sequence[Variable]) -> bool:
@@ -203,37 +209,3 @@ def worker_container(
         if has_livekit(variables(container)):
             return container
     return next((container for container in containers if runs_agent(words(container))), containers[0])
-
-
-def _words(deployment: Deployment) -> str:
-    return " ".join([deployment.name, deployment.image.value if deployment.image else ""]).lower()
-
-
-def mentions_livekit(deployment: Deployment) -> bool:
-    """Whether it works with LiveKit: an agent does, and so does a web site beside it."""
-    return not is_server(deployment) and (has_livekit(deployment.variables) or "livekit" in _words(deployment))
-
-
-def starts_agent(deployment: Deployment) -> bool:
-    """Whether the command in the file is an agent's."""
-    return deployment.command is not None and runs_agent(deployment.command.value)
-
-
-def is_site(deployment: Deployment) -> bool:
-    """Whether its name or image says that it is what callers use, and its command does not say otherwise."""
-    return bool(SITE.search(_words(deployment))) and not starts_agent(deployment)
-
-
-def is_worker(deployment: Deployment) -> bool:
-    """Whether a file says that this is a LiveKit worker: by its name, its image or its command."""
-    if is_server(deployment):
-        return False
-    words = _words(deployment)
-    if starts_agent(deployment):
-        return True
-    if mentions_livekit(deployment):
-        command = deployment.command.value if deployment.command else []
-        started = COMMANDS & set(command) and not SITES & set(command)
-        return bool(WORKER.search(words) or AGENT.search(words) or started)
-    # What runs on each node usually watches it.
-    return bool(AGENT.search(words)) and not OTHER_AGENT.search(words) and not deployment.per_node

@@ -48,7 +48,8 @@ def read(document: Node, files: Files) -> None:
     doubt(made, "grace_s", grace, document, "kill_timeout")
     for service in _services(document, group):
         _service(made, service)
-    for _, check in document.entries("checks"):
+    # A table of tables, or an array of those that have a name: both are flyctl's.
+    for check in [check for _, check in document.entries("checks")] + document.items("checks"):
         if not _is_for(check, group, document):
             continue
         port = check.number("port")

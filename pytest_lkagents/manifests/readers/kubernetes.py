@@ -32,7 +32,7 @@ from pytest_lkagents.manifests.readers.common import (
     words_of,
 )
 from pytest_lkagents.manifests.tree import Node
-from pytest_lkagents.secrets import holds_secret, looks_random, url_passwords
+from pytest_lkagents.secrets import holds_secret, looks_generated, url_passwords
 
 Made = tuple[Node, Deployment]
 
@@ -46,8 +46,6 @@ SERVED = {
     "Ingress": ("networking.k8s.io/v1",),
     **dict.fromkeys(("Service", "ConfigMap", "Secret"), ("v1",)),
 }
-# Of 20 letters and digits that a generator makes, three are digits, on average.
-DIGITS = 3
 # Kubernetes' own; in others the same kinds may be something else.
 GROUPS = ("", "apps", "autoscaling", "extensions", "networking.k8s.io", "policy")
 MAIN = "kubectl.kubernetes.io/default-container"
@@ -131,7 +129,7 @@ def _stored(document: Node) -> list[StoredSecret]:
         StoredSecret(name, value.place)
         for part in ("data", "stringData")
         for name, value in document.entries(part)
-        if _is_value(part, value.text() or "")
+        if _is_value(part, name, value.text() or "")
     ]
 
 
@@ -139,13 +137,8 @@ def _secrets_in(name: str, text: str) -> list[str]:
     """What is secret in an entry of a ConfigMap, in words that do not show it."""
     lines = [(name, text)] if "\n" not in text else [(found[1], found[2]) for found in LINE.finditer(text)]
     named = [(name, value) for name, value in lines if not from_outside(value)]
-    found = [name for name, value in named if holds_secret(name, value) and ("\n" not in text or _is_generated(value))]
+    found = [name for name, value in named if holds_secret(name, value) and ("\n" not in text or looks_generated(value))]
     return found + ([f"a password in the URL of {name}"] if url_passwords(text) else [])
-
-
-def _is_generated(value: str) -> bool:
-    """Whether a word is a key rather than a name: in a script, ``password = settings_v2`` holds none."""
-    return looks_random(value) and sum(sign.isdigit() for sign in value) >= DIGITS
 
 
 def _stays_at_none(deployment: Deployment) -> None:
@@ -156,8 +149,8 @@ def _stays_at_none(deployment: Deployment) -> None:
         deployment.sleeps = [*(deployment.sleeps or []), Given("is deployed with 0 workers", replicas.place)]
 
 
-def _is_value(part: str, text: str) -> bool:
-    """Whether a Secret's entry is more than a stand-in. Base64 is decoded to see."""
+def _is_value(part: str, name: str, text: str) -> bool:
+    """Whether a Secret's entry is a secret's value. Base64 is decoded to see."""
     import base64
     import binascii
 
@@ -166,7 +159,7 @@ def _is_value(part: str, text: str) -> bool:
             text = base64.b64decode(text, validate=True).decode("utf-8", "replace")
         except (binascii.Error, ValueError):
             return False
-    return is_stored(text)
+    return is_stored(name, text)
 
 
 def _workload(document: Node) -> Deployment:

@@ -55,7 +55,7 @@ def stored(document: Node) -> list[StoredSecret]:
     for generator in ("secretGenerator", "configMapGenerator"):
         for literal in [literal for entry in document.items(generator) for literal in entry.items("literals")]:
             name, _, value = (literal.text() or "").partition("=")
-            if is_stored(value) and (generator == "secretGenerator" or holds_secret(name, value)):
+            if is_stored(name, value) and (generator == "secretGenerator" or holds_secret(name, value)):
                 found.append(StoredSecret(name, literal.place))
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pytest_lkagents.manifests.model import Probe
 from pytest_lkagents.manifests.readers.common import from_outside
@@ -34,7 +34,8 @@ def of_command(kind: str, words: Sequence[str], place: Place, *, failures: int |
 
 def of_container(container: Node) -> list[Probe]:
     """A container's probes as Kubernetes and Cloud Run write them; a port by name is resolved."""
-    named = {entry.text("name"): entry.number("containerPort") for entry in container.items("ports")}
+    ports = container.items("ports")
+    named = {entry.text("name") or f"port {number}": entry.number("containerPort") for number, entry in enumerate(ports)}
     found = [(kind, container.get(f"{kind}Probe")) for kind in ("liveness", "readiness", "startup")]
     return [_of_pod(kind, probe, named) for kind, probe in found if probe is not None]
 
@@ -44,7 +45,7 @@ def of_list(container: Node) -> list[Probe]:
     return [_of_pod((probe.text("type") or "").lower(), probe, {}) for probe in container.items("probes")]
 
 
-def _of_pod(kind: str, probe: Node, named: dict[str | None, float | None]) -> Probe:
+def _of_pod(kind: str, probe: Node, named: Mapping[str, float | None]) -> Probe:
     failures, ends = probe.number("failureThreshold"), kind == "liveness"
     times = int(failures) if failures is not None else None
     words = probe.words("exec", "command")
@@ -55,9 +56,20 @@ def _of_pod(kind: str, probe: Node, named: dict[str | None, float | None]) -> Pr
         return Probe(kind, probe.place, failures=times, ends=ends)  # another host's, which this does not tell
     port, name = probe.number(action, "port"), probe.text(action, "port")
     if port is None:
-        port = named.get(name)
+        port = named.get(name or "")
     # The kubelet looks for it among the ports of this container alone.
     nowhere = name if port is None and name not in named and not from_outside(name) else None
     path = (probe.text(action, "path") or "/") if action == "httpGet" else None
     over = {"httpGet": (probe.text(action, "scheme") or "http").lower(), "tcpSocket": "tcp", "grpc": "grpc"}[action]
-    return Probe(kind, probe.at(action, "port"), int(port) if port else None, path, times, ends, over, nowhere=nowhere)
+    there = tuple(int(number) for number in named.values() if number is not None)
+    return Probe(
+        kind,
+        probe.at(action, "port"),
+        int(port) if port else None,
+        path,
+        times,
+        ends,
+        over,
+        nowhere=nowhere,
+        beside=there if port in there else (),
+    )

@@ -19,18 +19,32 @@ from pytest_lkagents.secrets import holds_secret
 
 
 def reads(document: Node) -> bool:
-    return any(entry.get("type") is not None for entry in document.items("services"))
+    return any(entry.get("type") is not None for part, _ in _parts(document) for entry in part.items("services"))
+
+
+def _parts(document: Node) -> list[tuple[Node, str | None]]:
+    """Where services and groups of variables stand, with the environment's name: at the top, or in projects and their
+    environments. https://render.com/tutorials/advanced-blueprint-patterns/projects-and-environments"""
+    projects = document.items("projects")
+    apart = [node for node in (document.get("ungrouped"),) if node is not None]
+    environments = [below for project in projects for below in project.items("environments")]
+    return [(node, None) for node in (document, *apart, *projects)] + [(node, node.text("name")) for node in environments]
 
 
 def read(document: Node, files: Files) -> None:
-    files.problems += fields.unknown(document, fields.RENDER)
+    for part, environment in _parts(document):
+        _read(part, environment, files)
+
+
+def _read(part: Node, environment: str | None, files: Files) -> None:
+    files.problems += fields.unknown(part, fields.RENDER)
     files.secrets += [
         StoredSecret(variable.name, variable.place)
-        for group in document.items("envVarGroups")
+        for group in part.items("envVarGroups")
         for variable in (_variable(entry) for entry in group.items("envVars"))
         if variable.literal and not from_outside(variable.literal) and holds_secret(variable.name, variable.literal)
     ]
-    for service in document.items("services"):
+    for service in part.items("services"):
         kind = service.text("type")
         if kind not in ("web", "pserv", "worker"):
             continue
@@ -41,7 +55,7 @@ def read(document: Node, files: Files) -> None:
             RENDER,
             name,
             service.place,
-            environment_of(name, document.place.file),
+            environment_of(environment, name, part.place.file),
             given(service, "image", "url"),
             Given(split(command), place) if command else None,
             [_variable(entry) for entry in service.items("envVars")],
@@ -54,7 +68,7 @@ def read(document: Node, files: Files) -> None:
         grace_within(made, service, "maxShutdownDelaySeconds")
         doubt(made, "replicas", made.replicas, service, "numInstances")
         if kind == "web":
-            made.exposures = [Given("a web service, which Render opens to the internet", service.at("type"))]
+            made.exposures = [Given("a web service (Render leads the internet to it)", service.at("type"))]
         if path := service.text("healthCheckPath"):
             made.probes.append(Probe("health", service.at("healthCheckPath"), None, path))
         if service.text("plan") == "free":

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pytest_lkagents.manifests.findings import Finding, Judgement, Needs
-from pytest_lkagents.manifests.model import Deployment, Files
+from pytest_lkagents.manifests.model import Deployment, Files, Variable
 from pytest_lkagents.manifests.readers.common import from_outside, told_in
-from pytest_lkagents.secrets import PLACEHOLDER, holds_secret, url_passwords
+from pytest_lkagents.secrets import PLACEHOLDER, holds_secret, looks_generated, url_passwords
 
 # Of what is passed over so many are named.
 SHOWN = 5
@@ -17,6 +17,8 @@ def readable(files: Files, _needs: Needs) -> Judgement:
     found = files.deployments or files.secrets or problems
     made = Judgement(looked_at=len(files.read) + len(problems) if found else 0)
     made.notes += [f"{file}: of no format that is known here, not judged" for file in files.strange]
+    if files.unread:
+        made.notes.append(f"{', '.join(files.unread[:SHOWN])}{_more(files.unread)}: cannot be read, not judged")
     if files.templates:
         made.notes.append(
             f"{', '.join(files.templates[:SHOWN])}{_more(files.templates)}: a template, not judged; hand over what it makes, "
@@ -27,6 +29,9 @@ def readable(files: Files, _needs: Needs) -> Judgement:
             f"{', '.join(files.changed[:SHOWN])}{_more(files.changed)}: parts of a kustomization, which changes them, not "
             "judged but for secrets; hand over what it makes, as in `kustomize build FOLDER | pytest --lk-manifests -`"
         )
+    if files.doubtful:
+        named = [deployment.name for deployment in files.deployments]
+        made.notes.append(f"nothing looks like a LiveKit worker; judged is {', '.join(named[:SHOWN])}{_more(named)}")
     if files.passed_over:
         made.notes.append(f"not judged: {'; '.join(files.passed_over[:SHOWN])}{_more(files.passed_over)}")
     for problem in problems:
@@ -51,7 +56,7 @@ def secrets(files: Files, _needs: Needs) -> Judgement:
     for deployment in files.deployments:
         for variable in deployment.variables + deployment.other_variables:
             made.looked_at += 1
-            found = _secret_in(variable.name, variable.literal)
+            found = _secret_in(variable)
             if found is not None:
                 made.findings.append(Finding(variable.place, found, OUTSIDE, why))
         for command in [deployment.command] if deployment.command is not None else []:
@@ -71,13 +76,15 @@ def secrets(files: Files, _needs: Needs) -> Judgement:
 OUTSIDE = "a reference to the platform's secret store"
 
 
-def _secret_in(name: str, value: str | None) -> str | None:
+def _secret_in(variable: Variable) -> str | None:
     """What is secret in a variable's literal, in words that do not show it."""
-    if value is None:
-        return None
-    if holds_secret(name, value):
+    name, value, fallback = variable.name, variable.literal, variable.fallback
+    if value is not None and holds_secret(name, value):
         return f"{name} is a literal"
-    return f"{name} has a password in its URL" if url_passwords(value) else None
+    # What a developer's machine falls back to is mostly a word.
+    if fallback is not None and holds_secret(name, fallback) and looks_generated(fallback):
+        return f"what {name} falls back to is a literal"
+    return f"{name} has a password in its URL" if url_passwords(value or "") else None
 
 
 def _plain(name: str, value: str) -> str:

@@ -23,8 +23,16 @@ def health_probe(files: Files, needs: Needs) -> Judgement:
     paths = (needs.health_path,) if needs.health_path not in (None, "/") else HEALTH_PATHS
     for deployment in files.deployments:
         for probe in deployment.probes:
-            if probe.port is None and probe.path is None and not probe.ends and probe.nowhere is None:
-                continue  # a command that ends nothing, and does not tell what it asks
+            untold = probe.port is None and probe.path is None and probe.nowhere is None
+            if untold and not (probe.ends and probe.failures == 1):
+                made.notes.append(f"{probe.place}: what this {probe.kind} probe asks is not in the file, not judged")
+                continue
+            if probe.port is not None and probe.port != port and needs.health_port is None and port in probe.beside:
+                made.notes.append(
+                    f"{probe.place}: a {probe.kind} probe on port {probe.port}, which its container names beside {port}; not "
+                    "judged without lk_health_port"
+                )
+                continue
             made.looked_at += 1
             wrong = _wrong_probe(probe, port, paths)
             if wrong is not None:

@@ -1,0 +1,137 @@
+"""Which of all that files deploy are LiveKit workers: by name, image and command, and by what lies beside."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from pytest_lkagents.manifests.model import COMPOSE, DOCKERFILE, Deployment, Files
+from pytest_lkagents.manifests.readers.common import AGENT, COMMANDS, WORKER, has_livekit, runs_agent
+
+# What starts web sites by the same words as workers.
+SITES = {"npm", "yarn", "pnpm", "bun", "next"}
+SITE = re.compile(
+    r"(^|[^a-z])(react|next(js)?|vue|front-?end|web-?app|web-?site|playground|swift|flutter|android|embed)([^a-z]|$)"
+)
+# Servers of web applications: what starts one is no worker.
+WEB_SERVERS = {"uvicorn", "gunicorn", "hypercorn", "daphne", "flask", "streamlit", "nginx", "caddy", "vite"}
+# LiveKit's own servers, which have variables of the same names.
+SERVER = re.compile(r"(^|/)livekit/(livekit-server|livekit-cli|ingress|egress|sip)(?![\w-])")
+# What applications stand on, by the last part of its image's name.
+BACKING = re.compile(
+    r"redis|valkey|postgres(ql)?|postgis|pgvector|timescaledb|mysql|mariadb|mongo(db)?|rabbitmq|minio|kafka|zookeeper|nats|memcached"
+    r"|elasticsearch|opensearch|qdrant|weaviate|chroma|milvus|clickhouse-server|nginx|traefik|caddy|haproxy|envoy|coturn"
+    r"|grafana|prometheus|loki|jaeger|keycloak|adminer|pgadmin4|mailhog|mailpit|ollama"
+)
+# Agents of other kinds, as their makers name them.
+OTHER_AGENT = re.compile(
+    r"(datadog|dd|grafana|newrelic|vault|elastic|buildkite|jenkins|azure|otel|fluent|zabbix|puppet|teamcity|gitlab)"
+    r"[-_/]([a-z]+[-_])?agent"
+)
+
+Images = Mapping[str | None, Deployment]
+
+
+def pick(files: Files) -> list[Deployment]:
+    """Beside a worker there may be others (a database, a web site), which are not judged by a worker's rules: those that look
+    like one, or else what works with LiveKit, or else all that may be one. The others are named."""
+    made = [one for one in files.deployments if one.platform is DOCKERFILE]
+    images: Images = {image.place.file: image for image in made}
+    deployed = [one for one in files.deployments if one.platform is not DOCKERFILE and not _is_server(one, images)]
+    built = [image for image in made if _is_worker(image)]
+    workers = _workers(deployed, built, images) + built
+    if not workers:
+        workers = [one for one in [*deployed, *made] if _may_be_one(one, images)]
+        files.doubtful = bool(workers)
+    of_workers = {one.built_from for one in workers}
+    workers += [image for image in made if image.place.file in of_workers and image not in workers]
+    kept = {id(deployment) for deployment in workers}
+    files.passed_over += [
+        f"{deployment.place.file}: {deployment.name} looks like no worker"
+        for deployment in files.deployments
+        if id(deployment) not in kept
+    ]
+    return workers
+
+
+def _workers(deployed: list[Deployment], built: list[Deployment], images: Images) -> list[Deployment]:
+    """Of what is deployed, ``built`` being the images of workers."""
+    files_of = {image.place.file for image in built}
+    # Another command makes something else of the same image.
+    workers = [one for one in deployed if _is_worker(one) or (one.command is None and one.built_from in files_of)]
+    if any(_starts_agent(one) for one in workers):
+        # Beside one that certainly is: LiveKit's own web site for agents is named after them.
+        workers = [one for one in workers if not _is_site(one)]
+    if workers:
+        return workers
+    others = [one for one in deployed if not _is_site(one)]
+    if built:
+        # A worker's image lies there: what is made of another one is none.
+        others = [one for one in others if one.built_from not in images]
+    workers = [one for one in others if _mentions_livekit(one)]
+    if not workers and built:
+        # Which of several is the worker's, no image says; what Compose runs may be all that a developer needs beside it.
+        alone = [one for one in others if one.platform is not COMPOSE]
+        workers = alone if len(alone) == 1 else []
+    return workers
+
+
+def _words(deployment: Deployment) -> str:
+    """Of a Dockerfile its own name and that of its folder: what is above says where somebody keeps the project."""
+    name = deployment.name
+    if deployment.platform is DOCKERFILE:
+        name = " ".join(name.split("/")[-2:])
+    return f"{name} {deployment.image.value if deployment.image else ''}".lower()
+
+
+def _image_name(deployment: Deployment) -> str:
+    image = deployment.image.value if deployment.image is not None else ""
+    return image.partition("@")[0].rpartition("/")[2].partition(":")[0]
+
+
+def _is_server(deployment: Deployment, images: Images) -> bool:
+    """Whether it is one of LiveKit's own, or built from one."""
+    found = [deployment, images.get(deployment.built_from)]
+    return any(one is not None and one.image is not None and bool(SERVER.search(one.image.value)) for one in found)
+
+
+def _may_be_one(deployment: Deployment, images: Images) -> bool:
+    """Whether it is nothing else for certain."""
+    is_other = _is_server(deployment, images) or _is_site(deployment)
+    return not is_other and not BACKING.fullmatch(_image_name(deployment))
+
+
+def _mentions_livekit(deployment: Deployment) -> bool:
+    """Whether it works with LiveKit: an agent does, and so does a web site beside it."""
+    return has_livekit(deployment.variables) or "livekit" in _words(deployment)
+
+
+def _starts(deployment: Deployment) -> list[str]:
+    """The words of its command, also of one that is a shell's."""
+    command = deployment.command.value if deployment.command is not None else []
+    return [part for word in command for part in word.split()]
+
+
+def _starts_agent(deployment: Deployment) -> bool:
+    """Whether the command in the file is an agent's."""
+    return deployment.command is not None and runs_agent(deployment.command.value)
+
+
+def _is_site(deployment: Deployment) -> bool:
+    """Whether its name or image says that it is what callers use, and its command does not say otherwise."""
+    return bool(SITE.search(_words(deployment))) and not _starts_agent(deployment)
+
+
+def _is_worker(deployment: Deployment) -> bool:
+    """Whether a file says that this is a LiveKit worker: by its name, its image or its command."""
+    if _starts_agent(deployment):
+        return True
+    starts = {word.rpartition("/")[2] for word in _starts(deployment)}
+    if WEB_SERVERS & starts:
+        return False
+    words = _words(deployment)
+    if _mentions_livekit(deployment):
+        started = COMMANDS & starts and not SITES & starts
+        return bool(WORKER.search(words) or AGENT.search(words) or started)
+    # What runs on each node usually watches it.
+    return bool(AGENT.search(words)) and not OTHER_AGENT.search(words) and not deployment.per_node

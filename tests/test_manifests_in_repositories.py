@@ -1,0 +1,179 @@
+"""Deployment files as they lie in repositories: which of them are read, whose they are, and what in them is no evidence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pytest_lkagents.manifests import rules
+from pytest_lkagents.manifests.findings import Needs
+from pytest_lkagents.manifests.load import is_dockerfile, load
+from pytest_lkagents.manifests.model import Files
+
+SECRET = "c2hvcnQtbGl2ZWQ5MXF6"
+
+
+def written(folder: Path, files: dict[str, str]) -> Files:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return load([str(folder)])
+
+
+def judged(files: Files) -> set[str]:
+    return {deployment.name for deployment in files.deployments}
+
+
+AGENT_IMAGE = 'FROM python:3.12\nCMD ["python", "agent.py", "start"]\n'
+COMMENTED = '{\n  // as tools write it\n  "strict": true\n}\n'
+
+
+def test_a_tools_file_that_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
+    files = written(tmp_path, {"tsconfig.json": COMMENTED, "chart.yaml": "a: {b\n", "Dockerfile": AGENT_IMAGE})
+    assert (judged(files), files.problems, files.unread) == ({"Dockerfile"}, [], ["chart.yaml:2"])
+    assert load([str(tmp_path / "tsconfig.json")]).problems, "one that is named itself is meant"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("worker.yaml", "apiVersion: v1\na: {b\n"), ("compose.yaml", "a: {b\n"), ("task.json", '{"containerDefinitions": [{]}')],
+)
+def test_a_deployment_file_that_cannot_be_read_is_a_problem(tmp_path: Path, name: str, text: str) -> None:
+    assert written(tmp_path, {name: text}).problems
+
+
+@pytest.mark.parametrize(
+    ("name", "is_one"),
+    [
+        *[(name, True) for name in ("Dockerfile", "Dockerfile-agent", "agent.dockerfile", "Containerfile", "dockerfile.dev")],
+        *[
+            (name, False)
+            for name in ("Dockerfile.dockerignore", "Dockerfile.j2", "Dockerfile.md", "dockerfiles", "Dockerfile_x")
+        ],
+    ],
+)
+def test_dockerfiles_have_many_names(name: str, *, is_one: bool) -> None:
+    assert is_dockerfile(name) is is_one
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("compose.yaml", "services: {voice-agent: {build: .}}\n"),
+        ("render.yaml", "services: [{type: worker, name: voice-agent, runtime: docker}]\n"),
+        ("fly.toml", 'app = "voice-agent"\n'),
+    ],
+)
+def test_the_image_of_a_worker_is_judged_with_it(tmp_path: Path, name: str, text: str) -> None:
+    files = written(tmp_path, {name: text, "Dockerfile": "FROM python:latest\nSTOPSIGNAL SIGKILL\nCMD [./run.sh]\n"})
+    assert judged(files) == {"voice-agent", "Dockerfile"}
+    assert [finding.place.file for finding in rules.grace_period(files, Needs()).findings if "KILL" in finding.found] == [
+        "Dockerfile"
+    ]
+
+
+def test_a_web_site_is_no_worker_though_an_agents_image_lies_beside_it(tmp_path: Path) -> None:
+    compose = "services:\n  frontend: {build: ./web, environment: {LIVEKIT_URL: $URL}}\n"
+    compose += "  gateway: {build: ./gateway, environment: {LIVEKIT_URL: $URL}}\n"
+    files = written(
+        tmp_path,
+        {
+            "agent/Dockerfile": AGENT_IMAGE,
+            "gateway/Dockerfile": "FROM node:22\nCMD [node, server.mjs]\n",
+            "compose.yaml": compose,
+        },
+    )
+    assert judged(files) == {"agent/Dockerfile"}
+
+
+def test_a_folders_name_makes_no_worker_of_a_web_server(tmp_path: Path) -> None:
+    served = 'FROM python:3.12\nCMD ["sh", "-c", "uvicorn app:app --port 80"]\n'
+    fly = 'app = "backend"\n[build]\ndockerfile = "Dockerfile.guide"\n[http_service]\ninternal_port = 80\n'
+    files = written(tmp_path, {"agent/Dockerfile": AGENT_IMAGE, "agent/Dockerfile.guide": served, "agent/fly.guide.toml": fly})
+    assert judged(files) == {"agent/Dockerfile"}
+    assert judged(written(tmp_path / "livekit-agent/x", {"Dockerfile": "FROM nginx:1.27\n"})) == set()
+
+
+def test_what_a_livekit_server_is_built_from_makes_it_one(tmp_path: Path) -> None:
+    compose = "services: {livekit-server: {build: {dockerfile: Dockerfile.livekit}, environment: {LIVEKIT_KEYS: $KEYS}}}\n"
+    files = written(tmp_path, {"Dockerfile.livekit": "FROM livekit/livekit-server:v1.9\n", "compose.yaml": compose})
+    assert judged(files) == set()
+
+
+def test_where_nothing_looks_like_a_worker_all_that_may_be_one_are_judged(tmp_path: Path) -> None:
+    compose = (
+        "services:\n  db: {image: 'postgres:16', ports: ['5432:5432']}\n  livekit: {image: 'livekit/livekit-server:v1.9'}\n"
+    )
+    files = written(tmp_path, {"compose.yaml": compose})
+    assert (judged(files), files.doubtful) == (set(), False)
+    files = written(tmp_path, {"compose.yaml": compose + "  assistant: {image: 'registry.internal/assistant:1'}\n"})
+    assert (judged(files), files.doubtful) == ({"assistant"}, True)
+    assert "nothing looks like a LiveKit worker; judged is assistant" in rules.readable(files, Needs()).notes
+
+
+def test_named_checks_of_fly_are_read(tmp_path: Path) -> None:
+    fly = 'app = "agent"\n[[checks]]\nname = "health"\nport = 9999\ntype = "http"\npath = "/"\n'
+    (finding,) = rules.health_probe(written(tmp_path, {"fly.toml": fly}), Needs()).findings
+    assert (finding.found, finding.place.line) == ("a health probe on port 9999", 4)
+
+
+def test_services_in_projects_of_render_are_read(tmp_path: Path) -> None:
+    service = "{type: worker, name: agent, runtime: image, envVars: [{key: LIVEKIT_API_SECRET, value: " + SECRET + "}]}"
+    blueprint = "projects:\n- name: voice\n  environments:\n  - name: production\n    services: [" + service + "]\n"
+    files = written(tmp_path, {"render.yaml": blueprint})
+    assert [(deployment.name, deployment.environment) for deployment in files.deployments] == [("agent", "production")]
+    assert rules.secrets(files, Needs()).findings
+    assert judged(written(tmp_path, {"render.yaml": "ungrouped: {services: [" + service + "]}\n"})) == {"agent"}
+
+
+def test_settings_that_lie_in_a_secret_are_none(tmp_path: Path) -> None:
+    entries = {
+        "NODE_ENV": "production",
+        "AWS_SES_REGION": "eu-central-1",
+        "GOOGLE_CALLBACK_URL": "https://x.example.io/oauth/callback",
+        "POSTGRES_USER": "administrator",
+        "SIP_IP": "203.0.113.17",
+        "LIVEKIT_URL": "livekit.internal.net",
+        "DATABASE_URL": "postgres://app:Wq81mzP0aa@db/app",
+        "DB_PASS": "correct-horse-battery",
+        "LIVEKIT_API_SECRET": SECRET,
+        "SALT": "k2Jd82mxQ0",
+    }
+    text = "".join(f"  {name}: {value}\n" for name, value in entries.items())
+    files = written(tmp_path, {"s.yaml": "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData:\n" + text})
+    assert {stored.name for stored in files.secrets} == {"DATABASE_URL", "DB_PASS", "LIVEKIT_API_SECRET", "SALT"}
+
+
+def test_what_a_variable_of_compose_falls_back_to_may_be_a_secret(tmp_path: Path) -> None:
+    compose = (
+        "services: {agent: {environment: {A_SECRET: '${A_SECRET:-devsecret}', B_SECRET: '${B_SECRET:-" + SECRET + "}'}}}\n"
+    )
+    (finding,) = rules.secrets(written(tmp_path, {"compose.yaml": compose}), Needs()).findings
+    assert finding.found == "what B_SECRET falls back to is a literal"
+
+
+def test_a_probe_of_a_port_that_the_container_names_beside_the_workers_is_not_judged(tmp_path: Path) -> None:
+    pod = """apiVersion: apps/v1
+kind: Deployment
+metadata: {name: agent}
+spec:
+  template:
+    spec:
+      containers:
+      - name: agent
+        ports: [{name: monitoring, containerPort: 8080}, {name: health, containerPort: 8081}]
+        livenessProbe: {httpGet: {path: /healthz, port: monitoring}}
+"""
+    files = written(tmp_path, {"worker.yaml": pod})
+    found = rules.health_probe(files, Needs())
+    assert (found.findings, found.looked_at) == ([], 0)
+    assert "lk_health_port" in found.notes[0]
+    assert rules.health_probe(files, Needs(health_port=8081)).findings, "measured or declared"
+
+
+def test_a_probe_that_does_not_tell_what_it_asks_is_not_judged(tmp_path: Path) -> None:
+    compose = "services: {agent: {healthcheck: {test: [CMD, pgrep, -f, agent.py]}}}\n"
+    found = rules.health_probe(written(tmp_path, {"compose.yaml": compose}), Needs())
+    assert (found.findings, found.looked_at) == ([], 0)
+    assert "is not in the file" in found.notes[0]
