@@ -80,7 +80,7 @@ def test_a_web_site_is_no_worker_though_an_agents_image_lies_beside_it(tmp_path:
         tmp_path,
         {
             "agent/Dockerfile": AGENT_IMAGE,
-            "gateway/Dockerfile": "FROM node:22\nCMD [node, server.mjs]\n",
+            "gateway/Dockerfile": 'FROM node:22\nCMD ["node", "server.mjs"]\n',
             "compose.yaml": compose,
         },
     )

@@ -15,6 +15,8 @@ SITE = re.compile(
 )
 # Servers of web applications: what starts one is no worker.
 WEB_SERVERS = {"uvicorn", "gunicorn", "hypercorn", "daphne", "flask", "streamlit", "nginx", "caddy", "vite"}
+# What starts a program that is named beside it.
+PROGRAMS = {"python", "python3", "node", "deno"}
 # LiveKit's own servers, which have variables of the same names.
 SERVER = re.compile(r"(^|/)livekit/(livekit-server|livekit-cli|ingress|egress|sip)(?![\w-])")
 # What applications stand on, by the last part of its image's name.
@@ -66,8 +68,8 @@ def _workers(deployed: list[Deployment], built: list[Deployment], images: Images
         return workers
     others = [one for one in deployed if not _is_site(one)]
     if built:
-        # A worker's image lies there: what is made of another one is none.
-        others = [one for one in others if one.built_from not in images]
+        # A worker's image lies there: what certainly runs something else is none.
+        others = [one for one in others if not _runs_other(one, images)]
     workers = [one for one in others if _mentions_livekit(one)]
     if not workers and built:
         # Which of several is the worker's, no image says; what Compose runs may be all that a developer needs beside it.
@@ -106,15 +108,22 @@ def _mentions_livekit(deployment: Deployment) -> bool:
     return has_livekit(deployment.variables) or "livekit" in _words(deployment)
 
 
-def _starts(deployment: Deployment) -> list[str]:
-    """The words of its command, also of one that is a shell's."""
+def _programs(deployment: Deployment) -> set[str]:
+    """The words of its command, also of one that is a shell's, without the paths of programs."""
     command = deployment.command.value if deployment.command is not None else []
-    return [part for word in command for part in word.split()]
+    return {part.rpartition("/")[2] for word in command for part in word.split()}
 
 
 def _starts_agent(deployment: Deployment) -> bool:
     """Whether the command in the file is an agent's."""
     return deployment.command is not None and runs_agent(deployment.command.value)
+
+
+def _runs_other(deployment: Deployment, images: Images) -> bool:
+    """Whether its command, or that of its image, names a program that is no agent's; a script may start anything."""
+    image = images.get(deployment.built_from)
+    starting = deployment if deployment.command is not None or image is None else image
+    return not _starts_agent(starting) and bool((WEB_SERVERS | SITES | PROGRAMS) & _programs(starting))
 
 
 def _is_site(deployment: Deployment) -> bool:
@@ -126,7 +135,7 @@ def _is_worker(deployment: Deployment) -> bool:
     """Whether a file says that this is a LiveKit worker: by its name, its image or its command."""
     if _starts_agent(deployment):
         return True
-    starts = {word.rpartition("/")[2] for word in _starts(deployment)}
+    starts = _programs(deployment)
     if WEB_SERVERS & starts:
         return False
     words = _words(deployment)
