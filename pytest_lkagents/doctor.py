@@ -44,11 +44,11 @@ def _command_findings(settings: Settings) -> Iterator[Finding]:
 
 
 def _image_finding(client: DockerClient, name: str) -> Finding:
-    from docker.errors import APIError, ImageNotFound
+    from docker.errors import DockerException
 
     try:
         foreign = engine.made_for_others(client, client.images.get(name))
-    except (ImageNotFound, APIError):
+    except (DockerException, UnicodeError):
         return None, f"image {name}: not here, it is pulled at the first run"
     return (True, f"image {name}: is here") if foreign is None else (False, f"image {name}: {foreign}")
 
@@ -70,6 +70,11 @@ def findings(settings: Settings) -> Iterator[Finding]:
         f"memory: {memory.available / 1024**3:.1f} GiB free"
         + ("" if roomy else "; a run starts about ten workers, 4 GiB are advisable"),
     )
+    if settings.has_worker:
+        try:
+            engine.require_cache()
+        except StageError as error:
+            yield False, str(error)
     if settings.command:
         yield from _command_findings(settings)
     needed = not settings.command or choose.needs_engine(settings)

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import platform
+import re
 import shutil
 import socket
 import tempfile
@@ -33,12 +34,27 @@ OWNER_LABEL = "pytest-lkagents.owner"
 LOOPBACK = "127.0.0.1"
 # Containers that are removed at a time: most of it is the engine's and the kernel's waiting.
 REMOVERS = 4
+# So much is shown of what an engine says.
+REASON = 160
 
 
 def cache_dir() -> Path:
     """Where things that outlive a run are kept (server binaries, session locks)."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(base) / "pytest-lkagents"
+
+
+def require_cache() -> None:
+    """Raises StageError with the remedy if nothing can be kept there."""
+    folder = cache_dir() / "sessions"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StageError(
+            f"cannot write into {cache_dir()} ({error.strerror}): set XDG_CACHE_HOME to a folder of yours"
+        ) from None
+    if not os.access(folder, os.W_OK):
+        raise StageError(f"cannot write into {folder}: set XDG_CACHE_HOME to a folder of yours")
 
 
 # What the processors of an architecture run beside it without an emulation, in the engine's terms.
@@ -54,24 +70,28 @@ def connect() -> DockerClient:
         client = docker.from_env(timeout=120)
         client.ping()
     except (DockerException, OSError) as error:
-        where = os.environ.get("DOCKER_HOST", "its default socket")
+        # Without a password.
+        where = re.sub(r"//[^/@]*@", "//", os.environ.get("DOCKER_HOST", "its default socket"))
+        # Where there is more to it than an engine that is not there.
+        special = os.environ.get("DOCKER_TLS_VERIFY") or where.startswith("ssh:")
+        reason = f" ({' '.join(str(error).split())[:REASON]})" if special else ""
         raise StageError(
-            f"no container engine answers at {where}: start Docker, or set DOCKER_HOST (pytest --lk-doctor tells more)"
+            f"no container engine answers at {where}{reason}: start Docker, or set DOCKER_HOST (pytest --lk-doctor tells more)"
         ) from error
     return client
 
 
 def find_image(client: DockerClient, name: str) -> Image:
     """The image, pulled if it is not here. Raises StageError with the remedy, also if it is made for other machines."""
-    from docker.errors import APIError, ImageNotFound
+    from docker.errors import DockerException
 
     try:
         image = client.images.get(name)
-    except (ImageNotFound, APIError):
+    except (DockerException, UnicodeError):
         try:
             image = client.images.pull(name) if ":" in name or "@" in name else client.images.pull(name, tag="latest")
-        except (APIError, ImageNotFound) as error:
-            reason = " ".join(str(getattr(error, "explanation", None) or error).split())[:160]
+        except (DockerException, UnicodeError) as error:
+            reason = " ".join(str(getattr(error, "explanation", None) or error).split())[:REASON]
             raise StageError(f"image {name!r} is neither here nor can it be pulled: build it or log in ({reason})") from error
     if (foreign := made_for_others(client, image)) is not None:
         raise StageError(f"image {name!r} {foreign}")
@@ -123,6 +143,9 @@ class Session:
         self._lock = FileLock(str(locks / f"{self.id}.lock"))
         self._lock.acquire()
         self.folder = Path(tempfile.mkdtemp(prefix=f"pytest-lkagents-{self.id}-"))
+        # For a sweep with another TMPDIR.
+        self._note = locks / f"{self.id}.folder"
+        self._note.write_text(str(self.folder))
         self._network: Network | None = None
         self._hangs = False
 
@@ -200,6 +223,7 @@ class Session:
             end([*_processes_of(self.folder), *marked([self.id])])
             shutil.rmtree(self.folder, ignore_errors=True)
             self._lock.release()
+            self._note.unlink(missing_ok=True)
             Path(self._lock.lock_file).unlink(missing_ok=True)
 
 
@@ -264,9 +288,12 @@ def sweep(client: DockerClient | None) -> list[str]:
     for session_id, lock in dead.items():
         if client is not None:
             remove_session(client, session_id)
-        for folder in Path(tempfile.gettempdir()).glob(f"pytest-lkagents-{session_id}-*"):
+        note = Path(lock.lock_file).with_suffix(".folder")
+        places = [Path(tempfile.gettempdir()), *([Path(note.read_text()).parent] if note.is_file() else [])]
+        for folder in {folder for place in places for folder in place.glob(f"pytest-lkagents-{session_id}-*")}:
             end(_processes_of(folder))
             shutil.rmtree(folder, ignore_errors=True)
+        note.unlink(missing_ok=True)
         lock.release()
         Path(lock.lock_file).unlink(missing_ok=True)
     return list(dead)

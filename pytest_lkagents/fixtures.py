@@ -36,6 +36,7 @@ class StageHolder:
         self._redactor = redactor
         self._stage: Stage | None = None
         self._broken: StageError | None = None
+        self.closing = False
 
     @property
     def opened(self) -> Stage | None:
@@ -61,6 +62,7 @@ class StageHolder:
         return self._stage
 
     def close(self) -> None:
+        self.closing = True
         stage, self._stage = self._stage, None
         if stage is not None:
             stage.close()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 
 from pytest_lkagents.fixtures import REDACTOR, SETTINGS, STAGE
 from pytest_lkagents.settings import Settings
-from pytest_lkagents.verdict import CheckResult, Lane, Subject, Verdict, told
+from pytest_lkagents.verdict import RANKS, CheckResult, Lane, Subject, Verdict, told
 
 GATHERED = pytest.StashKey["Gathered"]()
 COMMAND = pytest.StashKey[str]()
@@ -24,16 +26,26 @@ class Gathered:
     def __init__(self) -> None:
         self.started = time.monotonic()
         self.results: dict[str, CheckResult] = {}
+        # The test that each result is of.
+        self._by: dict[str, str] = {}
         self.facts: dict[str, Any] = {}
         self.broken: str | None = None
         self.verdict: Verdict | None = None
+        # What could not be written, in words; and what else is to be said at the end.
+        self.unwritten: list[str] = []
+        self.notes: list[str] = []
         # What got worse since --lk-baseline; None: there is none.
         self.worse: list[str] | None = None
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         result: dict[str, Any] | None = getattr(report, "lkagents", None)
-        if result is not None:
-            self.results[result["id"]] = CheckResult(**result)
+        if result is None or str(report.outcome) == "rerun":
+            return
+        made = CheckResult(**result)
+        known, by = self.results.get(made.id), self._by.get(made.id)
+        # Of several tests that are one check, by parameters, the worst counts.
+        if known is None or by == report.nodeid or RANKS[made.status] >= RANKS[known.status]:
+            self.results[made.id], self._by[made.id] = made, report.nodeid
 
     def merge(self, facts: dict[str, Any]) -> None:
         """Take in what a process knows about its stage (``stage_facts``); with xdist there are several."""
@@ -90,26 +102,23 @@ def conclude(config: pytest.Config) -> Verdict:
         from pytest_lkagents.report import baseline
 
         gathered.worse = baseline.worse(settings.baseline, verdict)
-    try:
-        _write_reports(verdict, settings, gathered.worse)
-    except OSError as error:
-        gathered.broken = f"cannot write {error.filename}: {error.strerror}"
+    for write, asked_for in _reports(verdict, settings, gathered.worse):
+        try:
+            write()
+        except OSError as error:
+            (gathered.unwritten if asked_for else gathered.notes).append(f"cannot write {error.filename}: {error.strerror}")
     return verdict
 
 
-def _write_reports(verdict: Verdict, settings: Settings, worse: list[str] | None) -> None:
-    """Raises OSError."""
+def _reports(verdict: Verdict, settings: Settings, worse: list[str] | None) -> Iterator[tuple[Callable[[], None], bool]]:
+    """What writes each of them, raising OSError, and whether it was asked for."""
+    from pytest_lkagents.report import json_file, markdown, page
+
     if settings.json_path is not None:
-        from pytest_lkagents.report import json_file
-
-        json_file.write(verdict, settings.json_path)
+        yield functools.partial(json_file.write, verdict, settings.json_path), True
     if settings.report_dir is not None:
-        from pytest_lkagents.report import markdown, page
-
-        page.write(verdict, settings.report_dir, worse)
-        markdown.write(verdict, settings.report_dir / "summary.md")
+        yield functools.partial(page.write, verdict, settings.report_dir, worse), True
+        yield functools.partial(markdown.write, verdict, settings.report_dir / "summary.md"), True
     # GitHub's own: what is written there is shown on the page of the run.
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
-        from pytest_lkagents.report import markdown
-
-        markdown.write(verdict, Path(summary), append=True)
+        yield functools.partial(markdown.write, verdict, Path(summary), append=True), False

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from typing import Any
 
 import pytest
 
@@ -76,7 +78,20 @@ def waived(result: CheckResult, waivers: Sequence[Waiver], today: dt.date) -> Ch
 
 def redacted(result: CheckResult, redactor: Redactor) -> CheckResult:
     # Through JSON: evidence that cannot be written to the verdict fails here, where the check can still be named.
-    return CheckResult(**json.loads(json.dumps(redactor.data(asdict(result)), default=str)))
+    try:
+        return CheckResult(**json.loads(json.dumps(redactor.data(_finite(asdict(result))), default=str)))
+    except (TypeError, ValueError, RecursionError) as error:
+        reason = f"the check's evidence is no JSON data: {type(error).__name__}: {error}"
+        return replace(result, status=ERROR, summary=redactor.text(reason), evidence={})
+
+
+def _finite(data: Any) -> Any:
+    """The same without numbers that JSON does not have, which are told in words."""
+    if isinstance(data, dict):
+        return {name: _finite(value) for name, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_finite(value) for value in data]
+    return str(data) if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def present(

@@ -8,13 +8,14 @@ from __future__ import annotations
 import datetime as dt
 import inspect
 import os
+import sys
 from collections.abc import Generator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
 
-from pytest_lkagents import selection
+from pytest_lkagents import selection, signals
 from pytest_lkagents import settings as options
 from pytest_lkagents.checks import Evidence, StageError, TryAgain, check_of
 from pytest_lkagents.fixtures import (
@@ -32,9 +33,11 @@ from pytest_lkagents.fixtures import (
     lk_worker,
 )
 from pytest_lkagents.gathered import COMMAND, GATHERED, Gathered, conclude, stage_facts
+from pytest_lkagents.manifests import STANDARD_INPUT
 from pytest_lkagents.outcomes import judge, present, redacted, waived
 from pytest_lkagents.secrets import Redactor, looks_secret
-from pytest_lkagents.settings import Settings, SettingsError
+from pytest_lkagents.settings import Settings
+from pytest_lkagents.values import SettingsError
 from pytest_lkagents.verdict import ERROR, FAIL, PASS
 
 __all__ = ["lk_caller", "lk_evidence", "lk_server", "lk_settings", "lk_stage", "lk_wire", "lk_worker"]
@@ -77,16 +80,24 @@ def pytest_configure(config: pytest.Config) -> None:
         redactor.add(name, value)
     for name, value in _command_secrets(settings):
         redactor.add(name, value)
+    for name, value in settings.attributes.items():
+        if looks_secret(name):
+            redactor.add(name, value)
     config.stash[SETTINGS] = settings
     config.stash[REDACTOR] = redactor
     config.stash[COMMAND] = redactor.text(options.retyped(config))
     config.stash[STAGE] = StageHolder(settings, redactor)
     config.stash[GATHERED] = Gathered()
     config.pluginmanager.register(config.stash[GATHERED], "lkagents-results")
+    config.stash[GATHERED].notes += selection.expired(settings)
     if settings.suites and not settings.active:
         raise pytest.UsageError("--lk-suite: nothing to judge; give --lk-image, --lk-command or --lk-manifests too")
     if settings.manifests:
         selection.require_manifests(settings)
+        if STANDARD_INPUT in settings.manifests:
+            if _uses_xdist(config):
+                raise pytest.UsageError("--lk-manifests -: several test processes cannot share standard input; name a file")
+            config.stash[SETTINGS] = replace(settings, standard_input=_standard_input(config))
     elif settings.traces or settings.calls is not None:
         raise pytest.UsageError("--lk-traces, --lk-calls: nothing to simulate; give --lk-manifests too")
     if settings.command and _uses_xdist(config):
@@ -115,6 +126,20 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         config.pluginmanager.register(Progress(reporter, found), "lkagents-progress")
 
 
+def _standard_input(config: pytest.Config) -> str:
+    """All of it, which pytest keeps from tests while it captures their output."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+    if capture is not None:
+        capture.suspend_global_capture(in_=True)
+    try:
+        return sys.stdin.read()
+    except (OSError, UnicodeDecodeError, AttributeError):
+        raise pytest.UsageError("--lk-manifests -: standard input is closed, or no text") from None
+    finally:
+        if capture is not None:
+            capture.resume_global_capture()
+
+
 def _command_secrets(settings: Settings) -> list[tuple[str, str]]:
     """What the command's output could hold and nobody may read: secrets among its words and in the environment."""
     if not settings.command:
@@ -127,7 +152,11 @@ def _command_secrets(settings: Settings) -> list[tuple[str, str]]:
 def pytest_sessionstart(session: pytest.Session) -> None:
     config = session.config
     settings = config.stash[SETTINGS]
-    if not settings.active or _is_xdist_worker(config) or config.getoption("collectonly"):
+    if not settings.active or config.getoption("collectonly"):
+        return
+    holder = config.stash[STAGE]
+    config.add_cleanup(signals.interrupt_by(lambda: holder.closing))
+    if _is_xdist_worker(config):
         return
     from pytest_lkagents.command_line import CommandError
 
@@ -151,6 +180,7 @@ def _require(settings: Settings) -> None:
     if settings.command:
         assert settings.command_dir is not None
         find_program(settings.command, settings.command_dir, {**os.environ, **settings.env})
+    engine.require_cache()
     choose.require(settings)
     client = choose.connect(settings)
     if client is None:
@@ -170,7 +200,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not settings.active:
         return
     checks = {item: found for item in items if (found := check_of(item)) is not None}
-    selection.reject_unknown(settings, {found.id for found in checks.values()}, config)
+    selection.reject_unknown(settings, {found.id for found in checks.values()})
     small = {found.suite for found in checks.values() if found.included_in(settings.profile)}
     chosen = [item for item in items if item not in checks or selection.chosen(checks[item], settings, small)]
     if len(chosen) < len(items):
@@ -233,7 +263,8 @@ def pytest_runtest_makereport(
     error = call.excinfo.value if call.excinfo is not None else None
     if check is not None and settings.active and (call.when == "call" or error is not None):
         evidence = item.stash.get(EVIDENCE, Evidence())
-        result = judge(check, error, evidence, call.duration)
+        own = check.suite not in selection.packaged_suites()
+        result = replace(judge(check, error, evidence, call.duration), node=_typed(item) if own else None)
         result = redacted(waived(result, settings.waivers, dt.date.today()), redactor)
         present(report, result, strict=settings.strict, where=item.location, command=item.config.stash[COMMAND])
         report.lkagents = asdict(result)  # type: ignore[attr-defined]
@@ -241,6 +272,12 @@ def pytest_runtest_makereport(
         item.user_properties += [(f"lk_{name}", getattr(result, name)) for name in ("id", "severity", "status", "summary")]
     _hide_secrets(report, redactor)
     return report
+
+
+def _typed(item: pytest.Item) -> str:
+    """A test as one would type it where this run was typed: pytest names it by the root directory, which may be elsewhere."""
+    file = os.path.relpath(item.path, item.config.invocation_params.dir)
+    return f"{file}::{item.nodeid.partition('::')[2]}"
 
 
 def _hide_secrets(report: pytest.TestReport, redactor: Redactor) -> None:
@@ -278,13 +315,23 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     status = int(session.exitstatus)
     if status in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR):
         gathered.broken = gathered.broken or f"the run was {'interrupted' if status == 2 else 'ended by an internal error'}"
+    # Such as -x, or a time limit of the session.
+    stopped = session.shouldfail or session.shouldstop
+    if stopped and (_uses_xdist(config) or _unjudged(session)):
+        gathered.broken = gathered.broken or f"the run was stopped: {stopped}"
     verdict = conclude(config)
     judging = bool(gathered.results) or config.args_source != pytest.Config.ArgsSource.ARGS
     if judging and status in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
         if verdict.verdict == FAIL:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        elif verdict.verdict == ERROR:
+        elif verdict.verdict == ERROR or gathered.unwritten:
             session.exitstatus = pytest.ExitCode.USAGE_ERROR
+
+
+def _unjudged(session: pytest.Session) -> list[str]:
+    """The checks without a result."""
+    chosen = [check.id for item in session.items if (check := check_of(item)) is not None]
+    return [name for name in chosen if name not in session.config.stash[GATHERED].results]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -306,8 +353,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         )
         for line in gathered.worse:
             terminalreporter.write_line(f"  {line}", yellow=True)
-    if gathered.broken:
-        terminalreporter.write_line(f"not complete: {gathered.broken}", red=True)
+    for line in gathered.notes:
+        terminalreporter.write_line(f"note: {line}", yellow=True)
+    for line in [f"not complete: {gathered.broken}"] * bool(gathered.broken) + gathered.unwritten:
+        terminalreporter.write_line(line, red=True)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

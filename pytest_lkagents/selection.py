@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from pytest_lkagents.checks import Check
+from pytest_lkagents.manifests import STANDARD_INPUT
 from pytest_lkagents.outcomes import GATE
 from pytest_lkagents.roles import ROLES
-from pytest_lkagents.settings import TRACES, Settings
+from pytest_lkagents.settings import Settings
+from pytest_lkagents.values import TRACES
 
 # From this order on a check looks at what all others left.
 LAST = 9
@@ -30,7 +32,7 @@ def require_manifests(settings: Settings) -> None:
     from pytest_lkagents.manifests.load import find
 
     for path in settings.manifests:
-        if path != "-" and not find(Path(path)):
+        if path != STANDARD_INPUT and not find(Path(path)):
             raise pytest.UsageError(
                 f"--lk-manifests: {path!r} holds no deployment file (*.yaml, *.json, *.toml, Dockerfile); name another folder"
             )
@@ -101,7 +103,14 @@ def chosen(check: Check, settings: Settings, small: set[str]) -> bool:
     return asked_for or check.included_in(settings.profile)
 
 
-def reject_unknown(settings: Settings, collected: set[str], config: pytest.Config) -> None:
+def expired(settings: Settings) -> list[str]:
+    """A line for each waiver that is over."""
+    today = dt.date.today()
+    over = [waiver for waiver in settings.waivers if waiver.until is not None and waiver.until < today]
+    return [f"the waiver of {waiver.check} expired on {waiver.until}" for waiver in over]
+
+
+def reject_unknown(settings: Settings, collected: set[str]) -> None:
     """Raises UsageError for a check, among those selected or waived, that there is not."""
     known = collected | {check.id for check in packaged_checks()}
     for name in settings.suites:
@@ -110,11 +119,6 @@ def reject_unknown(settings: Settings, collected: set[str], config: pytest.Confi
     for waiver in settings.waivers:
         if waiver.check not in known:
             raise pytest.UsageError(f"--lk-waive: no check {waiver.check!r}; {_similar(waiver.check, known)}")
-    for waiver in settings.waivers:
-        if waiver.until is not None and waiver.until < dt.date.today():
-            config.issue_config_time_warning(
-                pytest.PytestConfigWarning(f"the waiver of {waiver.check} expired on {waiver.until}"), stacklevel=2
-            )
 
 
 def packaged_checks() -> list[Check]:

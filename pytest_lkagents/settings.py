@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import os
-import re
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from pytest_lkagents import values
 from pytest_lkagents.checks import PROFILES, Waiver, parse_waiver
-from pytest_lkagents.command_line import CommandError, parse
+from pytest_lkagents.values import SettingsError
 
 if TYPE_CHECKING:
     import pytest
 
+T = TypeVar("T")
+
 PROBE_IMAGE = "pytest-lkagents/probe:1"
-# What --lk-server may be besides a URL.
-OWN_SERVERS = ("auto", "binary", "container")
 SERVER_IMAGE = "livekit/livekit-server:v1.13.5"
-LONGEST_HOLD = 3600.0
-# Calls that a load check places where `lk_sessions` says nothing.
-SESSIONS = 4
-TRACES = ("steady", "daily", "burst")
-LOCAL_HOSTS = {"localhost", "127.0.0.1", "::1", "host.docker.internal"}
-
-
-class SettingsError(ValueError):
-    """A value that cannot be used; the message is one line and says what to do."""
+HEALTH = ("optional", "required", "off")
+# Calls that a load check places where `lk_sessions` says nothing, and the most that a machine could.
+SESSIONS, MOST_PLACED = 4, 1000
+# Calls at a time that are simulated in bearable time.
+MOST_SIMULATED = 10_000
+# Options that may be given with an empty value.
+MAY_BE_EMPTY = ("lk_metadata",)
 
 
 @dataclass(frozen=True)
@@ -103,6 +100,7 @@ class Settings:
     command_dir: Path | None = None
     from_image: str | None = None
     manifests: tuple[str, ...] = ()
+    standard_input: str = ""
     traces: tuple[str, ...] = ()
     calls: int | None = None
     profile: str = "core"
@@ -148,7 +146,9 @@ def declare(parser: pytest.Parser) -> None:
     """Add every option and its ini twin to pytest's parser."""
     group = parser.getgroup("lkagents", "LiveKit agents: conformance of a worker image")
     for option in OPTIONS:
-        parser.addini(option.name, option.help, type=option.kind, default=None)  # type: ignore[arg-type]
+        # A truth value is read here, where the option that has a wrong one can be named.
+        kind = "string" if option.kind == "bool" else option.kind
+        parser.addini(option.name, option.help, type=kind, default=None)  # type: ignore[arg-type]
         if not option.command_line:
             continue
         if option.kind == "bool":
@@ -181,202 +181,108 @@ def retyped(config: pytest.Config) -> str:
 
 def read(config: pytest.Config) -> Settings:
     """Validate everything once. Raises SettingsError."""
-    given: dict[str, tuple[Any, str]] = {}
-    for option in OPTIONS:
-        value = config.getoption(option.name, None) if option.command_line else None
-        source = option.flag
-        if value is None:
-            value, source = config.getini(option.name), option.name
-        if value not in (None, "", []):
-            given[option.name] = (value, source)
-
+    given = _given(config)
     _settle_subject(given)
-
-    def text(name: str) -> str | None:
-        return str(given[name][0]).strip() if name in given else None
 
     def origin(name: str) -> str:
         return given[name][1]
 
-    def number(name: str, least: float, default: float | None) -> float | None:
-        value = text(name)
-        if value is None:
-            return default
-        try:
-            parsed = float(value)
-        except ValueError:
-            parsed = float("nan")
-        if not least <= parsed < 1e9:
-            raise SettingsError(f"{origin(name)}: {value!r} is not a number of at least {least:g}")
-        return parsed
+    def text(name: str) -> str | None:
+        return str(given[name][0]).strip() if name in given else None
 
-    def port(name: str) -> int | None:
-        value = text(name)
-        if value is None:
-            return None
-        if not value.isdigit() or not 0 < int(value) < 65536:
-            raise SettingsError(f"{origin(name)}: {value!r} is not a port (1 to 65535)")
-        return int(value)
+    def value(name: str, make: Callable[[str, str], T]) -> T | None:
+        found = text(name)
+        return make(found, origin(name)) if found is not None else None
 
-    def choice(name: str, allowed: tuple[str, ...], default: str) -> str:
-        value = text(name)
-        if value is None:
-            return default
-        if value not in allowed:
-            raise SettingsError(f"{origin(name)}: {value!r} is not one of {', '.join(allowed)}")
-        return value
+    def entries(name: str, make: Callable[[str, str], T]) -> list[T]:
+        return [make(entry, origin(name)) for entry in given[name][0]] if name in given else []
 
-    env: dict[str, str] = {}
-    if (env_file := text("lk_env_file")) is not None:
-        env.update(read_env_file(_path(config, env_file, origin("lk_env_file")), origin("lk_env_file")))
-    for entry in given.get("lk_env", ([], ""))[0]:
-        env.update([_variable(entry, origin("lk_env"))])
-    waivers = []
-    if "lk_waive" in given:
-        entries, came_from = given["lk_waive"]
-        for entry in entries:
-            try:
-                waivers.append(parse_waiver(entry, needs_date=not came_from.startswith("--")))
-            except ValueError as error:
-                raise SettingsError(f"{came_from}: {error}") from None
-    json_path = None
-    if (json_text := text("lk_json")) is not None:
-        json_path = _path(config, json_text, origin("lk_json"))
-        if json_path.is_dir() or not json_path.parent.is_dir() or not os.access(json_path.parent, os.W_OK):
-            raise SettingsError(f"{origin('lk_json')}: cannot write {json_text!r}; name a file in an existing directory")
-    report_dir = None
-    if (report_text := text("lk_report")) is not None:
-        report_dir = _path(config, report_text, origin("lk_report"))
-        if not report_dir.is_dir() and (report_dir.exists() or not report_dir.parent.is_dir()):
-            raise SettingsError(f"{origin('lk_report')}: {report_text!r} is no directory and cannot be made one")
-    baseline_path, baseline = None, None
-    if (baseline_text := text("lk_baseline")) is not None:
-        baseline_path = _path(config, baseline_text, origin("lk_baseline"))
-        from pytest_lkagents.report.baseline import read as read_verdict
+    def path(text: str, origin: str) -> Path:
+        return values.path_of(config, text, origin)
 
-        try:
-            baseline = read_verdict(baseline_path)
-        except ValueError as error:
-            raise SettingsError(f"{origin('lk_baseline')}: {error}") from None
-    health_path = text("lk_health_path") or "/"
-    if not health_path.startswith("/"):
-        raise SettingsError(f"lk_health_path: {health_path!r} does not start with a slash")
-    command = None
-    if (command_text := text("lk_command")) is not None:
-        command = parse_command(command_text, origin("lk_command"), {name: source for name, (_, source) in given.items()})
-    calls, sessions = number("lk_calls", 1, None), number("lk_sessions", 1, None)
+    def number(least: float, most: float = values.LARGEST) -> Callable[[str, str], float]:
+        return lambda text, origin: values.number(text, origin, least, most)
+
+    env = value("lk_env_file", lambda text, origin: values.read_env_file(path(text, origin), origin)) or {}
+    baseline_path = value("lk_baseline", path)
+    command_text = text("lk_command")
+    sources = {name: source for name, (_, source) in given.items()}
+    command = value("lk_command", lambda text, origin: values.parse_command(text, origin, sources))
+    allowed_host = text("lk_allow_remote")
     defaults = Settings()
     return Settings(
         image=text("lk_image"),
         command=command or (),
         command_text=command_text or "",
-        command_dir=_path(config, ".", origin("lk_command")) if command else None,
+        command_dir=path(".", origin("lk_command")) if command else None,
         from_image=text("lk_from"),
-        manifests=_manifests(config, *given.get("lk_manifests", ([], ""))),
-        traces=_traces(config, *given.get("lk_traces", ([], ""))),
-        calls=int(calls) if calls is not None else None,
-        profile=choice("lk_profile", PROFILES, defaults.profile),
+        manifests=tuple(entries("lk_manifests", lambda text, origin: values.manifest(path, text, origin))),
+        traces=values.traces(path, *given.get("lk_traces", ([], ""))),
+        calls=value("lk_calls", lambda text, origin: values.whole(text, origin, MOST_SIMULATED)),
+        profile=value("lk_profile", lambda text, origin: values.choice(text, origin, PROFILES)) or defaults.profile,
         suites=tuple(name.strip() for name in (text("lk_suite") or "").split(",") if name.strip()),
         agent_name=text("lk_agent_name"),
         metadata=text("lk_metadata") or "",
-        attributes=dict(_attribute(entry, origin("lk_attribute")) for entry in given.get("lk_attribute", ([], ""))[0]),
-        env=env,
-        cpus=number("lk_cpus", 0.01, None),
-        memory_bytes=_size(text("lk_memory"), origin("lk_memory") if "lk_memory" in given else ""),
-        server=_server(text("lk_server") or defaults.server, text("lk_allow_remote")),
-        start_timeout=number("lk_start_timeout", 1, defaults.start_timeout) or defaults.start_timeout,
-        drain_hold=_duration(text("lk_drain_hold"), origin("lk_drain_hold") if "lk_drain_hold" in given else ""),
-        strict=bool(given["lk_strict"][0]) if "lk_strict" in given else False,
-        waivers=tuple(waivers),
-        json_path=json_path,
-        report_dir=report_dir,
+        attributes=dict(entries("lk_attribute", values.attribute)),
+        env={**env, **dict(entries("lk_env", values.variable))},
+        cpus=value("lk_cpus", number(0.01)),
+        memory_bytes=value("lk_memory", values.size),
+        server=value("lk_server", lambda text, origin: values.server(text, origin, allowed_host)) or defaults.server,
+        start_timeout=value("lk_start_timeout", number(1)) or defaults.start_timeout,
+        drain_hold=value("lk_drain_hold", values.duration),
+        strict=value("lk_strict", values.yes_or_no) or False,
+        waivers=tuple(entries("lk_waive", _waiver)),
+        json_path=value("lk_json", lambda text, origin: values.file_to_write(path(text, origin), text, origin)),
+        report_dir=value("lk_report", lambda text, origin: values.folder_to_write(path(text, origin), text, origin)),
         baseline_path=baseline_path,
-        baseline=baseline,
-        sessions=int(sessions) if sessions is not None else None,
-        max_cpu_per_session=number("lk_max_cpu_per_session", 0.001, None),
-        max_memory_per_session=_size(text("lk_max_memory_per_session"), "lk_max_memory_per_session", least=1024**2),
-        load_threshold=number("lk_load_threshold", 0.01, None),
-        health=choice("lk_health", ("optional", "required", "off"), defaults.health),
-        health_port=port("lk_health_port"),
-        health_path=health_path,
-        metrics_port=port("lk_metrics_port"),
-        exit_timeout=number("lk_exit_timeout", 1, defaults.exit_timeout) or defaults.exit_timeout,
+        baseline=_baseline(baseline_path, origin("lk_baseline")) if baseline_path is not None else None,
+        sessions=value("lk_sessions", lambda text, origin: values.whole(text, origin, MOST_PLACED)),
+        max_cpu_per_session=value("lk_max_cpu_per_session", number(0.001)),
+        max_memory_per_session=value("lk_max_memory_per_session", lambda text, origin: values.size(text, origin, 1024**2)),
+        load_threshold=value("lk_load_threshold", number(0.01, 1)),
+        health=value("lk_health", lambda text, origin: values.choice(text, origin, HEALTH)) or defaults.health,
+        health_port=value("lk_health_port", values.port),
+        health_path=value("lk_health_path", values.url_path) or defaults.health_path,
+        metrics_port=value("lk_metrics_port", values.port),
+        exit_timeout=value("lk_exit_timeout", number(1)) or defaults.exit_timeout,
         server_image=text("lk_server_image") or defaults.server_image,
         probe_image=text("lk_probe_image") or defaults.probe_image,
     )
 
 
-def read_env_file(path: Path, origin: str) -> dict[str, str]:
-    """NAME=VALUE lines as `docker run --env-file` reads them, with quotes around a value removed and an ``export``
-    before the name allowed. A line is never quoted in an error: it may hold a secret."""
+def _given(config: pytest.Config) -> dict[str, tuple[Any, str]]:
+    """Each option's value, and how it was given. What is typed is not empty: a variable of the shell was, which was to name
+    something. Raises SettingsError."""
+    given: dict[str, tuple[Any, str]] = {}
+    for option in OPTIONS:
+        found = config.getoption(option.name, None) if option.command_line else None
+        if found is None:
+            found = config.getini(option.name)
+            if found not in (None, "", []):
+                given[option.name] = (found, option.name)
+            continue
+        if option.name not in MAY_BE_EMPTY and not all(
+            str(one).strip() for one in (found if isinstance(found, list) else [found])
+        ):
+            raise SettingsError(f"{option.flag}: its value is empty; leave it away, or name what is meant")
+        given[option.name] = (found, option.flag)
+    return given
+
+
+def _waiver(text: str, origin: str) -> Waiver:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise SettingsError(f"{origin}: cannot read {str(path)!r}: {reason}") from None
-    found: dict[str, str] = {}
-    for number, raw in enumerate(lines, start=1):
-        line = raw.strip()
-        if not line or line.startswith("#"):
-            continue
-        found.update([_variable(line.removeprefix("export "), f"{origin}: line {number}")])
-    return found
+        return parse_waiver(text, needs_date=not origin.startswith("--"))
+    except ValueError as error:
+        raise SettingsError(f"{origin}: {error}") from None
 
 
-def _variable(text: str, origin: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    name, value = name.strip(), value.strip()
-    if not equals or not re.match(r"^[A-Za-z_][A-Za-z0-9_.-]*$", name):
-        raise SettingsError(f"{origin}: expected NAME=VALUE")
-    if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":
-        value = value[1:-1]
-    return name, value
+def _baseline(path: Path, origin: str) -> dict[str, Any]:
+    from pytest_lkagents.report.baseline import read as read_verdict
 
-
-def _attribute(text: str, origin: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name.strip():
-        raise SettingsError(f"{origin}: expected NAME=VALUE, such as sip.phoneNumber=+15550100")
-    return name.strip(), value.strip()
-
-
-def _manifests(config: pytest.Config, entries: list[str], origin: str) -> tuple[str, ...]:
-    """Paths that are there; "-" is standard input."""
-    found = []
-    for entry in entries:
-        if entry == "-":
-            found.append(entry)
-            continue
-        path = _path(config, entry, origin)
-        if not path.exists():
-            raise SettingsError(f"{origin}: there is no {entry!r}; name a deployment file, a folder, or - for standard input")
-        if not os.access(path, os.R_OK):
-            raise SettingsError(f"{origin}: {entry!r} cannot be read")
-        found.append(str(path))
-    return tuple(found)
-
-
-def _traces(config: pytest.Config, entries: list[str], origin: str) -> tuple[str, ...]:
-    """Kinds of traces, and paths of CSV files, as the user names them."""
-    found = []
-    for entry in (part.strip() for given in entries for part in given.split(",")):
-        if entry in TRACES:
-            found.append(entry)
-            continue
-        path = _path(config, entry, origin)
-        if not path.is_file():
-            raise SettingsError(f"{origin}: {entry!r} is neither {', '.join(TRACES)} nor a CSV file of calls")
-        found.append(str(path))
-    return tuple(found)
-
-
-def _path(config: pytest.Config, text: str, origin: str) -> Path:
-    """Command-line paths are relative to where pytest was typed, ini paths to the ini file."""
-    path = Path(text).expanduser()
-    if path.is_absolute():
-        return path
-    base = config.invocation_params.dir if origin.startswith("--") else (config.inipath or config.rootpath / "x").parent
-    return Path(base) / path
+    try:
+        return read_verdict(path)
+    except ValueError as error:
+        raise SettingsError(f"{origin}: {error}") from None
 
 
 # What goes with an image, and with nothing else.
@@ -393,57 +299,3 @@ def _settle_subject(given: dict[str, tuple[Any, str]]) -> None:
                 given.pop(name, None)
     elif "lk_image" in typed:
         given.pop("lk_command", None)
-
-
-def parse_command(text: str, origin: str, others: dict[str, str]) -> tuple[str, ...]:
-    """The command's words. ``others`` are the options given, by name, as they were given."""
-    if "lk_from" in others:
-        raise SettingsError(f"{others['lk_from']}: a command replaces no image; give --lk-image instead of it")
-    if "lk_image" in others:
-        raise SettingsError(f"{origin} and {others['lk_image']}: give one of them, there is one worker to judge")
-    for option in ("lk_cpus", "lk_memory"):
-        if option in others:
-            raise SettingsError(f"{others[option]}: a process here cannot be limited; leave it away, or give --lk-image")
-    try:
-        return parse(text)
-    except CommandError as error:
-        raise SettingsError(f"{origin}: {error}") from None
-
-
-# The engine refuses limits below 6 MB.
-LEAST_MEMORY = 6 * 1024**2
-
-
-def _size(text: str | None, origin: str, least: int = LEAST_MEMORY) -> int | None:
-    if text is None:
-        return None
-    matched = re.match(r"^(\d+(?:\.\d+)?)\s*([kmg]?)i?b?$", text, re.IGNORECASE)
-    size = int(float(matched[1]) * 1024 ** ("kmg".index(matched[2].lower()) + 1 if matched[2] else 0)) if matched else 0
-    if size < least:
-        raise SettingsError(f"{origin}: {text!r} is not a size of at least {least // 1024**2}m, such as 512m or 2g")
-    return size
-
-
-def _duration(text: str | None, origin: str) -> float | None:
-    """Seconds from ``90``, ``90s`` or ``10m``; at most an hour, which is what the SDKs drain for."""
-    if text is None:
-        return None
-    matched = re.match(r"^(\d+(?:\.\d+)?)\s*(s|m|h)?$", text, re.IGNORECASE)
-    seconds = float(matched[1]) * {"s": 1, "m": 60, "h": 3600}[(matched[2] or "s").lower()] if matched else 0.0
-    if not 1 <= seconds <= LONGEST_HOLD:
-        raise SettingsError(f"{origin}: {text!r} is not a time from 1s to 60m, such as 90s or 10m")
-    return seconds
-
-
-def _server(text: str, allowed_host: str | None) -> str:
-    if text in OWN_SERVERS:
-        return text
-    parts = urlsplit(text)
-    if parts.scheme not in ("ws", "wss", "http", "https") or not parts.hostname:
-        raise SettingsError(f"--lk-server: {text!r} is not auto, binary, container or a URL such as ws://localhost:7880")
-    if parts.hostname not in LOCAL_HOSTS | {allowed_host}:
-        raise SettingsError(
-            f"--lk-server: {parts.hostname} is not this machine and this tool places calls; "
-            f"if that is meant, add --lk-allow-remote {parts.hostname}"
-        )
-    return text

@@ -32,8 +32,9 @@ from pytest_lkagents.roles import ROLES, Role
 from pytest_lkagents.secrets import Redactor, looks_secret
 from pytest_lkagents.server.base import Server
 from pytest_lkagents.server.choose import connect, make_server
-from pytest_lkagents.settings import OWN_SERVERS, Settings
+from pytest_lkagents.settings import Settings
 from pytest_lkagents.turns import Turns
+from pytest_lkagents.values import OWN_SERVERS
 from pytest_lkagents.verdict import Lane, Subject
 from pytest_lkagents.wire.tap import Tap
 from pytest_lkagents.worker.base import Worker

@@ -18,7 +18,9 @@ FAIL = "fail"
 SKIP = "skip"
 WAIVED = "waived"
 ERROR = "error"
-NOT_IN_JSON = ("why", "unready")
+# From best to worst. What was skipped is not known to be worse than what passes, but it is no longer shown.
+RANKS = {PASS: 0, WAIVED: 1, SKIP: 2, ERROR: 3, FAIL: 4}
+NOT_IN_JSON = ("why", "unready", "node")
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class CheckResult:
     why: str | None = None
     # Skipped for a fault of the worker that another check is to report; not part of the JSON contract either.
     unready: bool = False
+    # The test that it is of, as pytest names it, where it is the user's own; nor is this.
+    node: str | None = None
 
 
 @dataclass(frozen=True)

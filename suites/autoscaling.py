@@ -21,7 +21,8 @@ from pytest_lkagents.guide import TEST_CORES, TEST_LIMIT
 from pytest_lkagents.manifests.findings import Needs
 from pytest_lkagents.manifests.model import Autoscaler, Deployment, Files, Pace
 from pytest_lkagents.manifests.rules.scaling import NO_REQUEST, THRESHOLD, load_target, without_request
-from pytest_lkagents.settings import TRACES, Settings
+from pytest_lkagents.settings import Settings
+from pytest_lkagents.values import TRACES
 
 # Standard traces have no more calls at a time: about a million in a day.
 MOST_CALLS = 5000.0

@@ -299,7 +299,7 @@ def stop(lk_stage: Stage) -> Callable[[], observations.Stop]:
 def manifests(request: pytest.FixtureRequest, lk_settings: Settings) -> tuple[Files, Needs]:
     """The deployment files, and what the worker needs: as declared, or as the checks before these measured it."""
     try:
-        files = load_manifests(lk_settings.manifests)
+        files = load_manifests(lk_settings.manifests, lk_settings.standard_input)
     except OSError as error:
         raise StageError(f"{error.filename}: {error.strerror}") from None
     return files, measured.needs(request.config.stash[GATHERED].results, lk_settings)

@@ -17,8 +17,8 @@ from pytest_lkagents.callers.continuity import (
 from pytest_lkagents.calls import AGENT_SECONDS, ANSWER_SECONDS
 from pytest_lkagents.checks import StageError, TooBusy, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, poll
-from pytest_lkagents.settings import LONGEST_HOLD
 from pytest_lkagents.stage import Stage
+from pytest_lkagents.values import LONGEST_HOLD
 from pytest_lkagents.worker.base import Health, Worker
 
 from .drained import STOPS_SECONDS, Drain, Kept, Together

@@ -1,1 +1,4 @@
 """Deployment files: read into one small model of "a deployment of a worker", and judged by rules. Knows no engine, no stage."""
+
+# The path by which standard input is meant.
+STANDARD_INPUT = "-"

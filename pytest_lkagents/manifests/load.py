@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pytest_lkagents.manifests import workers
+from pytest_lkagents.manifests import STANDARD_INPUT, workers
 from pytest_lkagents.manifests.model import Files, Problem
 from pytest_lkagents.manifests.readers import (
     app_platform,
@@ -26,7 +25,6 @@ from pytest_lkagents.manifests.readers import (
 )
 from pytest_lkagents.manifests.tree import Node, Place, Unreadable, read_toml, read_yaml
 
-STANDARD_INPUT = "-"
 SUFFIXES = (".yaml", ".yml", ".json", ".toml")
 # Folders of tools, not of deployments.
 SKIPPED = {".git", "node_modules", ".venv", "venv", "__pycache__", ".tox", "site-packages"}
@@ -71,7 +69,7 @@ def find(path: Path) -> list[Path]:
     ]
 
 
-def load(paths: Sequence[str]) -> Files:
+def load(paths: Sequence[str], standard_input: str = "") -> Files:
     """Never raises for what is in a file: that is a Problem with its place. In a folder a file that describes no deployment,
     and perhaps cannot even be read, is passed over; one that is named itself is said to be strange. Raises OSError for what
     cannot be opened."""
@@ -79,7 +77,7 @@ def load(paths: Sequence[str]) -> Files:
     known: list[Node] = []
     for given in paths:
         if given == STANDARD_INPUT:
-            _read("standard input", sys.stdin.read(), files, known, named=True)
+            _read("standard input", standard_input, files, known, named=True)
             continue
         path = Path(given)
         for file in find(path):

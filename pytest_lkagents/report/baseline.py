@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
-from pytest_lkagents.verdict import ERROR, FAIL, PASS, SKIP, VERSION, WAIVED, Verdict, in_order
+from pytest_lkagents.verdict import PASS, RANKS, VERSION, Verdict, in_order
 
-# From best to worst. What was skipped is not known to be worse than what passes, but it is no longer shown.
-RANKS = {PASS: 0, WAIVED: 1, SKIP: 2, ERROR: 3, FAIL: 4}
 # How much larger a figure is before it counts: by factor, and by amount. Start and drain times vary by half on a shared
 # machine; memory and image sizes hardly vary; CPU is in between.
 NOISE = {"_s": (1.5, 2.0), "_bytes": (1.15, 10e6), "_cores": (1.3, 0.05)}
@@ -24,23 +23,36 @@ def read(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"cannot read {str(path)!r}: {error.strerror}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
-    if not isinstance(found, dict) or found.get("version") != VERSION or not isinstance(found.get("checks"), list):
+    if not isinstance(found, dict) or found.get("version") != VERSION or not _are_checks(found.get("checks")):
         raise ValueError(f"{str(path)!r} is no verdict of version {VERSION}; write one with --lk-json")
     return found
 
 
+def _are_checks(found: object) -> bool:
+    return isinstance(found, list) and all(
+        isinstance(check, dict)
+        and isinstance(check.get("id"), str)
+        and check.get("status") in RANKS
+        and isinstance(check.get("evidence"), (dict, NoneType))
+        for check in found
+    )
+
+
 def worse(before: dict[str, Any], verdict: Verdict) -> list[str]:
     """A line for each check that got worse, and for each figure that is larger beyond noise."""
-    known = {check.get("id"): check for check in before["checks"] if isinstance(check, dict)}
+    known = {check["id"]: check for check in before["checks"]}
     found = []
+    kind = (before.get("subject") or {}).get("kind") if isinstance(before.get("subject"), dict) else None
+    if kind is not None and kind != verdict.subject.kind:
+        found.append(f"the earlier verdict is of another kind: {kind}, not {verdict.subject.kind}")
     for check in in_order(verdict.checks):
         old = known.get(check.id)
         if old is None:
             continue
         was = str(old.get("status"))
-        if RANKS[check.status] > RANKS.get(was, 0):
+        if RANKS[check.status] > RANKS[was]:
             found.append(f"{check.id}: {check.status}, was {was}: {check.summary}")
         elif check.status == PASS:
             found += [f"{check.id}: {line}" for line in _grown(old.get("evidence") or {}, check.evidence)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable
 
@@ -51,7 +52,7 @@ def counts_of(checks: Iterable[CheckResult]) -> str:
 
 def again(command: str, check: CheckResult) -> str:
     """The command that runs only this check; ``command``: what was typed, without what selects checks."""
-    return f"{command} --lk-suite {check.id}"
+    return f"{command} {shlex.quote(check.node)}" if check.node is not None else f"{command} --lk-suite {check.id}"
 
 
 def by_section(checks: Iterable[CheckResult]) -> dict[str, list[CheckResult]]:

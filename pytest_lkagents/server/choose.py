@@ -11,7 +11,8 @@ from pytest_lkagents.server.base import Server
 from pytest_lkagents.server.binary import BinaryServer, find_binary
 from pytest_lkagents.server.container import ContainerServer
 from pytest_lkagents.server.external import ExternalServer
-from pytest_lkagents.settings import OWN_SERVERS, Settings
+from pytest_lkagents.settings import Settings
+from pytest_lkagents.values import OWN_SERVERS
 
 if TYPE_CHECKING:
     from docker import DockerClient

@@ -1,0 +1,192 @@
+"""What is typed: empty and senseless values, files to write, standard input, signals, own checks; all without a worker."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pytest_lkagents.clock import poll
+from pytest_lkagents.report import json_file
+from pytest_lkagents.verdict import Subject, Verdict
+
+from .conftest import ROOT, start_pytest
+
+FILES = str(ROOT / "examples/render/render.yaml")
+HERE = ("--lk-manifests", FILES)
+NO_ENGINE = {"DOCKER_HOST": "tcp://127.0.0.1:1"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--lk-image="], "--lk-image: its value is empty"),
+        (["--lk-manifests="], "--lk-manifests: its value is empty"),
+        ([*HERE, "--lk-report="], "--lk-report: its value is empty"),
+        ([*HERE, "--lk-sessions=3.5"], "'3.5' is not a whole number of 1 to 1000"),
+        ([*HERE, "--lk-calls=1e7"], "'1e7' is not a whole number of 1 to 10000"),
+        ([*HERE, "--lk-cpus=1e10"], "'1e10' is not a number of 0.01 to 1e+09"),
+        ([*HERE, "-o", "lk_load_threshold=70"], "lk_load_threshold: '70' is not a number of 0.01 to 1"),
+        ([*HERE, "-o", "lk_strict=maybe"], "lk_strict: 'maybe' is neither true nor false"),
+        ([*HERE, "-o", "lk_server=foo"], "lk_server: 'foo' is not auto"),
+        ([*HERE, "--lk-server=http://[::1"], "'http://[::1' is not auto"),
+        ([*HERE, "--lk-server=ws://localhost:99999"], "is not auto"),
+        ([*HERE, f"--lk-report={'x' * 300}/y"], "is no path: File name too long"),
+        ([*HERE, "--lk-report=/proc/x"], "/proc"),
+        ([*HERE, "--lk-waive", "manifests.secrets= until 2099-01-01"], "has no reason"),
+    ],
+)
+def test_a_value_without_sense_is_one_line(arguments: list[str], message: str, lk) -> None:
+    run = lk(*arguments)
+    assert run.code == 4, run.output
+    assert message in run.output
+    assert "Traceback" not in run.output
+
+
+def test_no_variable_holds_a_nul(lk, tmp_path: Path) -> None:
+    (tmp_path / "worker.env").write_text("MY_API_KEY=planted\0secret\n")
+    run = lk("--lk-image", "a", "--lk-env-file", "worker.env")
+    assert (run.code, "planted" in run.output) == (4, False), run.output
+    assert "line 1: a NUL in the value" in run.output
+
+
+def test_a_servers_password_is_not_shown(lk) -> None:
+    run = lk("--lk-image", "a", "--lk-server", "ws://user:planted@localhost:7880")
+    assert (run.code, "planted" in run.output) == (4, False), run.output
+    run = lk("--lk-image", "a", env={"DOCKER_HOST": "tcp://user:planted@127.0.0.1:1"})
+    assert (run.code, "planted" in run.output) == (4, False), run.output
+
+
+@pytest.mark.parametrize("name", ["https://registry.internal/agent", "a b", "A"])
+def test_what_is_no_name_of_an_image_is_one_line(name: str, lk) -> None:
+    run = lk("--lk-image", name)
+    assert run.code == 4, run.output
+    assert "is neither here nor can it be pulled" in run.output
+    assert "Traceback" not in run.output
+
+
+def test_where_nothing_can_be_kept_is_said(lk) -> None:
+    run = lk("--lk-image", "a", env={"XDG_CACHE_HOME": "/proc/nowhere"})
+    assert run.code == 4, run.output
+    assert "set XDG_CACHE_HOME" in run.output
+    assert "MISSING cannot write into" in lk("--lk-doctor", "--lk-image", "a", env={"XDG_CACHE_HOME": "/proc/nowhere"}).output
+
+
+def verdict() -> Verdict:
+    return Verdict("core", Subject("image", "agent:1"), {}, 1.0, None, ())
+
+
+def test_what_stands_where_json_goes_stays_what_it_is(tmp_path: Path) -> None:
+    target, link, pipe = tmp_path / "target.json", tmp_path / "link.json", tmp_path / "pipe"
+    target.write_text("")
+    target.chmod(0o600)
+    link.symlink_to(target)
+    json_file.write(verdict(), link)
+    assert link.is_symlink()
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    assert json.loads(target.read_text())["version"] == 1
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        json_file.write(verdict(), pipe)
+        assert stat.S_ISFIFO(pipe.stat().st_mode)
+        assert json.loads(os.read(reader, 100_000))["version"] == 1
+    finally:
+        os.close(reader)
+    json_file.write(verdict(), tmp_path / ("n" * 255))
+
+
+def test_standard_input_is_read(tmp_path: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--lk-manifests", "-"],
+        cwd=tmp_path,
+        input=Path(FILES).read_text(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "may be rolled out" in run.stdout
+
+
+def test_a_report_that_cannot_be_written_is_no_success_and_the_others_are_written(lk, tmp_path: Path) -> None:
+    (tmp_path / "report/report.html").mkdir(parents=True)
+    run = lk(*HERE, "--lk-report", "report", env={"GITHUB_STEP_SUMMARY": "/nowhere/summary"})
+    assert run.code == 4, run.output
+    assert "cannot write report/report.html" in run.output.replace(f"{tmp_path}/", "")
+    assert "note: cannot write /nowhere/summary" in run.output
+    assert (tmp_path / "report/summary.md").is_file()
+
+
+def test_an_expired_waiver_is_a_note_also_where_warnings_are_errors(lk) -> None:
+    run = lk(*HERE, "-W", "error", "--lk-waive", "manifests.secrets=known until 2020-01-01")
+    assert run.code == 0, run.output
+    assert "note: the waiver of manifests.secrets expired on 2020-01-01" in run.output
+
+
+OWN = '''
+import pytest
+from pytest_lkagents.checks import MUST, check
+
+@pytest.mark.parametrize("n", [1, 2])
+@check("own.both", MUST)
+def test_both(n, lk_evidence):
+    """Two in one."""
+    lk_evidence["n"] = n
+    assert n == 2
+
+@check("own.odd", MUST)
+def test_odd(lk_evidence):
+    """Evidence that is no JSON."""
+    lk_evidence["pairs"] = {(1, 2): 3}
+
+@check("own.infinite", MUST)
+def test_infinite(lk_evidence):
+    """A number that JSON does not have."""
+    lk_evidence["most"] = float("inf")
+'''
+
+
+def test_own_checks(lk, tmp_path: Path) -> None:
+    (tmp_path / "test_own.py").write_text(OWN)
+    run = lk(*HERE, "test_own.py")
+    found = {check["id"]: check for check in run.verdict["checks"]}
+    assert (found["own.both"]["status"], run.verdict["verdict"], run.code) == ("fail", "fail", 1), run.output
+    assert found["own.odd"]["status"] == "error"
+    assert "no JSON data" in found["own.odd"]["summary"]
+    assert found["own.infinite"]["evidence"] == {"most": "inf"}
+    assert f"again: pytest --lk-manifests {FILES} 'test_own.py::test_both[1]'" in run.output
+
+
+def test_a_run_that_is_stopped_is_not_complete(lk, tmp_path: Path) -> None:
+    (tmp_path / "test_a.py").write_text("def test_a():\n    assert False\n")
+    run = lk("-x", *HERE, "--lk-suite", "manifests", "test_a.py")
+    assert run.verdict["verdict"] == "error", run.output
+    assert "not complete: the run was stopped: stopping after 1 failures" in run.output
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_run_as_ctrl_c_does(tmp_path: Path, number: signal.Signals) -> None:
+    began, ended = tmp_path / "began", tmp_path / "ended"
+    (tmp_path / "test_long.py").write_text(
+        "import pathlib, time, pytest\n"
+        "@pytest.fixture\ndef opened():\n    yield\n"
+        f"    pathlib.Path({str(ended)!r}).touch()\n"
+        f"def test_long(opened):\n    pathlib.Path({str(began)!r}).touch()\n    time.sleep(60)\n"
+    )
+    process = start_pytest(*HERE, "--lk-json=verdict.json", "test_long.py", cwd=tmp_path, env=NO_ENGINE)
+    try:
+        poll(began.exists, what="the test's begin", seconds=60)
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 2, output
+    assert ended.exists()
+    assert json.loads((tmp_path / "verdict.json").read_text())["stage"]["error"] == "the run was interrupted"
