@@ -111,8 +111,9 @@ class Background:
 
     def is_over(self, seconds: float) -> bool:
         """Whether everything that has begun is over by then."""
+        # A future that was cancelled before anybody took it up is done, but would be waited for.
         with self._lock:
-            under_way = [*self._starts, *self._observed]
+            under_way = [future for future in (*self._starts, *self._observed) if not future.done()]
         return not wait(under_way, timeout=seconds).not_done
 
     def _raise_if_cancelled(self) -> None:
