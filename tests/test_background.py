@@ -13,7 +13,7 @@ DEADLINE_S = 30
 
 
 def test_it_is_over_when_what_had_begun_is() -> None:
-    background, release = Background(lambda: []), threading.Event()
+    background, release = Background(list), threading.Event()
     began = [background.start(release.wait, DEADLINE_S) for _ in range(STARTERS)]
     began += [background.observe(lambda: release.wait(DEADLINE_S)) for _ in range(OBSERVERS)]
     waiting = [background.start(release.wait, DEADLINE_S), background.observe(lambda: release.wait(DEADLINE_S))]
@@ -30,7 +30,7 @@ def test_it_is_over_when_what_had_begun_is() -> None:
 
 
 def test_who_is_alone_waits_for_observations_that_do_more_than_watch() -> None:
-    background, release, watching = Background(lambda: []), threading.Event(), threading.Event()
+    background, release, watching = Background(list), threading.Event(), threading.Event()
 
     def observe() -> None:
         background.merely_watches()
