@@ -85,8 +85,8 @@ class Calls:
         settings = self._stage.settings
         name = settings.agent_name
         if name is None:
-            live = worker.wire.transcript.live()
-            name = live[-1].agent_name if live else ""
+            # The same throughout a run, where it registers under several.
+            name = min((found.agent_name for found in worker.wire.transcript.live()), default="")
         request = CallRequest(name, settings.metadata, settings.attributes)
         return Caller(worker.server, self._stage.media, self._stage.ledger, request)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Generator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import pytest
@@ -34,6 +34,7 @@ AHEAD = {
     "assigned": "peer",
     "interrupt": "interrupted",
     "reconnection": "reconnecting",
+    "late_drain": "reconnecting",
     "half_open": "half-open",
     "partition": "partitioned",
 }
@@ -206,6 +207,19 @@ def assigned(lk_stage: Stage) -> Callable[[], assignment.Assigned]:
 def reconnection(lk_stage: Stage) -> Callable[[], faults.Reconnection]:
     """A restart of the server, and a cut connection."""
     return Ahead(lk_stage, faults.reconnection)
+
+
+@pytest.fixture(scope="session")
+def late_drain(lk_stage: Stage, reconnection: Callable[[], faults.Reconnection]) -> Callable[[], Drain]:
+    """The stop signal for the worker of ``reconnection``, afterwards."""
+    assert isinstance(reconnection, Ahead)
+
+    def observe(stage: Stage) -> Drain:
+        # What came of that is for other checks.
+        wait([reconnection.begin()])
+        return faults.drain_after(stage)
+
+    return Ahead(lk_stage, observe)
 
 
 @pytest.fixture(scope="session")

@@ -56,7 +56,7 @@ class Drainage:
     """One observation. ``calls`` are placed before the signal, as many as the worker takes, and kept for ``hold``
     seconds; with ``one_by_one`` all but the newest end earlier; ``together``: another one comes in the same instant;
     ``disturb`` is called once, 2 s after the signal, and ``repair`` 7 s later; ``send`` stops the worker in another way
-    than by the signal; ``placed`` is called when the calls are there; ``brief``: all that is asked is whether a call
+    than by the signal; ``placed`` is called with the calls when these are there; ``brief``: all that is asked is whether a call
     outlives the signal, so that presence and packets are judged, not silence, and nobody waits for the worker's end."""
 
     def __init__(
@@ -72,7 +72,7 @@ class Drainage:
         disturb: Callable[[Worker], None] | None = None,
         repair: Callable[[Worker], None] | None = None,
         send: Callable[[Worker], None] | None = None,
-        placed: Callable[[], None] | None = None,
+        placed: Callable[[list[Call]], object] | None = None,
         brief: bool = False,
     ) -> None:
         self.stage, self.worker, self.calls, self.hold = stage, worker, calls, hold
@@ -129,7 +129,7 @@ class Drainage:
                 raise
             return [self._place_leaving(calls)]
         if self.placed is not None:
-            self.placed()
+            self.placed(calls)
         return [Kept(call, known.continuity(call)) for call in calls]
 
     def _place_leaving(self, before: list[Call]) -> Kept:

@@ -17,9 +17,10 @@ from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.protocol import WORKER
 from pytest_lkagents.worker.base import Worker
 
-from .drained import Kept
-from .drains import LOOK_SECONDS
+from .drained import Drain, Kept
+from .drains import LOOK_SECONDS, Drainage
 from .healthy import answers, stays_unhealthy
+from .observations import stop_signal
 from .reports import LONGEST_SECONDS, longest_pause
 
 # A worker may wait 10 s between two tries (Python's longest pause), then connect and start processes. A packet that was
@@ -234,6 +235,13 @@ def reconnection(stage: Stage) -> Reconnection:
     except AssertionError as failure:
         seen.problem = str(failure)
     return seen
+
+
+def drain_after(stage: Stage) -> Drain:
+    """The stop signal for the worker of ``reconnection``, afterwards: with a call that was there at one loss more. Raises
+    WorkerFault if it does not come back."""
+    worker = stage.renewed("reconnecting")
+    return Drainage(stage, worker, stop_signal(stage), placed=lambda _: cut_and_return(worker)).observe()
 
 
 def _lose_thrice(stage: Stage, worker: Worker, seen: Reconnection) -> None:

@@ -7,11 +7,14 @@ import time
 from dataclasses import dataclass
 
 from pytest_lkagents.callers.caller import Caller
+from pytest_lkagents.calls import ANSWER_SECONDS
 from pytest_lkagents.checks import StageError, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
+from pytest_lkagents.wire.model import Answer
 from pytest_lkagents.worker.base import Worker
 
+from .drained import STOPS_SECONDS
 from .pool import settle
 
 # A reaction to a signal (deregistration, exit) takes well under a second where the signal arrives.
@@ -42,6 +45,9 @@ class Stop:
     exited_s: float | None = None
     exit_code: int | None = None
     direct_signal_worked: bool | None = None
+    # What it says to a job some seconds after the signal, if it is still registered and not full.
+    asked: Answer | None = None
+    asked_s: float | None = None
 
 
 def stop_signal(stage: Stage) -> str:
@@ -81,7 +87,9 @@ def stop(stage: Stage) -> Stop:
     worker.signal(seen.signal)
     with worker.ledger.waiting(worker.name):
         # It may go on for a while, as servers do for their load balancer's sake, and be gone in time all the same.
-        if _reacts(worker, limit):
+        if not _reacts(worker, min(STOPS_SECONDS, limit)):
+            _ask(worker, seen, sent)
+        if _reacts(worker, max(limit - (time.monotonic() - sent), 0.1)):
             seen.deregistered_s = round(time.monotonic() - sent, 2)
             if worker.wait_exit(max(limit - (time.monotonic() - sent), 1)) is not None:
                 seen.exited_s = round(time.monotonic() - sent, 2)
@@ -133,6 +141,14 @@ def _rests(stage: Stage, worker: Worker) -> bool:
         return False
     settle(stage, worker, set(), REST_SECONDS)
     return True
+
+
+def _ask(worker: Worker, seen: Stop, sent: float) -> None:
+    last = worker.wire.transcript.latest_status(sent)
+    if worker.is_running and worker.wire.transcript.live() and (last is None or not last.full):
+        seen.asked_s = round(time.monotonic() - sent, 1)
+        with contextlib.suppress(StageError):
+            seen.asked = worker.wire.ask(ANSWER_SECONDS)
 
 
 def _reacts(worker: Worker, seconds: float) -> bool:

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 
 from pytest_lkagents.busyness import Reading, too_busy
-from pytest_lkagents.callers.caller import Caller
+from pytest_lkagents.callers.caller import Call, Caller
 from pytest_lkagents.calls import REFUSAL_PAUSE
 from pytest_lkagents.checks import NotJudgeable, StageError
 from pytest_lkagents.clock import DeadlineMissed, poll
@@ -133,7 +133,7 @@ def replace(stage: Stage) -> Replacement:
     both = 0.0
     reading = Reading.now()
 
-    def bring_the_new_one() -> None:
+    def bring_the_new_one(calls: list[Call]) -> None:
         # Only now, so that the calls in progress are the old worker's.
         nonlocal both, reading
         new = stage.untouched("new")
@@ -146,6 +146,10 @@ def replace(stage: Stage) -> Replacement:
         arrivals.start()
         with contextlib.suppress(DeadlineMissed):
             poll(lambda: len(arrivals.seen) >= LINES, what="arrivals", seconds=LAST_SECONDS)
+        lost = sum(not call.agents_present for call in calls)
+        assert not lost, (
+            f"{lost} of {len(calls)} calls in progress lost their agent as the new worker started, before any signal"
+        )
 
     drainage = Drainage(stage, old, stop_signal(stage), calls=2, placed=bring_the_new_one)
     try:

@@ -167,7 +167,10 @@ def test_agent_name(lk_stage: Stage, lk_evidence: Evidence, first_call: Callable
     if reached is not None:
         lk_evidence["transcript"] = transcript.lines(since, kinds=("question", "answer"))
     assert reached is None, f"registered as {names[0]!r}, yet it is asked for rooms that nobody dispatched it to"
-    lk_evidence.summary = f"only explicit dispatch to {names[0]!r} reaches it"
+    more = (
+        f"; it has {', '.join(names[1:])} too, which were not called (--lk-agent-name)" if wanted is None and names[1:] else ""
+    )
+    lk_evidence.summary = f"only explicit dispatch to {names[0]!r} reaches it{more}"
 
 
 def _names_of_others(stage: Stage, worker: Worker) -> list[set[str]]:

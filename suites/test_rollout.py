@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, NotJudgeable, StageError, check
+from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, NotJudgeable, StageError, WorkerFault, check
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
 
@@ -32,18 +32,21 @@ EARLY_SECONDS = 0.5
     section="Rollout",
     why="Calls that go to a worker which is about to end are cut or lost.",
     remedy=DRAIN,
-    roles=("draining",),
+    roles=("draining", "stopped"),
     seconds=CHECK_SECONDS,
     order=2,
 )
-def test_sigterm_stops_new_jobs(lk_stage: Stage, lk_evidence: Evidence, drain: Callable[[], Drain]) -> None:
+def test_sigterm_stops_new_jobs(
+    lk_stage: Stage, lk_evidence: Evidence, drain: Callable[[], Drain], stop: Callable[[], Stop]
+) -> None:
     """Within 5 s of the stop signal it takes no new job; a job that came in the same instant is refused or served.
 
     With up to four calls in progress a further one is placed, and in the instant in which the worker is asked for it,
     the image's stop signal (SIGTERM by default) goes to its first process. Within 5 s, the guide's figure, it must
     report "full" and not be free again, close its registration or end; else it must refuse a job that does not exist,
     which the proxy on the wire offers then and once more at the end, as one that is only busy refuses too; likewise if
-    it says that it is free again after its last call. If the job of the further call is assigned to it, the agent must
+    it says that it is free again after its last call, and to one without calls (see `rollout.idle-exit`) that is still
+    registered and not full 5 s after the signal. If the job of the further call is assigned to it, the agent must
     come within 15 s of the signal and stay. Skipped if no call is served, or if that job is lost like others without a
     signal; on an overloaded machine a miss is an error, and so it is where the worker may be full to the end for what
     others use of the machine.
@@ -81,11 +84,23 @@ def test_sigterm_stops_new_jobs(lk_stage: Stage, lk_evidence: Evidence, drain: C
         raise AssertionError(
             f"after {seen.signal} and the end of its last call it is free again, and accepts a job, before it ends"
         )
+    _without_calls(stop, lk_evidence)
     if seen.filled is not None:
         raise StageError(f"this machine is too busy to judge: {seen.filled}")
     how = f"takes nothing new {seen.stopped_s} s after {seen.signal}" if seen.stopped_s is not None else "refuses"
     together = {None: "", True: "; a job in the same instant was served", False: "; a job in the same instant was refused"}
     lk_evidence.summary = how + (together[late.answer] if late is not None else "")
+
+
+def _without_calls(stop: Callable[[], Stop], evidence: Evidence) -> None:
+    """Raises AssertionError if a worker without calls takes a job after its signal, as if it waited for something."""
+    try:
+        idle = stop()
+    except (StageError, WorkerFault, NotJudgeable):
+        return  # for rollout.idle-exit to say
+    answer = idle.asked.available if idle.asked is not None else None
+    evidence["without_calls_asked_after_s"], evidence["without_calls_accepts"] = idle.asked_s, answer
+    assert not answer, f"without calls it accepts a job {idle.asked_s} s after {idle.signal}"
 
 
 @check(
@@ -204,6 +219,40 @@ def test_sigint_drains(lk_stage: Stage, lk_evidence: Evidence, interrupt: Callab
             f"SIGINT changes nothing: registered as free more than {STOPS_SECONDS} s after it{seen.lost_signal}"
         )
     lk_evidence.summary = f"its call went on for {seen.held_s:.0f} s after SIGINT"
+
+
+@check(
+    "rollout.drains-after-loss",
+    MUST,
+    section="Rollout",
+    why="Connections are lost and jobs crash all the time: a worker that has had that still has calls to drain.",
+    remedy="keep count of the jobs across registrations, and count those that crashed as ended",
+    roles=("reconnecting",),
+    seconds=CHECK_SECONDS,
+    order=2,
+)
+def test_drains_after_loss(lk_stage: Stage, lk_evidence: Evidence, late_drain: Callable[[], Drain]) -> None:
+    """A worker that lost its server, or a job's process, before still drains: its call goes on, and then it ends.
+
+    After `registration.reconnects`, with the same worker (which had been the one of `jobs.crash-isolated`, if that was
+    run), a call is placed, the connection over which the worker is registered is cut, and it must register again within
+    45 s. Then the image's stop signal (SIGTERM by default) goes to its first process, and the call is kept for 8 s more.
+    It must go on as in `rollout.sigterm-drains`, and the worker must exit within `lk_exit_timeout` (default 30 s) of
+    its end with code 0 or 128 plus the signal's number. Skipped if no call is served, or it does not register again; on
+    an overloaded machine a gap, or a worker that still runs, is an error.
+    """
+    seen = late_drain()
+    crashed = bool(set(lk_stage.workers("reconnecting")) & set(lk_stage.workers("crashing")))
+    lk_evidence["a_job_crashed_before"] = crashed
+    judge_kept_calls(seen, lk_evidence)
+    try:
+        judge_exit(seen, lk_stage.settings.exit_timeout, lk_evidence)
+    except AssertionError as failure:
+        with_crash = " (one of its jobs had crashed: to see it again, run jobs.crash-isolated too)" if crashed else ""
+        raise AssertionError(f"{failure}{with_crash}") from None
+    lk_evidence.summary = (
+        f"its call went on for {seen.held_s:.0f} s after {seen.signal}, and it exited with code {seen.exit_code}"
+    )
 
 
 @check(

@@ -22,7 +22,7 @@ from pytest_lkagents.selection import packaged_checks
 from .conftest import ROOT, machine, start_pytest
 
 # redispatch-on-refusal depends on whom the server asks first, which is chance; the example's image has no HEALTHCHECK.
-CORE_CHECKS = 45
+CORE_CHECKS = 46
 MAY_BE_SKIPPED = {"balancing.redispatch-on-refusal", "image.healthcheck"}
 SCHEMA = json.loads((ROOT / "tests/verdict.schema.json").read_text())
 

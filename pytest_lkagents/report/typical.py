@@ -39,6 +39,7 @@ SECONDS: dict[str, float] = {
     "registration.stays": 0.0,
     "registration.waits-for-server": 7.1,
     "resources.idle": 3.3,
+    "rollout.drains-after-loss": 0.0,
     "rollout.drains-every-call": 0.0,
     "rollout.exits-when-drained": 0.0,
     "rollout.idle-exit": 1.0,
