@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import pytest
 
-from pytest_lkagents.checks import Evidence, StageError, TryAgain, Unproven, check_of
+from pytest_lkagents.checks import Evidence, NotJudgeable, StageError, TryAgain, Unproven, WorkerFault, check_of
 from pytest_lkagents.gathered import GATHERED
 from pytest_lkagents.manifests.findings import Needs
 from pytest_lkagents.manifests.load import load as load_manifests
@@ -210,14 +211,22 @@ def reconnection(lk_stage: Stage) -> Callable[[], faults.Reconnection]:
 
 
 @pytest.fixture(scope="session")
-def late_drain(lk_stage: Stage, reconnection: Callable[[], faults.Reconnection]) -> Callable[[], Drain]:
-    """The stop signal for the worker of ``reconnection``, afterwards."""
+def late_drain(lk_stage: Stage, selected: set[str], reconnection: Callable[[], faults.Reconnection]) -> Callable[[], Drain]:
+    """The stop signal for a worker of which a job crashed: the one of ``crash`` and then ``reconnection``, if these are made
+    anyway; a second time, or alone, another one."""
     assert isinstance(reconnection, Ahead)
+    looks = itertools.count()
 
     def observe(stage: Stage) -> Drain:
-        # What came of that is for other checks.
-        wait([reconnection.begin()])
-        return faults.drain_after(stage)
+        if next(looks) == 0 and "jobs.crash-isolated" in selected:
+            # What came of that is for other checks.
+            wait([reconnection.begin()])
+            crashed = [worker for worker in stage.workers("reconnecting") if worker in stage.workers("crashing")]
+            if crashed and crashed[-1].is_running:
+                return faults.drain_after_loss(stage, crashed[-1])
+        with contextlib.suppress(NotJudgeable, WorkerFault, StageError):
+            harm.crash(stage)
+        return faults.drain_after_loss(stage, stage.renewed("crashing"))
 
     return Ahead(lk_stage, observe)
 

@@ -237,10 +237,9 @@ def reconnection(stage: Stage) -> Reconnection:
     return seen
 
 
-def drain_after(stage: Stage) -> Drain:
-    """The stop signal for the worker of ``reconnection``, afterwards: with a call that was there at one loss more. Raises
-    WorkerFault if it does not come back."""
-    worker = stage.renewed("reconnecting")
+def drain_after_loss(stage: Stage, worker: Worker) -> Drain:
+    """The stop signal, with a call that was there when the connection was lost. Raises WorkerFault if that does not come
+    back."""
     return Drainage(stage, worker, stop_signal(stage), placed=lambda _: cut_and_return(worker)).observe()
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from pytest_lkagents.callers.caller import Call
 from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, NotJudgeable, StageError, WorkerFault, check
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
+from pytest_lkagents.worker.base import Worker
 
 from .drained import STOPS_SECONDS, Drain
-from .drains import CHECK_SECONDS, DISTURB_SECONDS, DRAIN_SECONDS, Drainage, engine_timeout
+from .drains import CHECK_SECONDS, DISTURB_SECONDS, DRAIN_SECONDS, LOOK_SECONDS, Drainage, engine_timeout
 from .faults import lose_server
 from .judging import end_by, exit_codes, judge_exit, judge_kept_calls, raise_if_uncertain, stops_in_time
 from .long_call import LongCall, hold
@@ -234,22 +236,17 @@ def test_sigint_drains(lk_stage: Stage, lk_evidence: Evidence, interrupt: Callab
 def test_drains_after_loss(lk_stage: Stage, lk_evidence: Evidence, late_drain: Callable[[], Drain]) -> None:
     """A worker that lost its server, or a job's process, before still drains: its call goes on, and then it ends.
 
-    After `registration.reconnects`, with the same worker (which had been the one of `jobs.crash-isolated`, if that was
-    run), a call is placed, the connection over which the worker is registered is cut, and it must register again within
-    45 s. Then the image's stop signal (SIGTERM by default) goes to its first process, and the call is kept for 8 s more.
-    It must go on as in `rollout.sigterm-drains`, and the worker must exit within `lk_exit_timeout` (default 30 s) of
-    its end with code 0 or 128 plus the signal's number. Skipped if no call is served, or it does not register again; on
-    an overloaded machine a gap, or a worker that still runs, is an error.
+    With the worker of `jobs.crash-isolated`, of which a job's process was killed, and afterwards of
+    `registration.reconnects` (alone, or if it has to be observed again: with another one after such a crash), a call is
+    placed, the connection over which the worker is registered is cut, and it must register again within 45 s. Then the
+    image's stop signal (SIGTERM by default) goes to its first process, and the call is kept for 8 s more. It must go on
+    as in `rollout.sigterm-drains`, and the worker must exit within `lk_exit_timeout` (default 30 s) of its end with
+    code 0 or 128 plus the signal's number. Skipped if no call is served, or it does not register again; on an
+    overloaded machine a gap, or a worker that still runs, is an error.
     """
     seen = late_drain()
-    crashed = bool(set(lk_stage.workers("reconnecting")) & set(lk_stage.workers("crashing")))
-    lk_evidence["a_job_crashed_before"] = crashed
     judge_kept_calls(seen, lk_evidence)
-    try:
-        judge_exit(seen, lk_stage.settings.exit_timeout, lk_evidence)
-    except AssertionError as failure:
-        with_crash = " (one of its jobs had crashed: to see it again, run jobs.crash-isolated too)" if crashed else ""
-        raise AssertionError(f"{failure}{with_crash}") from None
+    judge_exit(seen, lk_stage.settings.exit_timeout, lk_evidence)
     lk_evidence.summary = (
         f"its call went on for {seen.held_s:.0f} s after {seen.signal}, and it exited with code {seen.exit_code}"
     )
@@ -441,20 +438,30 @@ def test_drains_without_server(lk_stage: Stage, lk_evidence: Evidence, unconnect
     roles=("deserted",),
 )
 def test_exits_without_server(lk_stage: Stage, lk_evidence: Evidence) -> None:
-    """A worker that has lost its server, and whose call ended meanwhile, ends at the stop signal.
+    """A worker that has lost its server keeps its call at the stop signal, and ends when the call has ended.
 
     The proxy on the wire resets the connection of a worker with one call and refuses new ones; the job's own connection
-    stays. After the worker's first try (5 s at most) the call is hung up, and when its job is over (or after
-    `lk_exit_timeout`: skipped) the image's stop signal (SIGTERM by default) goes to the worker's first process. It must
-    exit within `lk_exit_timeout` (default 30 s), with whatever code. Skipped if the call is not served, or the worker
-    ends by itself before; on an overloaded machine one that still runs is an error.
+    stays. After the worker's first try (5 s at most) the image's stop signal (SIGTERM by default) goes to its first
+    process. It must not end while its agent is in the call, which is hung up 8 s later, and must have ended within
+    `lk_exit_timeout` (default 30 s) of the end of the call's job, with whatever code. Skipped if the call is not
+    served, the worker ends by itself before the signal, or the job does not end within `lk_exit_timeout`; on an
+    overloaded machine one that still runs is an error.
     """
     worker = lk_stage.untouched("deserted")
     name, limit = stop_signal(lk_stage), lk_stage.settings.exit_timeout
     caller = lk_stage.calls.caller(worker)
     try:
-        lk_stage.calls.served(caller)
+        call = lk_stage.calls.served(caller)
         lose_server(worker, worker.cut_off)
+        lk_evidence["signal"], lk_evidence["tries_before"] = name, worker.attempts()
+        if not worker.is_running:
+            raise NotJudgeable(
+                f"it ends with code {worker.exit_code} by itself when its server is gone: see registration.reconnects"
+            )
+        before, sent = worker.reading(), time.monotonic()
+        worker.signal(name)
+        lk_evidence["ended_with_its_call_after_s"] = ended = _ended_with_its_call(worker, call, sent)
+        assert ended is None, f"it ends {ended} s after {name}, which came while its server was away, with its call in progress"
     finally:
         caller.close()
     try:
@@ -462,14 +469,31 @@ def test_exits_without_server(lk_stage: Stage, lk_evidence: Evidence) -> None:
             poll(lambda: not worker.wire.calls_at or not worker.is_running, what="end of the call's job", seconds=limit)
     except DeadlineMissed as missed:
         raise NotJudgeable(f"{missed}: see jobs.ends-with-call") from None
-    lk_evidence["signal"], lk_evidence["tries_before"] = name, worker.attempts()
-    if not worker.is_running:
-        raise NotJudgeable(
-            f"it ends with code {worker.exit_code} by itself when its server is gone: see registration.reconnects"
+    over = time.monotonic()
+    lk_evidence["exit_code"], lk_evidence["limit_s"] = worker.wait_exit(limit), limit
+    runs = worker.is_running
+    worker.kill()
+    if runs:
+        lk_stage.raise_if_too_busy(worker, before)
+        raise AssertionError(
+            f"still running {limit:g} s after the end of its call, and {name}, which came while its server was away"
         )
-    still = f"still running {limit:g} s after {name}, which came while its server was away and its call was over"
-    end_by(lk_stage, worker, name, lk_evidence, still)
-    lk_evidence.summary = f"exits {lk_evidence['exited_after_s']} s after {name}, with its server away"
+    lk_evidence["exited_after_s"] = round(time.monotonic() - over, 1)
+    lk_evidence.summary = (
+        f"kept its call after {name}, with its server away, and exits {lk_evidence['exited_after_s']} s after it"
+    )
+
+
+def _ended_with_its_call(worker: Worker, call: Call, sent: float) -> float | None:
+    """Seconds after the signal at which it ended although its agent was in the call; None: it did not while that was kept."""
+    present = call.agents_present
+    with worker.ledger.waiting(worker.name):
+        while time.monotonic() - sent < DRAIN_SECONDS:
+            if not worker.is_running:
+                return round(time.monotonic() - sent, 1) if present else None
+            present = call.agents_present
+            time.sleep(LOOK_SECONDS)
+    return None
 
 
 @check(
