@@ -146,7 +146,7 @@ def test_sigterm_drains(lk_stage: Stage, lk_evidence: Evidence, drain: Callable[
     MUST,
     section="Rollout",
     why="A drain that is over when the first call ends cuts all the others (livekit-agents 1.3.1 to 1.3.8 did).",
-    remedy="wait for every job; update the SDK",
+    remedy="wait for every job; update the SDK; let no call end what others use, such as a folder or a model",
     roles=("draining",),
     seconds=CHECK_SECONDS,
     order=2,
@@ -181,7 +181,10 @@ def test_drains_every_call(
         if alone.cut is not None:
             raise NotJudgeable(f"a single call does not outlive the signal either: {alone.cut.trouble}")
         ended = sum(kept.hung_up_s is not None for kept in seen.kept)
-        raise AssertionError(f"after {ended} of {len(seen.kept)} calls had ended, another one was cut: {cut.trouble}")
+        # Then it may be the end of one call that ends another, whether the worker drains or not.
+        there = seen.ended_early_s is None and seen.exit_code is None
+        still = " (the worker itself was still there: perhaps calls depend on each other)" if there else ""
+        raise AssertionError(f"after {ended} of {len(seen.kept)} calls had ended, another one was cut: {cut.trouble}{still}")
     if seen.ended_early_s is not None:
         lk_evidence["transcript"] = seen.lines[-8:]
         raise AssertionError(f"the worker ended {seen.ended_early_s} s after {seen.signal}, with calls in progress")
