@@ -67,6 +67,12 @@ def build(tag: str, dockerfile: Path, context: Path) -> str:
     return tag
 
 
+def heed_signals() -> None:
+    """A shell that started the tests in the background, or nohup, has them, and what they start, ignore some."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def start_pytest(*arguments: str, cwd: Path, env: dict[str, str]) -> subprocess.Popen[str]:
     """A pytest of its own in a process group of its own, which Ctrl-C reaches as from a terminal."""
     return subprocess.Popen(
@@ -77,8 +83,7 @@ def start_pytest(*arguments: str, cwd: Path, env: dict[str, str]) -> subprocess.
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        # A shell that started the tests in the background has them, and what they start, ignore it.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=heed_signals,
         env={**os.environ, "COLUMNS": "200", **env},
     )
 

@@ -109,7 +109,7 @@ def script(folder: Path, text: str) -> str:
         (["--lk-command", "API_SECRET=planted-66 python agent.py"], "give variables with --lk-env"),
         (["--lk-command", "cd app && python agent.py"], "is run without a shell"),
         (["--lk-command", "''"], "no program '' on PATH"),
-        (["--lk-command", "  "], "--lk-command: the command is empty"),
+        (["--lk-command", "  "], "--lk-command: its value is empty"),
         (["--lk-command", "python x", "--lk-image", "x"], "--lk-command and --lk-image: give one of them"),
         (["--lk-command", "python x", "--lk-from", "x"], "--lk-from: a command replaces no image"),
         (["--lk-command", "python x", "--lk-cpus", "1"], "--lk-cpus: a process here cannot be limited"),
