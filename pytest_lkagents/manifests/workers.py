@@ -15,8 +15,8 @@ SITE = re.compile(
 )
 # Servers of web applications: what starts one is no worker.
 WEB_SERVERS = {"uvicorn", "gunicorn", "hypercorn", "daphne", "flask", "streamlit", "nginx", "caddy", "vite"}
-# What starts a program that is named beside it.
-PROGRAMS = {"python", "python3", "node", "deno"}
+# What starts a program that is named beside it, or nothing.
+PROGRAMS = {"python", "python3", "node", "deno", "tail", "sleep"}
 # LiveKit's own servers, which have variables of the same names.
 SERVER = re.compile(r"(^|/)livekit/(livekit-server|livekit-cli|ingress|egress|sip)(?![\w-])")
 # What applications stand on, by the last part of its image's name.
