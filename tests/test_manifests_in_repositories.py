@@ -99,6 +99,7 @@ def test_what_a_livekit_server_is_built_from_makes_it_one(tmp_path: Path) -> Non
     compose = "services: {livekit-server: {build: {dockerfile: Dockerfile.livekit}, environment: {LIVEKIT_KEYS: $KEYS}}}\n"
     files = written(tmp_path, {"Dockerfile.livekit": "FROM livekit/livekit-server:v1.9\n", "compose.yaml": compose})
     assert judged(files) == set()
+    assert judged(written(tmp_path / "other", {"agent/Dockerfile": "FROM livekit/sip:v1\n"})) == set()
 
 
 def test_where_nothing_looks_like_a_worker_all_that_may_be_one_are_judged(tmp_path: Path) -> None:
@@ -177,3 +178,8 @@ def test_a_probe_that_does_not_tell_what_it_asks_is_not_judged(tmp_path: Path) -
     found = rules.health_probe(written(tmp_path, {"compose.yaml": compose}), Needs())
     assert (found.findings, found.looked_at) == ([], 0)
     assert "is not in the file" in found.notes[0]
+
+
+def test_a_command_without_words_says_nothing(tmp_path: Path) -> None:
+    files = written(tmp_path, {"compose.yaml": "services: {agent: {command: ['']}}\n"})
+    assert rules.secrets(files, Needs()).findings == []

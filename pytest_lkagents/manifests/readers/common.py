@@ -159,7 +159,7 @@ def told_in(words: Sequence[str]) -> list[tuple[str, str]]:
     """What a command says of its own: NAME=value, --name=value and --name value, as (NAME, value)."""
     parts = [part for word in words for part in split(word)]
     found = []
-    for part, after in zip(parts, [*parts[1:], "-"], strict=True):
+    for part, after in itertools.pairwise([*parts, "-"]):
         assigned, flag = ASSIGNED.fullmatch(part), FLAG.fullmatch(part)
         if assigned is not None:
             found.append((assigned[1], assigned[2]))
