@@ -187,13 +187,13 @@ def parse_waiver(text: str, *, needs_date: bool) -> Waiver:
     name, equals, rest = (part.strip() for part in text.partition("="))
     if not equals or not rest or not ID.match(name):
         raise ValueError(f"waiver {text!r} is not CHECK=REASON, such as storage.image-size='models are baked in'")
-    if re.match(r"^until\s+\S+$", rest):
-        raise ValueError(f"waiver {text!r} has no reason; write CHECK=REASON until YYYY-MM-DD")
-    dated = re.match(r"^(.*\S)\s+until\s+(\S+)$", rest)
+    dated = re.match(r"^(?:(.*\S)\s+)?until\s+(\S+)$", rest)
     if dated is None:
         if needs_date:
             raise ValueError(f"waiver {text!r} in the ini file needs an expiry date: append 'until YYYY-MM-DD'")
         return Waiver(name, rest)
+    if dated[1] is None:
+        raise ValueError(f"waiver {text!r} has no reason; write CHECK=REASON until YYYY-MM-DD")
     try:
         return Waiver(name, dated[1], dt.date.fromisoformat(dated[2]))
     except ValueError:

@@ -128,6 +128,18 @@ def _processes_of(folder: Path) -> Iterator[psutil.Process]:
                 yield process
 
 
+def _note(lock: FileLock) -> Path:
+    """Where the session of this lock noted its folder, for a sweep with another TMPDIR."""
+    return Path(lock.lock_file).with_suffix(".folder")
+
+
+def _let_go(lock: FileLock) -> None:
+    """Of a session of which nothing is left."""
+    _note(lock).unlink(missing_ok=True)
+    lock.release()
+    Path(lock.lock_file).unlink(missing_ok=True)
+
+
 class Session:
     """Owner of all that a run starts: its label, its network, its temporary folder, and the lock that proves it alive.
 
@@ -143,9 +155,7 @@ class Session:
         self._lock = FileLock(str(locks / f"{self.id}.lock"))
         self._lock.acquire()
         self.folder = Path(tempfile.mkdtemp(prefix=f"pytest-lkagents-{self.id}-"))
-        # For a sweep with another TMPDIR.
-        self._note = locks / f"{self.id}.folder"
-        self._note.write_text(str(self.folder))
+        _note(self._lock).write_text(str(self.folder))
         self._network: Network | None = None
         self._hangs = False
 
@@ -222,9 +232,7 @@ class Session:
         finally:
             end([*_processes_of(self.folder), *marked([self.id])])
             shutil.rmtree(self.folder, ignore_errors=True)
-            self._lock.release()
-            self._note.unlink(missing_ok=True)
-            Path(self._lock.lock_file).unlink(missing_ok=True)
+            _let_go(self._lock)
 
 
 @contextmanager
@@ -288,14 +296,12 @@ def sweep(client: DockerClient | None) -> list[str]:
     for session_id, lock in dead.items():
         if client is not None:
             remove_session(client, session_id)
-        note = Path(lock.lock_file).with_suffix(".folder")
+        note = _note(lock)
         places = [Path(tempfile.gettempdir()), *([Path(note.read_text()).parent] if note.is_file() else [])]
         for folder in {folder for place in places for folder in place.glob(f"pytest-lkagents-{session_id}-*")}:
             end(_processes_of(folder))
             shutil.rmtree(folder, ignore_errors=True)
-        note.unlink(missing_ok=True)
-        lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)
+        _let_go(lock)
     return list(dead)
 
 

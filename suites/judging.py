@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 
+from pytest_lkagents.busyness import Reading
 from pytest_lkagents.callers.continuity import SILENCE_SECONDS, may_have_missed
 from pytest_lkagents.callers.reception import STALL_SECONDS
 from pytest_lkagents.calls import ANSWER_SECONDS
@@ -87,13 +88,18 @@ def judge_exit(seen: Drain, limit: float, evidence: Evidence) -> None:
 
 def end_by(stage: Stage, worker: Worker, name: str, evidence: Evidence, otherwise: str) -> None:
     """This signal ends it within ``lk_exit_timeout``, with whatever code. Raises AssertionError (``otherwise``), TooBusy."""
-    limit = stage.settings.exit_timeout
-    before, sent = worker.reading(), time.monotonic()
+    before = worker.reading()
     worker.signal(name)
+    ends_in_time(stage, worker, before, evidence, otherwise)
+
+
+def ends_in_time(stage: Stage, worker: Worker, before: Reading, evidence: Evidence, otherwise: str) -> None:
+    """It ends within ``lk_exit_timeout`` from now on; ``before`` is its reading when it was asked to. Raises as above."""
+    limit, since = stage.settings.exit_timeout, time.monotonic()
     code = worker.wait_exit(limit)
     evidence["exit_code"], evidence["limit_s"] = code, limit
     worker.kill()
     if code is None:
         stage.raise_if_too_busy(worker, before)
         raise AssertionError(otherwise)
-    evidence["exited_after_s"] = round(time.monotonic() - sent, 1)
+    evidence["exited_after_s"] = round(time.monotonic() - since, 1)

@@ -14,7 +14,7 @@ from pytest_lkagents.worker.base import Worker
 from .drained import STOPS_SECONDS, Drain
 from .drains import CHECK_SECONDS, DISTURB_SECONDS, DRAIN_SECONDS, LOOK_SECONDS, Drainage, engine_timeout
 from .faults import lose_server
-from .judging import end_by, exit_codes, judge_exit, judge_kept_calls, raise_if_uncertain, stops_in_time
+from .judging import end_by, ends_in_time, exit_codes, judge_exit, judge_kept_calls, raise_if_uncertain, stops_in_time
 from .long_call import LongCall, hold
 from .observations import Stop, stop_signal
 from .pool import ONE_AT_A_TIME
@@ -472,16 +472,8 @@ def test_exits_without_server(lk_stage: Stage, lk_evidence: Evidence) -> None:
             poll(lambda: not worker.wire.calls_at or not worker.is_running, what="end of the call's job", seconds=limit)
     except DeadlineMissed as missed:
         raise NotJudgeable(f"{missed}: see jobs.ends-with-call") from None
-    over = time.monotonic()
-    lk_evidence["exit_code"], lk_evidence["limit_s"] = worker.wait_exit(limit), limit
-    runs = worker.is_running
-    worker.kill()
-    if runs:
-        lk_stage.raise_if_too_busy(worker, before)
-        raise AssertionError(
-            f"still running {limit:g} s after the end of its call, and {name}, which came while its server was away"
-        )
-    lk_evidence["exited_after_s"] = round(time.monotonic() - over, 1)
+    still = f"still running {limit:g} s after the end of its call, and {name}, which came while its server was away"
+    ends_in_time(lk_stage, worker, before, lk_evidence, still)
     lk_evidence.summary = (
         f"kept its call after {name}, with its server away, and exits {lk_evidence['exited_after_s']} s after it"
     )

@@ -94,8 +94,7 @@ def load(paths: Sequence[str], standard_input: str = "") -> Files:
                     files.problems.append(Problem(Place(shown, 1, ""), "not UTF-8 text"))
                 continue
             _read(shown, text, files, known, named=path.is_file())
-    files.changed += sorted(kustomize.changed(known))
-    files.secrets += [found for document in filter(kustomize.reads, known) for found in kustomize.stored(document)]
+    kustomize.read(known, files)
     kubernetes.read(known, files)
     files.deployments = workers.pick(files)
     return files

@@ -39,11 +39,12 @@ def pick(files: Files) -> list[Deployment]:
     like one, or else what works with LiveKit, or else all that may be one. The others are named."""
     made = [one for one in files.deployments if one.platform is DOCKERFILE]
     images: Images = {image.place.file: image for image in made}
-    deployed = [one for one in files.deployments if one.platform is not DOCKERFILE and not _is_server(one, images)]
-    built = [image for image in made if _is_worker(image)]
+    candidates = [one for one in files.deployments if not _is_server(one, images)]
+    deployed = [one for one in candidates if one.platform is not DOCKERFILE]
+    built = [one for one in candidates if one.platform is DOCKERFILE and _is_worker(one)]
     workers = _workers(deployed, built, images) + built
     if not workers:
-        workers = [one for one in [*deployed, *made] if _may_be_one(one, images)]
+        workers = [one for one in candidates if _may_be_one(one)]
         files.doubtful = bool(workers)
     of_workers = {one.built_from for one in workers}
     workers += [image for image in made if image.place.file in of_workers and image not in workers]
@@ -97,10 +98,9 @@ def _is_server(deployment: Deployment, images: Images) -> bool:
     return any(one is not None and one.image is not None and bool(SERVER.search(one.image.value)) for one in found)
 
 
-def _may_be_one(deployment: Deployment, images: Images) -> bool:
+def _may_be_one(deployment: Deployment) -> bool:
     """Whether it is nothing else for certain."""
-    is_other = _is_server(deployment, images) or _is_site(deployment)
-    return not is_other and not BACKING.fullmatch(_image_name(deployment))
+    return not _is_site(deployment) and not BACKING.fullmatch(_image_name(deployment))
 
 
 def _mentions_livekit(deployment: Deployment) -> bool:

@@ -44,14 +44,15 @@ def worse(before: dict[str, Any], verdict: Verdict) -> list[str]:
     """A line for each check that got worse, and for each figure that is larger beyond noise."""
     known = {check["id"]: check for check in before["checks"]}
     found = []
-    kind = (before.get("subject") or {}).get("kind") if isinstance(before.get("subject"), dict) else None
+    subject = before.get("subject")
+    kind = subject.get("kind") if isinstance(subject, dict) else None
     if kind is not None and kind != verdict.subject.kind:
         found.append(f"the earlier verdict is of another kind: {kind}, not {verdict.subject.kind}")
     for check in in_order(verdict.checks):
         old = known.get(check.id)
         if old is None:
             continue
-        was = str(old.get("status"))
+        was = old["status"]
         if RANKS[check.status] > RANKS[was]:
             found.append(f"{check.id}: {check.status}, was {was}: {check.summary}")
         elif check.status == PASS:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pytest_lkagents.manifests.model import StoredSecret
+from pytest_lkagents.manifests.model import Files, StoredSecret
 from pytest_lkagents.manifests.readers.common import beside, is_stored
 from pytest_lkagents.manifests.tree import Node
 from pytest_lkagents.secrets import holds_secret
@@ -37,19 +37,25 @@ def reads(document: Node) -> bool:
     return kind in (None, "Kustomization", "Component") and (version or GROUP).startswith(GROUP)
 
 
-def changed(documents: Sequence[Node]) -> set[str]:
+def read(documents: Sequence[Node], files: Files) -> None:
+    """Before what Kubernetes reads: which files are changed, and what is stored in generators."""
+    kustomizations = list(filter(reads, documents))
+    files.changed += sorted(_changed(kustomizations) & {document.place.file for document in documents})
+    files.secrets += [found for one in kustomizations for found in _stored(one)]
+
+
+def _changed(kustomizations: Sequence[Node]) -> set[str]:
     """The files, as they are named here, of patches, and those of which Kustomizations with patches, images and the like are
     made."""
-    files = {document.place.file for document in documents}
     found: set[str] = set()
-    for one in filter(reads, documents):
+    for one in kustomizations:
         found |= {beside(one.place.file, path) for path in _patches(one)}
         if any(one.get(part) is not None for part in CHANGES):
-            found |= _resources(one, documents, set())
-    return found & files
+            found |= _resources(one, kustomizations, set())
+    return found
 
 
-def stored(document: Node) -> list[StoredSecret]:
+def _stored(document: Node) -> list[StoredSecret]:
     """What its generators put into Secrets and ConfigMaps, where it stands in the file itself and is a secret's value."""
     found = []
     for generator in ("secretGenerator", "configMapGenerator"):
@@ -65,7 +71,7 @@ def _patches(one: Node) -> list[str]:
     return [path for entry in entries if (path := entry.text("path"))] + (one.words("patchesStrategicMerge") or [])
 
 
-def _resources(one: Node, documents: Sequence[Node], seen: set[str]) -> set[str]:
+def _resources(one: Node, kustomizations: Sequence[Node], seen: set[str]) -> set[str]:
     """The files that it gathers, and those that the Kustomizations among them gather."""
     if one.place.file in seen:
         return set()
@@ -74,7 +80,7 @@ def _resources(one: Node, documents: Sequence[Node], seen: set[str]) -> set[str]
     for entry in [word for part in GATHERED for word in one.words(part) or []]:
         path = beside(one.place.file, entry)
         found.add(path)
-        for other in filter(reads, documents):
+        for other in kustomizations:
             if other.place.file in {beside(f"{path}/x", name) for name in NAMES}:
-                found |= _resources(other, documents, seen)
+                found |= _resources(other, kustomizations, seen)
     return found

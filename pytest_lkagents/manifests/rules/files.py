@@ -18,22 +18,22 @@ def readable(files: Files, _needs: Needs) -> Judgement:
     made = Judgement(looked_at=len(files.read) + len(problems) if found else 0)
     made.notes += [f"{file}: of no format that is known here, not judged" for file in files.strange]
     if files.unread:
-        made.notes.append(f"{', '.join(files.unread[:SHOWN])}{_more(files.unread)}: cannot be read, not judged")
+        made.notes.append(f"{_some(files.unread)}: cannot be read, not judged")
     if files.templates:
         made.notes.append(
-            f"{', '.join(files.templates[:SHOWN])}{_more(files.templates)}: a template, not judged; hand over what it makes, "
+            f"{_some(files.templates)}: a template, not judged; hand over what it makes, "
             "as in `helm template CHART | pytest --lk-manifests -`"
         )
     if files.changed:
         made.notes.append(
-            f"{', '.join(files.changed[:SHOWN])}{_more(files.changed)}: parts of a kustomization, which changes them, not "
+            f"{_some(files.changed)}: parts of a kustomization, which changes them, not "
             "judged but for secrets; hand over what it makes, as in `kustomize build FOLDER | pytest --lk-manifests -`"
         )
     if files.doubtful:
         named = [deployment.name for deployment in files.deployments]
-        made.notes.append(f"nothing looks like a LiveKit worker; judged is {', '.join(named[:SHOWN])}{_more(named)}")
+        made.notes.append(f"nothing looks like a LiveKit worker; judged is {_some(named)}")
     if files.passed_over:
-        made.notes.append(f"not judged: {'; '.join(files.passed_over[:SHOWN])}{_more(files.passed_over)}")
+        made.notes.append(f"not judged: {_some(files.passed_over, '; ')}")
     for problem in problems:
         made.findings.append(
             Finding(
@@ -46,8 +46,9 @@ def readable(files: Files, _needs: Needs) -> Judgement:
     return made
 
 
-def _more(names: list[str]) -> str:
-    return f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+def _some(names: list[str], between: str = ", ") -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return between.join(names[:SHOWN]) + more
 
 
 def secrets(files: Files, _needs: Needs) -> Judgement:
