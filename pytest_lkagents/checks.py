@@ -157,7 +157,8 @@ def check(
     def decorate(function: Function) -> Function:
         title, _, measured = inspect.cleandoc(function.__doc__ or id).partition("\n")
         made = Check(id, severity, profile, title, section, why, remedy, roles, seconds, order, setting, measured.strip())
-        marked: Function = pytest.mark.timeout(seconds)(function)
+        # The other method ends the whole process, and with it the verdict.
+        marked: Function = pytest.mark.timeout(seconds, method="signal")(function)
         marked.__lk_check__ = made  # type: ignore[attr-defined]
         return marked
 

@@ -100,9 +100,10 @@ def _lane(tap: Tap, began: float) -> Lane:
 
 
 def keep_transcripts(taps: Iterable[Tap], folder: Path, redactor: Redactor) -> None:
-    """``--lk-report``: a file per worker, a JSON line per message."""
+    """``--lk-report``: a file per worker, a JSON line per message. Raises OSError."""
+    # Each of several test processes has workers of its own (pytest-xdist).
+    process = os.environ.get("PYTEST_XDIST_WORKER")
     for tap in taps:
         folder.mkdir(exist_ok=True)
-        path = folder / f"wire-{tap.name}.jsonl"
-        tap.transcript.write(path)
-        path.write_text(redactor.text(path.read_text(encoding="utf-8")), encoding="utf-8")
+        path = folder / (f"wire-{process}-{tap.name}.jsonl" if process else f"wire-{tap.name}.jsonl")
+        tap.transcript.write(path, redactor.fields)

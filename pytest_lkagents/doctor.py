@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
+import pytest
 
-from pytest_lkagents import engine, machine
+from pytest_lkagents import engine, machine, selection
 from pytest_lkagents.callers.speech import speech_file
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.command_line import CommandError, find_program
 from pytest_lkagents.server import choose
 from pytest_lkagents.server.binary import find_binary, version_of
 from pytest_lkagents.settings import Settings
+from pytest_lkagents.values import OWN_SERVERS
 from pytest_lkagents.worker.base import DEFAULT_HEALTH_PORT
 
 if TYPE_CHECKING:
@@ -77,6 +79,10 @@ def findings(settings: Settings) -> Iterator[Finding]:
             yield False, str(error)
     if settings.command:
         yield from _command_findings(settings)
+    if settings.manifests:
+        yield from _manifest_findings(settings)
+    if settings.active and not settings.has_worker:
+        return  # files are judged without an engine and a server
     needed = not settings.command or choose.needs_engine(settings)
     try:
         client = engine.connect()
@@ -92,9 +98,35 @@ def findings(settings: Settings) -> Iterator[Finding]:
             yield True, f"side container: image {settings.probe_image} is here"
         except (ImageNotFound, APIError):
             yield None, f"side container: image {settings.probe_image} is built at the first run (needs a registry)"
-    binary = find_binary()
+    yield from _server_findings(settings, client)
+    try:
+        speech_file()
+        yield True, "speech: the caller's voice is there"
+    except StageError as error:
+        yield False, f"speech: {error}"
+    if client is not None:
+        client.close()
+
+
+def _manifest_findings(settings: Settings) -> Iterator[Finding]:
+    try:
+        selection.require_manifests(settings)
+        yield True, f"deployment files: {', '.join(settings.manifests)} can be judged"
+    except pytest.UsageError as error:
+        yield False, f"deployment files: {error}"
+
+
+def _server_findings(settings: Settings, client: DockerClient | None) -> Iterator[Finding]:
+    from docker.errors import APIError, ImageNotFound
+
+    if settings.server not in OWN_SERVERS:
+        yield True, "server: one that somebody else runs"
+        return
+    binary = find_binary() if settings.server != "container" else None
     if binary is not None:
         yield True, f"server: livekit-server {version_of(binary) or 'of unknown version'} at {binary}"
+    elif settings.server == "binary":
+        yield False, "server: no livekit-server on PATH, which --lk-server binary needs"
     elif client is not None:
         try:
             client.images.get(settings.server_image)
@@ -109,13 +141,6 @@ def findings(settings: Settings) -> Iterator[Finding]:
             )
     else:
         yield False, "server: no livekit-server on PATH, and no engine to run its image"
-    try:
-        speech_file()
-        yield True, "speech: the caller's voice is there"
-    except StageError as error:
-        yield False, f"speech: {error}"
-    if client is not None:
-        client.close()
 
 
 def report(settings: Settings) -> tuple[bool, list[str]]:

@@ -61,11 +61,14 @@ class StageHolder:
             self._stage = stage
         return self._stage
 
-    def close(self) -> None:
+    def close(self) -> list[str]:
+        """What could not be kept for the report, in words."""
         self.closing = True
         stage, self._stage = self._stage, None
-        if stage is not None:
-            stage.close()
+        if stage is None:
+            return []
+        stage.close()
+        return stage.unwritten
 
 
 @pytest.fixture(scope="session")

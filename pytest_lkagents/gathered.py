@@ -44,7 +44,9 @@ class Gathered:
         made = CheckResult(**result)
         known, by = self.results.get(made.id), self._by.get(made.id)
         # Of several tests that are one check, by parameters, the worst counts.
-        if known is None or by == report.nodeid or RANKS[made.status] >= RANKS[known.status]:
+        # A test that is run again replaces itself; its end, where its fixtures are taken down, may only make it worse.
+        replaces = by == report.nodeid and report.when != "teardown"
+        if known is None or replaces or RANKS[made.status] >= RANKS[known.status]:
             self.results[made.id], self._by[made.id] = made, report.nodeid
 
     def merge(self, facts: dict[str, Any]) -> None:
@@ -55,6 +57,8 @@ class Gathered:
             **{name: value for name, value in facts.get("subject", {}).items() if value is not None},
         }
         lanes = [*self.facts.get("lanes", ()), *facts.get("lanes", ())]
+        self.unwritten += facts.get("unwritten", ())
+        self.broken = self.broken or facts.get("broken")
         self.facts = {**self.facts, **facts, "floor_s": floor, "subject": subject, "lanes": lanes}
 
 

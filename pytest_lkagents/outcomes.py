@@ -16,6 +16,8 @@ from pytest_lkagents.report import terminal, words
 from pytest_lkagents.secrets import Redactor
 from pytest_lkagents.verdict import ERROR, FAIL, MUST, PASS, SKIP, WAIVED, CheckResult
 
+# A longer line is cut: after secrets were taken out, of which a part would be shown else.
+LINE_LENGTH = 400
 # The check that answers for a worker which never gets as far as the others need it.
 GATE = "registration.registers"
 
@@ -60,7 +62,7 @@ def _status(check: Check, error: BaseException | None, evidence: Evidence) -> tu
     if isinstance(error, StageError):
         return ERROR, first
     if isinstance(error, pytest.fail.Exception) and first.startswith("Timeout"):
-        return ERROR, f"not judged within the check's own limit of {check.seconds:g} s"
+        return ERROR, f"not judged within the check's own limit: {first}"
     if isinstance(error, (AssertionError, pytest.fail.Exception)):
         return FAIL, first.removeprefix("AssertionError: ")
     return ERROR, f"{type(error).__name__}: {first}"
@@ -79,10 +81,23 @@ def waived(result: CheckResult, waivers: Sequence[Waiver], today: dt.date) -> Ch
 def redacted(result: CheckResult, redactor: Redactor) -> CheckResult:
     # Through JSON: evidence that cannot be written to the verdict fails here, where the check can still be named.
     try:
-        return CheckResult(**json.loads(json.dumps(redactor.data(_finite(asdict(result))), default=str)))
+        evidence = json.loads(json.dumps(redactor.fields(_finite(result.evidence)), default=str))
+        return replace(result, summary=_shortened(redactor.text(result.summary)), evidence=_shortened(evidence))
     except (TypeError, ValueError, RecursionError) as error:
         reason = f"the check's evidence is no JSON data: {type(error).__name__}: {error}"
         return replace(result, status=ERROR, summary=redactor.text(reason), evidence={})
+
+
+def _shortened(data: Any) -> Any:
+    """The same in lines of bearable length; a traceback in one line says most at its end."""
+    if isinstance(data, dict):
+        return {name: _shortened(value) for name, value in data.items()}
+    if isinstance(data, list):
+        return [_shortened(value) for value in data]
+    if not isinstance(data, str) or len(data) <= LINE_LENGTH:
+        return data
+    half = LINE_LENGTH // 2
+    return "\n".join(line if len(line) <= LINE_LENGTH else f"{line[:half]} ... {line[-half:]}" for line in data.split("\n"))
 
 
 def _finite(data: Any) -> Any:

@@ -17,7 +17,8 @@ import pytest
 
 from pytest_lkagents import selection, signals
 from pytest_lkagents import settings as options
-from pytest_lkagents.checks import Evidence, StageError, TryAgain, check_of
+from pytest_lkagents.beginning import adds_checks, begin, is_xdist_worker, require_or_end, uses_xdist
+from pytest_lkagents.checks import Evidence, TryAgain, check_of
 from pytest_lkagents.fixtures import (
     EVIDENCE,
     REDACTOR,
@@ -38,24 +39,22 @@ from pytest_lkagents.outcomes import judge, present, redacted, waived
 from pytest_lkagents.secrets import Redactor, looks_secret
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.values import SettingsError
-from pytest_lkagents.verdict import ERROR, FAIL, PASS
+from pytest_lkagents.verdict import ERROR, FAIL, PASS, Verdict
 
 __all__ = ["lk_caller", "lk_evidence", "lk_server", "lk_settings", "lk_stage", "lk_wire", "lk_worker"]
-
-
-def _is_xdist_worker(config: pytest.Config) -> bool:
-    return hasattr(config, "workerinput")
-
-
-def _uses_xdist(config: pytest.Config) -> bool:
-    return _is_xdist_worker(config) or bool(config.getoption("numprocesses", None))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     options.declare(parser)
 
 
+# Options of pytest that only show something.
+SHOWING = ("help", "version", "showfixtures", "show_fixtures_per_test", "setupplan", "cacheshow")
+
+
 def _settings(config: pytest.Config) -> Settings:
+    if any(config.getoption(name, None) for name in SHOWING):
+        return Settings()
     try:
         return options.read(config)
     except SettingsError as error:
@@ -95,12 +94,17 @@ def pytest_configure(config: pytest.Config) -> None:
     if settings.manifests:
         selection.require_manifests(settings)
         if STANDARD_INPUT in settings.manifests:
-            if _uses_xdist(config):
+            if uses_xdist(config):
                 raise pytest.UsageError("--lk-manifests -: several test processes cannot share standard input; name a file")
             config.stash[SETTINGS] = replace(settings, standard_input=_standard_input(config))
     elif settings.traces or settings.calls is not None:
         raise pytest.UsageError("--lk-traces, --lk-calls: nothing to simulate; give --lk-manifests too")
-    if settings.command and _uses_xdist(config):
+    if settings.manifests and settings.has_worker and uses_xdist(config):
+        raise pytest.UsageError(
+            "--lk-manifests: files are judged by what was measured of the worker, which several test processes do not share; "
+            "leave -n away (-n 0), or judge the files alone"
+        )
+    if settings.command and uses_xdist(config):
         raise pytest.UsageError(
             "--lk-command: workers of several test processes would want the same ports; leave -n away (-n 0)"
         )
@@ -112,12 +116,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """From here on a line per check."""
+    """From here on a line per check. What is needed starts now that it is known what will run."""
     config = session.config
+    begin(session)
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if not config.stash[SETTINGS].active or reporter is None or config.get_verbosity() or config.getoption("collectonly"):
         return
-    if _uses_xdist(config):
+    if uses_xdist(config):
         return  # in several processes at once
     from pytest_lkagents.progress import Progress
 
@@ -156,42 +161,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         return
     holder = config.stash[STAGE]
     config.add_cleanup(signals.interrupt_by(lambda: holder.closing))
-    if _is_xdist_worker(config):
-        return
-    from pytest_lkagents.command_line import CommandError
-
-    try:
-        _require(settings)
-    except (StageError, CommandError) as error:
-        reason = config.stash[REDACTOR].text(str(error))
-        config.stash[GATHERED].broken = reason
-        conclude(config)
-        raise pytest.UsageError(reason) from None
-
-
-def _require(settings: Settings) -> None:
-    """Raises StageError or CommandError if what was asked for is not there."""
-    if not settings.has_worker:
-        return
-    from pytest_lkagents import engine
-    from pytest_lkagents.command_line import find_program
-    from pytest_lkagents.server import choose
-
-    if settings.command:
-        assert settings.command_dir is not None
-        find_program(settings.command, settings.command_dir, {**os.environ, **settings.env})
-    engine.require_cache()
-    choose.require(settings)
-    client = choose.connect(settings)
-    if client is None:
-        return
-    try:
-        if settings.image is not None:
-            engine.find_image(client, settings.image)
-        if settings.from_image is not None:
-            engine.find_image(client, settings.from_image)
-    finally:
-        client.close()
+    # An ini file names a worker for all runs, also of tests that have nothing to do with it.
+    if not is_xdist_worker(config) and (uses_xdist(config) or adds_checks(config)):
+        require_or_end(config)
 
 
 @pytest.hookimpl(trylast=True)
@@ -200,23 +172,29 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not settings.active:
         return
     checks = {item: found for item in items if (found := check_of(item)) is not None}
-    selection.reject_unknown(settings, {found.id for found in checks.values()})
+    try:
+        config.stash[GATHERED].notes += selection.reject_unknown(settings, {found.id for found in checks.values()})
+    except pytest.UsageError as error:
+        if not is_xdist_worker(config):
+            raise
+        # There it would be an internal error: the process that reports says it.
+        config.stash[GATHERED].broken = str(error)
+        items.clear()
+        return
     small = {found.suite for found in checks.values() if found.included_in(settings.profile)}
-    chosen = [item for item in items if item not in checks or selection.chosen(checks[item], settings, small)]
+    chosen = [
+        item
+        for item in items
+        if item not in checks or selection.chosen(checks[item], settings, small, own=not selection.is_packaged(item))
+    ]
     if len(chosen) < len(items):
         config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
     chosen.sort(key=lambda item: selection.rank(checks[item], settings) if item in checks else (0, 0))
     items[:] = chosen
-    if config.getoption("collectonly") or _uses_xdist(config):
-        # Under xdist every process collects all checks but runs some: it starts what it needs when it needs it.
-        return
-    roles = list(dict.fromkeys(role for item in chosen if item in checks for role in checks[item].roles))
-    if roles:
-        try:
-            stage = config.stash[STAGE].get()
-        except StageError:
-            return  # every check will say so
-        stage.warm(roles)
+    extra = selection.extra_seconds(settings)
+    for item in [item for item in chosen if extra and item in checks]:
+        # Before the check's own.
+        item.add_marker(pytest.mark.timeout(checks[item].seconds + extra, method="signal"), append=False)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -242,7 +220,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
     done = yield
     check, stage = check_of(item), item.config.stash[STAGE].opened
-    if check is None or stage is None or _uses_xdist(item.config):
+    if check is None or stage is None or uses_xdist(item.config):
         return done
     remaining = item.session.items[item.session.items.index(item) + 1 :]
     needed = {role for other in remaining if (found := check_of(other)) is not None for role in found.roles}
@@ -263,8 +241,8 @@ def pytest_runtest_makereport(
     error = call.excinfo.value if call.excinfo is not None else None
     if check is not None and settings.active and (call.when == "call" or error is not None):
         evidence = item.stash.get(EVIDENCE, Evidence())
-        own = check.suite not in selection.packaged_suites()
-        result = replace(judge(check, error, evidence, call.duration), node=_typed(item) if own else None)
+        node = None if selection.is_packaged(item) else _typed(item)
+        result = replace(judge(check, error, evidence, call.duration), node=node)
         result = redacted(waived(result, settings.waivers, dt.date.today()), redactor)
         present(report, result, strict=settings.strict, where=item.location, command=item.config.stash[COMMAND])
         report.lkagents = asdict(result)  # type: ignore[attr-defined]
@@ -305,10 +283,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     # No wrapper: the terminal's summary is written after this and shows the verdict.
     config = session.config
     facts = stage_facts(config)
-    config.stash[STAGE].close()
-    if _is_xdist_worker(config):
+    facts["unwritten"] = config.stash[STAGE].close()
+    if is_xdist_worker(config):
+        facts["broken"] = config.stash[GATHERED].broken
         config.workeroutput["lkagents"] = facts  # type: ignore[attr-defined]
-    if not config.stash[SETTINGS].active or _is_xdist_worker(config) or config.getoption("collectonly"):
+    settings = config.stash[SETTINGS]
+    if not settings.active or is_xdist_worker(config) or config.getoption("collectonly"):
         return
     gathered = config.stash[GATHERED]
     gathered.merge(facts)
@@ -317,11 +297,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         gathered.broken = gathered.broken or f"the run was {'interrupted' if status == 2 else 'ended by an internal error'}"
     # Such as -x, or a time limit of the session.
     stopped = session.shouldfail or session.shouldstop
-    if stopped and (_uses_xdist(config) or _unjudged(session)):
+    if stopped and (uses_xdist(config) or _unjudged(session)):
         gathered.broken = gathered.broken or f"the run was stopped: {stopped}"
+    if not (gathered.results or gathered.broken or adds_checks(config)):
+        if settings.json_path is not None:
+            gathered.notes.append(f"no check was run, so there is no verdict: {settings.json_path} was not written")
+        return
     verdict = conclude(config)
-    judging = bool(gathered.results) or config.args_source != pytest.Config.ArgsSource.ARGS
-    if judging and status in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
+    if status in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
         if verdict.verdict == FAIL:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         elif verdict.verdict == ERROR or gathered.unwritten:
@@ -336,27 +319,33 @@ def _unjudged(session: pytest.Session) -> list[str]:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     gathered = config.stash[GATHERED]
-    if gathered.verdict is None or not (gathered.results or gathered.broken):
+    if gathered.verdict is not None and (gathered.results or gathered.broken):
+        _show_verdict(terminalreporter, config, gathered.verdict)
+    if not config.stash[SETTINGS].active:
         return
+    for line in gathered.notes:
+        terminalreporter.write_line(f"note: {line}", yellow=True)
+    for line in [f"not complete: {gathered.broken}"] * bool(gathered.broken) + gathered.unwritten:
+        terminalreporter.write_line(line, red=True)
+
+
+def _show_verdict(terminalreporter: pytest.TerminalReporter, config: pytest.Config, verdict: Verdict) -> None:
     from pytest_lkagents.report import terminal
 
-    terminalreporter.section(f"LiveKit agent: {gathered.verdict.subject.name}")
+    gathered = config.stash[GATHERED]
+    terminalreporter.section(f"LiveKit agent: {verdict.subject.name}")
 
     def write_line(line: str, colour: str | None) -> None:
         terminalreporter.write_line(line, **({colour: True} if colour else {}))
 
     whole = not config.pluginmanager.has_plugin("lkagents-progress") and config.get_verbosity() >= 0
-    terminal.show(gathered.verdict, write_line, terminalreporter._tw.fullwidth, whole=whole)
+    terminal.show(verdict, write_line, terminalreporter._tw.fullwidth, whole=whole)
     if gathered.worse is not None:
         terminalreporter.write_line(
             f"since {config.stash[SETTINGS].baseline_path}:{'' if gathered.worse else ' nothing got worse'}"
         )
         for line in gathered.worse:
             terminalreporter.write_line(f"  {line}", yellow=True)
-    for line in gathered.notes:
-        terminalreporter.write_line(f"note: {line}", yellow=True)
-    for line in [f"not complete: {gathered.broken}"] * bool(gathered.broken) + gathered.unwritten:
-        terminalreporter.write_line(line, red=True)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -9,7 +9,10 @@ import secrets
 import urllib.parse
 from typing import Any
 
-SECRET_NAME = re.compile(r"(SECRET|TOKEN|PASSWORD|PASSWD|PRIVATE|CREDENTIAL|API_?KEY|ACCESS_?KEY|AUTH_?KEY)", re.IGNORECASE)
+# Tokenizers have names of their own.
+SECRET_NAME = re.compile(
+    r"(SECRET|(?<!TIK)TOKEN(?!IZ)|PASSWORD|PASSWD|PRIVATE|CREDENTIAL|API_?KEY|ACCESS_?KEY|AUTH_?KEY)", re.IGNORECASE
+)
 
 # Shorter values ("1", "true", "dev") are no secrets, and masking them would make every report unreadable.
 SHORTEST_SECRET = 4
@@ -24,7 +27,15 @@ def looks_secret(name: str) -> bool:
 
 
 # Names that only point to a secret, and values that stand for one that is still to come.
-POINTER = re.compile(r"_(FILE|PATH|DIR|NAME|ARN|URL|URI|TTL|TYPE|ID|PARALLELISM|COUNT|LIMIT)$", re.IGNORECASE)
+POINTER = re.compile(
+    r"_(FILE|PATH|DIR|NAME|ARN|URL|URI|TTL|TYPE|ID|PARALLELISM|COUNT|LIMIT|ENDPOINT|SOURCE|BACKEND|PROVIDER|REGION|ISSUER"
+    r"|AUDIENCE|ALGORITHM|FORMAT|ENCODING|HEADER|PREFIX|SCOPE|SCOPES|MODEL|MODE|VERSION|MANAGER|STORE|EXPIRY|EXPIRATION)$",
+    re.IGNORECASE,
+)
+# Where something is: a file, or an address, which holds a secret only with a password or a query.
+PLACE = re.compile(
+    r"^(\.{0,2}/|~/|[\w./-]+\.(json|ya?ml|toml|ini|env|txt|pem|key|crt|p12|pfx)$|https?://[^@?]*$)", re.IGNORECASE
+)
 PLACEHOLDER = re.compile(
     r"^(<.*>?|[$`%].*|x{3,}.*|\*{3,}.*|change.?me.*|your[-_ ].*|.*placeholder.*|.*dummy.*|.*example.*"
     r"|none|null|true|false|unset)$",
@@ -41,7 +52,7 @@ def is_placeholder(value: str) -> bool:
 
 def holds_secret(name: str, value: str) -> bool:
     """Whether this variable of an image really carries a credential, judged by name and value."""
-    return looks_secret(name) and not POINTER.search(name) and not is_placeholder(value) and not value.startswith("/")
+    return looks_secret(name) and not POINTER.search(name) and not is_placeholder(value) and not PLACE.search(value)
 
 
 def looks_random(value: str) -> bool:
@@ -121,8 +132,9 @@ class Redactor:
         for value in sorted(self._names, key=len, reverse=True):
             if value in text:
                 text = text.replace(value, f"[{self._names[value]}]")
-        # Of those that the server makes for jobs none is known beforehand.
-        return without_tokens(text)
+        # Of those that the server makes for jobs none is known beforehand. What is no text (a file's name may be any bytes)
+        # could not be written to a report.
+        return without_tokens(text).encode("utf-8", "backslashreplace").decode()
 
     def data(self, data: Any) -> Any:
         """The same for dicts, lists, tuples and their strings; other values stay as they are."""
@@ -133,3 +145,7 @@ class Redactor:
         if isinstance(data, (list, tuple)):
             return [self.data(value) for value in data]
         return data
+
+    def fields(self, data: dict[str, Any]) -> dict[str, Any]:
+        """The same for a record, whose own names are ours."""
+        return {name: self.data(value) for name, value in data.items()}

@@ -19,6 +19,10 @@ from pytest_lkagents.values import TRACES
 
 # From this order on a check looks at what all others left.
 LAST = 9
+# How many starts, and ends of jobs, a check waits for at most, each after the other, and how long a call takes whose load is
+# to be reported; limits are made for so many of them.
+STARTS, ENDS, CALL_SECONDS = 4, 4, 12.0
+MORE_CALLS = 10
 # What judges deployment files.
 FILES = {"manifests", "autoscaling"}
 
@@ -60,16 +64,18 @@ def add_packaged(config: pytest.Config, settings: Settings) -> None:
         raise pytest.UsageError(f"--lk-suite: no packaged suite {name!r}; there are {', '.join(suites)}")
     for name in sorted(wanted & FILES if not settings.manifests else ()):
         raise pytest.UsageError(f"--lk-suite: the suite {name} judges files; give --lk-manifests too")
+    own_paths = config.args_source == pytest.Config.ArgsSource.ARGS
     if not settings.has_worker:
         for name in sorted(wanted - FILES):
             raise pytest.UsageError(f"--lk-suite: {name!r} judges a worker; give --lk-image or --lk-command too")
         wanted = wanted or FILES
-    own_paths = config.args_source == pytest.Config.ArgsSource.ARGS
-    if own_paths and not wanted:
-        return
-    if settings.has_worker:
+    elif wanted or not own_paths:
         wanted |= {GATE.partition(".")[0]} if wanted else set(suites)
         wanted = wanted | FILES if settings.manifests else wanted - FILES
+    elif settings.manifests:
+        wanted = FILES
+    else:
+        return
     # The files one by one: a folder would be subject to the user's norecursedirs and python_files.
     files = [str(path) for name, path in suites.items() if name in wanted]
     config.args[:] = [*config.args, *files] if own_paths else files
@@ -84,23 +90,39 @@ def rank(check: Check, settings: Settings) -> tuple[int, int]:
     return (max((list(ROLES).index(role) for role in check.roles), default=0), check.order)
 
 
-def chosen(check: Check, settings: Settings, small: set[str]) -> bool:
-    """``small`` are the suites with a check in the profile."""
+def is_packaged(item: pytest.Item) -> bool:
+    """Whether a check is one of ours, whatever its id."""
+    return Path(item.path).resolve() in packaged_suites().values()
+
+
+def chosen(check: Check, settings: Settings, small: set[str], *, own: bool) -> bool:
+    """``small`` are the suites with a check in the profile; ``own``: it is the user's, whose file was named."""
     if check.id in settings.suites:
         return True  # asked for by name, whatever the profile
+    if own:
+        return check.included_in(settings.profile)
     if check.suite in FILES:
         # By their own option, with whatever else is judged; of those named, only what is named.
         named = [name for name in settings.suites if name.partition(".")[0] in FILES]
         return bool(settings.manifests) and (check.suite in named if named else check.included_in(settings.profile))
     if check.suite in settings.suites and check.suite not in small:
         return True  # so is a suite that is not in the profile at all, such as capacity
-    if check.suite not in packaged_suites():
-        return check.included_in(settings.profile)  # the user's own, whose file was named
     if settings.suites and check.suite not in settings.suites and check.id != GATE:
         return False
     # An option that only one check looks at is a wish for that check.
     asked_for = bool(check.setting) and getattr(settings, check.setting) is not None
     return asked_for or check.included_in(settings.profile)
+
+
+def extra_seconds(settings: Settings) -> float:
+    """What a check's own limit has to be longer than usual, where what it waits for may take longer: starts, two of which are
+    under way at a time, ends of jobs, and calls."""
+    defaults = Settings()
+    return (
+        STARTS * max(settings.start_timeout - defaults.start_timeout, 0.0)
+        + ENDS * max(settings.exit_timeout - defaults.exit_timeout, 0.0)
+        + CALL_SECONDS * max((settings.sessions or 0) - MORE_CALLS, 0)
+    )
 
 
 def expired(settings: Settings) -> list[str]:
@@ -110,15 +132,22 @@ def expired(settings: Settings) -> list[str]:
     return [f"the waiver of {waiver.check} expired on {waiver.until}" for waiver in over]
 
 
-def reject_unknown(settings: Settings, collected: set[str]) -> None:
-    """Raises UsageError for a check, among those selected or waived, that there is not."""
+def reject_unknown(settings: Settings, collected: set[str]) -> list[str]:
+    """Raises UsageError for a check, among those selected or waived, that there is not. Returns a note for each waiver of a
+    check that may be the user's own, in a file that was not named."""
     known = collected | {check.id for check in packaged_checks()}
     for name in settings.suites:
         if "." in name and name not in known:
             raise pytest.UsageError(f"--lk-suite: no check {name!r}; {_similar(name, known)}")
+    sections = {name.partition(".")[0] for name in known}
+    elsewhere = []
     for waiver in settings.waivers:
-        if waiver.check not in known:
+        if waiver.check in known:
+            continue
+        if waiver.check.partition(".")[0] in sections:
             raise pytest.UsageError(f"--lk-waive: no check {waiver.check!r}; {_similar(waiver.check, known)}")
+        elsewhere.append(f"the waiver of {waiver.check} is of no check here; {_similar(waiver.check, known)}")
+    return elsewhere
 
 
 def packaged_checks() -> list[Check]:

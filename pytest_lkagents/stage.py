@@ -93,6 +93,8 @@ class Stage:
         self._turn = FileLock(str(engine.cache_dir() / "command.lock"))
         self._lock = threading.RLock()
         self.background = Background(self._readings)
+        # What could not be kept for the report, in words.
+        self.unwritten: list[str] = []
         self._closing = False
         self.calls = Calls(self)
 
@@ -164,7 +166,10 @@ class Stage:
         for tap in list(self._taps):
             tap.close()
         if self.settings.report_dir is not None:
-            describe.keep_transcripts(self._taps, self.settings.report_dir, self.redactor)
+            try:
+                describe.keep_transcripts(self._taps, self.settings.report_dir, self.redactor)
+            except OSError as error:
+                self.unwritten.append(f"cannot write {error.filename}: {error.strerror}")
         self._wire_loop.close()
         if self._session is not None:
             with _told():

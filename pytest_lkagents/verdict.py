@@ -97,7 +97,7 @@ class Verdict:
             return ERROR
         if any(check.status == ERROR and check.severity in binding for check in self.checks):
             return ERROR
-        if not any(check.status in (PASS, FAIL) for check in self.checks):
+        if not any(check.status in (PASS, FAIL, WAIVED) for check in self.checks):
             return ERROR
         return PASS
 

@@ -330,7 +330,7 @@ def processes_of(worker: Worker) -> list[dict[str, Any]]:
     return [
         {
             "pid": process.pid,
-            "args": process.args[:80],
+            "args": process.args,
             "resident_bytes": process.resident_bytes,
             "cpu_s": round(process.cpu_s, 1),
         }

@@ -141,7 +141,7 @@ class Scene:
         self.pid = victims[0]
         self.other_pid = first[0]
         self.process = now.living()[self.pid]
-        self.harm = Harm(self.pid, newer is None, evidence={"harmed_pid": self.pid, "harmed_process": self.process.args[:120]})
+        self.harm = Harm(self.pid, newer is None, evidence={"harmed_pid": self.pid, "harmed_process": self.process.args})
         if newer is not None:
             self.harm.beside = self._look_beside(alone, newer)
             self.kept = Kept(older, stage.calls.continuity(older))

@@ -108,7 +108,7 @@ class Leftovers:
 
     def new_processes(self) -> list[str]:
         first, last = self.rests[0].processes, self.rests[-1].processes
-        return [f"{pid} {process.state} {process.args[:100]}" for pid, process in last.items() if pid not in first]
+        return [f"{pid} {process.state} {process.args}" for pid, process in last.items() if pid not in first]
 
 
 def observe(stage: Stage, pairs: int, say: Callable[[str], None]) -> Leftovers:

@@ -14,6 +14,8 @@ import pytest
 
 from pytest_lkagents.clock import poll
 from pytest_lkagents.report import json_file
+from pytest_lkagents.selection import extra_seconds
+from pytest_lkagents.settings import Settings
 from pytest_lkagents.verdict import Subject, Verdict
 
 from .conftest import ROOT, start_pytest
@@ -190,3 +192,105 @@ def test_a_signal_ends_a_run_as_ctrl_c_does(tmp_path: Path, number: signal.Signa
     assert process.returncode == 2, output
     assert ended.exists()
     assert json.loads((tmp_path / "verdict.json").read_text())["stage"]["error"] == "the run was interrupted"
+
+
+def test_values_of_the_environment_leave_ids_alone(lk) -> None:
+    run = lk(*HERE, "--lk-env", "NODE_ENV=production", "--lk-env", "WHAT=SHOULD", "--lk-env", "WHERE=manifests")
+    assert run.code == 0, run.output
+    assert "manifests.production-command" in run.checks("pass")
+    assert {check["severity"] for check in run.verdict["checks"]} <= {"MUST", "SHOULD", "INFO"}
+
+
+def test_a_file_whose_name_is_no_text_is_judged(lk, tmp_path: Path) -> None:
+    (tmp_path / "deploy").mkdir()
+    with open(os.fsencode(tmp_path / "deploy") + b"/caf\xe9.yaml", "w") as file:
+        file.write(Path(FILES).read_text())
+    run = lk("--lk-manifests", "deploy")
+    assert run.code == 0, run.output
+    assert "caf\\udce9.yaml" in json.dumps(run.verdict).replace("\\\\", "\\")
+
+
+OWN_OF_A_PACKAGED_SECTION = '''
+import time
+import pytest
+from pytest_lkagents.checks import MUST, StageError, check
+
+@pytest.fixture
+def breaks():
+    yield
+    raise StageError("the stage broke afterwards")
+
+@check("manifests.mine", MUST)
+def test_mine(lk_evidence, breaks):
+    """Broken, and then its fixture is."""
+    lk_evidence["n"] = 1
+    raise AssertionError("it is broken")
+
+@check("manifests.known", MUST)
+def test_known(lk_evidence):
+    """Broken, as is known."""
+    lk_evidence["n"] = 1
+    raise AssertionError("it is broken")
+
+@check("own.slow", MUST, seconds=0.5)
+def test_slow(lk_evidence):
+    """Slow."""
+    lk_evidence["n"] = 1
+    time.sleep(5)
+'''
+
+
+def test_own_checks_that_break_at_their_end_or_take_too_long(lk, tmp_path: Path) -> None:
+    (tmp_path / "test_own.py").write_text(OWN_OF_A_PACKAGED_SECTION)
+    run = lk(*HERE, "test_own.py", "--lk-suite", "manifests.secrets", "-o", "timeout_method=thread")
+    found = {check["id"]: (check["status"], check["summary"]) for check in run.verdict["checks"]}
+    assert found["manifests.mine"] == ("fail", "it is broken"), run.output
+    assert found["own.slow"][0] == "error"
+    assert "own limit: Timeout" in found["own.slow"][1]
+    assert "again: pytest --lk-manifests" in run.output
+    assert "test_own.py::test_mine" in run.output
+    # A waiver is of a check wherever it is.
+    run = lk(*HERE, "test_own.py::test_known", "--lk-waive", "manifests.known=why", "--lk-waive", "elsewhere.a=why")
+    assert (run.code, run.checks("waived")) == (0, {"manifests.known"}), run.output
+    assert "note: the waiver of elsewhere.a is of no check here" in run.output
+
+
+def test_a_name_that_is_none_is_said_by_several_processes_too(lk) -> None:
+    run = lk("-n", "2", *HERE, "--lk-suite", "manifests.nope")
+    assert run.code == 4, run.output
+    assert "no check 'manifests.nope'" in run.output
+    assert "INTERNALERROR" not in run.output
+
+
+def test_files_are_not_judged_by_what_another_process_measured(lk) -> None:
+    run = lk("-n", "2", *HERE, "--lk-image", "a")
+    assert run.code == 4, run.output
+    assert "leave -n away" in run.output
+
+
+def test_deployment_files_are_judged_beside_tests(lk, tmp_path: Path) -> None:
+    (tmp_path / "test_a.py").write_text("def test_a():\n    pass\n")
+    run = lk("--lk-command", "sleep 9", "--lk-server", "ws://localhost:7880", *HERE, "test_a.py", env=NO_ENGINE)
+    assert run.checks("pass") >= {"manifests.secrets"}, run.output
+    assert not any(check["id"].startswith("registration") for check in run.verdict["checks"])
+
+
+def test_an_ini_files_worker_is_nothing_to_other_tests(lk, tmp_path: Path) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\nlk_image = agent:1\nlk_json = verdict.json\n")
+    (tmp_path / "test_a.py").write_text("def test_a():\n    pass\n")
+    run = lk("test_a.py", env=NO_ENGINE)
+    assert (run.code, run.verdict) == (0, None), run.output
+    assert "note: no check was run, so there is no verdict" in run.output
+    for shows in ("--fixtures", "--setup-plan", "--cache-show", "--help"):
+        assert lk(shows, "test_a.py", "-p", "cacheprovider", env=NO_ENGINE).code == 0, shows
+    (tmp_path / "test_b.py").write_text("def test_b(lk_worker):\n    pass\n")
+    run = lk("test_b.py", env=NO_ENGINE)
+    assert run.code == 4, run.output
+    (tmp_path / "pytest.ini").write_text("[pytest]\nlk_image = agent:1\nlk_env_file = absent.env\n")
+    assert lk("--help", env=NO_ENGINE).code == 0
+
+
+def test_longer_starts_and_ends_give_checks_more_time() -> None:
+    assert extra_seconds(Settings()) == 0
+    assert extra_seconds(Settings(start_timeout=300)) == 4 * 240
+    assert extra_seconds(Settings(exit_timeout=130, sessions=60)) == 4 * 100 + 50 * 12

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
+import io
+import json
 import marshal
+import tarfile
+from collections.abc import Iterator
 
 import pytest
 
+from pytest_lkagents.secrets import holds_secret
 from pytest_lkagents.worker.credentials import findings_in, in_text
+from pytest_lkagents.worker.layers import scan
 
 SECRET = "h7Jd2kP0" + "xQ9vR4mT1sLw8yZc"
 KEY = "-----BEGIN PRIVATE KEY-----"
@@ -89,6 +96,68 @@ def test_what_only_looks_like_one_is_left_alone(where: str) -> None:
 )
 def test_a_credential_in_a_variable(text: str, leaks: bool) -> None:
     assert in_text(text) is leaks
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "secret"),
+    [
+        ("OPENAI_API_KEY", "abcdefgh1", True),
+        ("DB_PASSWORD", "correcthorse", True),
+        ("SLACK_TOKEN", "https://hooks.internal/x?sig=abcdefgh1", True),
+        ("GOOGLE_APPLICATION_CREDENTIALS", "gcp-key.json", False),
+        ("GOOGLE_APPLICATION_CREDENTIALS", "./secrets/sa.json", False),
+        ("TOKEN_ENDPOINT", "https://auth.example.com/oauth/token", False),
+        ("AUTH_TOKEN_AT", "https://auth.example.com/oauth/token", False),
+        ("TOKENIZER_MODEL", "cl100k_base", False),
+        ("TIKTOKEN_ENCODER", "cl100k_base", False),
+        ("SECRETS_BACKEND", "aws-secretsmanager", False),
+        ("DEEPGRAM_API_KEY_SOURCE", "environment", False),
+    ],
+)
+def test_a_variable_that_holds_a_secret(name: str, value: str, secret: bool) -> None:
+    assert holds_secret(name, value) is secret
+
+
+class Saved:
+    """An image of layers, as an engine saves it; the name of a layer says how it is stored."""
+
+    def __init__(self, *layers: str) -> None:
+        self._layers = layers
+
+    def save(self, chunk_size: int) -> Iterator[bytes]:
+        plain = io.BytesIO()
+        with tarfile.open(fileobj=plain, mode="w") as layer:
+            text = f'api_secret = "{SECRET}"'.encode()
+            entry = tarfile.TarInfo("app/agent.py")
+            entry.size = len(text)
+            layer.addfile(entry, io.BytesIO(text))
+        data = {"plain": plain.getvalue(), "gzip": gzip.compress(plain.getvalue()), "zstd": b"\x28\xb5\x2f\xfd" + b"x" * 600}
+        whole = io.BytesIO()
+        with tarfile.open(fileobj=whole, mode="w") as outer:
+            manifest = json.dumps([{"Layers": [f"{name}/layer.tar" for name in self._layers]}]).encode()
+            entry = tarfile.TarInfo("manifest.json")
+            entry.size = len(manifest)
+            outer.addfile(entry, io.BytesIO(manifest))
+            for name in self._layers:
+                entry = tarfile.TarInfo(f"{name}/layer.tar")
+                if name == "link":
+                    entry.type, entry.linkname = tarfile.SYMTYPE, "../plain/layer.tar"
+                    outer.addfile(entry)
+                else:
+                    entry.size = len(data[name])
+                    outer.addfile(entry, io.BytesIO(data[name]))
+        yield whole.getvalue()
+
+
+@pytest.mark.parametrize("layers", [("plain",), ("gzip",), ("plain", "link")])
+def test_layers_are_read_however_they_are_saved(layers: tuple[str, ...]) -> None:
+    found = scan(Saved(*layers), [])  # type: ignore[arg-type]
+    assert (found.layers, len(found.secrets)) == (len(layers), 1)
+
+
+def test_a_layer_that_cannot_be_read_is_said() -> None:
+    with pytest.raises(tarfile.ReadError, match="1 of 2 are damaged, or compressed"):
+        scan(Saved("plain", "zstd"), [])  # type: ignore[arg-type]
 
 
 def test_a_value_of_the_environment_counts_in_libraries_too() -> None:

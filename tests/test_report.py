@@ -10,13 +10,16 @@ from xml.etree import ElementTree
 
 import pytest
 
+from pytest_lkagents.outcomes import redacted
 from pytest_lkagents.report import baseline, charts, markdown, page, terminal, words
-from pytest_lkagents.verdict import ERROR, FAIL, INFO, MUST, PASS, SHOULD, SKIP, CheckResult, Lane, Subject, Verdict
+from pytest_lkagents.secrets import Redactor
+from pytest_lkagents.verdict import ERROR, FAIL, INFO, MUST, PASS, SHOULD, SKIP, WAIVED, CheckResult, Lane, Subject, Verdict
 
 from .conftest import ROOT
 
 BROKEN_FILES = ROOT / "fixtures/manifests/broken/grace-period/short.yaml"
 GUIDE = "https://docs.livekit.io/agents/ops/deployment/"
+UNHASHABLE = {"version": 1, "checks": [{"id": "a.b", "status": [], "evidence": {}}]}
 NASTY = '<script>alert(1)</script> | `x` & "y"'
 
 
@@ -64,6 +67,7 @@ class Balanced(HTMLParser):
         ([result("a.b", FAIL)], "my agent:1 must not be rolled out: a.b failed."),
         ([result("a.b", ERROR)], "my agent:1 is neither cleared nor rejected: a.b could not be judged."),
         ([result("a.b", SKIP)], "my agent:1 is neither cleared nor rejected: nothing was judged."),
+        ([result("a.b", WAIVED)], "my agent:1 may be rolled out."),
     ],
 )
 def test_the_decision_is_one_sentence(checks: list[CheckResult], sentence: str) -> None:
@@ -156,7 +160,19 @@ def test_what_got_worse() -> None:
     assert not baseline.worse(before, verdict(result("a.b", start_s=4.5), result("a.c"), result("a.gone")))
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"version": 99, "checks": []}'])
+def test_a_secret_in_a_long_line_is_hidden_before_it_is_cut() -> None:
+    redactor = Redactor()
+    redactor.add("API_KEY", "k" * 68)
+    line = "x" * 180 + "k" * 68 + "y" * 400
+    shown = redacted(dataclasses.replace(result("a.b"), summary=line, evidence={"lines": [line, 1]}), redactor)
+    assert (shown.id, shown.severity) == ("a.b", MUST)
+    for text in (shown.summary, shown.evidence["lines"][0]):
+        assert "kk" not in text
+        assert text.startswith("x" * 180 + "[API_KEY]")
+        assert " ... " in text
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"version": 99, "checks": []}', json.dumps(UNHASHABLE)])
 def test_what_is_no_verdict_is_said(text: str, tmp_path: Path) -> None:
     path = tmp_path / "old.json"
     path.write_text(text)

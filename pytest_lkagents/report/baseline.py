@@ -34,7 +34,8 @@ def _are_checks(found: object) -> bool:
     return isinstance(found, list) and all(
         isinstance(check, dict)
         and isinstance(check.get("id"), str)
-        and check.get("status") in RANKS
+        and isinstance(check.get("status"), str)
+        and check["status"] in RANKS
         and isinstance(check.get("evidence"), (dict, NoneType))
         for check in found
     )

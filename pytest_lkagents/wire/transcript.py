@@ -202,13 +202,14 @@ class Transcript:
         chosen = found if last is None else found[len(found) - min(last, len(found)) :]
         return [entry.line(since or self.started) for entry in chosen]
 
-    def write(self, path: Path | str) -> None:
-        """JSON lines, one per entry; ``at`` in seconds after the start. If entries had to go, the first line says so."""
+    def write(self, path: Path | str, shown: Callable[[dict[str, Any]], dict[str, Any]] = dict) -> None:
+        """JSON lines, one per entry; ``at`` in seconds after the start. If entries had to go, the first line says so.
+        ``shown``: what may be shown of an entry's data."""
         lines = []
         found = self.entries()
         if self.dropped:
             lines.append(json.dumps({"at": 0.0, "kind": "dropped", "count": self.dropped}))
         for entry in found:
             head = {"at": round(entry.at - self.started, 6), "connection": entry.connection, "source": entry.source}
-            lines.append(json.dumps({**head, "kind": entry.kind, "size": entry.size, "data": entry.data}))
+            lines.append(json.dumps({**head, "kind": entry.kind, "size": entry.size, "data": shown(entry.data)}))
         Path(path).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

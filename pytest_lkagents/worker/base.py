@@ -26,8 +26,9 @@ from pytest_lkagents.worker.processes import Snapshot
 from pytest_lkagents.worker.usage import Usage
 
 DEFAULT_HEALTH_PORT = 8081
+# Healthy, and not ready.
+HEALTH_ANSWERS = (200, 503)
 LOG_LINES = 25
-LINE_LENGTH = 400
 PROBE_SECONDS = 0.5
 # A worker whose server did not answer in time on a busy machine registers again; SDKs pause for up to 10 s before they try.
 RENEW_SECONDS = 15
@@ -246,7 +247,7 @@ class Worker(ABC):
     def last_words(self, problem: str) -> str:
         """The problem, followed by the worker's last log lines."""
         lines = [line for line in self.logs().splitlines() if line.strip()][-LOG_LINES:]
-        return f"{problem}\nits last lines:\n" + "\n".join(f"  {shortened(line)}" for line in lines or ["(no output)"])
+        return f"{problem}\nits last lines:\n" + "\n".join(f"  {line}" for line in lines or ["(no output)"])
 
     @abstractmethod
     def logs(self) -> str:
@@ -407,11 +408,12 @@ class Worker(ABC):
             return Health(DEFAULT_HEALTH_PORT, by_port[DEFAULT_HEALTH_PORT])
         candidates = [port for port in by_port if port != self.settings.metrics_port]
         speaking = {port: self._answer(port) for port in candidates}
-        # A /worker page is the surest sign, then a 200, then any answer at all; reachable ones first.
+        # A /worker page is the surest sign, then a 200, then a refusal; reachable ones first. Whatever else answers may
+        # be a server of metrics or a profiler.
         ranked = sorted(
             (worker_page != 200, status != 200, by_port[port], port)
             for port, (status, worker_page) in speaking.items()
-            if status is not None
+            if status in HEALTH_ANSWERS or worker_page == 200
         )
         return Health(ranked[0][3], ranked[0][2]) if ranked else None
 
@@ -455,11 +457,6 @@ class Worker(ABC):
         """The server as the worker's sockets show it, which is the tap: ``address:port``."""
         parts = urlsplit(self.wire.url)
         return f"{parts.hostname}:{parts.port}"
-
-
-def shortened(line: str) -> str:
-    """A log line of bearable length; a traceback in one line says most at its end."""
-    return line if len(line) <= LINE_LENGTH else f"{line[: LINE_LENGTH // 2]} ... {line[-LINE_LENGTH // 2 :]}"
 
 
 def http_get(host: str, port: int, path: str, seconds: float) -> tuple[int | None, str]:

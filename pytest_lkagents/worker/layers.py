@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
+import lzma
+import posixpath
 import tarfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING
@@ -72,20 +74,28 @@ def scan(image: Image, planted: Sequence[str]) -> ImageScan:
     """
     chunks = image.save(chunk_size=1024 * 1024)
     result = ImageScan()
-    layers: dict[str, _Layer] = {}
+    layers: dict[str, _Layer | None] = {}
+    links: dict[str, str] = {}
     order: list[str] = []
     reader = io.BufferedReader(_Stream(iter(chunks)), 1024 * 1024)
     with tarfile.open(fileobj=reader, mode="r|") as outer:
         for member in outer:
+            if member.issym():
+                # Engines without blobs save a layer that occurs twice as a link.
+                links[member.name] = posixpath.normpath(posixpath.join(posixpath.dirname(member.name), member.linkname))
             content = outer.extractfile(member) if member.isfile() else None
             if content is None:
                 continue
             if member.name == "manifest.json":
                 # The archive's own order is by name; only the manifest knows which layer lies over which.
                 order = [str(name) for name in json.load(content)[0]["Layers"]]
-            elif member.name.endswith("/layer.tar") or member.name.startswith("blobs/"):
-                layers[member.name] = _scan_layer(content, planted, result)
-    result.ca_bundles = sorted(_bundles_left([layers[name] for name in order if name in layers]))
+            elif member.name.endswith(".tar") or member.name.startswith("blobs/"):
+                layers[member.name] = _read_layer(content, planted, result)
+    read = [layers.get(links.get(name, name)) for name in order]
+    whole = [layer for layer in read if layer is not None]
+    if len(whole) < len(read):
+        raise tarfile.ReadError(f"{len(read) - len(whole)} of {len(read)} are damaged, or compressed in an unknown way (zstd)")
+    result.ca_bundles = sorted(_bundles_left(whole))
     result.secrets = sorted(set(result.secrets))
     result.layers = len(order)
     return result
@@ -99,10 +109,17 @@ def _bundles_left(layers: Sequence[_Layer]) -> set[str]:
     return left
 
 
+def _read_layer(content: IO[bytes], planted: Sequence[str], result: ImageScan) -> _Layer | None:
+    """None if it is none that can be read to its end: blobs are layers or small JSON documents."""
+    try:
+        return _scan_layer(content, planted, result)
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError):
+        return None
+
+
 def _scan_layer(content: IO[bytes], planted: Sequence[str], result: ImageScan) -> _Layer:
     found = _Layer()
-    # Blobs are layers or small JSON documents; what is no archive is not looked at.
-    with contextlib.suppress(tarfile.TarError, EOFError), tarfile.open(fileobj=content, mode="r|*") as layer:
+    with tarfile.open(fileobj=content, mode="r|*") as layer:
         for member in layer:
             path = member.name.removeprefix("./").lstrip("/")
             folder, _, base = path.rpartition("/")
