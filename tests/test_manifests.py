@@ -423,7 +423,7 @@ def test_an_image_does_not_say_which_deployment_is_the_worker(tmp_path: Path) ->
         (CORPUS / "good/kubernetes.yaml")
         .read_text()
         .replace("voice-agent", "reception")
-        .replace('args: ["start"]', "tty: false")
+        .replace('command: ["python", "agent.py", "start"]', "tty: false")
     )
     (tmp_path / "worker.yaml").write_text(text)
     assert len(load([str(tmp_path)]).deployments) == 2
