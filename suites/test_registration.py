@@ -215,6 +215,7 @@ def test_backs_off(lk_stage: Stage, lk_evidence: Evidence, before_server: Callab
     why="Servers are updated too; a worker that does not come back is lost until somebody restarts it.",
     remedy="keep retrying after the connection is lost, however it ended and whatever a try is answered with, as the SDK does",
     roles=("reconnecting",),
+    seconds=400,
     order=1,
 )
 def test_reconnects(lk_evidence: Evidence, reconnection: Callable[[], faults.Reconnection]) -> None:
@@ -283,6 +284,7 @@ def test_reconnects_often(lk_stage: Stage, lk_evidence: Evidence) -> None:
     why="Connections are reset by load balancers and restarted servers every day; calls have connections of their own.",
     remedy="leave jobs alone when the worker's connection is lost, connect again, and do not restart the process for it",
     roles=("reconnecting",),
+    seconds=400,
     order=1,
 )
 def test_keeps_calls(lk_evidence: Evidence, reconnection: Callable[[], faults.Reconnection]) -> None:
@@ -418,9 +420,10 @@ def test_survives_dns_loss(lk_stage: Stage, lk_evidence: Evidence) -> None:
 
 
 SETTLED_SECONDS = 15
+KEY = "LIVEKIT_API_KEY"
 REQUIRED = {
-    "LIVEKIT_URL": ("without-url", r"(?<![a-z])url(?![a-z])"),
-    "LIVEKIT_API_KEY": ("without-key", r"api[\s_-]?key"),
+    "LIVEKIT_URL": ("without-url", r"(?<![a-z])url(?![a-z])|(?-i:[a-z](Url|URL)(?![a-z]))"),
+    KEY: ("without-key", r"api[\s_-]?key"),
     "LIVEKIT_API_SECRET": ("without-secret", r"api[\s_-]?secret|secret"),
 }
 
@@ -439,9 +442,10 @@ def test_refuses_incomplete_configuration(lk_stage: Stage, lk_evidence: Evidence
 
     Three workers are started, each without one of LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET. Each must exit
     within `lk_start_timeout` (default 60 s) of its start, with at least 15 s of watching, and its output must name what
-    is missing: "url", "api key" or "secret", in any case. The code is recorded but not judged: livekit-agents 1.8.9,
-    the current release, logs the error and exits with 0. Skipped if the worker does not register with all three values,
-    or with `--lk-command`; on an overloaded machine one that keeps running is an error.
+    is missing: "url", "api key" or "secret", in any case; without a key none may have asked the server to let it in
+    with a token that names another one. The code is recorded but not judged: livekit-agents 1.8.9, the current release,
+    logs the error and exits with 0. Skipped if the worker does not register with all three values, or with
+    `--lk-command`; on an overloaded machine one that keeps running is an error.
     """
     problems = []
     for variable, (role, says) in REQUIRED.items():
@@ -451,10 +455,14 @@ def test_refuses_incomplete_configuration(lk_stage: Stage, lk_evidence: Evidence
         limit = max(lk_stage.settings.start_timeout - (time.monotonic() - worker.started), SETTLED_SECONDS)
         code = worker.wait_exit(limit, probed=True)
         named = re.search(says, worker.logs(), re.IGNORECASE) is not None
+        # A token cannot be made without a key, unless another one takes its place.
+        instead = any(entry.data.get("names_key") for entry in worker.wire.transcript.entries("request"))
         lk_evidence[f"without_{variable}"] = {"exit_code": code, "names_it": named}
         if code is None:
             lk_stage.raise_if_too_busy(worker, before)
             problems.append(f"without {variable} it keeps running")
+        elif variable == KEY and instead:
+            problems.append(f"without {variable} it goes to the server all the same, with another key")
         elif not named:
             problems.append(f"without {variable} it does not say what is missing")
         worker.kill()

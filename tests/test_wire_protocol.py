@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 import aiohttp
+import jwt
 import pytest
 from aiohttp import web
 from google.protobuf.json_format import MessageToJson
@@ -356,3 +357,17 @@ def test_a_message_over_the_bound_is_streamed_past_rules() -> None:
         flow.feed(fragment)
     assert b"".join(written) == b"".join(fragments)
     assert [(entry.kind, entry.size) for entry in entries] == [("oversized", 1000)]
+
+
+@pytest.mark.parametrize(
+    ("line", "issuer"),
+    [
+        (b"Authorization: Bearer " + jwt.encode({"iss": "APIx"}, "s" * 32).encode(), "APIx"),
+        (b"Authorization: Bearer " + jwt.encode({"sub": "x"}, "s" * 32).encode(), ""),
+        (b"Authorization: Bearer a.!.c", ""),
+        (b"Authorization: Bearer", ""),
+        (b"Host: here", ""),
+    ],
+)
+def test_whom_a_request_names_as_its_issuer(line: bytes, issuer: str) -> None:
+    assert http.issuer(b"GET /agent HTTP/1.1\r\n" + line + b"\r\n\r\n") == issuer

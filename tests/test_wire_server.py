@@ -97,7 +97,9 @@ def test_a_dispatch_is_seen_from_question_to_assignment(server: RealServer, tap:
     assert found, seen.lines()
     (asked,) = found
     assert (asked.room, asked.agent_name, asked.probe, asked.available) == (f"room-{text}", name, False, True)
-    assert "POST" in [entry.data["method"] for entry in seen.entries("request")]
+    requests = [entry.data for entry in seen.entries("request")]
+    assert "POST" in [data["method"] for data in requests]
+    assert [data["names_key"] for data in requests if data["agent"]] == [True]
 
     tap.cut()
     worker.thread.join(SECONDS)

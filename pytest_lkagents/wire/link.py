@@ -19,6 +19,8 @@ from pytest_lkagents.wire.transcript import Transcript
 CONNECT_SECONDS = 10
 # A side that does not take the last bytes of a connection that the other one ended is aborted after this time.
 LINGER_SECONDS = 30
+# For a dismissed worker to answer the close frame; servers wait no longer.
+CLOSE_SECONDS = 2
 UNAVAILABLE = 503
 # The answer's body says no more: what a worker makes of it is not for people.
 NO_SERVER = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -101,7 +103,11 @@ class Link:
 
     def received(self, side: Side, data: bytes) -> None:
         if self._closed:
-            return  # dismissed: the answer to its close frame is all that a worker may still say
+            # Dismissed: the answer to its close frame is all that a worker may still say, and then it is the server's part to
+            # end the connection (RFC 6455, section 7.1.1).
+            if side is self.worker and data[0] & 0x0F == websocket.CLOSE:
+                self._end_worker()
+            return
         flow = self.flows.get(side.name)
         if flow is not None and (side is self.worker or self.upgraded):
             flow.feed(data)
@@ -135,7 +141,9 @@ class Link:
                 self._phase = "raw"
             self.server.write(begun)
             return
-        self.record(WORKER, "request", {"method": request.method, "path": request.path, "agent": request.agent})
+        # Whom it names is a key, which is not kept.
+        known = {"names_key": bool(http.issuer(begun[: request.end]))} if request.agent else {}
+        self.record(WORKER, "request", {"method": request.method, "path": request.path, "agent": request.agent, **known})
         head, rest = begun[: request.end], begun[request.end :]
         if tls:
             head = http.with_host(head, self._owner.upstream.host_header.encode())
@@ -244,6 +252,17 @@ class Link:
         self.server.abort()
         self.worker.write(websocket.build(GOING_AWAY.to_bytes(2, "big"), websocket.CLOSE))
         self._linger()
+        asyncio.get_running_loop().call_later(CLOSE_SECONDS, self._end_worker)
+
+    def _end_worker(self) -> None:
+        """Its side may still say what it was about to say, to nobody."""
+        transport = self.worker.transport
+        if transport is None:
+            return
+        if transport.can_write_eof():
+            transport.write_eof()
+        else:
+            transport.close()
 
     def _finish(self, by: str, how: str) -> None:
         """Close both sides as soon as each has what was already on its way to it."""

@@ -77,7 +77,7 @@ class ImageWorker(Worker):
         if self.cpus is not None:
             limits["nano_cpus"] = int(self.cpus * 1e9)
         if self._read_only:
-            limits.update(read_only=True, tmpfs={"/tmp": "mode=1777"})
+            limits.update(read_only=True, tmpfs={"/tmp": "mode=1777,exec"})
         if self.settings.memory_bytes is not None:
             limits["mem_limit"] = self.settings.memory_bytes
         assert self.settings.image is not None
@@ -158,12 +158,19 @@ class ImageWorker(Worker):
     def signal(self, name: str) -> None:
         from docker.errors import APIError
 
-        with contextlib.suppress(APIError):
+        try:
             self.container.kill(signal=name)
+        except APIError as error:
+            # It has ended, or is about to; else nobody was told anything, and its silence would say nothing.
+            if self.wait_exit(ENDED_SECONDS) is None:
+                raise StageError(f"the engine does not send {name}: {' '.join(str(error).split())[:200]}") from error
 
     @disturbing
     def kill(self) -> None:
-        self.signal("SIGKILL")
+        from docker.errors import APIError
+
+        with contextlib.suppress(APIError):
+            self.container.kill(signal="SIGKILL")
         if self._waiter is not None:
             # Whoever asks next is to be told that it has ended.
             self._waiter.join(ENDED_SECONDS)
