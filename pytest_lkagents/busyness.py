@@ -28,6 +28,8 @@ STOOD_STILL_SECONDS = 2.0
 STOOD_STILL_SHARE = 0.1
 # A load that is averaged over a minute, as the kernel's, has come to more than half of what it is the load of after that time.
 AVERAGES_SECONDS = (60.0, 20.0, 5.0)
+# What a reported load is mostly the average of; a sample may be shorter, and some seconds old.
+REPORTED_SECONDS = (1.0, 2.5, 5.0)
 # The default thresholds of the SDKs are 0.65 to 0.75; nobody refuses calls for less than this.
 LEAST_THRESHOLD = 0.4
 # A load that is so near to the kernel's average may be that one: both are looked at some seconds apart.
@@ -129,6 +131,11 @@ class History:
     def had_no_time(self, since: float, until: float) -> bool:
         """Whether next to all cores were in use, by whomever, between two moments (monotonic seconds), or we stood still."""
         return self._share(since, until) > 1 - IDLE_SHARE or stood_still(self.stood_still(since, until)) is not None
+
+    def most_in_use(self, at: float) -> float:
+        """Cores in use before a moment (monotonic seconds), by whomever: the most of several averages, of which a load that was
+        reported then may be one."""
+        return max(cores_between(self._until(at), at - seconds, at) for seconds in REPORTED_SECONDS)
 
     def stood_still(self, since: float, until: float) -> float:
         """Seconds between two moments (monotonic) for which we stood still."""

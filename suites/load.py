@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import math
+import itertools
+import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ UNMOVED = 3
 # Less than this is noise of an idle worker's CPU; a job or a burnt core adds more.
 NOTICEABLE = 0.02
 HALF_HEARTED = 0.3
+# So many calls that each raise a load, by however little, are no noise of a load that was always the same before.
+LEAST_STEPS = 3
 # While all its CPU is in use, a load of it only rises; averages and samples differ by less than this.
 SUNK_SHARE = 0.5
 # A load above this is as good as 1, and no threshold in use is higher.
@@ -97,13 +100,15 @@ def _risen(worker: Worker, since: float, top: float) -> Status | None:
     return worker.wire.transcript.wait(counted, 10) or worker.wire.transcript.latest_status(since)
 
 
-def sunk(statuses: Iterable[Status]) -> float | None:
-    """The first load of an available worker that is far below an earlier one; None: none is."""
-    highest = -math.inf
+def sunk(statuses: Iterable[Status]) -> tuple[Status, Status] | None:
+    """The first status of an available worker with a load that is far below that of an earlier one, after that one; None:
+    none is."""
+    highest: Status | None = None
     for status in statuses:
-        if not status.full and status.load < SUNK_SHARE * highest and highest - status.load > HALF_HEARTED:
-            return status.load
-        highest = max(highest, status.load)
+        if highest is None or status.load >= highest.load:
+            highest = status
+        elif not status.full and status.load < SUNK_SHARE * highest.load and highest.load - status.load > HALF_HEARTED:
+            return highest, status
     return None
 
 
@@ -123,7 +128,8 @@ def wait_free(worker: Worker, seconds: float = RECOVER_SECONDS, since: float = 0
 class Loaded:
     """``worker`` and ``peer`` (empty: two cannot run side by side) are their names, as the roles may have other workers by now.
     ``moved_by`` is what raised the load ("cpu" or "calls"; None: nothing did). ``sank_to`` is a load to which it fell for no
-    reason. ``other_is_free``: the peer had room for a call whenever one was to be placed. Times are seconds."""
+    reason; ``patience`` is how long it has to be free again. ``other_is_free``: the peer had room for a call whenever one was
+    to be placed. Times are seconds."""
 
     worker: str
     peer: str
@@ -142,6 +148,7 @@ class Loaded:
     refused_call: Placed | None = None
     calls_tried: int = 0
     other_is_free: bool = True
+    patience: float = RECOVER_SECONDS
     recovered_after: float | None = None
     asked_after: Answer | None = None
     not_burnt: str = ""
@@ -192,6 +199,9 @@ def _observe(stage: Stage, worker: Worker, peer: Worker | None) -> Loaded:
     ended = time.monotonic()
     if seen.over:
         before = worker.reading()
+        if seen.moved_by == "calls":
+            # Where jobs count, each may take its time to end, which the next report tells.
+            seen.patience = max(RECOVER_SECONDS, stage.settings.exit_timeout) + NEXT_SECONDS
         _recover(worker, seen, ended)
         if seen.recovered_after is None and worker.is_running:
             stage.raise_if_filled_by_others(worker, before)
@@ -265,8 +275,16 @@ def _by_cpu(
 def _look_whether_it_sank(stage: Stage, worker: Worker, seen: Loaded, before: Reading) -> None:
     """Whether it sank although all its CPU was in use all the time, and was not the machine's load, which others lower."""
     used = before.used_until(worker.reading())
-    if used.worker >= USED_THROUGHOUT * seen.cores_allowed and not stage.filled_by_others(worker, seen.top, before):
-        seen.sank_to = sunk(worker.wire.transcript.statuses(before.at))
+    if used.worker < USED_THROUGHOUT * seen.cores_allowed or stage.filled_by_others(worker, seen.top, before):
+        return
+    found = sunk(worker.wire.transcript.statuses(before.at))
+    if found is None:
+        return
+    high, low = found
+    # A burst of others may be what was high.
+    others = stage.history.most_in_use(high.at) - used.worker
+    if others < (high.load - low.load) / 2 * (os.cpu_count() or 1):
+        seen.sank_to = low.load
 
 
 def most_calls(settings: Settings, seen: Loaded) -> int:
@@ -309,8 +327,11 @@ def _by_calls(stage: Stage, worker: Worker, peer: Worker | None, caller: Caller,
     finally:
         if peer is not None:
             _bring_back(peer)
-    # The top may be the burner's, which moved it too little to say anything.
-    risen = max((load for _, load, _ in seen.steps), default=seen.idle) - seen.idle > NOTICEABLE
+    # The top may be the burner's, which moved it too little to say anything. Of a worker with room for hundreds each call is
+    # a small step.
+    loads = [seen.idle, *(load for _, load, _ in seen.steps)]
+    climbs = len(loads) > LEAST_STEPS and all(higher > lower for lower, higher in itertools.pairwise(loads))
+    risen = max(loads) - seen.idle > NOTICEABLE or climbs
     if risen or seen.full_after is not None or (refused and seen.calls):
         seen.moved_by = "calls"
         _ask_when_full(worker, seen, seen.steps[-1][1] if seen.steps else 0.0)
@@ -379,7 +400,7 @@ def _recover(worker: Worker, seen: Loaded, ended: float) -> None:
         status = transcript.latest_status(ended)
         return status if status is not None and not status.full else None
 
-    status = worker.wire.transcript.wait(available, RECOVER_SECONDS)
+    status = worker.wire.transcript.wait(available, seen.patience)
     if status is None:
         return
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from pytest_lkagents.busyness import History, Reading
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.wire.model import Status
 from pytest_lkagents.worker.base import Worker
@@ -77,7 +78,15 @@ def test_a_call_that_is_counted_for_ever(after: list[float], stuck: float | None
 )
 def test_a_load_that_sinks(loads: list[float], to: float | None) -> None:
     statuses = [Status(float(at), load, load > 0.7, None, has_status=True) for at, load in enumerate(loads)]
-    assert sunk(statuses) == to
+    found = sunk(statuses)
+    assert (found[1].load if found else None) == to
+
+
+def test_what_others_used_before_a_report() -> None:
+    history = History()
+    history._readings[:] = [Reading(100 + step / 2, busy) for step, busy in enumerate([0, 0.5, 1, 1.5, 4.5, 5, 5.5, 6])]
+    assert history.most_in_use(102.0) == 3.5
+    assert history.most_in_use(103.4) < 3.0
 
 
 def test_a_worker_that_goes_on_to_say_that_it_is_full_has_not_sunk() -> None:
