@@ -260,6 +260,8 @@ class Calls:
             self._wait_agent(call, server, LATE_SECONDS)
         if worker.disturbed or worker.wire.disturbed or not worker.is_running:
             return
+        if not call.agents and (call.disconnected is not None or call.interruptions):
+            return  # a caller without its server sees nobody
         served = call.agent_after if call.agents else None
         made = Accepted(worker.name, call.room_name, question.job_id, call.joined, served)
         if made.missed:

@@ -1,57 +1,134 @@
-"""Calls that a worker accepted: in the whole run so far, and a few more where these are too few to say anything."""
+"""Calls that a worker accepted: in the whole run so far, and a few more in the ways in which users come."""
 
 from __future__ import annotations
 
 import contextlib
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
+from pytest_lkagents.callers.backend import delete_room
+from pytest_lkagents.callers.caller import Caller
 from pytest_lkagents.calls import AGENT_SECONDS, ENOUGH_LOST, FREE_SECONDS, LATE_SECONDS, Accepted
-from pytest_lkagents.checks import NotJudgeable, StageError
+from pytest_lkagents.checks import NotJudgeable, StageError, TooBusy
 from pytest_lkagents.stage import Stage
 
 from .load import wait_free
+from .observations import REST_SECONDS
+from .pool import settle
 
 LOST_SECONDS = AGENT_SECONDS + LATE_SECONDS
 # Of one worker: one that loses every third call has lost two of them by then, one that loses every sixth a first one.
 LEAST = 6
 # Since a lost one; a worker that loses every tenth loses one of these with a chance of 57 %.
 SINCE_LOST = 8
+# With so many a machine has been given time enough.
+MOST = 2 * SINCE_LOST + LEAST
 # A full worker refuses some of them, rightly.
 REFUSED = 3
+# How often users come in a way in which a call was missed: that may have been chance.
+AGAIN = 3
+# A question belongs to a call that came a second later at most (Calls.questions).
+APART_SECONDS = 1.5
+AT_ONCE, BACK = "two callers came in the same instant", "a caller came back to the room of a call that was over"
 
 
-def observe(stage: Stage) -> list[Accepted]:
-    """All calls that were accepted so far, after more were placed with the shared worker if that is needed to judge.
-    Raises NotJudgeable where these are not accepted, or none was ever served."""
-    accepted = stage.calls.accepted
+@dataclass
+class Seen:
+    """``how``: in which way the callers of some of the calls came, by job."""
+
+    calls: list[Accepted]
+    how: dict[str, str] = field(default_factory=dict)
+
+
+def observe(stage: Stage) -> Seen:
+    """All calls that were accepted so far, after more were placed with the shared worker: in ways that no check before had,
+    and as many as it takes to judge. Raises NotJudgeable where these are not accepted, or none was ever served."""
     if stage.calls.all_in_vain:
         raise NotJudgeable("none of the calls got an agent: see jobs.joins")
-    worker = stage.worker("shared")
-    caller = stage.calls.caller(worker)
-    refused = 0
+    caller = stage.calls.caller(stage.worker("shared"))
+    seen = Seen(stage.calls.accepted)
     try:
-        while not enough(accepted):
-            with contextlib.suppress(StageError):
-                wait_free(worker, FREE_SECONDS)
-            before = len(accepted)
-            call = caller.join()
-            stage.calls.wait_settled(call, caller.server)
-            call.leave()
-            refused += len(accepted) == before
-            if refused == REFUSED:
-                stage.raise_if_too_busy()
-                raise NotJudgeable(f"only {len(accepted)} calls were accepted, and no more")
+        for how, come in ((AT_ONCE, _at_once), (BACK, _back)):
+            _come(stage, caller, seen, how, come)
+        _come_until_enough(stage, caller, seen.calls)
     finally:
         caller.close()
-    return list(accepted)
+    return Seen(list(seen.calls), seen.how)
+
+
+def _come(stage: Stage, caller: Caller, seen: Seen, how: str, come: Callable[[Stage, Caller], None]) -> None:
+    for _ in range(AGAIN):
+        if sum(call.failed for call in seen.calls) >= ENOUGH_LOST:
+            return
+        before = len(seen.calls)
+        _wait_free(stage)
+        come(stage, caller)
+        new = seen.calls[before:]
+        seen.how.update({call.job: how for call in new})
+        if not any(call.missed for call in new):
+            return
+
+
+def _at_once(stage: Stage, caller: Caller) -> None:
+    # With all its processes ready, none of the two has to wait for one.
+    with contextlib.suppress(StageError):
+        settle(stage, stage.worker("shared"), set(), REST_SECONDS)
+    with ThreadPoolExecutor(2) as callers:
+        calls = list(callers.map(lambda _: caller.join(), range(2)))
+    for call in calls:
+        stage.calls.wait_settled(call, caller.server)
+    for call in calls:
+        call.leave()
+
+
+def _back(stage: Stage, caller: Caller) -> None:
+    """Into a room of the same name, whose first one is closed: agents come to new rooms only."""
+    first = caller.join()
+    stage.calls.wait_settled(first, caller.server)
+    settled = time.monotonic()
+    first.leave()
+    with contextlib.suppress(StageError):
+        stage.calls.wait_idle(stage.worker("shared"), REST_SECONDS)
+    with contextlib.suppress(StageError):
+        delete_room(caller.server, first.room_name)  # unless it closed by itself
+    _wait_free(stage)
+    time.sleep(max(APART_SECONDS - (time.monotonic() - settled), 0.0))
+    again = caller.join(first.room_name)
+    stage.calls.wait_settled(again, caller.server)
+    again.leave()
+
+
+def _come_until_enough(stage: Stage, caller: Caller, accepted: list[Accepted]) -> None:
+    refused, began = 0, len(accepted)
+    while not enough(accepted):
+        _wait_free(stage)
+        before = len(accepted)
+        call = caller.join()
+        stage.calls.wait_settled(call, caller.server)
+        call.leave()
+        refused += len(accepted) == before
+        if len(accepted) - began >= MOST:
+            stage.raise_if_too_busy()
+            raise TooBusy(f"this machine is too busy to judge: it had no time for some of {MOST} calls in a row")
+        if refused == REFUSED:
+            stage.raise_if_too_busy()
+            raise NotJudgeable(f"only {len(accepted)} calls were accepted, and no more")
+
+
+def _wait_free(stage: Stage) -> None:
+    with contextlib.suppress(StageError):
+        wait_free(stage.worker("shared"), FREE_SECONDS)
 
 
 def enough(accepted: Sequence[Accepted]) -> bool:
     missed = [number for number, call in enumerate(accepted, 1) if call.missed]
     if not missed:
         return max(Counter(call.worker for call in accepted).values(), default=0) >= LEAST
-    return sum(call.failed for call in accepted) >= ENOUGH_LOST or len(accepted) - missed[0] >= SINCE_LOST
+    served_since = sum(not call.missed for call in accepted[missed[0] :])
+    return sum(call.failed for call in accepted) >= ENOUGH_LOST or served_since >= SINCE_LOST
 
 
 def lines(stage: Stage, lost: Sequence[Accepted]) -> list[str]:

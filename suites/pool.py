@@ -8,6 +8,7 @@ import re
 import time
 from dataclasses import dataclass
 
+from pytest_lkagents.callers.caller import Call
 from pytest_lkagents.checks import NotJudgeable
 from pytest_lkagents.clock import DeadlineMissed, holds, poll
 from pytest_lkagents.stage import Stage
@@ -20,6 +21,9 @@ ALONE_SECONDS = 3.0
 # A starting Python process takes more memory with every library that it imports, many MB a second; one at rest, none.
 STILL_SECONDS = 1.0
 GROWTH_BYTES = 1_000_000
+# For a job to say goodbye and its process to end; one that takes longer is not waited for here.
+GOODBYE_SECONDS = 10.0
+COMES, ENDS = "came to the worker", "had ended"
 # SDKs keep up to four idle processes; after so many calls every one of them has served.
 MOST_IDLE = 6
 
@@ -36,7 +40,7 @@ def require_own_processes(own: list[int], jobs: list[int], count: int = 2) -> No
 class Pair:
     """Two calls at once, or the one that a worker takes which takes no second one (``calls``); ``left`` is when all callers
     had hung up (monotonic seconds). ``ended_after`` is how long the older call's job lasted if it was gone when the newer
-    call had its agent (seconds); None: it lasted."""
+    call had its agent, or was over (seconds; ``ended_when``: which of them); None: it lasted."""
 
     worker: Worker
     before: Snapshot
@@ -45,6 +49,7 @@ class Pair:
     left: float
     calls: int = 2
     ended_after: float | None = None
+    ended_when: str = ""
 
 
 def pair(stage: Stage) -> Pair:
@@ -52,11 +57,17 @@ def pair(stage: Stage) -> Pair:
     if seen.ended_after is None:
         return seen
     # It may have ended by itself at that moment: then it does so as soon without a second call.
-    return _pair(stage, alone=seen.ended_after + ALONE_SECONDS)
+    try:
+        return _pair(stage, alone=seen.ended_after + ALONE_SECONDS)
+    except NotJudgeable:
+        if seen.ended_when == COMES:
+            raise
+        return _pair(stage, to_the_end=False)
 
 
-def _pair(stage: Stage, alone: float = 0.0) -> Pair:
-    """``alone``: for how long the first call must last without the second one (seconds). Raises NotJudgeable if it does not."""
+def _pair(stage: Stage, alone: float = 0.0, *, to_the_end: bool = True) -> Pair:
+    """``alone``: for how long the first call must last without the second one (seconds). Raises NotJudgeable if it does not.
+    ``to_the_end``: the newer call ends first, and the older one must outlast it."""
     worker = stage.worker("shared")
     stage.calls.wait_idle(worker)
     before = worker.snapshot()
@@ -66,18 +77,32 @@ def _pair(stage: Stage, alone: float = 0.0) -> Pair:
         older = stage.calls.served(caller)
         began, first = time.monotonic(), worker.jobs_of(worker.snapshot())
 
+        def connected() -> bool:
+            return set(first) <= set(worker.jobs_of(worker.snapshot()))
+
         def lasts() -> bool:
-            return set(first) <= set(worker.jobs_of(worker.snapshot())) and bool(older.agents_present)
+            return connected() and bool(older.agents_present)
 
         if alone and not holds(lasts, seconds=alone, every=STILL_SECONDS):
             raise NotJudgeable("its agents leave their calls by themselves, too soon for two at once")
-        calls = 1 if stage.calls.further(caller) is None else 2
+        newer = stage.calls.further(caller)
+        calls = 1 if newer is None else 2
         jobs = worker.jobs_of(worker.snapshot())
-        gone = len(jobs) < calls and not set(first) <= set(jobs)
-        ended_after = time.monotonic() - began if gone else None
+        when = COMES if len(jobs) < calls and not set(first) <= set(jobs) else ""
+        if newer is not None and not when and to_the_end:
+            _end(worker, newer, set(jobs) - set(first))
+            when = "" if holds(connected, seconds=STILL_SECONDS, every=STILL_SECONDS) else ENDS
+        ended_after = time.monotonic() - began if when else None
     finally:
         caller.close()
-    return Pair(worker, before, own, jobs, time.monotonic(), calls, ended_after)
+    return Pair(worker, before, own, jobs, time.monotonic(), calls, ended_after, when)
+
+
+def _end(worker: Worker, call: Call, jobs: set[int]) -> None:
+    """Hang up, and wait for the end of the processes of its job."""
+    call.leave()
+    with contextlib.suppress(DeadlineMissed), worker.ledger.waiting(worker.name):
+        poll(lambda: not jobs & set(worker.snapshot().living()), what="end of a job", seconds=GOODBYE_SECONDS, every=0.3)
 
 
 # -- idle processes

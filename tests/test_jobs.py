@@ -138,4 +138,6 @@ def test_a_lost_call_is_chance_only_if_enough_were_served_since() -> None:
     late, busy = Accepted("shared", "room", "job", 0.0, 18.0), Accepted("shared", "room", "job", 0.0, 18.0, busy=True)
     assert enough([lost, late])
     assert not enough([busy, busy]), "in a moment of peace it may be in time"
-    assert enough([busy, busy] + [served] * 7)
+    assert not enough([busy, busy] + [served] * 7)
+    assert enough([busy, busy] + [served] * 8)
+    assert not enough([served] + [busy] * 9), "nobody was served since"
