@@ -112,6 +112,7 @@ class Together:
     assigned: bool = False
     agent_s: float | None = None
     trouble: str | None = None
+    settled: bool = False
 
 
 @dataclass

@@ -15,7 +15,7 @@ from pytest_lkagents.callers.continuity import (
     AgentsLeave,
 )
 from pytest_lkagents.calls import AGENT_SECONDS, ANSWER_SECONDS
-from pytest_lkagents.checks import StageError, TooBusy, WorkerFault
+from pytest_lkagents.checks import NotJudgeable, StageError, TooBusy, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.values import LONGEST_HOLD
@@ -37,6 +37,8 @@ CALLS = 4
 # Two of the SDKs' status reports (2.5 s apart): the next one still counts the start of the last job.
 PAUSE_SECONDS = 6.0
 GOODBYE_SECONDS = 8.0
+# For a worker to end that believes itself to be drained.
+LAST_SECONDS = 3.0
 # A drain that is over too early cuts the other calls up to 15 s later (the same patience).
 AFTER_ENDS_SECONDS = 17.0
 # After the signal, so that the drain has begun: an impatient operator's second Ctrl-C, a server that goes away.
@@ -130,6 +132,8 @@ class Drainage:
             return [self._place_leaving(calls)]
         if self.placed is not None:
             self.placed(calls)
+            if not all(call.agents_present for call in calls):
+                raise NotJudgeable("its call did not outlive what came before the signal: see registration.keeps-calls")
         return [Kept(call, known.continuity(call)) for call in calls]
 
     def _place_leaving(self, before: list[Call]) -> Kept:
@@ -221,9 +225,7 @@ class Drainage:
         if self.repair is not None and self._watch(REPAIR_SECONDS):
             self.repair(self.worker)
         if self.one_by_one and len(self.seen.kept) > 1 and self._watch(max(FIRST_END_SECONDS - self.passed, 0.0)):
-            before = len(self.worker.wire.calls_at)
-            if self._finish_late():
-                self._until_gone(before)
+            self._settle_late()
             self._end_all_but_one()
         self._merely_watch()
         self._watch(max(self.hold - self.passed, 0.0))
@@ -237,16 +239,18 @@ class Drainage:
         if self.with_call and last is not None and self.transcript.live() and self.worker.is_running:
             self.seen.filled = self.stage.filled_by_others(self.worker, last.load, reading)
         self.seen.held_s = round(self.passed, 1)
-        self._finish_late()
+        self._settle_late()
         for kept in self.seen.kept:
             if kept.trouble is None and kept.hung_up_s is None:
                 kept.hang_up(self.passed)
+        self._finish_late()
 
-    def _finish_late(self) -> bool:
-        """Say what became of the call that came in the same instant, and end it; whether a job of it has to end."""
-        call, late, self._late = self._late, self.seen.together, None
-        if call is None or late is None:
-            return False
+    def _settle_late(self) -> None:
+        """Say what became of the call that came in the same instant. One that has its agent outlasts all others."""
+        call, late = self._late, self.seen.together
+        if call is None or late is None or late.settled:
+            return
+        late.settled = True
         asked = self.stage.calls.questions(call.room_name, call.joined, self.worker.server).get(self.worker.name)
         late.answer = asked.available if asked is not None else None
         late.assigned = asked is not None and asked.assigned is not None
@@ -258,8 +262,25 @@ class Drainage:
                 late.trouble = "its agent left it"
         elif late.assigned:
             late.trouble = "no agent came to it"
+        if not call.agents_present:
+            call.leave()
+
+    def _finish_late(self) -> None:
+        """A drain that waits for those calls that it knew at the signal ends now, with this one in progress."""
+        call, late = self._late, self.seen.together
+        if call is None or late is None or not call.agents_present:
+            return
+        worker, began = self.worker, time.monotonic()
+
+        def ended() -> bool:
+            return not worker.is_running
+
+        with worker.ledger.waiting(worker.name), contextlib.suppress(DeadlineMissed):
+            poll(lambda: len(worker.wire.calls_at) <= 1 or ended(), what="end of the other jobs", seconds=GOODBYE_SECONDS)
+            poll(ended, what="end", seconds=LAST_SECONDS, every=LOOK_SECONDS)
+            if self.seen.cut is None and self.seen.ended_early_s is None:
+                late.trouble = f"the worker ended with it in progress, {time.monotonic() - began:.1f} s after its other calls"
         call.leave()
-        return bool(call.agents)
 
     def _end_all_but_one(self) -> None:
         """The oldest call and the one after the next first: a drain that waits for one only is caught so, and one that

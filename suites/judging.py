@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 
@@ -18,7 +19,15 @@ from .drained import STOPS_SECONDS, Drain, Kept
 
 def exit_codes(name: str) -> set[int]:
     """Codes of a worker that ended because of this signal: 0, or 128 + its number (Node)."""
-    return {0, 128 + (int(name) if name.isdigit() else int(signal.Signals[name]))}
+    return {0, 128 + _number(name)}
+
+
+def _number(name: str) -> int:
+    """Such as SIGTERM, 15, or SIGRTMIN+3."""
+    if name.isdigit():
+        return int(name)
+    base, sign, offset = re.split(r"([+-])", name, maxsplit=1) if re.search(r"[+-]", name) else (name, "+", "0")
+    return int(signal.Signals[base]) + int(sign + offset)
 
 
 def raise_if_uncertain(seen: Drain, cut: Kept) -> None:

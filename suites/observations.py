@@ -54,7 +54,7 @@ def stop_signal(stage: Stage) -> str:
     """The signal that engines and orchestrators send to this image; to a process, SIGTERM."""
     if stage.settings.image is None:
         return "SIGTERM"
-    named = str(stage.contents.attrs["Config"].get("StopSignal") or "SIGTERM")
+    named = str(stage.contents.attrs["Config"].get("StopSignal") or "SIGTERM").upper()
     return named if named.startswith("SIG") or named.isdigit() else f"SIG{named}"
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pytest_lkagents.busyness import Reading, too_busy
 from pytest_lkagents.callers.caller import Call, Caller
 from pytest_lkagents.calls import REFUSAL_PAUSE
-from pytest_lkagents.checks import NotJudgeable, StageError
+from pytest_lkagents.checks import NotJudgeable, StageError, Unproven
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
@@ -110,6 +110,8 @@ class Arrivals:
             self._stop.wait(REFUSAL_PAUSE)
         if placed.call.agents:
             time.sleep(STAY_SECONDS)
+            if not placed.call.agents_present and not self._stage.calls.leave_by_themselves:
+                fault = f"its agent came, and left again after {placed.call.stayed or 0.0:.1f} s"
         arrival = Arrival(began, placed.served_by, len(placed.call.agents), tries, fault)
         placed.call.leave()
         return arrival
@@ -136,6 +138,7 @@ def replace(stage: Stage) -> Replacement:
     def bring_the_new_one(calls: list[Call]) -> None:
         # Only now, so that the calls in progress are the old worker's.
         nonlocal both, reading
+        before = [stage.calls.continuity(call) for call in calls]
         new = stage.untouched("new")
         names = [worker.wire.transcript.registrations()[-1].agent_name for worker in (old, new)]
         if names[0] != names[1]:
@@ -146,9 +149,13 @@ def replace(stage: Stage) -> Replacement:
         arrivals.start()
         with contextlib.suppress(DeadlineMissed):
             poll(lambda: len(arrivals.seen) >= LINES, what="arrivals", seconds=LAST_SECONDS)
-        lost = sum(not call.agents_present for call in calls)
+        lost = [seen for seen in before if not seen.agents_are_there]
+        for seen in lost:
+            seen.note_leave()
+            if seen.unproven_leave is not None:
+                raise Unproven(seen.unproven_leave)
         assert not lost, (
-            f"{lost} of {len(calls)} calls in progress lost their agent as the new worker started, before any signal"
+            f"{len(lost)} of {len(calls)} calls in progress lost their agent as the new worker started, before any signal"
         )
 
     drainage = Drainage(stage, old, stop_signal(stage), calls=2, placed=bring_the_new_one)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from pytest_lkagents.callers.caller import Call
-from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, NotJudgeable, StageError, WorkerFault, check
+from pytest_lkagents.callers.continuity import Continuity
+from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, NotJudgeable, StageError, Unproven, WorkerFault, check
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
@@ -48,10 +48,10 @@ def test_sigterm_stops_new_jobs(
     report "full" and not be free again, close its registration or end; else it must refuse a job that does not exist,
     which the proxy on the wire offers then and once more at the end, as one that is only busy refuses too; likewise if
     it says that it is free again after its last call, and to one without calls (see `rollout.idle-exit`) that is still
-    registered and not full 5 s after the signal. If the job of the further call is assigned to it, the agent must
-    come within 15 s of the signal and stay. Skipped if no call is served, or if that job is lost like others without a
-    signal; on an overloaded machine a miss is an error, and so it is where the worker may be full to the end for what
-    others use of the machine.
+    registered and not full 5 s after the signal. If the job of the further call is assigned to it, the agent must come
+    within 15 s of the signal and stay; this call ends last, and the worker must not end for 3 s after the jobs of all
+    others. Skipped if no call is served, or if that job is lost like others without a signal; on an overloaded machine
+    a miss is an error, and so it is where the worker may be full to the end for what others use of the machine.
     """
     seen = drain()
     lk_evidence["signal"], lk_evidence["stopped_after_s"] = seen.signal, seen.stopped_s
@@ -445,26 +445,30 @@ def test_exits_without_server(lk_stage: Stage, lk_evidence: Evidence) -> None:
 
     The proxy on the wire resets the connection of a worker with one call and refuses new ones; the job's own connection
     stays. After the worker's first try (5 s at most) the image's stop signal (SIGTERM by default) goes to its first
-    process. It must not end while its agent is in the call, which is hung up 8 s later, and must have ended within
-    `lk_exit_timeout` (default 30 s) of the end of the call's job, with whatever code. Skipped if the call is not
-    served, the worker ends by itself before the signal, or the job does not end within `lk_exit_timeout`; on an
-    overloaded machine one that still runs is an error.
+    process. It must not end, nor may its agent leave, before the call is hung up 8 s later, and it must have ended
+    within `lk_exit_timeout` (default 30 s) of the end of the call's job, with whatever code. Skipped if the call is not
+    served, if its agent leaves or the worker ends by itself before the signal, or if the job does not end within
+    `lk_exit_timeout`; on an overloaded machine one that still runs is an error.
     """
     worker = lk_stage.untouched("deserted")
     name, limit = stop_signal(lk_stage), lk_stage.settings.exit_timeout
     caller = lk_stage.calls.caller(worker)
     try:
         call = lk_stage.calls.served(caller)
+        lk_stage.calls.wait_heard([call], steady=False)
+        before_loss = lk_stage.calls.continuity(call)
         lose_server(worker, worker.cut_off)
         lk_evidence["signal"], lk_evidence["tries_before"] = name, worker.attempts()
         if not worker.is_running:
             raise NotJudgeable(
                 f"it ends with code {worker.exit_code} by itself when its server is gone: see registration.reconnects"
             )
+        if not before_loss.agents_are_there:
+            raise NotJudgeable("its call did not outlive the loss of the server: see registration.keeps-calls")
         before, sent = worker.reading(), time.monotonic()
         worker.signal(name)
-        lk_evidence["ended_with_its_call_after_s"] = ended = _ended_with_its_call(worker, call, sent)
-        assert ended is None, f"it ends {ended} s after {name}, which came while its server was away, with its call in progress"
+        lk_evidence["ended_with_its_call_after_s"] = ended = _ended_with_its_call(worker, before_loss, sent)
+        assert ended is None, f"its call ended {ended} s after {name}, which came while its server was away"
     finally:
         caller.close()
     try:
@@ -479,14 +483,19 @@ def test_exits_without_server(lk_stage: Stage, lk_evidence: Evidence) -> None:
     )
 
 
-def _ended_with_its_call(worker: Worker, call: Call, sent: float) -> float | None:
-    """Seconds after the signal at which it ended although its agent was in the call; None: it did not while that was kept."""
-    present = call.agents_present
+def _ended_with_its_call(worker: Worker, call: Continuity, sent: float) -> float | None:
+    """Seconds after the signal at which it ended although its agent was in the call, or the agent left; None: neither
+    happened while the call was kept. Raises Unproven where a leave may be its habit."""
     with worker.ledger.waiting(worker.name):
         while time.monotonic() - sent < DRAIN_SECONDS:
-            if not worker.is_running:
-                return round(time.monotonic() - sent, 1) if present else None
-            present = call.agents_present
+            running, passed = worker.is_running, round(time.monotonic() - sent, 1)
+            if not call.agents_are_there:
+                call.note_leave()
+                if call.unproven_leave is not None:
+                    raise Unproven(call.unproven_leave)
+                return passed
+            if not running:
+                return passed
             time.sleep(LOOK_SECONDS)
     return None
 
@@ -537,9 +546,9 @@ def test_replaces_without_loss(lk_stage: Stage, lk_evidence: Evidence) -> None:
     lines without a break, each for 2 s, and the old one gets its stop signal. The two calls are kept for 8 s and judged
     as in `rollout.sigterm-drains`, but for gaps after which they go on; those, and the old worker's exit, are recorded
     and judged by the checks of one worker. An arriving call is lost, and a failure, if a worker does not answer its
-    question or takes its job and no agent comes; so is one with two agents. A refused one is tried three times; if none
-    was free then, it is an error, as is any loss on an overloaded machine. Skipped if the two register under different
-    names or no call is served.
+    question or takes its job and no agent comes, or none that stays for these 2 s; so is one with two agents. A refused
+    one is tried three times; if none was free then, it is an error, as is any loss on an overloaded machine. Skipped if
+    the two register under different names or no call is served.
     """
     settings = lk_stage.settings
     seen = replace(lk_stage)

@@ -56,6 +56,21 @@ def test_an_agent_that_vanished_is_noticed_although_it_never_left() -> None:
     assert "no packet" in str(watch.trouble())
 
 
+def test_an_agent_that_sends_nothing_in_its_pauses_is_judged_by_its_presence() -> None:
+    """Go's SDK sends the samples that it is given; without any, there is no packet."""
+    now = time.monotonic()
+    call = call_with_agent(talked=20)
+    call.received.samples[:] = [
+        sample for sample in call.received.samples if not now - 10 < sample.at < now - 6 and sample.at < now - 0.5
+    ]
+    watch = Continuity(call, Habit())
+    watch.steady = False
+    call.received.last_packet = now - 9
+    assert (watch.sending, watch.trouble(), watch.gap(), watch.lost_from_sight) == (False, None, 0.0, False)
+    call.left["agent"] = now
+    assert watch.trouble() == AGENT_LEFT
+
+
 def test_an_agent_that_fell_silent_counts_only_if_it_talked_on_before() -> None:
     call = call_with_agent(talked=5)
     watch = Continuity(call, Habit())

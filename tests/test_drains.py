@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import cast
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from pytest_lkagents.callers.caller import Call
 from pytest_lkagents.callers.continuity import AGENT_LEFT, Continuity
 from suites.drained import Drain, Kept
+from suites.judging import exit_codes
 
 
 @pytest.mark.parametrize(
@@ -35,3 +37,8 @@ def test_a_call_that_is_cut_as_another_one_ends(cut: float, hung_up: float, whil
     assert drain.cut is lost
     assert (drain.cut_while_held is lost) is while_held
     assert (drain.ended_while_held is not None) is while_held
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("15", 143), ("SIGRTMIN+3", 128 + signal.SIGRTMIN + 3)])
+def test_codes_of_a_worker_that_its_stop_signal_ended(name: str, code: int) -> None:
+    assert exit_codes(name) == {0, code}

@@ -71,10 +71,11 @@ def ordinary() -> set[str]:
 def image(kind: str, name: str) -> tuple[str, dict]:
     folder = WORKERS / kind / name
     described = describe(kind, name)
-    if (folder / "go.mod").is_file():
+    source = folder.parent / described.get("source", name)
+    if (source / "go.mod").is_file():
         # Statically, for an image that has nothing else.
-        command = ["go", "build", "-trimpath", "-ldflags", "-s -w", "-o", "worker", "."]
-        made = subprocess.run(command, cwd=folder, env={**os.environ, "CGO_ENABLED": "0"}, capture_output=True, text=True)
+        command = ["go", "build", "-trimpath", "-ldflags", "-s -w", "-o", str(folder / "worker"), "."]
+        made = subprocess.run(command, cwd=source, env={**os.environ, "CGO_ENABLED": "0"}, capture_output=True, text=True)
         assert made.returncode == 0, made.stderr
     return build(f"pytest-lkagents/fixture-{name}:latest", folder / "Dockerfile", WORKERS), described
 

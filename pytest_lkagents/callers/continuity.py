@@ -216,13 +216,16 @@ class Continuity:
         stayed = self.began - max((call.agents[identity] for identity in self.agents), default=self.began)
         self.stays = habit.left_after is not None and stayed >= habit.stay_seconds
         self._habit = habit
-        self.sending = call.received.last_packet is not None and call.packet_gap < NO_PACKETS_SECONDS
+        # Undisturbed, and yet without packets for a while: it sends none in its pauses, so that their absence says nothing.
+        came = next((sample.at for sample in call.received.samples if sample.packets), None)
+        self.rests = came is not None and call.received.longest_gap(came) > NO_PACKETS_SECONDS
+        self.sending = came is not None and not self.rests and call.packet_gap < NO_PACKETS_SECONDS
         self._sends_since = self.began
 
     @property
     def lost_from_sight(self) -> bool:
         """Whether packets had come before and none was seen since, so that only presence is judged."""
-        return not self.steady and not self.sending and self.call.received.last_packet is not None
+        return not self.steady and not self.sending and not self.rests and self.call.received.last_packet is not None
 
     @property
     def agents_are_there(self) -> bool:
@@ -239,7 +242,7 @@ class Continuity:
         if not self.agents_are_there:
             return AGENT_LEFT
         # Not seen in time before, on a busy machine; what is seen now can be missed from now on.
-        if not self.sending and call.packet_gap < NO_PACKETS_SECONDS:
+        if not self.sending and not self.rests and call.packet_gap < NO_PACKETS_SECONDS:
             self.sending, self._sends_since = True, time.monotonic()
         if self._without_packets:
             return f"no packet came from the agent for {call.packet_gap:.1f} s"
