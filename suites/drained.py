@@ -112,6 +112,8 @@ class Together:
     assigned: bool = False
     agent_s: float | None = None
     trouble: str | None = None
+    # Why it may be no fault that its agent left, in words.
+    unproven: str | None = None
     settled: bool = False
 
 
@@ -244,7 +246,8 @@ class Drain:
             return None
         if cut is not None:
             return cut.unproven
-        return next((kept.unproven for kept in self.kept if kept.unproven is not None), None)
+        late = self.together.unproven if self.together is not None else None
+        return next((kept.unproven for kept in self.kept if kept.unproven is not None), late)
 
     @property
     def longest_gap(self) -> float:

@@ -279,8 +279,17 @@ class Drainage:
             poll(lambda: len(worker.wire.calls_at) <= 1 or ended(), what="end of the other jobs", seconds=GOODBYE_SECONDS)
             poll(ended, what="end", seconds=LAST_SECONDS, every=LOOK_SECONDS)
             if self.seen.cut is None and self.seen.ended_early_s is None:
-                late.trouble = f"the worker ended with it in progress, {time.monotonic() - began:.1f} s after its other calls"
+                self._accuse_of_late(call, late, time.monotonic() - began)
         call.leave()
+
+    def _accuse_of_late(self, call: Call, late: Together, after: float) -> None:
+        """The worker has ended. If the call's agent left it before, that may be its habit, unless others stayed for longer."""
+        others = self.seen.kept[-1].continuity
+        if not call.agents_present and not others.stays:
+            others.note_leave(call.stayed)
+            late.unproven = others.unproven_leave
+        else:
+            late.trouble = f"the worker ended with it in progress, {after:.1f} s after its other calls"
 
     def _end_all_but_one(self) -> None:
         """The oldest call and the one after the next first: a drain that waits for one only is caught so, and one that

@@ -81,6 +81,8 @@ def test_sigterm_stops_new_jobs(
         if lk_stage.calls.lost_accepted():
             raise NotJudgeable(f"{late.trouble}, as to others without a signal: see jobs.serves-every-call")
         raise AssertionError(f"a job that it took in the same instant as {seen.signal} was lost: {late.trouble}")
+    if late is not None and late.unproven is not None:
+        raise Unproven(late.unproven)
     if seen.asked_at_end is not None and seen.asked_at_end.available:
         lk_evidence["transcript"] = seen.lines[-8:]
         raise AssertionError(

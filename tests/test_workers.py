@@ -33,7 +33,7 @@ ALL = "registration,environment,health,image,jobs,rollout,storage,availability,b
 # What a worker catches that breaks by itself: the first MUST that meets it.
 ANY = "any"
 # Their checks load a worker.
-LOADING = ("availability", "balancing")
+LOADING = ("availability", "balancing.redispatch-on-refusal", "balancing.spread")
 # A drain of four minutes in core, and one alone.
 LONGEST_RUN = 900
 # Whom the server offers a call is chance, and so whether the check can judge: it says so and is given another run.
