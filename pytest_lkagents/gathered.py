@@ -34,6 +34,8 @@ class Gathered:
         # What could not be written, in words; and what else is to be said at the end.
         self.unwritten: list[str] = []
         self.notes: list[str] = []
+        # How many checks were taken away by pytest's own options.
+        self.left_out = 0
         # What got worse since --lk-baseline; None: there is none.
         self.worse: list[str] | None = None
 

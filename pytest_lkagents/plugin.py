@@ -9,7 +9,7 @@ import datetime as dt
 import inspect
 import os
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -188,13 +188,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if item not in checks or selection.chosen(checks[item], settings, small, own=not selection.is_packaged(item))
     ]
     if len(chosen) < len(items):
+        gathered = config.stash[GATHERED]
+        before = gathered.left_out
         config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+        gathered.left_out = before
     chosen.sort(key=lambda item: selection.rank(checks[item], settings) if item in checks else (0, 0))
     items[:] = chosen
     extra = selection.extra_seconds(settings)
     for item in [item for item in chosen if extra and item in checks]:
         # Before the check's own.
         item.add_marker(pytest.mark.timeout(checks[item].seconds + extra, method="signal"), append=False)
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    """By -k, -m, --deselect or --lf."""
+    for item in items:
+        item.config.stash[GATHERED].left_out += check_of(item) is not None
 
 
 @pytest.hookimpl(wrapper=True)
@@ -303,6 +312,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         if settings.json_path is not None:
             gathered.notes.append(f"no check was run, so there is no verdict: {settings.json_path} was not written")
         return
+    if gathered.left_out:
+        gathered.notes.append(f"{gathered.left_out} checks were left out (-k, --lf or the like): the verdict is without them")
     verdict = conclude(config)
     if status in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
         if verdict.verdict == FAIL:

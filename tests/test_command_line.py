@@ -290,6 +290,13 @@ def test_an_ini_files_worker_is_nothing_to_other_tests(lk, tmp_path: Path) -> No
     assert lk("--help", env=NO_ENGINE).code == 0
 
 
+def test_a_part_of_the_checks_is_said_to_be_one(lk) -> None:
+    run = lk(*HERE, "-k", "secrets")
+    assert run.checks("pass") == {"manifests.secrets"}, run.output
+    assert "checks were left out (-k, --lf or the like)" in run.output
+    assert "left out" not in lk(*HERE, "--lk-suite", "manifests").output
+
+
 def test_longer_starts_and_ends_give_checks_more_time() -> None:
     assert extra_seconds(Settings()) == 0
     assert extra_seconds(Settings(start_timeout=300)) == 4 * 240
