@@ -71,6 +71,23 @@ def test_an_agent_that_sends_nothing_in_its_pauses_is_judged_by_its_presence() -
     assert watch.trouble() == AGENT_LEFT
 
 
+def test_packets_that_stop_prove_nothing_until_another_agent_sent_them_for_longer() -> None:
+    """A muted track sends none; its last ones come some seconds after the last sound."""
+    habit = Habit(silent_after=4.0)
+
+    def muted() -> Continuity:
+        call = call_with_agent(talked=9, heard_until=4)
+        return Continuity(call, habit)
+
+    watch = muted()
+    assert (watch.steady, watch.sending) == (False, True)
+    watch.call.received.last_packet = time.monotonic() - 2
+    watch.note_silence()
+    assert habit.quiet_after == pytest.approx(6.9, abs=0.2)
+    assert "sent no packets after 7 s" in str(watch.unproven_silence)
+    assert muted().unproven_silence is None, "it has sent for longer"
+
+
 def test_an_agent_that_fell_silent_counts_only_if_it_talked_on_before() -> None:
     call = call_with_agent(talked=5)
     watch = Continuity(call, Habit())

@@ -67,8 +67,9 @@ class AgentsLeave(NotJudgeable):
 
 @dataclass
 class Habit:
-    """How a worker's agents behave. ``silent_after``: seconds of talk after which one fell silent in a call that was watched,
-    or sent no more packets; ``left_after``: seconds after which one left; None: none did so far; ``stays``: seconds after
+    """How a worker's agents behave. ``silent_after``: seconds of talk after which one fell silent in a call that was watched;
+    ``quiet_after``: seconds after its first packet after which one sent no more (one that is muted, say); ``left_after``:
+    seconds after which one left; None: none did so far; ``stays``: seconds after
     which agents left in calls that nothing disturbed, by room; ``cut_short``: how many left clearly earlier than that;
     ``unheard``: how many said nothing beside another call, whose agent had talked.
 
@@ -78,6 +79,7 @@ class Habit:
     """
 
     silent_after: float | None = None
+    quiet_after: float | None = None
     left_after: float | None = None
     stays: dict[str, float] = field(default_factory=dict)
     cut_short: int = 0
@@ -89,12 +91,20 @@ class Habit:
         return STEADY_SECONDS + CONTROL * (self.silent_after or 0.0)
 
     @property
+    def send_seconds(self) -> float:
+        """How long an agent has to send packets before their absence means something."""
+        return 0.0 if self.quiet_after is None else self.quiet_after + STEADY_PAUSE
+
+    @property
     def stay_seconds(self) -> float:
         """How long an agent has to stay before its leave means something; 0.0 while none left."""
         return 0.0 if self.left_after is None else STAY_SECONDS + STAY_CONTROL * self.left_after
 
     def note_silence(self, talked: float) -> None:
         self.silent_after = max(self.silent_after or 0.0, talked)
+
+    def note_quiet(self, sent: float) -> None:
+        self.quiet_after = max(self.quiet_after or 0.0, sent)
 
     def note_leave(self, stayed: float) -> None:
         self.left_after = max(self.left_after or 0.0, stayed)
@@ -146,13 +156,14 @@ def usual_stay(calls: Sequence[Call], more: Callable[[], Call], habit: Habit) ->
 
 
 def _wait_steady(calls: Sequence[Call], habit: Habit) -> None:
-    """Until all voices, and the packets of those that are not heard, have come for long enough without a pause, or have
-    paused: that is a habit, as nothing disturbs them yet."""
+    """Until all voices and packets have come for long enough without a pause, or have paused: that is a habit, as nothing
+    disturbs them yet."""
     heard = [call.heard for call in calls if call.heard.first is not None]
-    unheard = [call.received.samples[0].at for call in calls if call.heard.first is None and call.received.samples]
+    sending = [call.received for call in calls if call.received.first_packet is not None]
 
     def packets() -> float:
-        return max(unheard, default=0.0) + habit.talk_seconds if habit.silent_after is not None else 0.0
+        began = [received.first_packet or 0.0 for received in sending if not received.paused(NO_PACKETS_SECONDS)]
+        return max(began, default=0.0) + habit.send_seconds if habit.send_seconds else 0.0
 
     def told() -> bool:
         voices = all(voice.talking >= habit.talk_seconds or voice.first_pause(SILENCE_SECONDS) is not None for voice in heard)
@@ -209,16 +220,16 @@ class Continuity:
         self.agents = call.agents_present
         self.talked = call.heard.talking
         self.steady = self.talked >= habit.talk_seconds
-        # Whether this call is beyond the point at which another one's agent fell silent, or left.
-        packets = call.received.samples[0].at if call.received.samples else self.began
-        voice = self.began - (packets if call.heard.first is None else call.heard.first)
-        self.controlled = habit.silent_after is not None and voice >= habit.silent_after + STEADY_PAUSE
+        # Whether this call is beyond the point at which another one's agent fell silent, sent no more packets, or left.
+        came = call.received.first_packet
+        talks_on = habit.silent_after is not None and self.talked >= habit.silent_after + STEADY_PAUSE
+        sends_on = habit.quiet_after is not None and came is not None and self.began - came >= habit.send_seconds
+        self.controlled = talks_on or (sends_on and not self.steady)
         stayed = self.began - max((call.agents[identity] for identity in self.agents), default=self.began)
         self.stays = habit.left_after is not None and stayed >= habit.stay_seconds
         self._habit = habit
         # Undisturbed, and yet without packets for a while: it sends none in its pauses, so that their absence says nothing.
-        came = next((sample.at for sample in call.received.samples if sample.packets), None)
-        self.rests = came is not None and call.received.longest_gap(came) > NO_PACKETS_SECONDS
+        self.rests = call.received.paused(NO_PACKETS_SECONDS)
         self.sending = came is not None and not self.rests and call.packet_gap < NO_PACKETS_SECONDS
         self._sends_since = self.began
 
@@ -259,11 +270,11 @@ class Continuity:
         gone on for so long that this is a fault and no habit."""
         if self.controlled:
             return
-        silent = self.paused_after
+        silent, received = self.paused_after, self.call.received
         if silent is not None:
             self._habit.note_silence(self.talked + silent)
-        elif self.call.received.last_packet is not None:
-            self._habit.note_silence(self.call.received.last_packet - self.call.received.samples[0].at)
+        elif received.last_packet is not None and received.first_packet is not None:
+            self._habit.note_quiet(received.last_packet - received.first_packet)
 
     def note_missed(self, since: float) -> None:
         """The same of a silence after ``since`` (monotonic seconds) that the caller may have missed."""
@@ -302,7 +313,9 @@ class Continuity:
         """Why a silence of an agent that is there proves nothing yet, in words; None where it does."""
         if self.controlled:
             return None
-        return f"its agent was silent after {self._habit.silent_after or 0.0:.0f} s of talk, which may be its habit"
+        if self.steady:
+            return f"its agent was silent after {self._habit.silent_after or 0.0:.0f} s of talk, which may be its habit"
+        return f"its agent sent no packets after {self._habit.quiet_after or 0.0:.0f} s, which may be its habit"
 
     @property
     def unproven_leave(self) -> str | None:

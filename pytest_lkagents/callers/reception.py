@@ -106,6 +106,16 @@ class Received:
         """Seconds since the last packet was seen, without what the caller could not see; infinite before the first."""
         return float("inf") if self.last_packet is None else self.stalls.lasted(self.last_packet, time.monotonic())
 
+    @property
+    def first_packet(self) -> float | None:
+        """When the first one was seen (monotonic seconds); None before."""
+        return next((sample.at for sample in self.samples if sample.packets), None)
+
+    def paused(self, seconds: float) -> bool:
+        """Whether for more than so many seconds, until now, no packet came after the first one."""
+        first = self.first_packet
+        return first is not None and self.longest_gap(first) > seconds
+
     def since(self, at: float) -> list[Sample]:
         return [sample for sample in self.samples if sample.at >= at]
 
