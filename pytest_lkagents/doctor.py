@@ -18,7 +18,7 @@ from pytest_lkagents.server import choose
 from pytest_lkagents.server.binary import find_binary, version_of
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.values import OWN_SERVERS
-from pytest_lkagents.worker.base import DEFAULT_HEALTH_PORT
+from pytest_lkagents.worker.health import DEFAULT_PORT
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -34,7 +34,7 @@ def _command_findings(settings: Settings) -> Iterator[Finding]:
         yield True, f"command: {program}, in {folder}"
     except CommandError as error:
         yield False, f"command: {error}"
-    port = settings.health_port or DEFAULT_HEALTH_PORT
+    port = settings.health_port or DEFAULT_PORT
     taker = machine.taker_of(port)
     if taker is not None:
         yield (

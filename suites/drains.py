@@ -19,7 +19,8 @@ from pytest_lkagents.checks import NotJudgeable, StageError, TooBusy, WorkerFaul
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.values import LONGEST_HOLD
-from pytest_lkagents.worker.base import Health, Worker
+from pytest_lkagents.worker.base import Worker
+from pytest_lkagents.worker.health import Health
 
 from .drained import STOPS_SECONDS, Drain, Kept, Together
 from .load import wait_free

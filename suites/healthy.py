@@ -7,7 +7,8 @@ import time
 
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
-from pytest_lkagents.worker.base import Health, Worker
+from pytest_lkagents.worker.base import Worker
+from pytest_lkagents.worker.health import Health
 
 # An orchestrator ends a container after three failed probes, mostly 10 s apart; what is mended sooner does no harm.
 HEALTHY_SECONDS = 10.0

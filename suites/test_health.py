@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, check
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
-from pytest_lkagents.worker.base import Health, Worker
+from pytest_lkagents.worker.base import Worker
+from pytest_lkagents.worker.health import Health
 
 from .drained import FAILED_PROBES, Drain
 from .drains import CHECK_SECONDS
@@ -52,16 +53,18 @@ def _health(stage: Stage, worker: Worker) -> Health:
 def test_answers(lk_stage: Stage, lk_evidence: Evidence) -> None:
     """The health endpoint answers 200 once the worker has registered.
 
-    The health port is `lk_health_port`, else 8081, else the port that speaks HTTP; it is awaited for 5 s. GET of
-    `lk_health_path` (default `/`), from this machine or from inside where only loopback is served, must answer 200
-    within 5 s, asked every 0.5 s. Skipped without a health endpoint (a failure with `lk_health = required` or
-    `lk_health_port`) and with `lk_health = off`; no answer at all on an overloaded machine is an error.
+    The health port is `lk_health_port`, else 8081, else one that answers as a health endpoint does (200, 503, or an
+    SDK's page `/worker`); it is awaited for 5 s. GET of `lk_health_path` (default `/`, or where that is 404 the first
+    of `/healthz`, `/health`, `/livez`, `/readyz`, `/ready` and `/live` that answers 200), from this machine or from
+    inside where only loopback is served, must answer 200 within 5 s, asked every 0.5 s. Skipped without a health
+    endpoint (a failure with `lk_health = required` or `lk_health_port`) and with `lk_health = off`; no answer at all on
+    an overloaded machine is an error.
     """
     worker = lk_stage.worker("shared")
     health = _health(lk_stage, worker)
-    lk_evidence["port"], lk_evidence["path"] = health.port, lk_stage.settings.health_path
+    lk_evidence["port"], lk_evidence["path"] = health.port, health.path
     lk_evidence["status"] = status = status_within(lk_stage, worker, health, 5)
-    assert status == 200, f"GET {lk_stage.settings.health_path} on port {health.port} answers {status or 'nothing'}"
+    assert status == 200, f"GET {health.path} on port {health.port} answers {status or 'nothing'}"
     lk_evidence.summary = f"200 on port {health.port}"
 
 
@@ -84,7 +87,7 @@ def test_reachable(lk_stage: Stage, lk_evidence: Evidence) -> None:
     """
     worker = lk_stage.worker("shared")
     health = _health(lk_stage, worker)
-    path = lk_stage.settings.health_path
+    path = health.path
     inside, _ = worker.get_inside(path, health.port)
     before = worker.reading()
     answers: list[int | None] = []

@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from pytest_lkagents.probe.sidecar import Listener
+from pytest_lkagents.settings import Settings
+from pytest_lkagents.worker.health import HealthFinder
 from pytest_lkagents.worker.healthcheck import Healthcheck, healthcheck
 
 SECOND = 1_000_000_000
@@ -44,3 +47,38 @@ SECOND = 1_000_000_000
 )
 def test_healthcheck(config: dict[str, Any], expected: Healthcheck | None) -> None:
     assert healthcheck(config) == expected
+
+
+def listening(*ports: int) -> list[Listener]:
+    return [Listener("tcp", "0.0.0.0", port) for port in ports]
+
+
+def found(answers: dict[str, int], *ports: int, **declared: Any) -> tuple[int, str] | None:
+    """``answers``: status by "port/path"; what is not there is 404."""
+    finder = HealthFinder(Settings(**declared), lambda path, port, seconds: answers.get(f"{port}{path}", 404))
+    health = finder.find(listening(*ports))
+    return (health.port, health.path) if health is not None else None
+
+
+@pytest.mark.parametrize(
+    ("answers", "ports", "expected"),
+    [
+        ({"8081/": 200}, (8081, 9090), (8081, "/")),
+        ({"8081/healthz": 200}, (8081,), (8081, "/healthz")),
+        ({}, (8081,), (8081, "/")),  # which is another check's business
+        ({"8080/": 200, "9090/metrics": 200}, (9090, 8080), (8080, "/")),
+        ({"8080/readyz": 200}, (9090, 8080), (8080, "/readyz")),
+        ({"8080/": 503}, (8080,), (8080, "/")),
+        ({"8080/worker": 200, "7070/": 200}, (7070, 8080), (8080, "/")),
+        ({"9090/metrics": 200}, (9090,), None),
+        ({}, (6060,), None),
+    ],
+)
+def test_where_health_is_found(answers: dict[str, int], ports: tuple[int, ...], expected: tuple[int, str] | None) -> None:
+    assert found(answers, *ports) == expected
+
+
+def test_where_health_is_declared_to_be() -> None:
+    assert found({"8081/": 200}, 8081, health_path="/up") == (8081, "/up")
+    assert found({"9000/live": 200}, 8081, 9000, health_port=9000) == (9000, "/live")
+    assert found({"8081/": 200}, 8081, health_port=9000) is None

@@ -10,7 +10,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -22,12 +21,10 @@ from pytest_lkagents.server.base import Server
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.wire.model import Registration
 from pytest_lkagents.wire.tap import Tap
+from pytest_lkagents.worker.health import DEFAULT_PORT, Health, HealthFinder
 from pytest_lkagents.worker.processes import Snapshot
 from pytest_lkagents.worker.usage import Usage
 
-DEFAULT_HEALTH_PORT = 8081
-# Healthy, and not ready.
-HEALTH_ANSWERS = (200, 503)
 LOG_LINES = 25
 PROBE_SECONDS = 0.5
 # A worker whose server did not answer in time on a busy machine registers again; SDKs pause for up to 10 s before they try.
@@ -48,14 +45,6 @@ def disturbing(act: Act) -> Act:
         return act(worker, *arguments, **options)
 
     return cast(Act, noted)
-
-
-@dataclass(frozen=True)
-class Health:
-    """The health endpoint as found; ``loopback`` when nothing outside the worker's namespace can reach it."""
-
-    port: int
-    loopback: bool
 
 
 class Worker(ABC):
@@ -85,6 +74,7 @@ class Worker(ABC):
         self.started = 0.0
         self._probed = 0.0
         self._without_health = False
+        self._health = HealthFinder(settings, lambda path, port, seconds: self.get_inside(path, port, seconds)[0])
 
     # -- life
 
@@ -183,7 +173,8 @@ class Worker(ABC):
     def probe(self) -> None:
         """Platforms probe a starting container once a second or so; a worker may notice, so it must happen here too."""
         if time.monotonic() - self._probed > 1:
-            self.get(self.settings.health_path, self.settings.health_port or DEFAULT_HEALTH_PORT, PROBE_SECONDS)
+            port = self.settings.health_port or DEFAULT_PORT
+            self.get(self._health.path_of(port), port, PROBE_SECONDS)
             self._probed = time.monotonic()
 
     # -- registration
@@ -393,33 +384,8 @@ class Worker(ABC):
         return http_get(self.address, port, path, seconds)
 
     def health(self) -> Health | None:
-        """The health endpoint, or None if there is none: the declared port, else 8081, else the only port that speaks
-        HTTP (first of those that others can reach)."""
-        if self.settings.health == "off":
-            return None
-        listening = [found for found in self.listeners() if found.protocol == "tcp"]
-        by_port: dict[int, bool] = {}
-        for found in listening:
-            by_port[found.port] = by_port.get(found.port, True) and found.loopback
-        wanted = self.settings.health_port
-        if wanted is not None:
-            return Health(wanted, by_port[wanted]) if wanted in by_port else None
-        if DEFAULT_HEALTH_PORT in by_port:
-            return Health(DEFAULT_HEALTH_PORT, by_port[DEFAULT_HEALTH_PORT])
-        candidates = [port for port in by_port if port != self.settings.metrics_port]
-        speaking = {port: self._answer(port) for port in candidates}
-        # A /worker page is the surest sign, then a 200, then a refusal; reachable ones first. Whatever else answers may
-        # be a server of metrics or a profiler.
-        ranked = sorted(
-            (worker_page != 200, status != 200, by_port[port], port)
-            for port, (status, worker_page) in speaking.items()
-            if status in HEALTH_ANSWERS or worker_page == 200
-        )
-        return Health(ranked[0][3], ranked[0][2]) if ranked else None
-
-    def _answer(self, port: int) -> tuple[int | None, int | None]:
-        status, _ = self.get_inside(self.settings.health_path, port, 2)
-        return status, self.get_inside("/worker", port, 2)[0] if status else None
+        """The health endpoint, or None if there is none: see HealthFinder."""
+        return None if self.settings.health == "off" else self._health.find(self.listeners())
 
     def wait_health(self, seconds: float = 5) -> Health | None:
         """The health endpoint; waits a moment, since it may open after the registration, but in vain only once. Raises
@@ -437,8 +403,8 @@ class Worker(ABC):
     def health_status(self, found: Health) -> int | None:
         """Status of the health path, from this machine, or from inside when only loopback is served."""
         if found.loopback:
-            return self.get_inside(self.settings.health_path, found.port)[0]
-        return self.get(self.settings.health_path, found.port)[0]
+            return self.get_inside(found.path, found.port)[0]
+        return self.get(found.path, found.port)[0]
 
     def worker_info(self, found: Health) -> dict[str, Any]:
         """What ``/worker`` offers (agent_name, active_jobs, sdk_version, ...); empty if it offers nothing."""

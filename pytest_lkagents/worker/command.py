@@ -26,9 +26,10 @@ from pytest_lkagents.probe.sidecar import Listener
 from pytest_lkagents.server.base import Server
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.wire.tap import Tap
-from pytest_lkagents.worker.base import DEFAULT_HEALTH_PORT, Health, Worker, disturbing, http_get
+from pytest_lkagents.worker.base import Worker, disturbing, http_get
 from pytest_lkagents.worker.burner import PYTHON
 from pytest_lkagents.worker.doorkeeper import Doorkeeper
+from pytest_lkagents.worker.health import DEFAULT_PORT, Health
 from pytest_lkagents.worker.processes import Connection, Process, Snapshot
 from pytest_lkagents.worker.usage import Usage
 
@@ -193,7 +194,7 @@ class CommandWorker(Worker):
 
     @property
     def _health_port(self) -> int:
-        return self.settings.health_port or DEFAULT_HEALTH_PORT
+        return self.settings.health_port or DEFAULT_PORT
 
     def probe(self) -> None:
         # Only its own port: on this machine it may be another program that answers there.

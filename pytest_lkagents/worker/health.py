@@ -1,0 +1,90 @@
+"""Where a worker answers health probes: found by asking what listens, where nothing is declared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from pytest_lkagents.probe.sidecar import Listener
+from pytest_lkagents.settings import Settings
+
+DEFAULT_PORT = 8081
+DEFAULT_PATH = "/"
+# Healthy, and not ready.
+ANSWERS = (200, 503)
+NOT_FOUND = 404
+# Where servers answer that have nothing at /: the names that Kubernetes' own components and its users' frameworks have.
+USUAL_PATHS = ("/healthz", "/health", "/livez", "/readyz", "/ready", "/live")
+ASK_SECONDS = 2.0
+
+# Path, port and seconds to the status, None when nothing answers.
+Get = Callable[[str, int, float], int | None]
+
+
+@dataclass(frozen=True)
+class Health:
+    """The health endpoint as found; ``loopback`` when nothing outside the worker's namespace can reach it."""
+
+    port: int
+    loopback: bool
+    path: str = DEFAULT_PATH
+
+
+class HealthFinder:
+    """``get`` asks from where the worker itself runs."""
+
+    def __init__(self, settings: Settings, get: Get) -> None:
+        self._settings = settings
+        self._get = get
+        # By port, once it is known.
+        self._paths: dict[int, str] = {}
+
+    def find(self, listeners: Iterable[Listener]) -> Health | None:
+        """None if there is none: the declared port, else 8081, else the port that speaks HTTP as a health endpoint does (first
+        of those that others can reach)."""
+        by_port: dict[int, bool] = {}
+        for found in listeners:
+            if found.protocol == "tcp":
+                by_port[found.port] = by_port.get(found.port, True) and found.loopback
+        wanted = self._settings.health_port
+        if wanted is not None:
+            return self._at(wanted, by_port) if wanted in by_port else None
+        if DEFAULT_PORT in by_port:
+            return self._at(DEFAULT_PORT, by_port)
+        candidates = [port for port in by_port if port != self._settings.metrics_port]
+        speaking = {port: self._answer(port) for port in candidates}
+        # A /worker page is the surest sign, then a 200, then a refusal; reachable ones first. Whatever else answers may be a
+        # server of metrics or a profiler.
+        ranked = sorted(
+            (worker_page != 200, status != 200, by_port[port], port)
+            for port, (status, worker_page) in speaking.items()
+            if status in ANSWERS or worker_page == 200
+        )
+        return self._at(ranked[0][3], by_port) if ranked else None
+
+    def path_of(self, port: int) -> str:
+        """As far as it is known."""
+        return self._paths.get(port, self._settings.health_path)
+
+    def _at(self, port: int, by_port: dict[int, bool]) -> Health:
+        if port not in self._paths and self._settings.health_path == DEFAULT_PATH:
+            self._ask(port)
+        return Health(port, by_port[port], self.path_of(port))
+
+    def _answer(self, port: int) -> tuple[int | None, int | None]:
+        status = self._ask(port)
+        return status, self._get("/worker", port, ASK_SECONDS) if status else None
+
+    def _ask(self, port: int) -> int | None:
+        """What it answers; what has nothing at / is asked for the usual paths."""
+        if self._settings.health_path != DEFAULT_PATH or port in self._paths:
+            return self._get(self.path_of(port), port, ASK_SECONDS)
+        status = self._get(DEFAULT_PATH, port, ASK_SECONDS)
+        if status == NOT_FOUND:
+            for path in USUAL_PATHS:
+                if self._get(path, port, ASK_SECONDS) == 200:
+                    self._paths[port] = path
+                    return 200
+        elif status is not None:
+            self._paths[port] = DEFAULT_PATH
+        return status
