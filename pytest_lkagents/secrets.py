@@ -96,8 +96,26 @@ def new_api_secret() -> str:
     return secrets.token_urlsafe(32)
 
 
+# A shorter value has too few characters of its own in base64.
+SHORTEST_INSIDE = 8
+
+
+def _inside_base64(encoded: bytes) -> set[str]:
+    """What base64 makes of a value as a part of something longer (``key:secret``), wherever it begins: the characters that do
+    not depend on what is around it."""
+    if len(encoded) < SHORTEST_INSIDE:
+        return set()
+    found = set()
+    for before in range(3):
+        whole = base64.b64encode(bytes(before) + encoded).decode().rstrip("=")
+        own = whole[-(-8 * before // 6) : 8 * (before + len(encoded)) // 6]
+        found |= {own, own.translate(str.maketrans("+/", "-_"))}
+    return found
+
+
 def spellings(value: str) -> set[str]:
-    """The forms in which programs write a value: as it is, in a JSON document or a repr, in a URL, as base64."""
+    """The forms in which programs write a value: as it is, in a JSON document or a repr, in a URL, as base64, alone or with
+    something before it."""
     # A variable of the environment may hold any bytes.
     encoded = value.encode("utf-8", "surrogateescape")
     return {
@@ -109,6 +127,7 @@ def spellings(value: str) -> set[str]:
         urllib.parse.quote(encoded, safe=""),
         # Without what fills the last group up: it is left out in some places.
         base64.b64encode(encoded).decode().rstrip("="),
+        *_inside_base64(encoded),
     } - {""}
 
 

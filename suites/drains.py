@@ -255,6 +255,8 @@ class Drainage:
         asked = self.stage.calls.questions(call.room_name, call.joined, self.worker.server).get(self.worker.name)
         late.answer = asked.available if asked is not None else None
         late.assigned = asked is not None and asked.assigned is not None
+        if asked is not None and asked.terminated:
+            late.trouble = "the worker refused it for everybody (terminate), so that no other one is asked"
         if late.assigned and not call.agents:
             self._watch(max(AGENT_SECONDS - self.passed, 1), lambda: bool(call.agents))
         if call.agents:

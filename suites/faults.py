@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import Any
 
 from pytest_lkagents.busyness import too_busy
 from pytest_lkagents.callers.caller import Call, Caller
 from pytest_lkagents.callers.continuity import AGENT_LEFT, FOR_GOOD_SECONDS, AgentsLeave, Continuity
+from pytest_lkagents.calls import ENOUGH_LOST
 from pytest_lkagents.checks import NotJudgeable, StageError, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, holds, poll
 from pytest_lkagents.stage import Stage
@@ -261,7 +263,7 @@ def _lose_thrice(stage: Stage, worker: Worker, seen: Reconnection) -> None:
         evidence["registered_after_s"] = round(time.monotonic() - up, 2)
         evidence["registrations_before"] = before
         evidence["registrations_after"] = stay_single(worker, before, "the restart")
-        call = _call_anew(stage, caller, "it registered again after the restart")
+        call = _call_again(stage, worker, caller, "it registered again after the restart", evidence)
         evidence["agent_joined_after_s"] = round(call.agent_after, 2)
         seen.kept = _in_progress(stage, call, seen)
         signalled, serving = bool(worker.wire.calls_at), set(worker.jobs_of(worker.snapshot()))
@@ -277,7 +279,9 @@ def _lose_thrice(stage: Stage, worker: Worker, seen: Reconnection) -> None:
             seen.busy = too_busy(reading, worker.reading())
         reports = any(status.at > back for status in log.statuses())
         call.leave()
-        evidence["agent_joined_after_cut_s"] = agent_comes(stage, caller, "it registered again after the cut")
+        call = _call_again(stage, worker, caller, "it registered again after the cut", evidence)
+        call.leave()
+        evidence["agent_joined_after_cut_s"] = round(call.agent_after, 2)
         if not reports and any(status.at < cut for status in log.statuses()):
             evidence["longest_pause_of_reports_s"] = _wait_reports(stage, worker)
         _close_and_return(stage, worker, caller, before, evidence)
@@ -287,7 +291,20 @@ def _lose_thrice(stage: Stage, worker: Worker, seen: Reconnection) -> None:
         caller.close()
 
 
-def _close_and_return(stage: Stage, worker: Worker, caller: Caller, before: int, evidence: dict[str, object]) -> None:
+def _call_again(stage: Stage, worker: Worker, caller: Caller, although: str, evidence: dict[str, Any]) -> Call:
+    """A new call with its agent. One that the worker took before it, and did not serve, may be chance once. Raises
+    AssertionError, TooBusy."""
+    began, reading = time.monotonic(), worker.reading()
+    call = _call_anew(stage, caller, although)
+    taken = [asked.room for asked in worker.wire.transcript.questions(began) if asked.assigned is not None and not asked.probe]
+    evidence["calls_lost"] = lost = evidence.get("calls_lost", 0) + len(set(taken) - {call.room_name})
+    if lost >= ENOUGH_LOST:
+        stage.raise_if_too_busy(worker, reading)
+        raise AssertionError(f"{lost} of the first calls that it took after it had registered again got no agent")
+    return call
+
+
+def _close_and_return(stage: Stage, worker: Worker, caller: Caller, before: int, evidence: dict[str, Any]) -> None:
     """Its connection ends as behind a load balancer whose servers change: it is closed, and the next try is answered with 503.
     ``before``: how many registrations it had. Raises AssertionError."""
     log, closed = worker.wire.transcript, "its connection was closed (1001, going away)"
@@ -303,7 +320,9 @@ def _close_and_return(stage: Stage, worker: Worker, caller: Caller, before: int,
         raise AssertionError(f"after {closed}, {fault}") from None
     evidence["registered_after_close_s"] = round(found.registered - began, 2)
     evidence["answered_with_503"] = len(log.entries("refused", since=began))
-    evidence["agent_joined_after_close_s"] = agent_comes(stage, caller, "it registered again after a close")
+    call = _call_again(stage, worker, caller, "it registered again after a close", evidence)
+    call.leave()
+    evidence["agent_joined_after_close_s"] = round(call.agent_after, 2)
     stay_single(worker, before, "the close", since=found.registered)
 
 

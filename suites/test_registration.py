@@ -225,10 +225,11 @@ def test_reconnects(lk_evidence: Evidence, reconnection: Callable[[], faults.Rec
     the worker's first try (5 s at most) the server is started again; later the proxy on the wire resets the connection
     of its registration alone, and at last ends it with a close frame (1001, going away) and answers the next try (5 s
     at most) with status 503, as load balancers do. After each it must register within 45 s, for 3 s no more
-    registrations may be open than before, and one of three calls must get its agent within 15 s; a health endpoint that
-    answered 200 before must do so again within 10 s, unless the worker is full. If it reported its load before, it must
-    do so again: while the call of `registration.keeps-calls` is watched, or else twice within 12 s without a call, with
-    pauses of 10 s at most. Skipped if the server is given by URL; on an overloaded machine a miss is an error.
+    registrations may be open than before, and one of three calls must get its agent within 15 s (two in all, if it took
+    them and no agent came, are a failure all the same); a health endpoint that answered 200 before must do so again
+    within 10 s, unless the worker is full. If it reported its load before, it must do so again: while the call of
+    `registration.keeps-calls` is watched, or else twice within 12 s without a call, with pauses of 10 s at most.
+    Skipped if the server is given by URL; on an overloaded machine a miss is an error.
     """
     seen = reconnection()
     lk_evidence.update(seen.evidence)

@@ -50,8 +50,9 @@ def test_sigterm_stops_new_jobs(
     it says that it is free again after its last call, and to one without calls (see `rollout.idle-exit`) that is still
     registered and not full 5 s after the signal. If the job of the further call is assigned to it, the agent must come
     within 15 s of the signal and stay; this call ends last, and the worker must not end for 3 s after the jobs of all
-    others. Skipped if no call is served, or if that job is lost like others without a signal; on an overloaded machine
-    a miss is an error, and so it is where the worker may be full to the end for what others use of the machine.
+    others. Nor may it be refused for everybody (`terminate`), upon which the server asks no other worker. Skipped if no
+    call is served, or if that job is lost like others without a signal; on an overloaded machine a miss is an error,
+    and so it is where the worker may be full to the end for what others use of the machine.
     """
     seen = drain()
     lk_evidence["signal"], lk_evidence["stopped_after_s"] = seen.signal, seen.stopped_s
@@ -80,7 +81,7 @@ def test_sigterm_stops_new_jobs(
         seen.raise_if_busy()
         if lk_stage.calls.lost_accepted():
             raise NotJudgeable(f"{late.trouble}, as to others without a signal: see jobs.serves-every-call")
-        raise AssertionError(f"a job that it took in the same instant as {seen.signal} was lost: {late.trouble}")
+        raise AssertionError(f"a job that came in the same instant as {seen.signal} was lost: {late.trouble}")
     if late is not None and late.unproven is not None:
         raise Unproven(late.unproven)
     if seen.asked_at_end is not None and seen.asked_at_end.available:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import io
 import json
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pytest_lkagents.secrets import holds_secret
+from pytest_lkagents.secrets import Redactor, holds_secret, spellings
 from pytest_lkagents.worker.credentials import findings_in, in_text
 from pytest_lkagents.worker.layers import scan
 
@@ -171,3 +172,16 @@ def test_a_token_in_a_compiled_module_is_found_whatever_its_length() -> None:
         assert findings_in("app/settings.pyc", marshal.dumps(compile(f"K = {token!r}", "", "exec")), []) == ["an access token"]
     plain = marshal.dumps(compile("K = 'disk-task-scheduler-of-the-2nd-kind'", "", "exec"))
     assert findings_in("app/settings.pyc", plain, []) == []
+
+
+@pytest.mark.parametrize("before", ["", "APIkey:", "APIkey12:", "k:"])
+def test_a_secret_is_known_within_base64(before: str) -> None:
+    text = base64.b64encode(f"{before}{SECRET}:x".encode()).decode()
+    assert any(spelling in text for spelling in spellings(SECRET))
+    redactor = Redactor()
+    redactor.add("MY_SECRET", SECRET)
+    hidden = redactor.text(text)
+    assert "[MY_SECRET]" in hidden
+    assert len(hidden) < len(text) - len(SECRET), "nearly all of it"
+    other = base64.b64encode(b"APIkey:another-secret-of-36-characters").decode()
+    assert redactor.text(other) == other
