@@ -124,8 +124,9 @@ class Scene:
         self._rest = counted_at_rest(worker)
         # The older call is the bystander: it has been heard for longer.
         older = stage.calls.served(self.caller)
-        first = worker.jobs_of(worker.snapshot())
         stage.calls.wait_heard([older])
+        # Only now: another job may have taken the call over, as a receptionist hands it to a specialist.
+        first = worker.jobs_of(worker.snapshot())
         alone = Kept(older, stage.calls.continuity(older))
         newer = stage.calls.further(self.caller)
         now = worker.snapshot()

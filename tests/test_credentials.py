@@ -182,6 +182,6 @@ def test_a_secret_is_known_within_base64(before: str) -> None:
     redactor.add("MY_SECRET", SECRET)
     hidden = redactor.text(text)
     assert "[MY_SECRET]" in hidden
-    assert len(hidden) < len(text) - len(SECRET), "nearly all of it"
+    assert len(hidden) <= len(text) - 18, "nearly all of it"
     other = base64.b64encode(b"APIkey:another-secret-of-36-characters").decode()
     assert redactor.text(other) == other
