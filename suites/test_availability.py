@@ -255,17 +255,18 @@ def test_recovers(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loa
     why="The server waits 3 s for an answer, then the job is lost: nobody else is asked.",
     remedy="accept or reject at once in the request function; do slow work in the job itself",
     roles=("shared", "loaded"),
-    order=3,
+    order=10,
 )
 def test_answers_in_time(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
     """It answers every question before the server gives up (3 s).
 
-    All questions about jobs so far, real ones and those of the proxy on the wire, to the shared worker and to the one
-    under load are taken from the transcript; a worker that was not asked by the proxy yet is asked once. Each must be
-    answered, yes or no, within 3 s, after which the server drops the job. Questions on a connection that ended within
-    these 3 s do not count. Where all that was late was asked while next to all of this machine's cores were in use, as
-    when the workers of a run start, the worker is asked once more in peace, and that answer counts. Skipped if nothing
-    was answered and nothing is late; an answer that is late again on an overloaded machine is an error.
+    All questions about jobs of the run, real ones (two of `jobs.serves-every-call` come in the same instant) and those
+    of the proxy on the wire, to the shared worker and to the one under load are taken from the transcript; a worker
+    that was not asked by the proxy yet is asked once. Each must be answered, yes or no, within 3 s, after which the
+    server drops the job. Questions on a connection that ended within these 3 s do not count. Where all that was late
+    was asked while next to all of this machine's cores were in use, as when the workers of a run start, the worker is
+    asked once more in peace, and that answer counts. Skipped if nothing was answered and nothing is late; an answer
+    that is late again on an overloaded machine is an error.
     """
     try:
         load()
