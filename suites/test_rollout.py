@@ -239,7 +239,9 @@ def test_sigint_drains(lk_stage: Stage, lk_evidence: Evidence, interrupt: Callab
     seconds=CHECK_SECONDS,
     order=2,
 )
-def test_drains_after_loss(lk_stage: Stage, lk_evidence: Evidence, late_drain: Callable[[], Drain]) -> None:
+def test_drains_after_loss(
+    lk_stage: Stage, lk_evidence: Evidence, late_drain: Callable[[], Drain], drain: Callable[[], Drain]
+) -> None:
     """A worker that lost its server, or a job's process, before still drains: its call goes on, and then it ends.
 
     With the worker of `jobs.crash-isolated`, of which a job's process was killed, and afterwards of
@@ -247,11 +249,17 @@ def test_drains_after_loss(lk_stage: Stage, lk_evidence: Evidence, late_drain: C
     placed, the connection over which the worker is registered is cut, and it must register again within 45 s. Then the
     image's stop signal (SIGTERM by default) goes to its first process, and the call is kept for 8 s more. It must go on
     as in `rollout.sigterm-drains`, and the worker must exit within `lk_exit_timeout` (default 30 s) of its end with
-    code 0 or 128 plus the signal's number. Skipped if no call is served, or it does not register again; on an
+    code 0 or 128 plus the signal's number. Nor may it take new jobs 5 s after the signal, if one that lost nothing does
+    not (see `rollout.sigterm-stops-new-jobs`). Skipped if no call is served, or it does not register again; on an
     overloaded machine a gap, or a worker that still runs, is an error.
     """
     seen = late_drain()
     judge_kept_calls(seen, lk_evidence)
+    lk_evidence["stopped_after_s"] = seen.stopped_s
+    if not stops_in_time(seen) and stops_in_time(drain()):
+        lk_evidence["transcript"] = seen.lines[-8:]
+        seen.raise_if_busy()
+        raise AssertionError(f"{STOPS_SECONDS} s after {seen.signal} it is still registered as free, or takes a job")
     judge_exit(seen, lk_stage.settings.exit_timeout, lk_evidence)
     lk_evidence.summary = (
         f"its call went on for {seen.held_s:.0f} s after {seen.signal}, and it exited with code {seen.exit_code}"
