@@ -275,24 +275,25 @@ class Drainage:
             return
         worker, began = self.worker, time.monotonic()
 
-        def ended() -> bool:
-            return not worker.is_running
+        def over() -> bool:
+            return not call.agents_present or not worker.is_running
 
         with worker.ledger.waiting(worker.name), contextlib.suppress(DeadlineMissed):
-            poll(lambda: len(worker.wire.calls_at) <= 1 or ended(), what="end of the other jobs", seconds=GOODBYE_SECONDS)
-            poll(ended, what="end", seconds=LAST_SECONDS, every=LOOK_SECONDS)
+            poll(lambda: len(worker.wire.calls_at) <= 1 or over(), what="end of the other jobs", seconds=GOODBYE_SECONDS)
+            poll(over, what="end", seconds=LAST_SECONDS, every=LOOK_SECONDS)
             if self.seen.cut is None and self.seen.ended_early_s is None:
                 self._accuse_of_late(call, late, time.monotonic() - began)
         call.leave()
 
     def _accuse_of_late(self, call: Call, late: Together, after: float) -> None:
-        """The worker has ended. If the call's agent left it before, that may be its habit, unless others stayed for longer."""
-        others = self.seen.kept[-1].continuity
-        if not call.agents_present and not others.stays:
+        """It is over. That the call's agent left it may be its habit, unless others stayed for longer."""
+        others, left = self.seen.kept[-1].continuity, not call.agents_present
+        if left and not others.stays:
             others.note_leave(call.stayed)
             late.unproven = others.unproven_leave
         else:
-            late.trouble = f"the worker ended with it in progress, {after:.1f} s after its other calls"
+            what = "its agent left it" if left else "the worker ended with it in progress"
+            late.trouble = f"{what}, {after:.1f} s after the other calls had ended"
 
     def _end_all_but_one(self) -> None:
         """The oldest call and the one after the next first: a drain that waits for one only is caught so, and one that
