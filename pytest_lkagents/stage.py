@@ -275,7 +275,7 @@ class Stage:
         """The shared worker while it is in order, else a new one in its place: for users' tests, which may end theirs."""
         worker = self.worker("shared")
         if worker.is_running:
-            self._wait_unpromised(worker)
+            self.wait_unpromised(worker)
             return worker
         return self.renewed("shared")
 
@@ -311,7 +311,7 @@ class Stage:
             return (role, worker) in self._touched or alone or (how.registered and not worker.is_running)
 
     @staticmethod
-    def _wait_unpromised(worker: Worker) -> None:
+    def wait_unpromised(worker: Worker) -> None:
         """A worker keeps a slot for a probe that it accepted: until it says that it is free again, or certainly is."""
         transcript = worker.wire.transcript
         promised = [asked.answers[0][0] for asked in transcript.questions() if asked.probe and asked.available]

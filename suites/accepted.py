@@ -68,7 +68,8 @@ def _come(stage: Stage, caller: Caller, seen: Seen, how: str, come: Callable[[St
         come(stage, caller)
         new = seen.calls[before:]
         seen.how.update({call.job: how for call in new})
-        if not any(call.missed for call in new):
+        # None is taken by a worker that was full for a moment.
+        if new and not any(call.missed for call in new):
             return
 
 
@@ -119,8 +120,10 @@ def _come_until_enough(stage: Stage, caller: Caller, accepted: list[Accepted]) -
 
 
 def _wait_free(stage: Stage) -> None:
+    worker = stage.worker("shared")
+    stage.wait_unpromised(worker)
     with contextlib.suppress(StageError):
-        wait_free(stage.worker("shared"), FREE_SECONDS)
+        wait_free(worker, FREE_SECONDS)
 
 
 def enough(accepted: Sequence[Accepted]) -> bool:

@@ -36,6 +36,8 @@ class Kept:
     longest_gap: float = 0.0
     # What the caller may not have noticed of a gap, as it stood still.
     missed: float = 0.0
+    # When the first pause began that is too long.
+    paused_after: float | None = None
     # Why the trouble may be no fault, in words: the agent may have fallen silent, or left, by itself.
     unproven: str | None = None
     evidence: dict[str, object] = field(default_factory=dict)
@@ -76,6 +78,7 @@ class Kept:
             self.longest_gap = 0.0
             return
         self.longest_gap = self.continuity.gap()
+        self.paused_after = self.continuity.paused_after
         self.missed, since = self.continuity.missed()
         if self.longest_gap > SILENCE_SECONDS:
             self._note()
@@ -253,6 +256,12 @@ class Drain:
     def longest_gap(self) -> float:
         """The longest silence, or pause between packets, of any of the calls in seconds."""
         return max((kept.longest_gap for kept in self.kept), default=0.0)
+
+    @property
+    def gap_follows_an_end(self) -> bool:
+        """Whether the first pause of the call with the longest one began when another call had been hung up."""
+        kept = max(self.kept, key=lambda kept: kept.longest_gap)
+        return kept.paused_after is not None and kept.paused_after >= self.first_hung_up_s
 
     @property
     def missed(self) -> float:

@@ -73,7 +73,8 @@ def judge_kept_calls(seen: Drain, evidence: Evidence, *, gaps: bool = True) -> N
         seen.raise_if_busy(f"a gap of {gap:.1f} s")
         if stalled > STALL_SECONDS:
             raise StageError(f"this machine is too busy to judge: a gap of {gap:.1f} s, the caller stalled")
-        raise AssertionError(f"after {seen.signal} the call had a gap of {gap:.1f} s")
+        after = seen.signal + (" and the end of another call" if seen.gap_follows_an_end else "")
+        raise AssertionError(f"after {after} the call had a gap of {gap:.1f} s")
     if gaps and seen.missed > SILENCE_SECONDS:
         evidence["missed_s"] = round(seen.missed, 1)
         raise StageError(f"this machine is too busy to judge: {may_have_missed(seen.missed)}")
