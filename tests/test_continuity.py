@@ -75,17 +75,17 @@ def test_packets_that_stop_prove_nothing_until_another_agent_sent_them_for_longe
     """A muted track sends none; its last ones come some seconds after the last sound."""
     habit = Habit(silent_after=4.0)
 
-    def muted() -> Continuity:
-        call = call_with_agent(talked=9, heard_until=4)
-        return Continuity(call, habit)
+    def muted(sent: float) -> Continuity:
+        return Continuity(call_with_agent(talked=sent, heard_until=sent - 5), habit)
 
-    watch = muted()
+    watch = muted(9)
     assert (watch.steady, watch.sending) == (False, True)
     watch.call.received.last_packet = time.monotonic() - 2
     watch.note_silence()
     assert habit.quiet_after == pytest.approx(6.9, abs=0.2)
     assert "sent no packets after 7 s" in str(watch.unproven_silence)
-    assert muted().unproven_silence is None, "it has sent for longer"
+    assert muted(14).unproven_silence is not None, "greetings differ in length"
+    assert muted(18).unproven_silence is None, "it has sent for more than twice as long"
 
 
 def test_an_agent_that_fell_silent_counts_only_if_it_talked_on_before() -> None:

@@ -93,7 +93,7 @@ class Habit:
     @property
     def send_seconds(self) -> float:
         """How long an agent has to send packets before their absence means something."""
-        return 0.0 if self.quiet_after is None else self.quiet_after + STEADY_PAUSE
+        return 0.0 if self.quiet_after is None else STEADY_SECONDS + CONTROL * self.quiet_after
 
     @property
     def stay_seconds(self) -> float:
