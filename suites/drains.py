@@ -280,8 +280,15 @@ class Drainage:
 
         with worker.ledger.waiting(worker.name), contextlib.suppress(DeadlineMissed):
             poll(lambda: len(worker.wire.calls_at) <= 1 or over(), what="end of the other jobs", seconds=GOODBYE_SECONDS)
-            poll(over, what="end", seconds=LAST_SECONDS, every=LOOK_SECONDS)
-            if self.seen.cut is None and self.seen.ended_early_s is None:
+            done = time.monotonic()
+            # One that has left its server may be about to end, and leave its jobs some time to do so.
+            poll(
+                lambda: over() or (self.transcript.live() and time.monotonic() - done > LAST_SECONDS),
+                what="end",
+                seconds=AFTER_ENDS_SECONDS,
+                every=LOOK_SECONDS,
+            )
+            if over() and self.seen.cut is None and self.seen.ended_early_s is None:
                 self._accuse_of_late(call, late, time.monotonic() - began)
         call.leave()
 

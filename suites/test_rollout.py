@@ -49,10 +49,11 @@ def test_sigterm_stops_new_jobs(
     which the proxy on the wire offers then and once more at the end, as one that is only busy refuses too; likewise if
     it says that it is free again after its last call, and to one without calls (see `rollout.idle-exit`) that is still
     registered and not full 5 s after the signal. If the job of the further call is assigned to it, the agent must come
-    within 15 s of the signal and stay; this call ends last, and must go on for 3 s after the jobs of all others. Nor
-    may it be refused for everybody (`terminate`), upon which the server asks no other worker. Skipped if no call is
-    served, or if that job is lost like others without a signal; on an overloaded machine a miss is an error, and so it
-    is where the worker may be full to the end for what others use of the machine.
+    within 15 s of the signal and stay; this call ends last, and must go on for 3 s (17 s, if the worker is no longer
+    registered then) after the jobs of all others. Nor may it be refused for everybody (`terminate`), upon which the
+    server asks no other worker. Skipped if no call is served, or if that job is lost like others without a signal; on
+    an overloaded machine a miss is an error, and so it is where the worker may be full to the end for what others use
+    of the machine.
     """
     seen = drain()
     lk_evidence["signal"], lk_evidence["stopped_after_s"] = seen.signal, seen.stopped_s
