@@ -271,9 +271,9 @@ class Drainage:
     def _finish_late(self) -> None:
         """A drain that waits for those calls that it knew at the signal ends now, with this one in progress."""
         call, late = self._late, self.seen.together
-        if call is None or late is None or not call.agents_present:
+        if call is None or late is None or late.trouble is not None or not call.agents:
             return
-        worker, began = self.worker, time.monotonic()
+        worker = self.worker
 
         def over() -> bool:
             return not call.agents_present or not worker.is_running
@@ -289,18 +289,19 @@ class Drainage:
                 every=LOOK_SECONDS,
             )
             if over() and self.seen.cut is None and self.seen.ended_early_s is None:
-                self._accuse_of_late(call, late, time.monotonic() - began)
+                self._accuse_of_late(call, late)
         call.leave()
 
-    def _accuse_of_late(self, call: Call, late: Together, after: float) -> None:
+    def _accuse_of_late(self, call: Call, late: Together) -> None:
         """It is over. That the call's agent left it may be its habit, unless others stayed for longer."""
-        others, left = self.seen.kept[-1].continuity, not call.agents_present
-        if left and not others.stays:
-            others.note_leave(call.stayed)
-            late.unproven = others.unproven_leave
+        others, stayed = self.seen.kept[-1].continuity, call.stayed
+        if stayed is None:
+            late.trouble = "the worker ended with it in progress, when the others had ended"
+        elif others.stays:
+            late.trouble = f"its agent left it after {stayed:.0f} s"
         else:
-            what = "its agent left it" if left else "the worker ended with it in progress"
-            late.trouble = f"{what}, {after:.1f} s after the other calls had ended"
+            others.note_leave(stayed)
+            late.unproven = others.unproven_leave
 
     def _end_all_but_one(self) -> None:
         """The oldest call and the one after the next first: a drain that waits for one only is caught so, and one that
