@@ -283,7 +283,7 @@ class Drainage:
             done = time.monotonic()
             # One that has left its server may be about to end, and leave its jobs some time to do so.
             poll(
-                lambda: over() or (self.transcript.live() and time.monotonic() - done > LAST_SECONDS),
+                lambda: over() or (bool(self.transcript.live()) and time.monotonic() - done > LAST_SECONDS),
                 what="end",
                 seconds=AFTER_ENDS_SECONDS,
                 every=LOOK_SECONDS,
