@@ -255,7 +255,9 @@ class Drainage:
         asked = self.stage.calls.questions(call.room_name, call.joined, self.worker.server).get(self.worker.name)
         late.answer = asked.available if asked is not None else None
         late.assigned = asked is not None and asked.assigned is not None
-        if asked is not None and asked.terminated:
+        # One that does so without a signal is balancing.redispatch-on-refusal's business.
+        others = [known for known in self.transcript.questions() if known.room != call.room_name]
+        if asked is not None and asked.terminated and not any(known.terminated for known in others):
             late.trouble = "the worker refused it for everybody (terminate), so that no other one is asked"
         if late.assigned and not call.agents:
             self._watch(max(AGENT_SECONDS - self.passed, 1), lambda: bool(call.agents))
