@@ -23,7 +23,8 @@ STILL_SECONDS = 1.0
 GROWTH_BYTES = 1_000_000
 # For a job to say goodbye and its process to end; one that takes longer is not waited for here.
 GOODBYE_SECONDS = 10.0
-COMES, ENDS = "came to the worker", "had ended"
+# What the newer of two calls does, in words; STAYS is for comparison, and IS_NOT_ASKED where nothing can be told.
+COMES, ENDS, STAYS, IS_NOT_ASKED = "came to the worker", "had ended", "stayed", ""
 # SDKs keep up to four idle processes; after so many calls every one of them has served.
 MOST_IDLE = 6
 
@@ -57,17 +58,23 @@ def pair(stage: Stage) -> Pair:
     if seen.ended_after is None:
         return seen
     # It may have ended by itself at that moment: then it does so as soon without a second call.
+    alone = seen.ended_after + ALONE_SECONDS
     try:
-        return _pair(stage, alone=seen.ended_after + ALONE_SECONDS)
+        again = _pair(stage, alone)
+        if again.ended_after is None or again.ended_when == seen.ended_when == COMES:
+            return again
+        # Agents may leave at any time: then one does so beside a call that stays, too.
+        if again.ended_when == seen.ended_when and _pair(stage, alone, newer=STAYS).ended_after is None:
+            return again
     except NotJudgeable:
         if seen.ended_when == COMES:
             raise
-        return _pair(stage, to_the_end=False)
+    return _pair(stage, newer=IS_NOT_ASKED)
 
 
-def _pair(stage: Stage, alone: float = 0.0, *, to_the_end: bool = True) -> Pair:
+def _pair(stage: Stage, alone: float = 0.0, *, newer: str = ENDS) -> Pair:
     """``alone``: for how long the first call must last without the second one (seconds). Raises NotJudgeable if it does not.
-    ``to_the_end``: the newer call ends first, and the older one must outlast it."""
+    ``newer``: what the newer call does, which the older one must outlast."""
     worker = stage.worker("shared")
     stage.calls.wait_idle(worker)
     before = worker.snapshot()
@@ -85,13 +92,15 @@ def _pair(stage: Stage, alone: float = 0.0, *, to_the_end: bool = True) -> Pair:
 
         if alone and not holds(lasts, seconds=alone, every=STILL_SECONDS):
             raise NotJudgeable("its agents leave their calls by themselves, too soon for two at once")
-        newer = stage.calls.further(caller)
-        calls = 1 if newer is None else 2
+        further = stage.calls.further(caller)
+        calls = 1 if further is None else 2
         jobs = worker.jobs_of(worker.snapshot())
         when = COMES if len(jobs) < calls and not set(first) <= set(jobs) else ""
-        if newer is not None and not when and to_the_end:
-            _end(worker, newer, set(jobs) - set(first))
-            when = "" if holds(connected, seconds=STILL_SECONDS, every=STILL_SECONDS) else ENDS
+        if further is not None and not when and newer != IS_NOT_ASKED:
+            if newer == ENDS:
+                _end(worker, further, set(jobs) - set(first))
+            seconds = STILL_SECONDS if newer == ENDS else GOODBYE_SECONDS + STILL_SECONDS
+            when = "" if holds(connected, seconds=seconds, every=STILL_SECONDS) else newer
         ended_after = time.monotonic() - began if when else None
     finally:
         caller.close()

@@ -124,9 +124,10 @@ def test_own_process(lk_stage: Stage, lk_evidence: Evidence, pair: Callable[[], 
     belong to the jobs: they must be held by two different processes, neither of which holds the worker's registration.
     The first call's job must not have lost its connection when the second call has its agent, nor a second after the
     end of that one, which is hung up first (its process is awaited for 10 s); if it has, two calls are placed once
-    more, the first of which lasts for longer alone than it did before, and a second time is a failure. Of a worker that
-    says that it is full with one call, or refuses a second one, the one call is judged. Skipped if fewer such
-    connections than calls are seen, or the calls are not served, or agents leave them by themselves too soon.
+    more, the first of which lasts for longer alone than it did before, and a second time is a failure (unless it ends
+    as well beside a call that is not hung up). Of a worker that says that it is full with one call, or refuses a second
+    one, the one call is judged. Skipped if fewer such connections than calls are seen, or the calls are not served, or
+    agents leave them by themselves too soon.
     """
     seen = pair()
     # Each job signals over a connection of its own to the server; whose connections they are is what counts.
