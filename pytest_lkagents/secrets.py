@@ -137,6 +137,8 @@ class Redactor:
 
     def __init__(self) -> None:
         self._names: dict[str, str] = {}
+        # Longest first: a secret may contain another one.
+        self._values: list[str] = []
 
     def add(self, name: str, value: str) -> None:
         least = SHORTEST_SECRET if looks_secret(name) else SHORTEST_OTHER
@@ -145,10 +147,10 @@ class Redactor:
         lines = {line.strip() for line in value.splitlines() if len(line.strip()) >= SHORTEST_LINE}
         for part in spellings(value) | lines:
             self._names.setdefault(part, name)
+        self._values = sorted(self._names, key=len, reverse=True)
 
     def text(self, text: str) -> str:
-        # Longest first: a secret may contain another one.
-        for value in sorted(self._names, key=len, reverse=True):
+        for value in self._values:
             if value in text:
                 text = text.replace(value, f"[{self._names[value]}]")
         # Of those that the server makes for jobs none is known beforehand. What is no text (a file's name may be any bytes)

@@ -14,7 +14,7 @@ from pytest_lkagents.checks import Check
 from pytest_lkagents.manifests import STANDARD_INPUT
 from pytest_lkagents.outcomes import GATE
 from pytest_lkagents.roles import ROLES
-from pytest_lkagents.settings import Settings
+from pytest_lkagents.settings import MORE_CALLS, Settings
 from pytest_lkagents.values import TRACES
 
 # From this order on a check looks at what all others left.
@@ -22,7 +22,6 @@ LAST = 9
 # How many starts, and ends of jobs, a check waits for at most, each after the other, and how long a call takes whose load is
 # to be reported; limits are made for so many of them.
 STARTS, ENDS, CALL_SECONDS = 4, 4, 12.0
-MORE_CALLS = 10
 # What judges deployment files.
 FILES = {"manifests", "autoscaling"}
 

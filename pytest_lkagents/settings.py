@@ -20,8 +20,9 @@ T = TypeVar("T")
 PROBE_IMAGE = "pytest-lkagents/probe:1"
 SERVER_IMAGE = "livekit/livekit-server:v1.13.5"
 HEALTH = ("optional", "required", "off")
-# Calls that a load check places where `lk_sessions` says nothing, and the most that a machine could.
-SESSIONS, MOST_PLACED = 4, 1000
+# Calls that a load check places where `lk_sessions` says nothing, and to fill a worker where the first of them say that so
+# many will do; and the most that a machine could.
+SESSIONS, MORE_CALLS, MOST_PLACED = 4, 10, 1000
 # Calls at a time that are simulated in bearable time.
 MOST_SIMULATED = 10_000
 # Options that may be given with an empty value.

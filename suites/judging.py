@@ -26,8 +26,8 @@ def _number(name: str) -> int:
     """Such as SIGTERM, 15, or SIGRTMIN+3."""
     if name.isdigit():
         return int(name)
-    base, sign, offset = re.split(r"([+-])", name, maxsplit=1) if re.search(r"[+-]", name) else (name, "+", "0")
-    return int(signal.Signals[base]) + int(sign + offset)
+    base, offset = re.findall(r"^(\w+)(.*)$", name)[0]
+    return int(signal.Signals[base]) + int(offset or 0)
 
 
 def raise_if_uncertain(seen: Drain, cut: Kept) -> None:

@@ -15,7 +15,7 @@ from pytest_lkagents.callers.caller import Call, Caller
 from pytest_lkagents.calls import ANSWER_SECONDS
 from pytest_lkagents.checks import NotJudgeable, StageError, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, poll
-from pytest_lkagents.settings import SESSIONS, Settings
+from pytest_lkagents.settings import MORE_CALLS, SESSIONS, Settings
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.model import Answer, Question, Status
 from pytest_lkagents.wire.transcript import Transcript
@@ -42,8 +42,6 @@ EXHAUSTED = 0.95
 # A burner that gets so much of the allowed cores has all of them, but for noise; or without a pause that a worker could see.
 USED_UP = 0.85
 USED_THROUGHOUT = 0.95
-# Calls to fill a worker, if no number is asked for, where the rise by the first SESSIONS says that these will do.
-MORE_CALLS = 10
 # What SDKs have for a threshold by themselves; lower ones are rare.
 USUAL_THRESHOLD = 0.7
 # The guide's figure for a session is 320 MB: a machine with less than three of them left gets no further call.

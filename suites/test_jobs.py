@@ -80,8 +80,7 @@ def test_serves_every_call(lk_stage: Stage, lk_evidence: Evidence) -> None:
     if no agent came within 30 s, on a machine that had time, and missed if it came after 15 s. Two such calls are a
     failure; one is not, nor are those for which this machine had no time, if eight others were served since the first,
     for which more calls are placed if need be. What the load test of `resources.quality-of-service` places is judged
-    there. Skipped if calls are refused, or none is served: see
-    `jobs.joins`.
+    there. Skipped if calls are refused, or none is served: see `jobs.joins`.
     """
     observed = accepted.observe(lk_stage)
     seen = observed.calls

@@ -69,8 +69,8 @@ class AgentsLeave(NotJudgeable):
 class Habit:
     """How a worker's agents behave. ``silent_after``: seconds of talk after which one fell silent in a call that was watched;
     ``quiet_after``: seconds after its first packet after which one sent no more (one that is muted, say); ``left_after``:
-    seconds after which one left; None: none did so far; ``stays``: seconds after
-    which agents left in calls that nothing disturbed, by room; ``cut_short``: how many left clearly earlier than that;
+    seconds after which one left; None: none did so far; ``stays``: seconds after which agents left in calls that nothing
+    disturbed, by room; ``cut_short``: how many left clearly earlier than that;
     ``unheard``: how many said nothing beside another call, whose agent had talked.
 
     One call cannot tell whether that is a fault: an agent that greets and then listens falls silent too, and one that
@@ -162,8 +162,10 @@ def _wait_steady(calls: Sequence[Call], habit: Habit) -> None:
     sending = [call.received for call in calls if call.received.first_packet is not None]
 
     def packets() -> float:
+        if habit.quiet_after is None:
+            return 0.0
         began = [received.first_packet or 0.0 for received in sending if not received.paused(NO_PACKETS_SECONDS)]
-        return max(began, default=0.0) + habit.send_seconds if habit.send_seconds else 0.0
+        return max(began, default=0.0) + habit.send_seconds
 
     def told() -> bool:
         voices = all(voice.talking >= habit.talk_seconds or voice.first_pause(SILENCE_SECONDS) is not None for voice in heard)

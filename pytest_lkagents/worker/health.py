@@ -36,7 +36,7 @@ class HealthFinder:
     def __init__(self, settings: Settings, get: Get) -> None:
         self._settings = settings
         self._get = get
-        # By port, once it is known.
+        # By port, once it is found.
         self._paths: dict[int, str] = {}
 
     def find(self, listeners: Iterable[Listener]) -> Health | None:
@@ -66,8 +66,11 @@ class HealthFinder:
         """As far as it is known."""
         return self._paths.get(port, self._settings.health_path)
 
+    def _is_known(self, port: int) -> bool:
+        return self._settings.health_path != DEFAULT_PATH or port in self._paths
+
     def _at(self, port: int, by_port: dict[int, bool]) -> Health:
-        if port not in self._paths and self._settings.health_path == DEFAULT_PATH:
+        if not self._is_known(port):
             self._ask(port)
         return Health(port, by_port[port], self.path_of(port))
 
@@ -77,7 +80,7 @@ class HealthFinder:
 
     def _ask(self, port: int) -> int | None:
         """What it answers; what has nothing at / is asked for the usual paths."""
-        if self._settings.health_path != DEFAULT_PATH or port in self._paths:
+        if self._is_known(port):
             return self._get(self.path_of(port), port, ASK_SECONDS)
         status = self._get(DEFAULT_PATH, port, ASK_SECONDS)
         if status == NOT_FOUND:
