@@ -157,6 +157,17 @@ class History:
         lowest = min((reading.average for reading in self._readings[first : last + 1]), default=0.0)
         return load < min(lowest / (os.cpu_count() or 1), 1.0) - 2 * ALIKE
 
+    def is_average(self, load: float, at: float) -> bool:
+        """Whether a load that was reported then may be the kernel's average, shared among all cores."""
+        first, last = (bisect_left(self._readings, moment, key=_moment) for moment in (at - STALE_SECONDS, at))
+        cores = os.cpu_count() or 1
+        return any(abs(load - min(reading.average / cores, 1.0)) <= ALIKE for reading in self._readings[first : last + 1])
+
+    def average_rose(self, since: float, until: float) -> float:
+        """By how much the kernel's average for a core rose between two moments (monotonic seconds)."""
+        before, after = _around(self._until(until), since, until)
+        return (after.average - before.average) / (os.cpu_count() or 1)
+
     def _share(self, since: float, until: float) -> float:
         return cores_between(self._until(until), since, until) / (os.cpu_count() or 1)
 

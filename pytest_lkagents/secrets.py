@@ -38,6 +38,7 @@ PLACE = re.compile(
 )
 PLACEHOLDER = re.compile(
     r"^(<.*>?|[$`%].*|x{3,}.*|\*{3,}.*|change.?me.*|your[-_ ].*|.*placeholder.*|.*dummy.*|.*example.*"
+    r"|not[-_ ]?(needed|required|used|set).*|.*no[-_]key.*|fake.*|unused.*|build[-_ ]?(time|only).*|lm-studio"
     r"|none|null|true|false|unset)$",
     re.IGNORECASE,
 )
@@ -53,6 +54,16 @@ def is_placeholder(value: str) -> bool:
 def holds_secret(name: str, value: str) -> bool:
     """Whether this variable of an image really carries a credential, judged by name and value."""
     return looks_secret(name) and not POINTER.search(name) and not is_placeholder(value) and not PLACE.search(value)
+
+
+# Of one kind of letters each, as words are written.
+WORDS = re.compile(r"^([a-z]+|[A-Z]+|[A-Z][a-z]+)([-_. ]([a-z]+|[A-Z]+|[A-Z][a-z]+))*$")
+
+
+def can_be_told(name: str, value: str) -> bool:
+    """Whether this variable carries a credential that is one wherever it stands: ``postgres``, as a local database has it,
+    stands in many a text by chance."""
+    return holds_secret(name, value) and not WORDS.match(value)
 
 
 def looks_random(value: str) -> bool:

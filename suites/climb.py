@@ -11,7 +11,8 @@ from pytest_lkagents.checks import StageError, Unproven, WorkerFault
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import KILLED, Worker
 
-from .crowds import Audience, Level, Sampler, Say, bounds_broken, rest
+from .crowds import QUIET_SECONDS, Audience, Level, Sampler, Say, bounds_broken, rest
+from .pool import settle
 
 # Up to what the guide's rule has on one worker; in steps that stay about a quarter, as the line through them is straight.
 LEVELS = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25)
@@ -56,7 +57,7 @@ def climb(stage: Stage, say: Say) -> Climb:
     worker = stage.renewed("crowded")
     done = Climb()
     with stage.background.alone_on_the_machine(), Sampler(worker) as sampler:
-        stage.calls.wait_idle(worker)
+        settle(stage, worker, set(), QUIET_SECONDS)
         began = time.monotonic()
         say("capacity: the worker at rest")
         _keep(done, worker, rest(sampler))
@@ -66,6 +67,9 @@ def climb(stage: Stage, say: Say) -> Climb:
             for sessions in LEVELS:
                 if not _step(done, audience, sampler, sessions, began):
                     break
+            # So that there are enough for a line: the last one at which all was well, once more.
+            if 1 < len(done.levels) < LEAST_LEVELS and worker.is_running:
+                audience.shrink(done.levels[-1].sessions)
             while 1 < len(done.levels) < LEAST_LEVELS and worker.is_running:
                 _keep(done, worker, audience.hold(sampler, HOLD_SECONDS))
         finally:
@@ -85,6 +89,9 @@ def _step(done: Climb, audience: Audience, sampler: Sampler, sessions: int, bega
     audience.say(f"capacity: {sessions} calls (at most {LEVELS[-1]}, at most {left:.0f} s left)")
     try:
         grown = audience.grow(sessions)
+        if audience.unserved:
+            done.gave_way, done.detail = "worker", f"beside {audience.served} calls it took one to which no agent came"
+            return False
         if not grown and audience.served <= done.levels[-1].sessions:
             done.gave_way = "threshold"
             return False

@@ -16,12 +16,14 @@ from pytest_lkagents.callers.caller import Call, Caller
 from pytest_lkagents.callers.continuity import Continuity, may_have_missed
 from pytest_lkagents.callers.crowd import Crowd
 from pytest_lkagents.calls import AGENT_SECONDS, REFUSAL_PAUSE
-from pytest_lkagents.checks import StageError, Unproven, WorkerFailed, WorkerFault
+from pytest_lkagents.checks import StageError, TooBusy, Unproven, WorkerFailed, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.settings import SESSIONS
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
 from pytest_lkagents.worker.usage import Usage
+
+from .pool import settle, still
 
 Say = Callable[[str], None]
 
@@ -30,6 +32,8 @@ REST_SECONDS = 4.0
 # After the last user came: the job's start is over, and a status report (every 2.5 s) knows of it.
 SETTLE_SECONDS = 4.0
 SAMPLE_SECONDS = 0.5
+# For processes that start, or end, to be done with it: SDKs give an idle one 10 s to be ready, and replace it once.
+QUIET_SECONDS = 30.0
 # A worker that is over its threshold for a moment refuses rightly: so often is a user's call placed before that counts.
 TRIES = 3
 
@@ -145,6 +149,8 @@ class Audience:
         # The listener's call before the others came.
         self._alone: Continuity | None = None
         self.refused = 0
+        # Of those, the users whose job it took and to whom no agent came; and for how many of them this machine had no time.
+        self.unserved = self.unsure = 0
 
     def close(self) -> None:
         self.crowd.close()
@@ -170,6 +176,9 @@ class Audience:
         """One user after the other until there are ``sessions`` calls; False once the worker takes no more."""
         while self.served < sessions:
             self.stage.raise_if_closing()
+            if self._alone is not None:
+                # Where agents leave by themselves, calls would end as fast as others are placed.
+                self._raise_if_lost(self._alone)
             if not any(self._one() for _ in range(TRIES)):
                 return False
             self.say(f"{self.served} of {sessions} calls in progress")
@@ -204,9 +213,25 @@ class Audience:
         if user.agent is not None:
             return True
         self.refused += 1
+        self._note_unserved(user.room, user.joined or 0.0)
         self.crowd.leave([user])
         time.sleep(REFUSAL_PAUSE)
         return False
+
+    def _note_unserved(self, room: str, joined: float) -> None:
+        asked = self.stage.calls.questions(room, joined, self.worker.server).get(self.worker.name)
+        if asked is None or asked.assigned is None:
+            return
+        if self.stage.history.had_no_time(joined, time.monotonic()):
+            self.unsure += 1
+        else:
+            self.unserved += 1
+
+    def shrink(self, sessions: int) -> None:
+        """Hang up until there are so many calls, the listener's among them."""
+        served = [user for user in self.crowd.users if user.served]
+        kept = served[: max(sessions - 1, 0)]
+        self.crowd.leave([user for user in self.crowd.users if user not in kept])
 
     def hold(self, sampler: Sampler, seconds: float) -> Level:
         """Keep the calls for so long and measure. Raises WorkerFault if one of them ended, Unproven if its agent may have left
@@ -296,6 +321,7 @@ class LoadTest:
     loaded: Level
     asked: int
     refused: int
+    unserved: int
     users_cores: float
     agents_after_s: list[float] = field(default_factory=list)
     series: list[list[float]] = field(default_factory=list)
@@ -314,6 +340,7 @@ class LoadTest:
             "sessions_asked": self.asked,
             "sessions": self.loaded.sessions,
             "refused": self.refused,
+            "accepted_and_not_served": self.unserved,
             "cores_per_session": round(self.cores_per_session, 4),
             "memory_per_session_bytes": self.memory_per_session,
             "at_rest": self.at_rest.evidence(),
@@ -346,7 +373,8 @@ def load_test(stage: Stage, say: Say) -> LoadTest:
     worker = stage.renewed("crowded")
     sessions = stage.settings.sessions or SESSIONS
     with stage.background.alone_on_the_machine(), Sampler(worker) as sampler:
-        stage.calls.wait_idle(worker)
+        # A fresh worker still starts its idle processes, and one that had a crowd before still ends its jobs.
+        settle(stage, worker, set(), QUIET_SECONDS)
         say(f"load test: the worker at rest, then {sessions} calls for {HOLD_SECONDS:.0f} s")
         at_rest = rest(sampler)
         audience = Audience(stage, worker, say)
@@ -354,14 +382,19 @@ def load_test(stage: Stage, say: Say) -> LoadTest:
             audience.open()
             if audience.grow(sessions - 1) and sessions > 1:
                 audience.complete()
+            # What a pool starts in place of the jobs' processes belongs to the calls' start.
+            still(stage, worker, set(), QUIET_SECONDS)
             say(f"load test: {audience.served} calls in progress, {HOLD_SECONDS + SETTLE_SECONDS:.0f} s left")
             began = time.monotonic()
             loaded = audience.hold(sampler, HOLD_SECONDS)
+            if audience.unsure and not audience.unserved:
+                raise TooBusy("this machine is too busy to judge: it had no time while a user waited for an agent")
             return LoadTest(
                 at_rest,
                 loaded,
                 sessions,
                 audience.refused,
+                audience.unserved,
                 audience.crowd.cores(began),
                 audience.agents_after(),
                 sampler.series(),

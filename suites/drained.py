@@ -141,6 +141,8 @@ class Drain:
     asked_at_end: Answer | None = None
     # Where the connection was lost during the drain and the server is back: what it says to a job, if it registers again.
     asked_back: Answer | None = None
+    # It refuses jobs from the signal on so that the server asks no other worker, and did not before.
+    refused_for_all: bool = False
     # Why its taking nothing new may be that of a full worker, whether it drains or not.
     filled: str | None = None
     ended_early_s: float | None = None

@@ -105,6 +105,7 @@ class Drainage:
             self._hold()
             seen.busy = too_busy(before, Reading.now())
             self._wait_exit()
+            seen.refused_for_all = self._refused_for_all()
             seen.lines = self.transcript.lines(self.sent - 1, kinds=("status", "question", "answer", "assignment", "closed"))
             return seen
         finally:
@@ -255,10 +256,6 @@ class Drainage:
         asked = self.stage.calls.questions(call.room_name, call.joined, self.worker.server).get(self.worker.name)
         late.answer = asked.available if asked is not None else None
         late.assigned = asked is not None and asked.assigned is not None
-        # One that does so without a signal is balancing.redispatch-on-refusal's business.
-        others = [known for known in self.transcript.questions() if known.room != call.room_name]
-        if asked is not None and asked.terminated and not any(known.terminated for known in others):
-            late.trouble = "the worker refused it for everybody (terminate), so that no other one is asked"
         if late.assigned and not call.agents:
             self._watch(max(AGENT_SECONDS - self.passed, 1), lambda: bool(call.agents))
         if call.agents:
@@ -269,6 +266,13 @@ class Drainage:
             late.trouble = "no agent came to it"
         if not call.agents_present:
             call.leave()
+
+    def _refused_for_all(self) -> bool:
+        """Whether it wants no other worker to be asked, since the signal or in its instant. One that does so before, too, is
+        balancing.redispatch-on-refusal's business."""
+        instant = self._late.room_name if self._late is not None else None
+        refused = [asked for asked in self.transcript.questions() if asked.terminated]
+        return bool(refused) and all(asked.asked >= self.sent or asked.room == instant for asked in refused)
 
     def _finish_late(self) -> None:
         """A drain that waits for those calls that it knew at the signal ends now, with this one in progress."""

@@ -330,7 +330,7 @@ def _wait_reports(stage: Stage, worker: Worker) -> float:
     """The longest pause between reports of its load from now on, seconds; what it says at the beginning and the end of a call
     is not enough. Raises AssertionError if that is too long, TooBusy."""
     reading = worker.reading()
-    _, pause = longest_pause(stage, worker, time.monotonic(), REPORTS)
+    _, pause, _ = longest_pause(stage, worker, time.monotonic(), REPORTS)
     if pause > LONGEST_SECONDS:
         stage.raise_if_too_busy(worker, reading)
         raise AssertionError(f"it registered again after the cut, but reports no load for {pause:.0f} s, as it did before")

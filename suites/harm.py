@@ -261,7 +261,9 @@ class Scene:
         harm, worker = self.harm, self.worker
         if harm.verdict is not None or self._rest is None or not worker.is_running:
             return
-        load = still_counts(worker, self._rest, self._top, self.stage.settings.exit_timeout)
+        # The top is what it was with one call, or with two.
+        steps = [(self._top - self._rest) / calls for calls in (1, 2)]
+        load = still_counts(worker, self._rest, steps, self.stage.settings.exit_timeout)
         last = worker.wire.transcript.latest_status()
         harm.evidence["load_at_rest_before"], harm.evidence["load_at_rest_after"] = self._rest, last.load if last else None
         # A job that does not end is another check's business.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import time
@@ -21,11 +22,17 @@ from pytest_lkagents.wire.model import Answer, Question, Status
 from pytest_lkagents.wire.transcript import Transcript
 from pytest_lkagents.worker.base import Worker
 
+from .reports import still_counts
+
 # A status at least every 10 s, and a load that is averaged over some seconds before.
 RISE_SECONDS = 20
 # A load of CPU moves by then, if only a little: SDKs average over 2.5 s, the kernel adds to its average every 5 s.
 MOVES_SECONDS = 8
 RECOVER_SECONDS = 30
+# An accepted job that is not assigned may still come, as the SDKs see it, for 7.5 s; the next report tells.
+PROMISED_SECONDS = 10
+# So long any worker may wait for it.
+FORGET_SECONDS = 50
 # Four of the SDKs' reports.
 NEXT_SECONDS = 10
 # So many reports of exactly the same load.
@@ -33,6 +40,8 @@ UNMOVED = 3
 # Less than this is noise of an idle worker's CPU; a job or a burnt core adds more.
 NOTICEABLE = 0.02
 HALF_HEARTED = 0.3
+# For a check that raises it: ten calls to jobs that take 10 s to start, with what comes before and after.
+LOAD_SECONDS = 300
 # So many calls that each raise a load, by however little, are no noise of a load that was always the same before.
 LEAST_STEPS = 3
 # While all its CPU is in use, a load of it only rises; averages and samples differ by less than this.
@@ -42,6 +51,8 @@ EXHAUSTED = 0.95
 # A burner that gets so much of the allowed cores has all of them, but for noise; or without a pause that a worker could see.
 USED_UP = 0.85
 USED_THROUGHOUT = 0.95
+# What moves a load by less may be of the kind that it is the load of, and does not show.
+SHOWS = 2 * NOTICEABLE
 # What SDKs have for a threshold by themselves; lower ones are rare.
 USUAL_THRESHOLD = 0.7
 # The guide's figure for a session is 320 MB: a machine with less than three of them left gets no further call.
@@ -139,16 +150,24 @@ class Loaded:
     asked_when_full: Answer | None = None
     certainly_full: bool = False
     cores_used: float | None = None
+    # By the worker during the calls that were placed on it, on average.
+    cores_with_calls: float | None = None
+    # Whether every report was the same; and why its load may be one that was not to rise, in words.
+    unmoved: bool = False
+    may_not_show: str | None = None
     sank_to: float | None = None
     cores_allowed: float = 1.0
     calls: int = 0
     steps: list[tuple[int, float, bool]] = field(default_factory=list)
+    job_pids: set[int] = field(default_factory=set)
     refused_call: Placed | None = None
     calls_tried: int = 0
     other_is_free: bool = True
     patience: float = RECOVER_SECONDS
     recovered_after: float | None = None
     asked_after: Answer | None = None
+    # Of a worker that counts its calls: a load that stays although all of them are over, and what was promised came to nothing.
+    still_counted: float | None = None
     not_burnt: str = ""
     lines: list[str] = field(default_factory=list)
 
@@ -171,11 +190,13 @@ def observe(stage: Stage) -> Loaded:
     # The burner has one core, within the worker's own limit: a call that is merely watched needs less than the rest.
     with stage.background.alone_on_the_machine(beside_watches=True):
         try:
-            return _observe(stage, worker, peer)
+            seen = _observe(stage, worker, peer)
         except StageError:
             if not worker.is_running:
                 raise worker.ended() from None
             raise
+    _look_whether_it_forgot(worker, seen)
+    return seen
 
 
 def _observe(stage: Stage, worker: Worker, peer: Worker | None) -> Loaded:
@@ -189,7 +210,7 @@ def _observe(stage: Stage, worker: Worker, peer: Worker | None) -> Loaded:
             cut_short = _by_cpu(stage, worker, peer, caller, seen)
             # A load of several parts may rise a little with CPU and much with calls.
             if not seen.over and seen.top - seen.idle < HALF_HEARTED:
-                _by_calls(stage, worker, peer, caller, seen)
+                peer = _by_calls(stage, worker, peer, caller, seen)
             if cut_short and seen.moved_by is None and not seen.over:
                 _by_cpu(stage, worker, peer, caller, seen, patiently=True)
     finally:
@@ -205,6 +226,7 @@ def _observe(stage: Stage, worker: Worker, peer: Worker | None) -> Loaded:
             stage.raise_if_filled_by_others(worker, before)
     if not worker.is_running:
         raise worker.ended()
+    seen.unmoved = len({status.load for status in transcript.statuses(began)}) <= 1
     seen.lines = transcript.lines(began, kinds=("status", "question", "answer", "assignment", "closed"), last=60)
     return seen
 
@@ -218,8 +240,16 @@ def _at_rest(stage: Stage, worker: Worker, peer: Worker | None) -> Loaded:
         return len(statuses) >= 2 and abs(statuses[-1].load - statuses[-2].load) < 0.1 and not statuses[-1].full
 
     before = worker.reading()
-    if not worker.wire.transcript.wait(rested, RISE_SECONDS) and worker.is_running:
+    had_jobs = any(asked.assigned is not None for asked in worker.wire.transcript.questions())
+    # A job may do its work when its call is over, and keep its place until then.
+    patience = stage.settings.exit_timeout + NEXT_SECONDS if had_jobs else 0.0
+    if not worker.wire.transcript.wait(rested, max(RISE_SECONDS, patience)) and worker.is_running:
         stage.raise_if_filled_by_others(worker, before)
+        last = worker.wire.transcript.latest_status()
+        if had_jobs and last is not None and last.full:
+            raise NotJudgeable(
+                f"it is still full {max(RISE_SECONDS, patience):.0f} s after its last call: see jobs.ends-with-call"
+            )
     status = worker.wire.transcript.latest_status()
     if status is None:
         raise NotJudgeable("the worker never reported a load: see availability.reports-load")
@@ -259,6 +289,7 @@ def _by_cpu(
             moved = _rise(worker, seen, before.at, RISE_SECONDS if patiently else MOVES_SECONDS)
             seen.cores_used = round(worker.cores_used(), 2)
             if not moved:
+                seen.may_not_show = _why_it_may_not_show(stage, worker, seen.cores_used, before.at)
                 return time.monotonic() - before.at < RISE_SECONDS
             seen.moved_by = "cpu"
             _ask_when_full(worker, seen, EXHAUSTED)
@@ -268,6 +299,18 @@ def _by_cpu(
     except NotJudgeable as reason:
         seen.not_burnt = str(reason)
     return False
+
+
+def _why_it_may_not_show(stage: Stage, worker: Worker, burnt: float, since: float) -> str | None:
+    """Why a load of the whole machine need not have risen by what was burnt, in words."""
+    cores = os.cpu_count() or 1
+    if burnt / cores < SHOWS:
+        return f"the {burnt:.1f} cores that were burnt are little of this machine's {cores}"
+    reports = worker.wire.transcript.statuses(since)
+    alike = all(stage.history.is_average(status.load, status.at) for status in reports)
+    if reports and alike and stage.history.average_rose(since, time.monotonic()) < SHOWS:
+        return "it may be that of the machine's load average, which fell meanwhile or rose too little to tell"
+    return None
 
 
 def _look_whether_it_sank(stage: Stage, worker: Worker, seen: Loaded, before: Reading) -> None:
@@ -297,8 +340,9 @@ def most_calls(settings: Settings, seen: Loaded) -> int:
     return MORE_CALLS if fills else SESSIONS
 
 
-def _by_calls(stage: Stage, worker: Worker, peer: Worker | None, caller: Caller, seen: Loaded) -> None:
-    refused = False
+def _by_calls(stage: Stage, worker: Worker, peer: Worker | None, caller: Caller, seen: Loaded) -> Worker | None:
+    """Returns the other worker, which may be a new one."""
+    refused, before, burnt = False, worker.reading(), seen.top
     # The other worker is away meanwhile, so that every call comes here.
     if peer is not None:
         peer.wire.refuse()
@@ -323,18 +367,24 @@ def _by_calls(stage: Stage, worker: Worker, peer: Worker | None, caller: Caller,
                 seen.full_after = time.monotonic() - since
                 break
     finally:
+        seen.cores_with_calls = before.used_until(worker.reading()).worker if seen.calls else None
         if peer is not None:
-            _bring_back(peer)
+            peer = _bring_back(stage, peer)
+            seen.peer = peer.name
     # The top may be the burner's, which moved it too little to say anything. Of a worker with room for hundreds each call is
     # a small step.
     loads = [seen.idle, *(load for _, load, _ in seen.steps)]
     climbs = len(loads) > LEAST_STEPS and all(higher > lower for lower, higher in itertools.pairwise(loads))
-    risen = max(loads) - seen.idle > NOTICEABLE or climbs
+    # The first reports after the burner's end may be of it.
+    low = seen.idle if seen.moved_by is None else burnt
+    risen = max(loads) - low > NOTICEABLE or (climbs and seen.moved_by is None)
     if risen or seen.full_after is not None or (refused and seen.calls):
         seen.moved_by = "calls"
+        seen.job_pids.update(worker.jobs_of(worker.snapshot()))
         _ask_when_full(worker, seen, seen.steps[-1][1] if seen.steps else 0.0)
         if seen.over and peer is not None:
             _real_calls(stage, worker, peer, caller, seen)
+    return peer
 
 
 def _ask_when_full(worker: Worker, seen: Loaded, certain: float) -> None:
@@ -364,13 +414,18 @@ def _wait_loaded(worker: Worker, certain: float) -> Status | None:
     return worker.wire.transcript.latest_status()
 
 
-def _bring_back(peer: Worker) -> None:
+def _bring_back(stage: Stage, peer: Worker) -> Worker:
+    """The other worker; a new one where it has given up meanwhile, as SDKs do after a minute or two without a server."""
     before = len(peer.wire.transcript.registrations())
     peer.wire.accept()
     try:
         peer.wait_registered(45, more_than=before)
     except WorkerFault as fault:
+        if not peer.is_running:
+            with contextlib.suppress(WorkerFault):
+                return stage.renewed("peer")
         raise StageError(f"the second worker did not come back: {fault}") from None
+    return peer
 
 
 def _real_calls(stage: Stage, worker: Worker, peer: Worker, caller: Caller, seen: Loaded) -> None:
@@ -413,3 +468,14 @@ def _recover(worker: Worker, seen: Loaded, ended: float) -> None:
             seen.recovered_after = time.monotonic() - ended
     except DeadlineMissed:
         pass
+
+
+def _look_whether_it_forgot(worker: Worker, seen: Loaded) -> None:
+    """Whether a worker that counts its calls gives back the place of the job that it has just accepted and that does not
+    come."""
+    if seen.moved_by == "calls" and seen.recovered_after is not None and seen.steps and worker.wire.transcript.live():
+        step, later = seen.steps[0][1] - seen.idle, time.monotonic() + PROMISED_SECONDS
+        counted = still_counts(worker, seen.idle, [step], PROMISED_SECONDS + FORGET_SECONDS, later)
+        # A job that does not end is another check's business.
+        if counted is not None and not seen.job_pids & set(worker.snapshot().living()):
+            seen.still_counted = counted

@@ -178,6 +178,11 @@ def settle(stage: Stage, worker: Worker, gone: set[int], seconds: float) -> Snap
     What grows is a process that gets ready: it waits for no job yet.
     """
     stage.calls.wait_idle(worker)
+    return still(stage, worker, gone, seconds)
+
+
+def still(stage: Stage, worker: Worker, gone: set[int], seconds: float) -> Snapshot:
+    """The same, beside calls in progress, too."""
     last: Snapshot | None = None
 
     def rests() -> bool:

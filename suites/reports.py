@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
+from collections.abc import Iterable
 
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.model import Status
@@ -21,8 +22,9 @@ STEP = 0.02
 EQUAL = 0.001
 
 
-def longest_pause(stage: Stage, worker: Worker, since: float, enough: int = ENOUGH) -> tuple[list[Status], float]:
-    """The reports since then, until there are ``enough`` or for 12 s, and the longest time without one in seconds."""
+def longest_pause(stage: Stage, worker: Worker, since: float, enough: int = ENOUGH) -> tuple[list[Status], float, bool]:
+    """The reports since then, until there are ``enough`` or for 12 s, the longest time without one in seconds, and whether this
+    machine had no time then."""
     log = worker.wire.transcript
     # The window must be longer than the pause that is looked for.
     while (left := since + REPORT_SECONDS + 2 - time.monotonic()) > 0:
@@ -33,9 +35,11 @@ def longest_pause(stage: Stage, worker: Worker, since: float, enough: int = ENOU
     statuses = log.statuses(since)
     times = [since, *(status.at for status in statuses), now]
     # What was said meanwhile is read late, and nothing may have been said, as the worker stood still too.
-    return statuses, max(
-        later - earlier - stage.history.stood_still(earlier, later) for earlier, later in itertools.pairwise(times)
+    pause, earlier, later = max(
+        (later - earlier - stage.history.stood_still(earlier, later), earlier, later)
+        for earlier, later in itertools.pairwise(times)
     )
+    return statuses, pause, pause > LONGEST_SECONDS and stage.history.had_no_time(earlier, later)
 
 
 def counted_at_rest(worker: Worker) -> float | None:
@@ -44,15 +48,15 @@ def counted_at_rest(worker: Worker) -> float | None:
     return loads.pop() if len(loads) == 1 else None
 
 
-def still_counts(worker: Worker, rest: float, top: float, seconds: float) -> float | None:
-    """The load of a worker without a call that still counts one; None: it fell to what it was at ``rest``, moves as a measured
-    one does, or too few reports came within ``seconds``. ``top`` is what it was with one or two calls: a load that stands
-    elsewhere is no count of them (it may be that of memory)."""
-    log, began = worker.wire.transcript, time.monotonic()
+def still_counts(worker: Worker, rest: float, steps: Iterable[float], seconds: float, since: float = 0.0) -> float | None:
+    """The load of a worker without a call that still counts one or more; None: it fell to what it was at ``rest``, moves as a
+    measured one does, or too few reports came within ``seconds``. ``steps``: what a call may add; a load that stands elsewhere
+    is no count of them (it may be that of memory). Reports before ``since`` do not matter."""
+    log, began = worker.wire.transcript, max(time.monotonic(), since)
 
     def fell() -> bool:
-        last = log.latest_status()
-        return last is None or last.load < rest + STEP
+        last = log.latest_status(since)
+        return last is not None and last.load < rest + STEP
 
     def measured() -> bool:
         loads = [status.load for status in log.statuses(began)]
@@ -63,5 +67,6 @@ def still_counts(worker: Worker, rest: float, top: float, seconds: float) -> flo
     last = [status.load for status in log.statuses(began)][-ENOUGH:]
     if len(last) < ENOUGH or len(set(last)) > 1:
         return None
-    step = last[0] - rest
-    return last[0] if any(math.isclose(calls * step, top - rest, abs_tol=EQUAL) for calls in (1, 2)) else None
+    more = last[0] - rest
+    counts = [(round(more / step), step) for step in steps if step > STEP]
+    return last[0] if any(calls >= 1 and math.isclose(calls * step, more, abs_tol=EQUAL) for calls, step in counts) else None

@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable
 
 from pytest_lkagents.calls import ANSWER_SECONDS
-from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, NotJudgeable, StageError, check
+from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, NotJudgeable, StageError, TooBusy, check
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.model import Answer, Question
 from pytest_lkagents.worker.base import Worker
 
 from .drained import Drain
 from .drains import CHECK_SECONDS
-from .load import EXHAUSTED, RECOVER_SECONDS, RISE_SECONDS, Loaded, next_status, wait_free
+from .load import EXHAUSTED, LOAD_SECONDS, NOTICEABLE, RECOVER_SECONDS, RISE_SECONDS, Loaded, next_status, wait_free
 from .reports import LONGEST_SECONDS, REPORT_SECONDS, longest_pause
 
 # Two updates at the SDKs' pace, after the seconds over which they average.
@@ -38,6 +38,7 @@ def _cannot_move(seen: Loaded) -> NotJudgeable:
     why="The server shares out jobs by the load that workers report; a stale or impossible load starves or floods them.",
     remedy="let load_fnc return a value between 0 and 1 quickly, and do not block the worker's event loop",
     roles=("shared", "loaded"),
+    seconds=LOAD_SECONDS,
     order=3,
 )
 def test_reports_load(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
@@ -52,7 +53,7 @@ def test_reports_load(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[],
     worker = lk_stage.worker("shared")
     transcript = worker.wire.transcript
     registered = worker.registration().registered
-    statuses, pause = longest_pause(lk_stage, worker, registered)
+    statuses, pause, held_up = longest_pause(lk_stage, worker, registered)
     try:
         load()  # so that the busy worker's loads are judged too
     except (StageError, NotJudgeable):
@@ -70,6 +71,8 @@ def test_reports_load(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[],
     assert not wrong, f"{len(wrong)} of {len(loads)} reported loads are not between 0 and 1, such as {wrong[0]:g}"
     if pause > LONGEST_SECONDS:
         lk_stage.raise_if_too_busy()
+        if held_up:
+            raise TooBusy(f"this machine is too busy to judge: all of its cores were in use in those {pause:.0f} s")
         raise AssertionError(f"reports nothing for {pause:.1f} s (at least every {REPORT_SECONDS} s is needed)")
     lk_evidence.summary = (
         f"{len(loads)} reports, at most {pause:.1f} s apart, load {lk_evidence['lowest_load']:.2f} to "
@@ -84,6 +87,7 @@ def test_reports_load(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[],
     why="A load that does not follow the work makes the server flood a busy worker, and hides it from the autoscaler.",
     remedy="let load_fnc measure what limits the worker: CPU use (the default), or the number of jobs",
     roles=("loaded", "peer"),
+    seconds=LOAD_SECONDS,
     order=2,
 )
 def test_load_follows_work(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
@@ -97,8 +101,10 @@ def test_load_follows_work(lk_stage: Stage, lk_evidence: Evidence, load: Callabl
     (`--lk-sessions`: that many at most; `--lk-memory`: four). The reported load must rise by more than 0.02 (less is an
     idle worker's noise, unless each of three calls raises it), or the status must become "full"; and while the burner
     has 95 % of the allowed cores it must not fall to less than half, unless others moved it. Skipped if it never
-    reports a load, or if nothing can burn CPU and calls do not move it; an overloaded machine is an error, and one that
-    fills the worker at rest.
+    reports a load, if nothing can burn CPU and calls do not move it, if it is still full after an earlier call, or if its
+    reports differ and may be of something that was not to rise: of a machine with so many cores that those burnt are less
+    than 4 %, of the machine's load average, or of calls that used less than 2 % of the allowed cores. An overloaded
+    machine is an error, one that fills the worker at rest, and a burner that got less than 85 % of the allowed cores.
     """
     seen = load()
     lk_evidence["moved_by"] = seen.moved_by
@@ -112,6 +118,7 @@ def test_load_follows_work(lk_stage: Stage, lk_evidence: Evidence, load: Callabl
         lk_stage.raise_if_too_busy()
         if seen.not_burnt:
             raise NotJudgeable(f"{seen.calls} calls do not move its load, and its CPU could not be burnt: {seen.not_burnt}")
+        _raise_if_it_may_not_show(seen)
         raise AssertionError(
             f"its load stays between {seen.idle:.3f} and {seen.top:.3f} with {seen.cores_used or 0:.1f} of "
             f"{seen.cores_allowed:g} cores burnt for {RISE_SECONDS} s and with {seen.calls} calls"
@@ -123,6 +130,19 @@ def test_load_follows_work(lk_stage: Stage, lk_evidence: Evidence, load: Callabl
     lk_evidence.summary = f"load {seen.idle:.2f} at rest, {seen.top:.2f} with {by}"
 
 
+def _raise_if_it_may_not_show(seen: Loaded) -> None:
+    """Raises StageError if the burner did not burn, NotJudgeable where a load that follows the work need not have moved."""
+    if not seen.used_up:
+        raise StageError(f"this machine is too busy to judge: the burner got {seen.cores_used} of {seen.cores_allowed:g} cores")
+    if seen.unmoved:
+        return
+    if seen.may_not_show is not None:
+        raise NotJudgeable(f"{seen.calls} calls do not move its load, nor does CPU: {seen.may_not_show}")
+    used = seen.cores_with_calls
+    if used is not None and used < NOTICEABLE * seen.cores_allowed:
+        raise NotJudgeable(f"the {seen.calls} calls used {used:.3f} cores, too little to tell: give --lk-sessions more")
+
+
 @check(
     "availability.rejects-over-threshold",
     MUST,
@@ -130,6 +150,7 @@ def test_load_follows_work(lk_stage: Stage, lk_evidence: Evidence, load: Callabl
     why="A worker that takes calls without bound spoils those that it already has.",
     remedy="set a finite load_threshold (Python has one by default in production mode, Node has none: loadThreshold)",
     roles=("loaded", "peer"),
+    seconds=LOAD_SECONDS,
     order=2,
 )
 def test_rejects_over_threshold(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
@@ -223,6 +244,7 @@ def test_refuses_while_full(
     why="A worker that stays full after its load fell is lost until somebody restarts it.",
     remedy="let load_fnc measure the present, over seconds rather than over the worker's life",
     roles=("loaded", "peer"),
+    seconds=LOAD_SECONDS,
     order=2,
 )
 def test_recovers(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
@@ -231,8 +253,9 @@ def test_recovers(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loa
     After the burner of `availability.load-follows-work` is stopped and its calls are hung up, a status that is not
     "full" must come within 30 s (where calls fill it, within 40 s, or 10 s more than `lk_exit_timeout` if that is
     longer). Then the proxy on the wire offers a job that does not exist once a second, for up to 30 s more, until the
-    worker accepts. Skipped if the worker was never over its threshold, or does not answer the question within 3 s; a
-    miss on an overloaded machine is an error.
+    worker accepts. Of a worker whose load calls raise, one by one, the load must fall to what it was without calls within
+    60 s of that, as that job never comes. Skipped if the worker was never over its threshold, or does not answer the
+    question within 3 s; a miss on an overloaded machine is an error.
     """
     seen = load()
     if seen.moved_by is None:
@@ -247,6 +270,13 @@ def test_recovers(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loa
         lk_evidence["transcript"] = seen.lines
         lk_stage.raise_if_too_busy()
         raise AssertionError(f"takes no job within {seen.patience:g} s of its load's end, nor {RECOVER_SECONDS} s later")
+    if seen.still_counted is not None:
+        lk_evidence["load_at_rest_before"], lk_evidence["load_at_rest_after"] = seen.idle, seen.still_counted
+        lk_evidence["transcript"] = seen.lines[-8:]
+        raise AssertionError(
+            f"its load stays at {seen.still_counted:g} without a call, where it was {seen.idle:g} before: it keeps the place "
+            "of a job that it accepted and that never came"
+        )
     lk_evidence.summary = f"accepts {seen.recovered_after:.1f} s after the load was taken away"
 
 
@@ -257,6 +287,7 @@ def test_recovers(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loa
     why="The server waits 3 s for an answer, then the job is lost: nobody else is asked.",
     remedy="accept or reject at once in the request function; do slow work in the job itself",
     roles=("shared", "loaded"),
+    seconds=LOAD_SECONDS,
     order=10,
 )
 def test_answers_in_time(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
@@ -266,10 +297,10 @@ def test_answers_in_time(lk_stage: Stage, lk_evidence: Evidence, load: Callable[
     of the proxy on the wire, to the shared worker and to the one under load are taken from the transcript; a worker
     that was not asked by the proxy yet is asked once. Each must be answered, yes or no, within 3 s, after which the
     server drops the job (a yes in the last 0.3 s upon which it did not give the job to the worker is late too).
-    Questions on a connection that ended within these 3 s do not count. Where all that was late was asked while next to
-    all of this machine's cores were in use, as when the workers of a run start, the worker is asked once more in peace,
-    and that answer counts. Skipped if nothing was answered and nothing is late; an answer that is late again on an
-    overloaded machine is an error.
+    Questions on a connection that ended within these 3 s, or to a worker that `balancing.frozen-worker` had frozen, do
+    not count. Where all that was late was asked while next to all of this machine's cores were in use, as when the
+    workers of a run start, the worker is asked once more in peace, and that answer counts. Skipped if nothing was
+    answered and nothing is late; an answer that is late again on an overloaded machine is an error.
     """
     try:
         load()
@@ -284,8 +315,9 @@ def test_answers_in_time(lk_stage: Stage, lk_evidence: Evidence, load: Callable[
         judged += [
             (worker, asked)
             for asked in worker.wire.transcript.questions()
-            # A question on a connection that ended is nobody's fault here.
-            if asked.answers or not any(asked.asked < end < asked.asked + ANSWER_SECONDS for end in closed)
+            # A question on a connection that ended is nobody's fault here, nor is one that we did not let it answer.
+            if (asked.answers or not any(asked.asked < end < asked.asked + ANSWER_SECONDS for end in closed))
+            and not worker.was_frozen(asked.asked, asked.asked + ANSWER_SECONDS)
         ]
     late = [(worker, asked) for worker, asked in judged if _is_late(asked)]
     answered = [asked.answered_after for _, asked in judged if asked.answered_after is not None]

@@ -8,14 +8,14 @@ from collections.abc import Callable
 
 from pytest_lkagents.callers.caller import Caller
 from pytest_lkagents.calls import ANSWER_SECONDS
-from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, NotJudgeable, StageError, WorkerFault, check
+from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, NotJudgeable, StageError, TooBusy, WorkerFault, check
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.model import Question
 from pytest_lkagents.wire.transcript import Transcript
 from pytest_lkagents.worker.base import Worker
 
 from .assignment import Assigned
-from .load import TRIES, Loaded, place, wait_free
+from .load import LOAD_SECONDS, TRIES, Loaded, place, wait_free
 from .observations import FirstCall
 
 # Where both workers are equally free, that one of them is not picked in this many calls has a chance of 1 in 500,000.
@@ -66,6 +66,7 @@ def test_single_assignment(lk_evidence: Evidence, assigned: Callable[[], Assigne
     remedy="answer every availability question, with no as quickly as with yes, and let others be asked (Python: "
     "request.reject(terminate=False))",
     roles=("loaded", "peer"),
+    seconds=LOAD_SECONDS,
     order=2,
 )
 def test_redispatch_on_refusal(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
@@ -73,9 +74,9 @@ def test_redispatch_on_refusal(lk_stage: Stage, lk_evidence: Evidence, load: Cal
 
     While one of two workers on a server is over its threshold (see `availability.load-follows-work`) and the other is
     free, up to six calls are placed, until the full one is asked and does not accept; which one the server asks first
-    is chance. Read on the wire and in the room: a question that the full worker leaves unanswered is a failure, and so is
-    a call that is lost because the refusal came after more than 3 s, or was meant for everybody (`terminate`: the server
-    asks no other worker); a refusal after which the other worker serves the call passes. Skipped if the worker was never
+    is chance. Read on the wire and in the room: a call that is lost because the full worker left its question
+    unanswered, refused after more than 3 s, or refused for everybody (`terminate`: the server asks no other worker) is a
+    failure; one that the other worker serves passes. Skipped if the worker was never
     full, was never asked or accepted, if two workers cannot run side by side, if the other one is not free although it
     has no calls, or if after a refusal it was not asked, refused too or sent no agent; the last is an error on an
     overloaded machine.
@@ -100,7 +101,9 @@ def test_redispatch_on_refusal(lk_stage: Stage, lk_evidence: Evidence, load: Cal
         if seen.asked_when_full is not None and seen.asked_when_full.available is False:
             raise NotJudgeable("the worker was full no more when the real call came: it refused an earlier job, and took this")
         raise NotJudgeable("the full worker accepted: see availability.refuses-while-full")
-    if asked.available is None:
+    if asked.available is None and real.served_by is None:
+        if lk_stage.history.had_no_time(asked.asked, asked.asked + ANSWER_SECONDS):
+            raise TooBusy("this machine is too busy to judge: all of its cores were in use while a question was not answered")
         raise AssertionError("the full worker was asked for a real call and did not answer; the call was lost")
     if (asked.answered_after or 0) > ANSWER_SECONDS and real.served_by is None:
         lk_stage.raise_if_too_busy()
@@ -112,7 +115,8 @@ def test_redispatch_on_refusal(lk_stage: Stage, lk_evidence: Evidence, load: Cal
         if other is None or other.available is not False:
             lk_stage.raise_if_too_busy()
         raise NotJudgeable(f"the full worker refused, but the other {real.said(seen.peer or '')}")
-    lk_evidence.summary = f"refused by the full worker after {asked.answered_after or 0:.2f} s, served by the other"
+    refused = f"refused after {asked.answered_after:.2f} s" if asked.answered_after is not None else "not answered"
+    lk_evidence.summary = f"{refused} by the full worker, served by the other"
 
 
 @check(
@@ -324,18 +328,17 @@ def test_frozen_worker(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[]
     server = other.wire.transcript.registrations()[-1].server_version
     for worker in (frozen, other):
         wait_free(worker)
-    frozen.pause()
     try:
-        for number in range(1, TRIES + 1):
-            lk_evidence["calls_placed"] = number
-            placed = place(lk_stage, caller)
-            placed.call.leave()
-            if frozen.name in placed.questions:
-                break
-        else:
-            raise NotJudgeable(f"of {TRIES} calls the server offered none to the frozen worker")
+        with frozen.frozen():
+            for number in range(1, TRIES + 1):
+                lk_evidence["calls_placed"] = number
+                placed = place(lk_stage, caller)
+                placed.call.leave()
+                if frozen.name in placed.questions:
+                    break
+            else:
+                raise NotJudgeable(f"of {TRIES} calls the server offered none to the frozen worker")
     finally:
-        frozen.unpause()
         caller.close()
     lk_evidence["server_version"] = server
     lk_evidence["still_registered"] = bool(frozen.wire.transcript.live())

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, WorkerFault, check
-from pytest_lkagents.secrets import holds_secret, spellings, tokens_in, without_tokens
+from pytest_lkagents.secrets import can_be_told, spellings, tokens_in, without_tokens
 from pytest_lkagents.stage import Stage
 
 from .observations import FirstCall
@@ -138,14 +138,14 @@ def test_secrets_not_logged(lk_stage: Stage, lk_evidence: Evidence) -> None:
     At the end of the run the whole output of every worker that was started is searched, and so are the command lines of
     all processes: those of the shared worker at that moment (if it runs), and those that any check came across, beside
     calls too. Looked for are the LIVEKIT_API_SECRET of each worker and those values of `--lk-env` and `--lk-env-file`
-    whose name and form are a secret's (at least 8 characters, no placeholder, no path): as they are, and as JSON, a URL
-    or base64 spell them. One occurrence is a failure. Skipped if there is none, but no worker ever registered.
+    whose name and form are a secret's (at least 8 characters, no placeholder, no plain words, no path): as they are, and as
+    JSON, a URL or base64 spell them. One occurrence is a failure. Skipped if there is none, but no worker ever registered.
     """
     worker = lk_stage.worker_as_is("shared")
     with contextlib.suppress(WorkerFault):  # its output can still be judged
         worker.snapshot()
     written = lk_stage.everything_written()
-    given = {name: value for name, value in lk_stage.settings.env.items() if holds_secret(name, value)}
+    given = {name: value for name, value in lk_stage.settings.env.items() if can_be_told(name, value)}
     leaks = set()
     for judged in lk_stage.workers():
         secrets = {**given, "LIVEKIT_API_SECRET": judged.environment.get("LIVEKIT_API_SECRET", "")}

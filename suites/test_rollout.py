@@ -50,10 +50,10 @@ def test_sigterm_stops_new_jobs(
     it says that it is free again after its last call, and to one without calls (see `rollout.idle-exit`) that is still
     registered and not full 5 s after the signal. If the job of the further call is assigned to it, the agent must come
     within 15 s of the signal and stay; this call ends last, and must go on for 3 s (17 s, if the worker is no longer
-    registered then) after the jobs of all others. Nor may it be refused for everybody (`terminate`), upon which the
-    server asks no other worker. Skipped if no call is served, or if that job is lost like others without a signal; on
-    an overloaded machine a miss is an error, and so it is where the worker may be full to the end for what others use
-    of the machine.
+    registered then) after the jobs of all others. Neither that job nor one of the proxy's may be refused for everybody
+    (`terminate`), upon which the server asks no other worker. Skipped if no call is served, or if that job is lost like
+    others without a signal; on an overloaded machine a miss is an error, and so it is where the worker may be full to
+    the end for what others use of the machine.
     """
     seen = drain()
     lk_evidence["signal"], lk_evidence["stopped_after_s"] = seen.signal, seen.stopped_s
@@ -85,6 +85,11 @@ def test_sigterm_stops_new_jobs(
         raise AssertionError(f"a job that came in the same instant as {seen.signal} was lost: {late.trouble}")
     if late is not None and late.unproven is not None:
         raise Unproven(late.unproven)
+    if seen.refused_for_all:
+        lk_evidence["transcript"] = [line for line in seen.lines if " to anybody" in line][:3]
+        raise AssertionError(
+            f"from {seen.signal} on it refuses jobs for everybody (terminate): the server asks no other worker"
+        )
     if seen.asked_at_end is not None and seen.asked_at_end.available:
         lk_evidence["transcript"] = seen.lines[-8:]
         raise AssertionError(

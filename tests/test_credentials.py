@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pytest_lkagents.secrets import Redactor, holds_secret, spellings
+from pytest_lkagents.secrets import Redactor, can_be_told, holds_secret, spellings
 from pytest_lkagents.worker.credentials import findings_in, in_text
 from pytest_lkagents.worker.layers import scan
 
@@ -113,10 +113,17 @@ def test_a_credential_in_a_variable(text: str, leaks: bool) -> None:
         ("TIKTOKEN_ENCODER", "cl100k_base", False),
         ("SECRETS_BACKEND", "aws-secretsmanager", False),
         ("DEEPGRAM_API_KEY_SOURCE", "environment", False),
+        ("OPENAI_API_KEY", "sk-no-key-required", False),
+        ("LIVEKIT_API_SECRET", "build-time-only", False),
     ],
 )
 def test_a_variable_that_holds_a_secret(name: str, value: str, secret: bool) -> None:
     assert holds_secret(name, value) is secret
+
+
+@pytest.mark.parametrize(("value", "told"), [("postgres", False), ("not-needed", False), ("Change it", False), (SECRET, True)])
+def test_a_value_that_is_a_secret_wherever_it_stands(value: str, told: bool) -> None:
+    assert can_be_told("POSTGRES_PASSWORD", value) is told
 
 
 class Saved:

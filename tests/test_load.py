@@ -27,7 +27,7 @@ class Log:
     def statuses(self, since: float = 0.0) -> list[Status]:
         return [status for status in self._all if status.at > since]
 
-    def latest_status(self) -> Status | None:
+    def latest_status(self, _since: float = 0.0) -> Status | None:
         return self._all[-1] if self._all else None
 
     def live(self) -> list[object]:
@@ -58,7 +58,7 @@ def test_a_worker_that_counts_its_calls(loads: list[float], rest: float | None) 
     ],
 )
 def test_a_call_that_is_counted_for_ever(after: list[float], stuck: float | None) -> None:
-    assert still_counts(worker([0.0, 0.0], after), 0.0, 0.5, 0.0) == stuck
+    assert still_counts(worker([0.0, 0.0], after), 0.0, [0.5, 0.25], 0.0) == stuck
 
 
 @pytest.mark.parametrize(

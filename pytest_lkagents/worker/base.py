@@ -8,7 +8,7 @@ import http.client
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
@@ -68,6 +68,7 @@ class Worker(ABC):
         self.environment: dict[str, str] = {}
         # Whether anything was done to it that an ordinary worker may end for.
         self.disturbed = False
+        self._frozen: list[tuple[float, float]] = []
         self.blame = Blame()
         # Of its processes, in every snapshot so far.
         self.command_lines: set[str] = set()
@@ -130,6 +131,21 @@ class Worker(ABC):
 
     @abstractmethod
     def unpause(self) -> None: ...
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """All its processes, as long as this is entered; what it was asked meanwhile it could not answer (``was_frozen``)."""
+        began = time.monotonic()
+        self.pause()
+        try:
+            yield
+        finally:
+            self.unpause()
+            self._frozen.append((began, time.monotonic()))
+
+    def was_frozen(self, since: float, until: float) -> bool:
+        """Whether it was at some time between two moments (monotonic seconds)."""
+        return any(began < until and since < ended for began, ended in self._frozen)
 
     @abstractmethod
     def remove(self) -> None:

@@ -65,7 +65,7 @@ def in_text(text: str) -> bool:
 def findings_in(path: str, data: bytes, planted: Sequence[str]) -> list[str]:
     """What in one file is a secret, in words without the value. ``planted`` are values that must not be in the image."""
     found = []
-    if any(len(value) >= 8 and value.encode() in data for value in planted):
+    if any(value.encode("utf-8", "surrogateescape") in data for value in planted):
         found.append("a value of the worker's environment")
     if LIBRARIES.search(path) or MADE_BY_PACKAGES.search(path):
         return found
