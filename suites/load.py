@@ -51,6 +51,8 @@ EXHAUSTED = 0.95
 # A burner that gets so much of the allowed cores has all of them, but for noise; or without a pause that a worker could see.
 USED_UP = 0.85
 USED_THROUGHOUT = 0.95
+# One that ended, or was never given any, got less; with this much a load of CPU moves, and a health check feels it.
+BURNT_SHARE = 0.5
 # What moves a load by less may be of the kind that it is the load of, and does not show.
 SHOWS = 2 * NOTICEABLE
 # What SDKs have for a threshold by themselves; lower ones are rare.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable
 
-from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, check
+from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, StageError, check
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
@@ -15,6 +16,7 @@ from pytest_lkagents.worker.health import Health
 from .drained import FAILED_PROBES, Drain
 from .drains import CHECK_SECONDS
 from .healthy import Failing, answers, status_within
+from .load import BURNT_SHARE
 from .test_registration import GIVE_UP_SECONDS, until_not_ready
 
 # As long as these take, every 3 s or so: a single one may be lost on a busy machine.
@@ -256,7 +258,7 @@ def test_answers_under_load(lk_stage: Stage, lk_evidence: Evidence) -> None:
     10 s, GET of `lk_health_path` is asked 100 times, every 0.1 s, or until two did not answer in time. 99 of the 100
     must answer 200 within 1 s, the default timeout of orchestrators' probes. Skipped without a health endpoint (a
     failure with `lk_health = required` or `lk_health_port`) and with `lk_health = off`, or if nothing in the image can
-    burn CPU; a miss on an overloaded machine is an error.
+    burn CPU; a miss on an overloaded machine is an error, and so is a burner that got less than half of these cores.
     """
     worker = lk_stage.worker("crowded")
     health = _health(lk_stage, worker)
@@ -287,6 +289,9 @@ def test_answers_under_load(lk_stage: Stage, lk_evidence: Evidence) -> None:
         lk_stage.raise_if_too_busy(worker, before)
         seen = f"{missed} were not answered with 200" if missed else f"{late} took longer than {UNDER_LOAD_SECONDS:g} s"
         raise AssertionError(f"with its CPU in use, of {asked} probes {seen}")
+    allowed = worker.cpus or float(os.cpu_count() or 1)
+    if used < BURNT_SHARE * allowed:
+        raise StageError(f"this machine is too busy to judge: the burner got {used:.2f} of {allowed:g} cores")
     lk_evidence["p99_s"] = slow = round(times[PROBES - MOST_LATE - 1], 3)
     lk_evidence.summary = f"99 % of {PROBES} probes answered within {slow:.3f} s while it used {used:.2f} cores"
 
