@@ -77,7 +77,7 @@ class Calls:
         self._in_vain: set[str] = set()
         # Names of workers that said that they were full, and were waited for in vain.
         self._full: set[str] = set()
-        self._habit = Habit()
+        self._habit = Habit(raise_if_closing=stage.raise_if_closing)
         self.accepted: list[Accepted] = []
 
     def caller(self, worker: Worker) -> Caller:
@@ -119,6 +119,7 @@ class Calls:
             call = caller.join()
             self.wait_settled(call, caller.server)
             if call.agents:
+                self._raise_if_taken_elsewhere(call, caller.server)
                 return call
             call.raise_if_cut_off()
             accepted += self.taken(call, caller.server) is not None
@@ -143,6 +144,11 @@ class Calls:
         if worker is not None and served_before and accepted == placed:
             raise worker.failed(f"{nobody}, which it had accepted, as calls before that were served")
         raise WorkerFault(nobody)
+
+    def _raise_if_taken_elsewhere(self, call: Call, server: Server) -> None:
+        """Raises StageError if a server that is not ours gave the call to a worker that is not ours either."""
+        if not server.controllable and self.taken(call, server) is None:
+            raise StageError("another worker of the LiveKit server given took the call: use one that serves nobody else")
 
     def further(self, caller: Caller) -> Call | None:
         """A call beside those that the worker has, or None if it takes no more than these: it refuses, or says that it is

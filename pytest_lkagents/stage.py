@@ -89,7 +89,10 @@ class Stage:
         # Roles and their workers with which an observation was begun.
         self._touched: set[tuple[str, Worker]] = set()
         self._sdk_seen: tuple[str | None, str | None] | None = None
-        self._turns = Turns(self._prepare, self._running, self._put_away) if settings.image is None else None
+        # On a server that is not ours, all workers would be offered the same calls.
+        in_turns = settings.image is None or not self.controllable
+        share_ports = settings.image is None
+        self._turns = Turns(self._prepare, self._running, self._put_away, share_ports=share_ports) if in_turns else None
         self._turn = FileLock(str(engine.cache_dir() / "command.lock"))
         self._lock = threading.RLock()
         self.background = Background(self._readings)
@@ -392,7 +395,7 @@ class Stage:
 
     @property
     def takes_turns(self) -> bool:
-        """Whether workers run one at a time, because they share this machine's ports."""
+        """Whether workers run one at a time, because they share this machine's ports, or somebody else's server."""
         return self._turns is not None
 
     @property

@@ -1,4 +1,5 @@
-"""Turns: workers that share this machine's ports run one at a time, and are started again when they are needed again."""
+"""Turns: workers that share this machine's ports, or somebody else's server, run one at a time, and are started again when they
+are needed again."""
 
 from __future__ import annotations
 
@@ -12,18 +13,21 @@ from pytest_lkagents.worker.base import Worker
 
 class Turns:
     """``prepare(role, name)`` starts a worker and returns it ready; ``running()`` lists those that run; ``leave`` is told of
-    each that gives way to another role's."""
+    each that gives way to another role's. ``share_ports``: two of them may not be able to run side by side."""
 
     def __init__(
         self,
         prepare: Callable[[str, str], Worker],
         running: Callable[[], Sequence[Worker]],
         leave: Callable[[Worker], None],
+        *,
+        share_ports: bool = True,
     ) -> None:
         self._prepare, self._running, self._leave = prepare, running, leave
         self._outcomes: dict[str, Worker | Exception] = {}
         self._left: set[Worker] = set()
         self._counts: dict[str, int] = {}
+        self._share_ports = share_ports
         self._alone_only: str | None = None
         self._lock = threading.RLock()
 
@@ -60,7 +64,7 @@ class Turns:
             outcome = self._prepare(role, role if number == 1 else f"{role}-{number}")
         except Exception as error:
             outcome = error
-        if first is not None:
+        if first is not None and self._share_ports:
             self._alone_only = self._collision(first, outcome)
             if self._alone_only is not None:
                 self._make_way(first)

@@ -53,6 +53,8 @@ LOOK_SECONDS = 0.25
 # For a check that waits for a drain: its longest hold and what is around it.
 CHECK_SECONDS = LONGEST_HOLD + 300
 PROBE_EVERY = 0.5
+# Twice what orchestrators wait by default. The calls are looked at in between.
+PROBE_SECONDS = 2.0
 
 
 class Drainage:
@@ -89,6 +91,8 @@ class Drainage:
         self.sent = 0.0
         self._probed = 0.0
         self._late: Call | None = None
+        # The connections of the jobs before that one.
+        self._kept_at: set[int] = set()
 
     def observe(self) -> Drain:
         """Raises WorkerFault when not even one call is served, StageError when the stage breaks."""
@@ -160,13 +164,19 @@ class Drainage:
         # The signal goes out as soon as the worker is asked, so that answer, assignment and drain meet.
         began = time.monotonic()
         known = {call.call.room_name for call in self.seen.kept}
+        self._kept_at = self.worker.wire.calls_at
+        broken: list[Exception] = []
 
         def when_asked() -> None:
-            self.transcript.wait(
-                lambda seen: any(asked.room not in known for asked in seen.questions(began) if not asked.probe), ANSWER_SECONDS
-            )
-            self.sent = time.monotonic()
-            self.send(self.worker)
+            try:
+                self.transcript.wait(
+                    lambda seen: any(asked.room not in known for asked in seen.questions(began) if not asked.probe),
+                    ANSWER_SECONDS,
+                )
+                self.sent = time.monotonic()
+                self.send(self.worker)
+            except Exception as error:
+                broken.append(error)
 
         sender = threading.Thread(target=when_asked, name="lk-signal")
         sender.start()
@@ -174,6 +184,8 @@ class Drainage:
             self._late = self.caller.join()
         finally:
             sender.join()
+        if broken:
+            raise broken[0]
         self.seen.together = Together()
 
     def _look(self) -> None:
@@ -192,7 +204,7 @@ class Drainage:
             seen.asked_s, seen.asked = round(passed, 1), self.worker.wire.ask(ANSWER_SECONDS)
         if self.health is not None and time.monotonic() - self._probed >= PROBE_EVERY:
             self._probed = time.monotonic()
-            seen.health.append(self.worker.health_status(self.health))
+            seen.health.append(self.worker.health_status(self.health, PROBE_SECONDS))
 
     def _stopped(self) -> float | None:
         """Since when the server offers it nothing, and did not since: a worker that is full for a moment, because it is
@@ -231,6 +243,9 @@ class Drainage:
             self._end_all_but_one()
         self._merely_watch()
         self._watch(max(self.hold - self.passed, 0.0))
+        if not self.brief and self.seen.stopped_s is None and self.seen.asked is None:
+            # A short hold; what it says to a job is asked for once it is to refuse.
+            self._watch(STOPS_SECONDS + 1 - self.passed, lambda: self.seen.asked is not None)
         if self.repair is not None and self.transcript.live():
             self.seen.asked_back = self.worker.wire.ask(ANSWER_SECONDS)
         asked = self.seen.asked
@@ -256,14 +271,18 @@ class Drainage:
         asked = self.stage.calls.questions(call.room_name, call.joined, self.worker.server).get(self.worker.name)
         late.answer = asked.available if asked is not None else None
         late.assigned = asked is not None and asked.assigned is not None
-        if late.assigned and not call.agents:
+        if (late.assigned or late.answer) and not call.agents:
             self._watch(max(AGENT_SECONDS - self.passed, 1), lambda: bool(call.agents))
         if call.agents:
             late.agent_s = round(min(call.agents.values()) - self.sent, 1)
             if not call.agents_present:
+                call.raise_if_cut_off()
                 late.trouble = "its agent left it"
-        elif late.assigned:
-            late.trouble = "no agent came to it"
+        elif late.assigned or late.answer:
+            call.raise_if_cut_off()
+            late.trouble = (
+                "no agent came to it" if late.assigned else "the worker accepted it, and was gone when it was to get it"
+            )
         if not call.agents_present:
             call.leave()
 
@@ -285,7 +304,11 @@ class Drainage:
             return not call.agents_present or not worker.is_running
 
         with worker.ledger.waiting(worker.name), contextlib.suppress(DeadlineMissed):
-            poll(lambda: len(worker.wire.calls_at) <= 1 or over(), what="end of the other jobs", seconds=GOODBYE_SECONDS)
+            poll(
+                lambda: not self._kept_at & worker.wire.calls_at or over(),
+                what="end of the other jobs",
+                seconds=GOODBYE_SECONDS,
+            )
             done = time.monotonic()
             # One that has left its server may be about to end, and leave its jobs some time to do so.
             poll(

@@ -126,11 +126,12 @@ class Scene:
         older = stage.calls.served(self.caller)
         stage.calls.wait_heard([older])
         # Only now: another job may have taken the call over, as a receptionist hands it to a specialist.
-        first = worker.jobs_of(worker.snapshot())
+        then = worker.snapshot()
+        first = then.without_children(worker.jobs_of(then))
         alone = Kept(older, stage.calls.continuity(older))
         newer = stage.calls.further(self.caller)
         now = worker.snapshot()
-        own, jobs = worker.registered_by(now), worker.jobs_of(now)
+        own, jobs = worker.registered_by(now), now.without_children(worker.jobs_of(now))
         if newer is None and not self._alone:
             raise NotJudgeable(ONE_AT_A_TIME)
         require_own_processes(own, jobs, 1 if newer is None else 2)
@@ -240,8 +241,11 @@ class Scene:
             harm.trouble, harm.trouble_s = kept.trouble, kept.trouble_s
             harm.evidence["bystander"] = kept.continuity.evidence()
         harm.evidence["watched_s"] = round(self.passed, 1)
-        if harm.worker_trouble is None and not worker.wire.transcript.live():
-            harm.worker_trouble = "the worker is no longer registered"
+        if harm.worker_trouble is None:
+            with contextlib.suppress(WorkerFault):
+                worker.registration()
+            if not worker.wire.transcript.live():
+                harm.worker_trouble = "the worker is no longer registered"
         harm.evidence["other_call"] = harm.trouble or ("went on" if kept is not None else f"none: {ONE_AT_A_TIME}")
         if harm.verdict is None:
             self._call_anew()
@@ -288,6 +292,8 @@ class Scene:
             call = self.stage.calls.served(self.caller)
         except (WorkerFault, TooBusy) as fault:
             if self._accepted(began):
+                if isinstance(fault, TooBusy):
+                    raise
                 harm.not_served = f"a new call is taken and never served: {fault}"
                 return
             if self.kept is not None:

@@ -18,8 +18,9 @@ from .drained import STOPS_SECONDS, Drain, Kept
 
 
 def exit_codes(name: str) -> set[int]:
-    """Codes of a worker that ended because of this signal: 0, or 128 + its number (Node)."""
-    return {0, 128 + _number(name)}
+    """Codes of a worker that ended because of this signal: 0, or 128 + its number (Node), or that of the one which an init or a
+    script sends instead."""
+    return {0, *(128 + _number(known) for known in (name, "SIGINT", "SIGTERM"))}
 
 
 def _number(name: str) -> int:

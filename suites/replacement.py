@@ -25,6 +25,8 @@ STAY_SECONDS = 2.0
 # Calls arrive on two lines, so that there is one in every phase of the replacement.
 LINES = 2
 TRIES = 3
+# A job's end (SDKs give it 10 s), which the next report tells.
+ROOM_SECONDS = 15.0
 # What arrived last is served and hung up within this time.
 LAST_SECONDS = 40
 
@@ -64,21 +66,18 @@ class Arrivals:
     def __init__(self, stage: Stage, worker: Worker) -> None:
         self._stage, self._worker = stage, worker
         self._stop = threading.Event()
-        self._started = False
         self._broken: list[Exception] = []
         self.seen: list[Arrival] = []
-        self._lines = [threading.Thread(target=self._run, args=(number,), name="lk-arrivals") for number in range(LINES)]
+        self._lines: list[threading.Thread] = []
 
-    def start(self) -> None:
-        self._started = True
+    def start(self, lines: int) -> None:
+        self._lines = [threading.Thread(target=self._run, args=(number,), name="lk-arrivals") for number in range(lines)]
         for line in self._lines:
             line.start()
 
     def stop(self) -> None:
         """Let those that arrived be served, then raise what broke them."""
         self._stop.set()
-        if not self._started:
-            return
         for line in self._lines:
             line.join(LAST_SECONDS)
         if self._broken:
@@ -90,11 +89,24 @@ class Arrivals:
             self._stop.wait(number * STAY_SECONDS)
             while not self._stop.is_set():
                 self._stage.raise_if_closing()
-                self.seen.append(self._one(caller))
+                self._wait_for_room()
+                if not self._stop.is_set():
+                    self.seen.append(self._one(caller))
         except Exception as error:
             self._broken.append(error)
         finally:
             caller.close()
+
+    def _wait_for_room(self) -> None:
+        """Until one of the two says that it takes a call: one that has a single place needs a moment after each."""
+
+        def free() -> bool:
+            logs = [worker.wire.transcript for worker in self._stage.workers() if worker.server is self._worker.server]
+            last = [log.latest_status() for log in logs if log.live()]
+            return self._stop.is_set() or any(status is None or not status.full for status in last)
+
+        with contextlib.suppress(DeadlineMissed):
+            poll(free, what="room for a call", seconds=ROOM_SECONDS)
 
     def _one(self, caller: Caller) -> Arrival:
         began = time.monotonic()
@@ -107,12 +119,15 @@ class Arrivals:
                 break
             # Refused over a threshold, or nobody was free: nothing is queued, the caller calls again.
             placed.call.leave()
-            self._stop.wait(REFUSAL_PAUSE)
+            time.sleep(REFUSAL_PAUSE)
+        agents = len(placed.call.agents)
         if placed.call.agents:
             time.sleep(STAY_SECONDS)
+            # One that hands the call to another one leaves it.
+            agents = max(len(placed.call.agents_present), 1)
             if not placed.call.agents_present and not self._stage.calls.leave_by_themselves:
                 fault = f"its agent came, and left again after {placed.call.stayed or 0.0:.1f} s"
-        arrival = Arrival(began, placed.served_by, len(placed.call.agents), tries, fault)
+        arrival = Arrival(began, placed.served_by, agents, tries, fault)
         placed.call.leave()
         return arrival
 
@@ -146,9 +161,9 @@ def replace(stage: Stage) -> Replacement:
         both = time.monotonic()
         wait_free(new)
         reading = Reading.now()
-        arrivals.start()
+        arrivals.start(min(LINES, len(calls)))
         with contextlib.suppress(DeadlineMissed):
-            poll(lambda: len(arrivals.seen) >= LINES, what="arrivals", seconds=LAST_SECONDS)
+            poll(lambda: len(arrivals.seen) >= min(LINES, len(calls)), what="arrivals", seconds=LAST_SECONDS)
         lost = [seen for seen in before if not seen.agents_are_there]
         for seen in lost:
             seen.note_leave()

@@ -17,6 +17,8 @@ from .observations import FirstCall
 
 # The Python SDK tries 16 times in about 130 s before it gives up, Node 10 times in about 80 s.
 GIVE_UP_SECONDS = 180
+# A resolver's socket, or a medium's of a call that is over, is there for a moment.
+LOOKS, LOOK_SECONDS = 5, 1.0
 
 
 @check(
@@ -100,7 +102,8 @@ def test_listens_only_for_health(lk_stage: Stage, lk_evidence: Evidence) -> None
     """It listens for health and declared metrics, and for nothing else.
 
     Once no job is left, the TCP and UDP sockets that listen in the worker's network (with `--lk-command`: of its
-    processes) are read once. Those bound to loopback, the health port as found and the declared `lk_metrics_port` are
+    processes) are read, five times within four seconds if there are any that should not be: one that is there each time
+    counts. Those bound to loopback, the health port as found and the declared `lk_metrics_port` are
     allowed; any other one is a failure. A job that does not end within 60 s is an error.
     """
     worker = lk_stage.worker("shared")
@@ -113,6 +116,12 @@ def test_listens_only_for_health(lk_stage: Stage, lk_evidence: Evidence) -> None
     # Media sockets belong to jobs: those of a call that has just ended may take a moment to close.
     lk_stage.calls.wait_idle(worker)
     others = extra()
+    for _ in range(LOOKS - 1):
+        if not others:
+            break
+        time.sleep(LOOK_SECONDS)
+        now = extra()
+        others = [found for found in others if found in now]
     lk_evidence["health_port"] = health.port if health else None
     lk_evidence["other_sockets"] = others
     lk_evidence["listening"] = worker.listeners_with_owner()

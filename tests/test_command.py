@@ -371,7 +371,7 @@ class Fake:
         return [Listener("tcp", "0.0.0.0", port) for port in self.ports]
 
 
-def turns(*outcomes: Fake | Exception) -> tuple[Turns, list[str], list[Any]]:
+def turns(*outcomes: Fake | Exception, share_ports: bool = True) -> tuple[Turns, list[str], list[Any]]:
     """Turns whose workers come in this order, the names that were started, and who had to give way."""
     names: list[str] = []
     left: list[Any] = []
@@ -390,7 +390,10 @@ def turns(*outcomes: Fake | Exception) -> tuple[Turns, list[str], list[Any]]:
         worker.runs = False
         left.append(worker)
 
-    made = Turns(prepare, lambda: [worker for worker in workers if worker.runs], leave)  # type: ignore[arg-type, return-value]
+    def running() -> Any:
+        return [worker for worker in workers if worker.runs]
+
+    made = Turns(prepare, running, leave, share_ports=share_ports)  # type: ignore[arg-type]
     return made, names, left
 
 
@@ -405,6 +408,14 @@ def test_workers_take_turns_and_come_back() -> None:
     assert names == ["shared", "stopped", "shared-2"]
     third.runs = False  # by a check: it is not started again, what it left is looked at
     assert made.worker("shared") is third
+
+
+def test_containers_have_ports_of_their_own() -> None:
+    first, second = Fake(8081), Fake(8081)
+    made, _, left = turns(first, second, share_ports=False)
+    assert made.worker("peer") is second
+    assert made.worker("loaded") is first
+    assert not left
 
 
 def test_a_fault_is_remembered() -> None:

@@ -114,6 +114,13 @@ def test_a_snapshot_knows_who_lives() -> None:
     assert (seen.living()[17].resident_bytes, seen.living()[17].cpu_s) == (90000 * 1024, 1)
 
 
+def test_an_avatar_is_its_agents_child() -> None:
+    seen = parse(OUTPUT)
+    assert seen.without_children([17, 21]) == [17]
+    assert seen.without_children([21, 17, 13]) == [13]
+    assert seen.without_children([17, 17]) == [17, 17]
+
+
 def test_a_connection_is_known_by_its_port() -> None:
     seen = parse(OUTPUT)
     assert seen.holders_of("10.0.0.1:7880") == [1, 17]

@@ -189,6 +189,11 @@ class Caller:
         self._calls.append(call)
         return call
 
+    @property
+    def rooms(self) -> set[str]:
+        """Of its calls, those that are over included."""
+        return {call.room_name for call in self._calls}
+
     def close(self) -> None:
         """Hang up every call."""
         for call in self._calls:

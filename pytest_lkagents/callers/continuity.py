@@ -84,6 +84,8 @@ class Habit:
     stays: dict[str, float] = field(default_factory=dict)
     cut_short: int = 0
     unheard: int = 0
+    # Asked in long waits: raises once the run is being ended.
+    raise_if_closing: Callable[[], None] = lambda: None
 
     @property
     def talk_seconds(self) -> float:
@@ -141,7 +143,7 @@ def usual_stay(calls: Sequence[Call], more: Callable[[], Call], habit: Habit) ->
     placed = list(calls)
     while True:
         longest = max([LEAST_STAY, *habit.stays.values()])
-        _wait_left(placed, STAY_CONTROL * longest + STAY_SECONDS)
+        _wait_left(placed, STAY_CONTROL * longest + STAY_SECONDS, habit)
         habit.note_own_leaves(placed)
         if any(call.stayed is None for call in placed):
             raise AgentsLeave("some of its agents leave their calls by themselves and some do not")
@@ -174,7 +176,7 @@ def _wait_steady(calls: Sequence[Call], habit: Habit) -> None:
     def last() -> float:
         return max([packets(), *((voice.first or 0.0) + habit.talk_seconds for voice in heard)])
 
-    _wait(told, last)
+    _wait(told, last, habit)
     for voice in heard:
         paused = voice.first_pause(SILENCE_SECONDS)
         if paused is not None and voice.first is not None:
@@ -187,19 +189,24 @@ def _wait_stayed(calls: Sequence[Call], habit: Habit) -> None:
     def last() -> float:
         return came + habit.stay_seconds
 
-    _wait(lambda: time.monotonic() >= last() or _first_leave(calls) is not None, last)
+    _wait(lambda: time.monotonic() >= last() or _first_leave(calls) is not None, last, habit)
 
 
-def _wait(done: Callable[[], bool], last: Callable[[], float]) -> None:
+def _wait(done: Callable[[], bool], last: Callable[[], float], habit: Habit) -> None:
     """Until it is ``done``, or some seconds after it was to be (monotonic seconds), which other calls may put off meanwhile:
     their agents show how long this one has to go on."""
     while not done() and time.monotonic() < last() + PATIENCE_SECONDS:
+        habit.raise_if_closing()
         time.sleep(WAIT_SECONDS)
 
 
-def _wait_left(calls: Sequence[Call], seconds: float) -> None:
+def _wait_left(calls: Sequence[Call], seconds: float, habit: Habit) -> None:
+    def left() -> bool:
+        habit.raise_if_closing()
+        return all(call.stayed is not None for call in calls)
+
     with contextlib.suppress(DeadlineMissed):
-        poll(lambda: all(call.stayed is not None for call in calls), what="leaves", seconds=seconds)
+        poll(left, what="leaves", seconds=seconds)
 
 
 def _first_leave(calls: Sequence[Call]) -> float | None:

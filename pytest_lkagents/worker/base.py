@@ -416,11 +416,11 @@ class Worker(ABC):
             self._without_health = True
             return None
 
-    def health_status(self, found: Health) -> int | None:
-        """Status of the health path, from this machine, or from inside when only loopback is served."""
+    def health_status(self, found: Health, seconds: float = 5) -> int | None:
+        """Status of the health path, from this machine (within ``seconds``), or from inside when only loopback is served."""
         if found.loopback:
             return self.get_inside(found.path, found.port)[0]
-        return self.get(found.path, found.port)[0]
+        return self.get(found.path, found.port, seconds)[0]
 
     def worker_info(self, found: Health) -> dict[str, Any]:
         """What ``/worker`` offers (agent_name, active_jobs, sdk_version, ...); empty if it offers nothing."""

@@ -101,6 +101,8 @@ class ImageWorker(Worker):
     def _launch(self) -> None:
         self.started = time.monotonic()
         self.container.start()
+        # The engine took its time.
+        self.started = time.monotonic()
         self._meter = Meter(self.container)
         self._waiter = threading.Thread(target=self._await_end, name="lk-exit", daemon=True)
         self._waiter.start()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 SEPARATOR = "--lkagents--"
@@ -65,6 +65,20 @@ class Snapshot:
             for found in self.connections
             if found.peer == peer and found.pids and (ports is None or found.port in ports)
         )
+
+    def without_children(self, pids: Sequence[int]) -> list[int]:
+        """Those that descend from none of the others: an agent's avatar, which joins the call too, may be its child."""
+        parents = {process.pid: process.ppid for process in self.processes}
+
+        def descends(pid: int) -> bool:
+            seen: set[int] = set()
+            while (pid := parents.get(pid, 0)) and pid not in seen:
+                if pid in pids:
+                    return True
+                seen.add(pid)
+            return False
+
+        return [pid for pid in pids if not descends(pid)]
 
     def zombies(self) -> set[int]:
         return {process.pid for process in self.processes if process.zombie}
