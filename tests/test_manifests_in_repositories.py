@@ -95,6 +95,38 @@ def test_a_folders_name_makes_no_worker_of_a_web_server(tmp_path: Path) -> None:
     assert judged(written(tmp_path / "livekit-agent/x", {"Dockerfile": "FROM nginx:1.27\n"})) == set()
 
 
+BESIDE = """services:
+  voice-agent: {image: 'r/voice-agent:1.0', command: python agent.py start, stop_grace_period: 10m}
+"""
+
+
+@pytest.mark.parametrize(
+    ("service", "dockerfile"),
+    [
+        ("agent-db: {image: 'postgres:16'}", ""),
+        ("agent-store: {build: ./api}", "FROM redis:7\n"),
+        ("agent-ui: {image: 'r/agent-ui:1.0'}", ""),
+        ("agent-backend: {build: ./api}", 'FROM python:3.12\nCMD ["uvicorn", "main:app"]\n'),
+        ("agent-api: {build: ./api}", "FROM python:3.12\nENTRYPOINT [./run.sh]\n"),
+        ("agent-site: {image: 'r/agent-site:1.0', command: next start}", ""),
+    ],
+)
+def test_what_is_named_after_an_agent_is_not_always_one(tmp_path: Path, service: str, dockerfile: str) -> None:
+    files = {"compose.yaml": f"{BESIDE}  {service}\n", **({"api/Dockerfile": dockerfile} if dockerfile else {})}
+    assert judged(written(tmp_path, files)) == {"voice-agent"}
+
+
+def test_a_part_by_its_name_is_a_worker_where_nothing_else_is(tmp_path: Path) -> None:
+    assert judged(written(tmp_path, {"compose.yaml": "services: {agent-server: {image: 'r/agent-server:1.0'}}\n"}))
+    started = f"{BESIDE}  agent-api: {{image: 'r/agent-api:1.0', command: python agent.py start}}\n"
+    assert judged(written(tmp_path, {"compose.yaml": started})) == {"voice-agent", "agent-api"}
+    # Whose image a Dockerfile makes, the file of Kubernetes does not say.
+    pod = "{containers: [{name: agent, image: 'r/agent-server:1.0'}]}"
+    text = f"apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: agent-server}}\nspec: {{template: {{spec: {pod}}}}}\n"
+    files = written(tmp_path / "other", {"Dockerfile": AGENT_IMAGE, "worker.yaml": text})
+    assert judged(files) == {"agent-server", "Dockerfile"}
+
+
 def test_what_a_livekit_server_is_built_from_makes_it_one(tmp_path: Path) -> None:
     compose = "services: {livekit-server: {build: {dockerfile: Dockerfile.livekit}, environment: {LIVEKIT_KEYS: $KEYS}}}\n"
     files = written(tmp_path, {"Dockerfile.livekit": "FROM livekit/livekit-server:v1.9\n", "compose.yaml": compose})

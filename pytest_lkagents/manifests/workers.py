@@ -14,7 +14,7 @@ SITE = re.compile(
     r"(^|[^a-z])(react|next(js)?|vue|front-?end|web-?app|web-?site|playground|swift|flutter|android|embed)([^a-z]|$)"
 )
 # Servers of web applications: what starts one is no worker.
-WEB_SERVERS = {"uvicorn", "gunicorn", "hypercorn", "daphne", "flask", "streamlit", "nginx", "caddy", "vite"}
+WEB_SERVERS = {"uvicorn", "gunicorn", "hypercorn", "daphne", "flask", "streamlit", "nginx", "caddy", "vite", "next"}
 # What starts a program that is named beside it, or nothing.
 PROGRAMS = {"python", "python3", "node", "deno", "tail", "sleep"}
 # LiveKit's own servers, which have variables of the same names.
@@ -25,6 +25,8 @@ BACKING = re.compile(
     r"|elasticsearch|opensearch|qdrant|weaviate|chroma|milvus|clickhouse-server|nginx|traefik|caddy|haproxy|envoy|coturn"
     r"|grafana|prometheus|loki|jaeger|keycloak|adminer|pgadmin4|mailhog|mailpit|ollama"
 )
+# What stands beside an agent and is named after it.
+PART = re.compile(r"(^|[^a-z])(ui|api|db|database|redis|cache|dashboard|admin|server|gateway|proxy|tokens?)([^a-z]|$)")
 # Agents of other kinds, as their makers name them.
 OTHER_AGENT = re.compile(
     r"(datadog|dd|grafana|newrelic|vault|elastic|buildkite|jenkins|azure|otel|fluent|zabbix|puppet|teamcity|gitlab)"
@@ -41,7 +43,8 @@ def pick(files: Files) -> list[Deployment]:
     images: Images = {image.place.file: image for image in made}
     candidates = [one for one in files.deployments if not _is_server(one, images)]
     deployed = [one for one in candidates if one.platform is not DOCKERFILE]
-    built = [one for one in candidates if one.platform is DOCKERFILE and _is_worker(one)]
+    built = [one for one in candidates if one.platform is DOCKERFILE and _is_worker(one, images)]
+    built, deployed = _without_parts(built, images), _without_parts(deployed, images)
     workers = _workers(deployed, built, images) + built
     if not workers:
         workers = [one for one in candidates if _may_be_one(one)]
@@ -61,7 +64,7 @@ def _workers(deployed: list[Deployment], built: list[Deployment], images: Images
     """Of what is deployed, ``built`` being the images of workers."""
     files_of = {image.place.file for image in built}
     # Another command makes something else of the same image.
-    workers = [one for one in deployed if _is_worker(one) or (one.command is None and one.built_from in files_of)]
+    workers = [one for one in deployed if _is_worker(one, images) or (one.command is None and one.built_from in files_of)]
     if any(_starts_agent(one) for one in workers):
         # Beside one that certainly is: LiveKit's own web site for agents is named after them.
         workers = [one for one in workers if not _is_site(one)]
@@ -79,12 +82,20 @@ def _workers(deployed: list[Deployment], built: list[Deployment], images: Images
     return workers
 
 
-def _words(deployment: Deployment) -> str:
+def _name(deployment: Deployment) -> str:
     """Of a Dockerfile its own name and that of its folder: what is above says where somebody keeps the project."""
-    name = deployment.name
-    if deployment.platform is DOCKERFILE:
-        name = " ".join(name.split("/")[-2:])
-    return f"{name} {deployment.image.value if deployment.image else ''}".lower()
+    is_file = deployment.platform is DOCKERFILE
+    return " ".join(deployment.name.split("/")[-2:]) if is_file else deployment.name
+
+
+def _words(deployment: Deployment) -> str:
+    return f"{_name(deployment)} {deployment.image.value if deployment.image else ''}".lower()
+
+
+def _own_words(deployment: Deployment) -> str:
+    """Without registry and folders of its image, and without what a Dockerfile begins with."""
+    image = "" if deployment.platform is DOCKERFILE else _image_name(deployment)
+    return f"{_name(deployment)} {image}".lower()
 
 
 def _image_name(deployment: Deployment) -> str:
@@ -119,10 +130,15 @@ def _starts_agent(deployment: Deployment) -> bool:
     return deployment.command is not None and runs_agent(deployment.command.value)
 
 
+def _starting(deployment: Deployment, images: Images) -> Deployment:
+    """Whose command starts it: its own, or else that of its image."""
+    image = images.get(deployment.built_from)
+    return deployment if deployment.command is not None or image is None else image
+
+
 def _runs_other(deployment: Deployment, images: Images) -> bool:
     """Whether its command, or that of its image, names a program that is no agent's; a script may start anything."""
-    image = images.get(deployment.built_from)
-    starting = deployment if deployment.command is not None or image is None else image
+    starting = _starting(deployment, images)
     return not _starts_agent(starting) and bool((WEB_SERVERS | SITES | PROGRAMS) & _programs(starting))
 
 
@@ -131,13 +147,21 @@ def _is_site(deployment: Deployment) -> bool:
     return bool(SITE.search(_words(deployment))) and not _starts_agent(deployment)
 
 
-def _is_worker(deployment: Deployment) -> bool:
+def _without_parts(some: list[Deployment], images: Images) -> list[Deployment]:
+    """Beside one that certainly starts an agent, what its name says to be something else is none."""
+    if not any(_starts_agent(_starting(one, images)) for one in some):
+        return some
+    return [one for one in some if not PART.search(_own_words(one)) or _starts_agent(_starting(one, images))]
+
+
+def _is_worker(deployment: Deployment, images: Images) -> bool:
     """Whether a file says that this is a LiveKit worker: by its name, its image or its command."""
     if _starts_agent(deployment):
         return True
-    starts = _programs(deployment)
-    if WEB_SERVERS & starts:
+    made_of = [one for one in (deployment, images.get(deployment.built_from)) if one is not None]
+    if any(BACKING.fullmatch(_image_name(one)) for one in made_of) or WEB_SERVERS & _programs(_starting(deployment, images)):
         return False
+    starts = _programs(deployment)
     words = _words(deployment)
     if _mentions_livekit(deployment):
         started = COMMANDS & starts and not SITES & starts
