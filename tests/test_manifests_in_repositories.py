@@ -145,6 +145,36 @@ def test_where_nothing_looks_like_a_worker_all_that_may_be_one_are_judged(tmp_pa
     assert "nothing looks like a LiveKit worker; judged is assistant" in rules.readable(files, Needs()).notes
 
 
+COMPOSE = "services: {agent: {image: 'r/agent:1.0', stop_grace_period: 10m}}\n"
+
+
+def test_a_part_of_a_compose_service_is_judged_for_secrets_alone(tmp_path: Path) -> None:
+    part = f"services:\n  agent: {{restart: always, environment: {{LIVEKIT_API_SECRET: {SECRET}}}}}\n"
+    files = written(tmp_path, {"docker-compose.yml": COMPOSE, "docker-compose.prod.yml": part})
+    assert [one.place.file for one in files.deployments] == ["docker-compose.yml"]
+    assert files.passed_over == ["docker-compose.prod.yml: agent is a whole service only with another file"]
+    (finding,) = rules.secrets(files, Needs()).findings
+    assert finding.place.file == "docker-compose.prod.yml"
+    files = written(tmp_path / "other", {"compose.override.yaml": part})
+    assert [stored.name for stored in files.secrets] == ["LIVEKIT_API_SECRET"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("azure.yaml", "services: {agent: {project: ./agent, language: py, host: containerapp}}\n"),
+        ("azure.yaml", "services: {agent: {image: r/agent, host: containerapp}}\n"),
+        ("values.yaml", "services: {agent: {image: {repository: r/agent, tag: latest}}}\n"),
+        ("values-prod.yaml", "services: {agent: {image: r/agent}}\n"),
+        ("settings.yaml", "services: {agent: {restart: always}}\n"),
+    ],
+)
+def test_what_has_services_and_is_no_compose_file_is_not_read(tmp_path: Path, name: str, text: str) -> None:
+    files = written(tmp_path, {name: text})
+    assert (files.read, files.deployments, files.passed_over) == ([], [], [])
+    assert load([str(tmp_path / name)]).strange == [str(tmp_path / name)]
+
+
 def test_named_checks_of_fly_are_read(tmp_path: Path) -> None:
     fly = 'app = "agent"\n[[checks]]\nname = "health"\nport = 9999\ntype = "http"\npath = "/"\n'
     (finding,) = rules.health_probe(written(tmp_path, {"fly.toml": fly}), Needs()).findings
@@ -180,7 +210,9 @@ def test_settings_that_lie_in_a_secret_are_none(tmp_path: Path) -> None:
 
 def test_what_a_variable_of_compose_falls_back_to_may_be_a_secret(tmp_path: Path) -> None:
     compose = (
-        "services: {agent: {environment: {A_SECRET: '${A_SECRET:-devsecret}', B_SECRET: '${B_SECRET:-" + SECRET + "}'}}}\n"
+        "services: {agent: {image: a, environment: {A_SECRET: '${A_SECRET:-devsecret}', B_SECRET: '${B_SECRET:-"
+        + SECRET
+        + "}'}}}\n"
     )
     (finding,) = rules.secrets(written(tmp_path, {"compose.yaml": compose}), Needs()).findings
     assert finding.found == "what B_SECRET falls back to is a literal"
@@ -206,12 +238,12 @@ spec:
 
 
 def test_a_probe_that_does_not_tell_what_it_asks_is_not_judged(tmp_path: Path) -> None:
-    compose = "services: {agent: {healthcheck: {test: [CMD, pgrep, -f, agent.py]}}}\n"
+    compose = "services: {agent: {image: a, healthcheck: {test: [CMD, pgrep, -f, agent.py]}}}\n"
     found = rules.health_probe(written(tmp_path, {"compose.yaml": compose}), Needs())
     assert (found.findings, found.looked_at) == ([], 0)
     assert "is not in the file" in found.notes[0]
 
 
 def test_a_command_without_words_says_nothing(tmp_path: Path) -> None:
-    files = written(tmp_path, {"compose.yaml": "services: {agent: {command: ['']}}\n"})
+    files = written(tmp_path, {"compose.yaml": "services: {agent: {image: a, command: ['']}}\n"})
     assert rules.secrets(files, Needs()).findings == []

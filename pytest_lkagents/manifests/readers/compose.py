@@ -6,25 +6,55 @@ import re
 from pathlib import PurePath
 
 from pytest_lkagents.manifests import amounts, fields
-from pytest_lkagents.manifests.model import COMPOSE, EVERYTHING, Deployment, Files, Given, Loss, Probe, Resources
+from pytest_lkagents.manifests.model import COMPOSE, EVERYTHING, Deployment, Files, Given, Loss, Probe, Resources, StoredSecret
 from pytest_lkagents.manifests.readers import probes
-from pytest_lkagents.manifests.readers.common import beside, doubt, environment_of, given, split, variables_of, whole
+from pytest_lkagents.manifests.readers.common import (
+    beside,
+    doubt,
+    environment_of,
+    given,
+    has_livekit,
+    split,
+    variables_of,
+    whole,
+)
 from pytest_lkagents.manifests.tree import Node
+from pytest_lkagents.secrets import holds_secret
 
 # Compose itself passes these over: https://docs.docker.com/reference/compose-file/deploy/
 SWARM_ONLY = ("endpoint_mode", "mode", "placement", "rollback_config", "update_config")
 # Compose merges such a file into the one beside it: alone it describes nothing.
 OVERRIDE = re.compile(r"(docker-)?compose\.override\.ya?ml")
+OWN = re.compile(r"(docker-)?compose[\w.-]*\.ya?ml")
+# Helm's values and azd's projects, which have ``services`` too.
+OTHERS = re.compile(r"values([.-].*)?\.ya?ml|azure\.ya?ml")
 
 
 def reads(document: Node) -> bool:
-    return bool(document.entries("services")) and document.get("apiVersion") is None
+    services, name = document.entries("services"), PurePath(document.place.file).name
+    if not services or document.get("apiVersion") is not None or OTHERS.fullmatch(name):
+        return False
+    return bool(OWN.fullmatch(name)) or any(_is_whole(service) or service.get("extends") for _, service in services)
+
+
+def _is_whole(service: Node) -> bool:
+    """Whether there is something to start; else it is a part of a service in another file. Helm's ``image`` is a mapping."""
+    return service.text("image") is not None or any(service.get(part) is not None for part in ("build", "provider"))
+
+
+def _secrets_of_part(service: Node) -> list[StoredSecret]:
+    """Of a part no more is known than that its variables are LiveKit's."""
+    variables = variables_of(service, "environment")
+    if not has_livekit(variables):
+        return []
+    return [StoredSecret(one.name, one.place) for one in variables if one.literal and holds_secret(one.name, one.literal)]
 
 
 def read(document: Node, files: Files) -> None:
     files.problems += fields.unknown(document, fields.COMPOSE)
     if OVERRIDE.fullmatch(PurePath(document.place.file).name):
         files.passed_over.append(f"{document.place.file}: Compose merges it into the file beside it")
+        files.secrets += [found for _, service in document.entries("services") for found in _secrets_of_part(service)]
         return
     services = dict(document.entries("services"))
     for name, service in services.items():
@@ -33,6 +63,9 @@ def read(document: Node, files: Files) -> None:
         whole_service = _extended(name, services, ())
         if whole_service is None:
             files.passed_over.append(f"{document.place.file}: {name} extends what is not in this file")
+        elif not _is_whole(whole_service):
+            files.passed_over.append(f"{document.place.file}: {name} is a whole service only with another file")
+            files.secrets += _secrets_of_part(whole_service)
         else:
             files.deployments.append(_service(name, whole_service))
 
