@@ -37,9 +37,16 @@ PLACE = re.compile(
     r"^(\.{0,2}/|~/|[\w./-]+\.(json|ya?ml|toml|ini|env|txt|pem|key|crt|p12|pfx)$|https?://[^@?]*$)", re.IGNORECASE
 )
 PLACEHOLDER = re.compile(
-    r"^(<.*>?|[$`%].*|x{3,}.*|\*{3,}.*|change.?me.*|your[-_ ].*|.*placeholder.*|.*dummy.*|.*example.*"
+    r"^(<.*>?|[$`%].*|x{3,}.*|\*{3,}.*|change.?me.*|(.*[-_ ])?your[-_ ].*|.*placeholder.*|.*dummy.*|.*example.*|.*replace.*"
+    r"|.*x{4,}|(put|insert|fill|todo|tbd)[-_ ].*|set[-_ ](me|this|a|the|in|by)([-_ ].*)?|.*[-_]here"
     r"|not[-_ ]?(needed|required|used|set).*|.*no[-_]key.*|fake.*|unused.*|build[-_ ]?(time|only).*|lm-studio"
     r"|none|null|true|false|unset)$",
+    re.IGNORECASE,
+)
+# What names an entry of a store (Vault, 1Password, vals, AWS, Google, Azure), or is encrypted (SOPS, App Platform).
+STORED = re.compile(
+    r"^(ENC\[|EV\[|vault:|op://|ref\+|(aws|gcp)?(ssm|sm|secrets?manager):/|arn:aws[\w-]*:(secretsmanager|ssm):"
+    r"|projects/[^/]+/secrets/|@Microsoft\.KeyVault\()",
     re.IGNORECASE,
 )
 SHORTEST_CREDENTIAL = 8
@@ -53,7 +60,9 @@ def is_placeholder(value: str) -> bool:
 
 def holds_secret(name: str, value: str) -> bool:
     """Whether this variable of an image really carries a credential, judged by name and value."""
-    return looks_secret(name) and not POINTER.search(name) and not is_placeholder(value) and not PLACE.search(value)
+    if not looks_secret(name) or POINTER.search(name):
+        return False
+    return not (is_placeholder(value) or PLACE.search(value) or STORED.match(value))
 
 
 # Of one kind of letters each, as words are written.

@@ -115,6 +115,23 @@ def test_a_credential_in_a_variable(text: str, leaks: bool) -> None:
         ("DEEPGRAM_API_KEY_SOURCE", "environment", False),
         ("OPENAI_API_KEY", "sk-no-key-required", False),
         ("LIVEKIT_API_SECRET", "build-time-only", False),
+        *[
+            ("LIVEKIT_API_SECRET", stand_in, False)
+            for stand_in in (
+                *("REPLACE_ME", "replace-with-deepgram-key", "put-your-secret-here", "APIxxxxxxxxxxxx", "sk-your-openai-key"),
+                *("set_in_the_dashboard", "TODO-a-real-one", "secret-goes-here"),
+            )
+        ],
+        *[
+            ("LIVEKIT_API_SECRET", entry, False)
+            for entry in (
+                *("vault:secret/data/livekit#API_KEY", "op://prod/openai/credential", "ref+awsssm://livekit/secret"),
+                *("sm://livekit-secret", "arn:aws:secretsmanager:eu-central-1:123456789012:secret:livekit-Ab12Cd"),
+                *("projects/x/secrets/y", "ENC[AES256_GCM,data:p673w7sP,iv:YY9x,tag:gKe1,type:str]"),
+                "@Microsoft.KeyVault(SecretUri=https://x.vault.azure.net/secrets/y)",
+            )
+        ],
+        *[("LIVEKIT_API_SECRET", value, True) for value in (SECRET, "set-k2Jd82mxQ0vR", "vault-k2Jd82mxQ0", "yourk2Jd82mxQ0")],
     ],
 )
 def test_a_variable_that_holds_a_secret(name: str, value: str, secret: bool) -> None:
