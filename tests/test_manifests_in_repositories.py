@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 import pytest
@@ -206,6 +207,41 @@ def test_settings_that_lie_in_a_secret_are_none(tmp_path: Path) -> None:
     text = "".join(f"  {name}: {value}\n" for name, value in entries.items())
     files = written(tmp_path, {"s.yaml": "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData:\n" + text})
     assert {stored.name for stored in files.secrets} == {"DATABASE_URL", "DB_PASS", "LIVEKIT_API_SECRET", "SALT"}
+
+
+def test_what_is_encrypted_or_refers_to_a_store_is_no_secret(tmp_path: Path) -> None:
+    sops = "ENC[AES256_GCM,data:p673w7sP,iv:YY9x,tag:gKe1,type:str]"
+    head = "apiVersion: v1\nkind: Secret\nmetadata: {name: livekit}\n"
+    text = f'{head}stringData: {{LIVEKIT_API_SECRET: "{sops}", OPENAI_API_KEY: "op://prod/openai/credential"}}\n'
+    assert written(tmp_path, {"secret.yaml": text}).secrets == []
+
+
+def test_a_secret_in_base64_of_several_lines_is_found(tmp_path: Path) -> None:
+    encoded = base64.encodebytes((SECRET * 4).encode()).decode()
+    assert "\n" in encoded.strip()
+    block = "".join(f"    {line}\n" for line in encoded.splitlines())
+    text = "apiVersion: v1\nkind: Secret\nmetadata: {name: livekit}\ndata:\n  LIVEKIT_API_SECRET: |\n" + block
+    assert [stored.name for stored in written(tmp_path, {"secret.yaml": text}).secrets] == ["LIVEKIT_API_SECRET"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("compose.yaml", "services: {agent: {build: {context: ., args: {HF_TOKEN: " + SECRET + "}}}}\n"),
+        ("compose.yaml", "services: {agent: {build: {context: ., args: [HF_TOKEN=" + SECRET + "]}}}\n"),
+        ("fly.toml", f'app = "agent"\n[build.args]\nHF_TOKEN = "{SECRET}"\n'),
+    ],
+)
+def test_a_secret_among_the_arguments_of_a_build_is_found(tmp_path: Path, name: str, text: str) -> None:
+    (finding,) = rules.secrets(written(tmp_path, {name: text}), Needs()).findings
+    assert finding.found == "HF_TOKEN is a literal"
+
+
+def test_secrets_of_a_container_app_that_are_none_are_left_alone(tmp_path: Path) -> None:
+    entries = {"a": "", "b": "your-api-secret", "c": "wss://x.livekit.cloud", "d": "op://prod/livekit/secret", "e": SECRET}
+    secrets = ", ".join(f'{{name: {name}-key, value: "{value}"}}' for name, value in entries.items())
+    app = f"properties: {{configuration: {{secrets: [{secrets}]}}, template: {{containers: [{{name: agent}}]}}}}\n"
+    assert [stored.name for stored in written(tmp_path, {"app.yaml": app}).secrets] == ["e-key"]
 
 
 def test_what_a_variable_of_compose_falls_back_to_may_be_a_secret(tmp_path: Path) -> None:

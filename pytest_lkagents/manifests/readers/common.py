@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from pytest_lkagents.manifests.model import Deployment, Given, Problem, Variable
 from pytest_lkagents.manifests.tree import Node, Place
-from pytest_lkagents.secrets import POINTER, is_placeholder, looks_secret
+from pytest_lkagents.secrets import POINTER, STORED, is_placeholder, looks_secret
 
 STAGES = {
     "staging": re.compile(r"(^|[^a-z])(stag(e|ing)|test|dev|development|qa|preview)([^a-z]|$)"),
@@ -135,9 +135,9 @@ KEY = re.compile(r"PASS|PWD|KEY")
 
 
 def is_stored(name: str, text: str) -> bool:
-    """Whether an entry of a Secret is a secret's value: no stand-in, template or address, and no plain setting by its name or
-    value."""
-    if is_placeholder(text) or "{{" in text or "${" in text or ADDRESS.fullmatch(text):
+    """Whether an entry of a Secret is a secret's value: no stand-in, template, reference or address, not encrypted, and no
+    plain setting by its name or value."""
+    if is_placeholder(text) or STORED.match(text) or "{{" in text or "${" in text or ADDRESS.fullmatch(text):
         return False
     plain = name.upper().replace("-", "_").replace(".", "_")
     if (looks_secret(plain) or KEY.search(plain)) and not POINTER.search(plain):

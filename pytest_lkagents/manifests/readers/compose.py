@@ -114,6 +114,7 @@ def _service(name: str, service: Node) -> Deployment:
         sleeps=[],
         per_node=each,
         stop_signal=given(service, "stop_signal"),
+        other_variables=variables_of(service, "build", "args"),
         built_from=_built_from(service),
     )
     doubt(made, "grace_s", grace, service, "stop_grace_period", wanted="a unit is wanted, as in 600s")

@@ -23,6 +23,7 @@ from pytest_lkagents.manifests.readers.common import (
     environment_of,
     from_outside,
     given,
+    is_stored,
     whole,
     words_of,
     worker_container,
@@ -46,7 +47,7 @@ def read(document: Node, files: Files) -> None:
     files.secrets += [
         StoredSecret(entry.text("name") or "a secret", entry.at("value"))
         for entry in document.items(*CONFIGURATION, "secrets")
-        if not from_outside(entry.text("value"))
+        if not from_outside(entry.text("value")) and is_stored(entry.text("name") or "", entry.text("value") or "")
     ]
     containers = document.items(*TEMPLATE, "containers")
     container = worker_container(containers, _variables, words_of)

@@ -43,6 +43,7 @@ def read(document: Node, files: Files) -> None:
         resources=_resources(document, group),
         sleeps=[],
         stop_signal=given(document, "kill_signal"),
+        other_variables=variables_of(document, "build", "args"),
         built_from=_built_from(document),
     )
     doubt(made, "grace_s", grace, document, "kill_timeout")

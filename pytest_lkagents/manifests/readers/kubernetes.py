@@ -156,7 +156,8 @@ def _is_value(part: str, name: str, text: str) -> bool:
 
     if part == "data":
         try:
-            text = base64.b64decode(text, validate=True).decode("utf-8", "replace")
+            # A block of several lines is one value.
+            text = base64.b64decode("".join(text.split()), validate=True).decode("utf-8", "replace")
         except (binascii.Error, ValueError):
             return False
     return is_stored(name, text)
