@@ -23,7 +23,7 @@ def main() -> None:
         count = round(calls * share)
         # Nearly what all workers carry at the target, for as long as makes so many calls.
         in_progress = 0.95 * workers * 0.5 / worker.slope
-        length_s = count * traces.MEAN_SECONDS / in_progress + traces.RAMP_SECONDS / 2
+        length_s = count * traces.mean_seconds() / in_progress + traces.RAMP_SECONDS / 2
         trace = traces.steady(in_progress, length_s=length_s)
         began = time.perf_counter()
         seen = simulate(trace, Scaling(workers // 4, workers, 0.5, grace_s=600), worker)

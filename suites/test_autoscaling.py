@@ -100,9 +100,9 @@ def test_no_cut_calls(lk_evidence: Evidence, played: AllPlayed) -> None:
     The simulation of `autoscaling.no-refused-calls` is played for each trace, the burst included. A worker that is
     scaled down takes no new call and ends with its last one, or at the end of its grace period:
     `terminationGracePeriodSeconds` (30 s where the file says nothing) less what a preStop hook sleeps. Calls of
-    standard traces last 4 minutes on average and 10 minutes at most, or as long as `--lk-drain-hold` says; those of a
-    CSV file last as long as it says. A single cut call is a failure; skipped where nothing can be
-    simulated.
+    standard traces last 4 minutes on average and 10 minutes at most, or as long as `--lk-drain-hold` says (where that
+    is less, they last two fifths of it on average); those of a CSV file last as long as it says. A single cut call is a
+    failure; skipped where nothing can be simulated.
     """
     found = played()
     judge(found, lk_evidence, lambda run: not run.result.cut, cut)

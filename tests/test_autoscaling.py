@@ -63,6 +63,27 @@ def test_down_waits_for_the_window() -> None:
     assert decided[300] == 1
 
 
+@pytest.mark.parametrize(
+    ("loads", "up_s", "down_s", "counts"),
+    [
+        # A dip within the window for scaling up is no reason to scale down before the other window is over.
+        ((0.5, 0.5, 0.3, 0.5), 60, 600, [10, 10, 10, 10]),
+        ((0.5, 0.3, 0.3, 0.3), 60, 30, [10, 10, 6, 6]),
+        # A peak within the window for scaling down is none to scale up before the other one is.
+        ((0.9, 0.9, 0.9, 0.9), 45, 600, [10, 10, 18, 18]),
+        ((0.9, 0.5, 0.9, 0.9), 30, 600, [10, 10, 10, 18]),
+    ],
+)
+def test_both_windows_hold_at_once(loads: tuple[float, ...], up_s: float, down_s: float, counts: list[int]) -> None:
+    policies = (Policy(PERCENT, 100, 15),)
+    scaler = Autoscaler(Scaling(1, 100, 0.5, up=Rules(up_s, policies), down=Rules(down_s, policies)), 10)
+    decided, current = [], 10
+    for number, load in enumerate(loads, start=1):
+        current = scaler.decide(15.0 * number, current, Seen(load, current))
+        decided.append(current)
+    assert decided == counts
+
+
 # The server's dispatch
 
 
@@ -138,6 +159,26 @@ def test_every_call_is_accounted_for(seed: int, target: float, grace: float) -> 
     assert seen.calls == len(trace) == seen.served + seen.refused + seen.cut + seen.in_progress
     assert 0 <= seen.utilisation <= 1.2
     assert seen == simulate(trace, Scaling(1, 6, target, grace_s=grace), WorkerModel(slope=0.2), seed=seed)
+
+
+@pytest.mark.parametrize("longest_s", [60.0, 600.0, 1800.0])
+def test_a_standard_trace_has_as_many_calls_at_a_time_as_it_says(longest_s: float) -> None:
+    trace = traces.steady(100, longest_s=longest_s, length_s=20000)
+    level = trace.start_s > traces.RAMP_SECONDS
+    assert trace.duration_s.mean() == pytest.approx(traces.mean_seconds(longest_s), rel=0.03)
+    assert trace.duration_s[level].sum() / (trace.length_s - traces.RAMP_SECONDS) == pytest.approx(100, rel=0.05)
+    # Not all of them as long as the longest.
+    assert (trace.duration_s == longest_s).mean() < 0.1
+
+
+def test_a_worker_that_leaves_between_two_reports_is_no_longer_asked() -> None:
+    """Its slot is the last one, and the server still goes by what the others reported before."""
+    worker = WorkerModel(slope=0.5, window_s=0, sample_s=20, report_s=20, start_s=5)
+    down = Rules(0, (Policy(PERCENT, 100, 15),))
+    for seed in range(20):
+        trace = traces.daily(30, seed=seed, length_s=7200)
+        seen = simulate(trace, Scaling(1, 12, 0.5, down=down, grace_s=600), worker, seed=seed)
+        assert seen.calls == seen.served + seen.refused + seen.cut + seen.in_progress
 
 
 def test_memory_does_not_grow_with_the_calls() -> None:

@@ -70,14 +70,14 @@ class Autoscaler:
         return wanted
 
     def _stabilized(self, now: float, current: int, desired: int) -> int:
-        """On the way up the lowest, on the way down the highest recommendation of the window."""
-        up = desired >= current
-        window = self._scaling.up.stabilization_s if up else self._scaling.down.stabilization_s
-        recent = [count for when, count in self._recommended if when > now - window]
-        longest = max(self._scaling.up.stabilization_s, self._scaling.down.stabilization_s)
-        _forget(self._recommended, now - longest)
+        """The present number, raised to the lowest recommendation of the window for the way up, and then lowered to the highest
+        of the window for the way down, as the controller does (stabilizeRecommendationWithBehaviors)."""
+        up_window, down_window = self._scaling.up.stabilization_s, self._scaling.down.stabilization_s
+        up = min([desired, *(count for when, count in self._recommended if when > now - up_window)])
+        down = max([desired, *(count for when, count in self._recommended if when > now - down_window)])
+        _forget(self._recommended, now - max(up_window, down_window))
         self._recommended.append((now, desired))
-        return min([desired, *recent]) if up else max([desired, *recent])
+        return min(max(current, up), down)
 
     def _limited(self, now: float, current: int, wanted: int) -> int:
         """No faster than the policies allow, and within minimum and maximum."""

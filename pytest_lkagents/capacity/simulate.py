@@ -53,6 +53,7 @@ class _Simulation:
         self._fleet = Fleet(worker, scaling.min_replicas)
         self._dispatcher = Dispatcher(np.random.default_rng(seed), server.target_load)
         self._stale = True  # the dispatcher has not looked since the fleet changed
+        self._looked_at = 0  # slots, at its last look
         self._arrivals = _pairs(trace)
         self._next = next(self._arrivals, None)
         self._ends: list[tuple[float, int, int]] = []  # end, slot, era
@@ -101,9 +102,10 @@ class _Simulation:
     def _arrive(self, now: float, duration: float) -> None:
         fleet = self._fleet
         self._calls += 1
-        if self._stale:
+        # Slots come and go at the end of the used ones also when nothing is reported: one starts, or its last call ends.
+        if self._stale or self._looked_at != fleet.used:
             self._dispatcher.look(fleet.reported[: fleet.used], fleet.available[: fleet.used])
-            self._stale = False
+            self._stale, self._looked_at = False, fleet.used
         slot = self._dispatcher.offer(fleet.accepts, fleet.who_accepts)
         if slot is None:
             self._refused += 1

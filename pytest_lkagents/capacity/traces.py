@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +18,11 @@ Seconds = NDArray[np.float64]
 HOUR = 3600.0
 DAY = 24 * HOUR
 KINDS = ("steady", "daily", "burst")
-# Calls of four minutes on average with a long tail, none longer than the ten minutes that the guide asks a grace period for.
+# Calls of four minutes on average with a long tail, none longer than the ten minutes that the guide asks a grace period for;
+# where that is less, they are shorter in proportion.
 MEAN_SECONDS = 240.0
 LONGEST_SECONDS = 600.0
+MEAN_SHARE = MEAN_SECONDS / LONGEST_SECONDS
 # How unlike each other the calls are: the standard deviation of the logarithm of their length.
 SPREAD = 0.6
 # A fleet is not met by all its calls at once: they grow to their level over this time.
@@ -91,22 +95,31 @@ def from_csv(path: Path) -> Trace:
     return Trace(path.name, starts, durations, float((starts + durations).max()))
 
 
-def durations(
-    count: int, rng: np.random.Generator, mean_s: float = MEAN_SECONDS, longest_s: float = LONGEST_SECONDS
-) -> Seconds:
-    """Lengths of ``count`` calls, log-normal with this mean, then cut at ``longest_s``."""
-    drawn = rng.lognormal(np.log(mean_s) - SPREAD**2 / 2, SPREAD, count)
-    return np.minimum(drawn, longest_s)
+def _middle(longest_s: float) -> float:
+    """The mean of the logarithm of a call's length, before it is cut."""
+    return math.log(min(MEAN_SECONDS, MEAN_SHARE * longest_s)) - SPREAD**2 / 2
+
+
+def durations(count: int, rng: np.random.Generator, longest_s: float = LONGEST_SECONDS) -> Seconds:
+    """Lengths of ``count`` calls, log-normal, then cut at ``longest_s``."""
+    return np.minimum(rng.lognormal(_middle(longest_s), SPREAD, count), longest_s)
+
+
+def mean_seconds(longest_s: float = LONGEST_SECONDS) -> float:
+    """The mean of these lengths: of a log-normal one up to where it is cut, and of what is cut."""
+    middle, below = _middle(longest_s), statistics.NormalDist().cdf
+    at = (math.log(longest_s) - middle) / SPREAD
+    return math.exp(middle + SPREAD**2 / 2) * below(at - SPREAD) + longest_s * below(-at)
 
 
 def _poisson(
     name: str, in_progress: float, share: Callable[[Seconds], Seconds], length_s: float, seed: int, longest_s: float
 ) -> Trace:
-    """Arrivals of a Poisson process with the rate ``in_progress / MEAN_SECONDS * share(t)``, by thinning: ``share`` is at
-    most 1. By Little's law that rate leads to ``in_progress`` calls at a time."""
-    if not in_progress > 0 or not length_s > 0:
-        raise ValueError(f"{in_progress:g} calls at a time for {length_s:g} s: both are above 0")
+    """Arrivals of a Poisson process with the rate ``in_progress / mean_seconds(longest_s) * share(t)``, by thinning: ``share``
+    is at most 1. By Little's law that rate leads to ``in_progress`` calls at a time."""
+    if not in_progress > 0 or not length_s > 0 or not longest_s > 0:
+        raise ValueError(f"{in_progress:g} calls of up to {longest_s:g} s at a time for {length_s:g} s: all are above 0")
     rng = np.random.default_rng(seed)
-    starts = np.sort(rng.uniform(0, length_s, rng.poisson(in_progress / MEAN_SECONDS * length_s)))
+    starts = np.sort(rng.uniform(0, length_s, rng.poisson(in_progress / mean_seconds(longest_s) * length_s)))
     starts = starts[rng.random(len(starts)) < share(starts)]
     return Trace(name, starts, durations(len(starts), rng, longest_s=longest_s), length_s)
