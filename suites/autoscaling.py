@@ -17,10 +17,10 @@ from pytest_lkagents.capacity.scaling import DOWN, UP, Policy, Rules, Scaling
 from pytest_lkagents.capacity.simulate import simulate
 from pytest_lkagents.capacity.traces import Trace
 from pytest_lkagents.checks import NotJudgeable
-from pytest_lkagents.guide import TEST_CORES, TEST_LIMIT
+from pytest_lkagents.guide import TEST_CORES
 from pytest_lkagents.manifests.findings import Needs
 from pytest_lkagents.manifests.model import Autoscaler, Deployment, Files, Pace
-from pytest_lkagents.manifests.rules.scaling import NO_REQUEST, THRESHOLD, load_target, without_request
+from pytest_lkagents.manifests.rules.scaling import THRESHOLD, counted_cores, load_target
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.values import TRACES
 
@@ -100,10 +100,8 @@ def scaling_of(deployment: Deployment) -> Scaling:
     if not scaler.kubernetes:
         raise NotJudgeable(f"{scaler.place.file}: how {deployment.platform.name} scales is not published; not simulated")
     target = load_target(deployment)
-    if target is None:
-        unrequested = any(without_request(deployment, one) for one in scaler.targets if one.metric == "cpu")
-        unknown = "what its metric means for the worker's load is unknown: no share of CPU"
-        raise NotJudgeable(f"{scaler.place}: {NO_REQUEST if unrequested else unknown}")
+    if isinstance(target, str):
+        raise NotJudgeable(f"{scaler.place}: {target}; not simulated")
     if scaler.maximum is None:
         raise NotJudgeable(f"{scaler.place}: no maximum")
     for name in ("grace_s", "minimum", "windows"):
@@ -136,11 +134,10 @@ def _rules(scaler: Autoscaler, pace: Pace, default: Rules, *, up: bool) -> Rules
 
 
 def worker_of(deployment: Deployment, needs: Needs) -> tuple[WorkerModel, tuple[str, ...]]:
-    """The worker, and what of it had to be assumed."""
+    """The worker of a deployment whose target load is known, and what of it had to be assumed."""
     assumed = []
-    limit = deployment.resources.cpu_limit.value if deployment.resources and deployment.resources.cpu_limit else None
-    if limit is None:
-        assumed.append(f"{TEST_LIMIT:g} cores for each worker, as the file sets no limit")
+    counted = counted_cores(deployment)
+    assert counted is not None, "there is no target load without it"
     cores = needs.cores_per_session
     if cores is None:
         assumed.append(f"{TEST_CORES:.3f} cores per call, as in the guide's load test")
@@ -151,7 +148,7 @@ def worker_of(deployment: Deployment, needs: Needs) -> tuple[WorkerModel, tuple[
     if start != needs.start_s:
         assumed.append(f"{start:.0f} s until a new worker has registered, scheduling and pulling the image included")
     model = WorkerModel(
-        slope=(cores or TEST_CORES) / (limit or TEST_LIMIT),
+        slope=(cores or TEST_CORES) / counted,
         threshold=needs.load_threshold or THRESHOLD,
         start_s=start,
     )

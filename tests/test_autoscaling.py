@@ -21,6 +21,12 @@ from pytest_lkagents.capacity.scaler import Autoscaler, Seen, recommended
 from pytest_lkagents.capacity.scaling import PERCENT, PODS, Policy, Rules, Scaling
 from pytest_lkagents.capacity.simulate import simulate
 from pytest_lkagents.capacity.traces import Trace
+from pytest_lkagents.checks import NotJudgeable
+from pytest_lkagents.guide import TEST_CORES
+from pytest_lkagents.manifests.findings import Needs
+from pytest_lkagents.manifests.load import load
+from pytest_lkagents.manifests.model import Deployment
+from suites.autoscaling import scaling_of, worker_of
 
 from .conftest import ROOT
 from .test_workers import image
@@ -78,8 +84,8 @@ def test_both_windows_hold_at_once(loads: tuple[float, ...], up_s: float, down_s
     policies = (Policy(PERCENT, 100, 15),)
     scaler = Autoscaler(Scaling(1, 100, 0.5, up=Rules(up_s, policies), down=Rules(down_s, policies)), 10)
     decided, current = [], 10
-    for number, load in enumerate(loads, start=1):
-        current = scaler.decide(15.0 * number, current, Seen(load, current))
+    for number, mean in enumerate(loads, start=1):
+        current = scaler.decide(15.0 * number, current, Seen(mean, current))
         decided.append(current)
     assert decided == counts
 
@@ -208,6 +214,65 @@ def test_a_trace_that_cannot_be_read_names_its_line(text: str, message: str, tmp
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
         read_rows(path)
+
+
+# From the files to the simulation
+
+
+def only(path: Path) -> Deployment:
+    (deployment,) = load([str(path)]).deployments
+    return deployment
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "target", "cores"),
+    [
+        ("kubernetes-hpa.yaml", [], 0.5, 4),
+        ("kubernetes-hpa.yaml", [('requests: {cpu: "4"', "requests: {cpu: 500m"), ("tion: 50", "tion: 70")], 0.0875, 4),
+        ("cores-told.yaml", [], 0.55, 8),
+        ("hpa-cores.yaml", [], 0.5, 4),
+        ("container-metric.yaml", [], 0.5, 4),
+    ],
+)
+def test_a_target_is_a_load_of_the_worker(
+    file: str, changes: list[tuple[str, str]], target: float, cores: float, tmp_path: Path
+) -> None:
+    deployment = only(changed(tmp_path, file, changes))
+    assert scaling_of(deployment).target == pytest.approx(target)
+    assert worker_of(deployment, Needs())[0].slope == pytest.approx(TEST_CORES / cores)
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "reason"),
+    [
+        ("cpu-beside-own-metric.yaml", [], "goes by livekit_agents_worker_load"),
+        ("kubernetes-hpa.yaml", [('limits: {cpu: "4", ', "limits: {")], "depends on its node"),
+        (
+            "kubernetes-hpa.yaml",
+            [('requests: {cpu: "4", ', "requests: {"), ('limits: {cpu: "4", ', "limits: {")],
+            "never scales",
+        ),
+        ("kubernetes-hpa.yaml", [('limits: {cpu: "4"', 'limits: {cpu: "${CORES}"')], "not in the file"),
+        ("cores-told.yaml", [('value: "8"', 'value: "${CORES}"')], "NUM_CPUS"),
+        ("container-metric.yaml", [("containerR", "r"), ("ContainerR", "R")], "beside the worker"),
+        ("own-metric.yaml", [], "no CPU target"),
+    ],
+)
+def test_what_a_target_means_for_the_load_is_not_guessed(
+    file: str, changes: list[tuple[str, str]], reason: str, tmp_path: Path
+) -> None:
+    with pytest.raises(NotJudgeable, match=reason):
+        scaling_of(only(changed(tmp_path, file, changes)))
+
+
+def changed(tmp_path: Path, file: str, changes: list[tuple[str, str]]) -> Path:
+    text = (CORPUS / "good" / file).read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    path = tmp_path / file
+    path.write_text(text)
+    return path
 
 
 # As a user does

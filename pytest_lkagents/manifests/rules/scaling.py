@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from pytest_lkagents.manifests.findings import Finding, Judgement, Needs
 from pytest_lkagents.manifests.model import KUBERNETES, REQUESTS, Deployment, Files, Target
@@ -17,7 +18,7 @@ DOWN_SECONDS = 300.0
 NO_REQUEST = "per cent of a CPU request, and not every container has one: it never scales, unless the cluster sets them"
 
 
-def _cores(deployment: Deployment) -> float | None:
+def counted_cores(deployment: Deployment) -> float | None:
     """What a worker counts its load against: what it is told, or else its limit, or else (None) all of its machine."""
     told = next((variable for variable in deployment.variables if variable.name == CORES_VARIABLE), None)
     if told is not None:
@@ -29,27 +30,32 @@ def _cores(deployment: Deployment) -> float | None:
     return resources.cpu_limit.value or None if resources and resources.cpu_limit else None
 
 
-def _load_per_share(deployment: Deployment) -> float:
-    """Kubernetes counts CPU against the request, the worker's own load counts it against its limit."""
-    resources = deployment.resources
-    if deployment.platform is KUBERNETES and resources and resources.cpu_request and resources.cpu_limit:
-        return resources.cpu_request.value / resources.cpu_limit.value if resources.cpu_limit.value else 1.0
-    return 1.0
-
-
-def load_target(deployment: Deployment) -> float | None:
-    """The load at which the autoscaler adds workers; None where it goes by something else."""
-    scaler = deployment.autoscaler
-    shares = [
-        target.share
-        for target in (scaler.targets if scaler is not None else ())
-        if target.metric == "cpu" and target.share and not without_request(deployment, target)
-    ]
+def load_target(deployment: Deployment) -> float | str:
+    """The load at which the autoscaler adds workers, where the file tells one; else why it does not."""
+    every = deployment.autoscaler.targets if deployment.autoscaler is not None else ()
+    targets = _of_cpu(every)
+    if not targets:
+        return "what its metric means for the worker's load is unknown: no CPU target"
+    if len(targets) < len(every):
+        other = next(target.metric for target in every if target not in targets)
+        return f"beside its CPU target it goes by {other}, and what that means for the worker's load is unknown"
+    if "resources" in deployment.unclear:
+        return f"{deployment.unclear['resources'].value} ({deployment.unclear['resources'].place})"
+    loads = []
+    for target in targets:
+        span = _load_span(deployment, target)
+        if span is None or span[0] != span[1]:
+            return _why_no_load(deployment, target, span)
+        loads.append(span[0])
     # Of several metrics the one that asks for most workers counts.
-    return min(shares) * _load_per_share(deployment) if shares else None
+    return min(loads)
 
 
-def without_request(deployment: Deployment, target: Target) -> bool:
+def _of_cpu(targets: Sequence[Target]) -> list[Target]:
+    return [one for one in targets if one.metric == "cpu" and (one.share is not None or one.cores is not None)]
+
+
+def _without_request(deployment: Deployment, target: Target) -> bool:
     """Whether Kubernetes has nothing to take this target's per cent of: then the autoscaler does nothing."""
     if deployment.platform is not KUBERNETES or target.share is None:
         return False
@@ -63,9 +69,9 @@ def _load_span(deployment: Deployment, target: Target) -> tuple[float, float] | 
     share = target.share or 0.0
     if deployment.platform is not KUBERNETES:
         return share, share
-    if without_request(deployment, target):
+    if _without_request(deployment, target):
         return None
-    cores, beside = _cores(deployment), [] if target.alone else deployment.beside
+    cores, beside = counted_cores(deployment), [] if target.alone else deployment.beside
     if cores is None:
         # All of its node: at least as many as are requested.
         return None if tells_cores(deployment) else (0.0, math.inf if target.cores is not None else share)
@@ -82,7 +88,7 @@ def scale_up_below_threshold(files: Files, needs: Needs) -> Judgement:
     most = (needs.load_threshold or THRESHOLD) - MARGIN
     for deployment in files.deployments:
         every = deployment.autoscaler.targets if deployment.autoscaler is not None else ()
-        targets = [one for one in every if one.metric == "cpu" and (one.share is not None or one.cores is not None)]
+        targets = _of_cpu(every)
         if not targets or unclear(made, deployment, "resources"):
             continue
         spans = [(target, _load_span(deployment, target)) for target in targets]
@@ -118,11 +124,11 @@ def _said(target: Target, span: tuple[float, float]) -> str:
 
 
 def _why_no_load(deployment: Deployment, target: Target, span: tuple[float, float] | None) -> str:
-    if without_request(deployment, target):
+    if _without_request(deployment, target):
         return NO_REQUEST
     if span is None:
         return f"how many cores the worker counts its load against is not in the file ({CORES_VARIABLE})"
-    if _cores(deployment) is None:
+    if counted_cores(deployment) is None:
         return "what load of the worker it means depends on its node, as there is no CPU limit"
     return f"a load of {span[0]:.2f} to {span[1]:.2f}, by what the containers beside the worker use"
 
