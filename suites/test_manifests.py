@@ -194,7 +194,8 @@ def test_health_probe(lk_evidence: Evidence, manifests: Manifests) -> None:
     unhealthy, and its `retries` are not judged; it is for Swarm where `deploy` has `mode`, `placement`,
     `endpoint_mode`, `update_config` or `rollback_config`. A command that asks several addresses, another host, or a
     port that is a variable, has no port or path to judge. Nor is a probe judged of another port that its container
-    names beside 8081, unless `lk_health_port` is set or the port was measured. Skipped without a probe to judge.
+    names beside 8081, or, on Cloud Run, of the container's own port, unless `lk_health_port` is set or the port was
+    measured. Skipped without a probe to judge.
     """
     judge(rules.health_probe, manifests, lk_evidence, "no probe whose port or path the file tells", "they fit")
 
@@ -271,8 +272,8 @@ def test_separate_environments(lk_evidence: Evidence, manifests: Manifests) -> N
     its label `environment` and its namespace, then its name, then the last three parts of its file's path. The literal
     values of LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET of one side are compared with those of the other; one
     that is the same is a failure, as is a URL that is only written otherwise (https for wss, upper case, a trailing
-    slash). Placeholders and values from a secret store are not compared. Skipped unless both
-    sides have such a literal value.
+    slash). Placeholders and values from a secret store are not compared. Skipped unless both sides have such a literal
+    value of the same variable.
     """
     judge(rules.separate_environments, manifests, lk_evidence, "no files of both staging and production", "they differ")
 

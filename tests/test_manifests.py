@@ -147,6 +147,7 @@ AUTOSCALED = "good/kubernetes-hpa.yaml"
 CLOUD_RUN = "broken/grace-period/cloud-run.yaml"
 INTERNAL = "run.googleapis.com/ingress: internal"
 APP_PLATFORM, APP_SERVICE = "good/app-platform.yaml", "good/app-platform-internal.yaml"
+START, PROBE = 'args: ["start"]', "\n          startupProbe: {tcpSocket: {port: "
 ROUTED_TO_ANOTHER = "ingress: {rules: [{component: {name: web}}]}\nservices:"
 CEREBRIUM = "good/cerebrium.toml"
 
@@ -243,6 +244,9 @@ NOT_JUDGED = [
         "response_grace_period: its value is not in the file",
     ),
     ("no-inbound", CEREBRIUM, [("disable_auth = false", "")], "no disable_auth"),
+    # Cloud Run itself wants to see a port open.
+    ("health-probe", CLOUD_RUN, [(START, f"{START}\n          ports: [{{containerPort: 3000}}]{PROBE}3000}}}}")], "listen on"),
+    ("health-probe", CLOUD_RUN, [(START, f"{START}{PROBE}8080}}}}")], "not judged without lk_health_port"),
     ("resources", CEREBRIUM, [("memory = 8.0", "")], ""),
     ("image-pinned", CEREBRIUM, [("disable_auth = false", 'docker_base_image_url = ""')], ""),
     ("health-probe", APP_SERVICE, [("{http_path: /worker, port: 8081}", '"${CHECK}"')], ""),
@@ -266,6 +270,7 @@ FOUND = [
     ("no-inbound", CLOUD_RUN, [(INTERNAL, "run.googleapis.com/ingress: all")]),
     ("no-inbound", CLOUD_RUN, [(f"  annotations: {{{INTERNAL}}}\n", "")]),
     ("always-on", CLOUD_RUN, [('"2"', '"0"')]),
+    ("health-probe", CLOUD_RUN, [(START, f"{START}{PROBE}3000}}}}")]),
     ("rolling-update", "good/stateful-set.yaml", [("replicas: 2", "replicas: 1")]),
     (
         "rolling-update",
@@ -408,6 +413,15 @@ def test_variables_of_a_whole_app_are_those_of_each_component(tmp_path: Path) ->
     assert finding.found == "API_TOKEN is a literal"
 
 
+def test_environments_are_compared_by_the_same_variable(tmp_path: Path) -> None:
+    """A URL of staging and a key of production say nothing of each other."""
+    for stage, name in (("staging", "LIVEKIT_URL"), ("production", "LIVEKIT_API_KEY")):
+        service = f"services: {{agent: {{image: 'r/agent:1', environment: {{{name}: APIx7Kd93jfQ}}}}}}\n"
+        (tmp_path / f"compose.{stage}.yaml").write_text(service)
+    judgement = rules.separate_environments(load([str(tmp_path)]), Needs())
+    assert (judgement.looked_at, judgement.findings) == (0, [])
+
+
 def test_two_autoscalers_of_one_workload_are_said(tmp_path: Path) -> None:
     second = (CORPUS / AUTOSCALED).read_text().split("---\n")[1].replace("minReplicas: 2", "minReplicas: 1")
     judgement = judged(
@@ -531,7 +545,10 @@ def test_durations(text: str, value: float | None) -> None:
     assert amounts.seconds(text) == value
 
 
-@pytest.mark.parametrize(("text", "value"), [("8Gi", 8 * 1024**3), ("8G", 8 * 10**9), ("512Mi", 512 * 1024**2), ("many", None)])
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("8Gi", 8 * 1024**3), ("8G", 8 * 10**9), ("512Mi", 512 * 1024**2), (".5g", 5 * 10**8), ("many", None), (".", None)],
+)
 def test_sizes(text: str, value: int | None) -> None:
     assert amounts.size(text) == value
 
@@ -554,6 +571,11 @@ def test_sizes(text: str, value: int | None) -> None:
 )
 def test_quantities_of_kubernetes(text: str, value: float | None) -> None:
     assert amounts.quantity(text) == value
+
+
+@pytest.mark.parametrize(("text", "value"), [("500m", 0.5), ("2", 2), (".5", 0.5), ("2.", 2), ("0.25", 0.25), (".", None)])
+def test_cores(text: str, value: float | None) -> None:
+    assert amounts.cores(text) == value
 
 
 FILES = [path for path in CORPUS.rglob("*") if path.is_file()]

@@ -43,14 +43,14 @@ def quantity(text: str | None) -> float | None:
 
 
 def cores(text: str | None) -> float | None:
-    """``500m``, ``2``, ``1.5`` as cores."""
-    matched = re.fullmatch(r"(\d+(?:\.\d+)?)(m?)", (text or "").strip())
+    """``500m``, ``2``, ``1.5``, ``.5`` as cores."""
+    matched = re.fullmatch(r"(\d+\.?\d*|\.\d+)(m?)", (text or "").strip())
     return float(matched[1]) / (1000 if matched[2] else 1) if matched else None
 
 
 def size(text: str | None, *, binary: bool = False) -> int | None:
     """``512Mi``, ``8G``, ``512mb`` as bytes; ``binary``: a plain k, m or g counts in 1024, as Docker has it."""
-    matched = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?", (text or "").strip().lower())
+    matched = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*([kmgt]?i?)b?", (text or "").strip().lower())
     if not matched:
         return None
     unit = matched[2]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pytest_lkagents.manifests import amounts
 from pytest_lkagents.manifests.model import CLOUD_RUN, CLOUD_RUN_POOL, Deployment, Files, Given, Resources, Variable
 from pytest_lkagents.manifests.readers import probes
@@ -50,6 +52,9 @@ def read(document: Node, files: Files) -> None:
     for part in ("cpu", "memory"):
         doubt(made, "resources", amounts.quantity(container.text(*limits, part)), container, *limits, part)
     made.probes = probes.of_container(container)
+    if not any(one.items("ports") for one in containers):
+        usual = (USUAL_PORT,)
+        made.probes = [replace(one, beside=usual) if one.port == USUAL_PORT else one for one in made.probes]
     if _is_pool(document):
         _count_pool(made, document)
     else:
@@ -58,6 +63,8 @@ def read(document: Node, files: Files) -> None:
     files.deployments.append(made)
 
 
+# Where the file names no port: https://cloud.google.com/run/docs/container-contract#port
+USUAL_PORT = 8080
 SERVICE, REVISION = ("metadata", "annotations"), ("spec", "template")
 NOTES = (*REVISION, "metadata", "annotations")
 THROTTLED = (*NOTES, "run.googleapis.com/cpu-throttling")

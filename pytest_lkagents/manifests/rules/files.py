@@ -111,8 +111,9 @@ def separate_environments(files: Files, _needs: Needs) -> Judgement:
                 value = variable.literal
                 if value and not PLACEHOLDER.match(value.partition("://")[2] or value):
                     stage.setdefault(f"{variable.name}={_plain(variable.name, value)}", (variable.name, deployment))
-    if not (seen["staging"] and seen["production"]):
-        return made
+    staging, production = ({name for name, _ in stage.values()} for stage in seen.values())
+    if not staging & production:
+        return made  # a URL on one side says nothing of a key on the other
     made.looked_at = 1
     for same in sorted(set(seen["staging"]) & set(seen["production"])):
         name, deployment = seen["staging"][same]

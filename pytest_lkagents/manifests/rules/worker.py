@@ -6,7 +6,7 @@ import re
 
 from pytest_lkagents.guide import RULE_BYTES, RULE_CORES
 from pytest_lkagents.manifests.findings import Finding, Judgement, Needs
-from pytest_lkagents.manifests.model import COMPOSE, KUBERNETES, Deployment, Files, Probe
+from pytest_lkagents.manifests.model import CLOUD_RUN, COMPOSE, KUBERNETES, Deployment, Files, Probe
 from pytest_lkagents.manifests.readers.common import COMMANDS, DEVELOPMENT
 from pytest_lkagents.manifests.rules.common import tells_cores, unclear
 
@@ -27,10 +27,10 @@ def health_probe(files: Files, needs: Needs) -> Judgement:
             if untold and not (probe.ends and probe.failures == 1):
                 made.notes.append(f"{probe.place}: what this {probe.kind} probe asks is not in the file, not judged")
                 continue
-            if probe.port is not None and probe.port != port and needs.health_port is None and port in probe.beside:
+            named = _why_own_port(deployment, probe, port)
+            if probe.port is not None and probe.port != port and needs.health_port is None and named is not None:
                 made.notes.append(
-                    f"{probe.place}: a {probe.kind} probe on port {probe.port}, which its container names beside {port}; not "
-                    "judged without lk_health_port"
+                    f"{probe.place}: a {probe.kind} probe on port {probe.port}, {named}; not judged without lk_health_port"
                 )
                 continue
             made.looked_at += 1
@@ -49,6 +49,16 @@ def health_probe(files: Files, needs: Needs) -> Judgement:
                     )
                 )
     return made
+
+
+def _why_own_port(deployment: Deployment, probe: Probe, port: int) -> str | None:
+    """Why another port than the usual one may be the worker's own, where the file lets one think so. Cloud Run asks for one
+    port that a container listens on, which may well be that of the health endpoint."""
+    if port in probe.beside:
+        return f"which its container names beside {port}"
+    if deployment.platform is CLOUD_RUN and probe.beside:
+        return "which its container has to listen on"
+    return None
 
 
 def _wrong_probe(probe: Probe, port: int, paths: tuple[str | None, ...]) -> tuple[str, str] | None:
