@@ -104,7 +104,7 @@ def scaling_of(deployment: Deployment) -> Scaling:
         raise NotJudgeable(f"{scaler.place}: {target}; not simulated")
     if scaler.maximum is None:
         raise NotJudgeable(f"{scaler.place}: no maximum")
-    for name in ("grace_s", "minimum", "windows"):
+    for name in ("grace_s", "pre_stop_s", "minimum", "windows"):
         if name in deployment.unclear:
             raise NotJudgeable(f"{deployment.unclear[name].place}: {deployment.unclear[name].value}; not simulated")
     grace = deployment.grace_s.value if deployment.grace_s is not None else deployment.platform.grace_default_s or 0.0

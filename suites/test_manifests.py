@@ -84,7 +84,8 @@ def test_grace_period(lk_evidence: Evidence, manifests: Manifests) -> None:
     s and the maximum of 120 s hold where `requiresCompatibilities` is FARGATE alone. On own instances (EC2, EXTERNAL,
     or a network mode other than awsvpc) there is no maximum. Where the file says neither, `stopTimeout` passes from 600
     s on, fails below 120 s and is not judged between; left out, it is not judged except on Fargate, as the instance's
-    agent has a default of its own. Nor is a value that is a variable. A stop signal that no process can act upon
+    agent has a default of its own. Nor is a value that is a variable, or one that is long enough only without the
+    sleeps of a preStop hook that loops or sends a signal itself. A stop signal that no process can act upon
     (`stop_signal`, `kill_signal`, `stopSignal`, STOPSIGNAL: SIGKILL) is a failure. Skipped without a file to judge.
     """
     judge(

@@ -119,6 +119,14 @@ def test_what_a_platform_cannot_do_is_said() -> None:
     assert "at most 300 s" in finding.why
 
 
+def test_a_grace_period_is_too_short_whatever_its_hook_does(tmp_path: Path) -> None:
+    hook = ('"sleep", "5"', '"sh", "-c", "kill -TERM 1; sleep 50"')
+    (finding,) = judged("grace-period", tmp_path, "broken/grace-period/short.yaml", hook).findings
+    assert (finding.found, finding.wanted) == ("60 s", "terminationGracePeriodSeconds of at least 600 s")
+    long = [hook, ("Seconds: 60", "Seconds: 700")]
+    assert judged("grace-period", tmp_path, "broken/grace-period/short.yaml", *long).looked_at == 1
+
+
 def test_a_declared_drain_is_the_need() -> None:
     files = load([str(CORPUS / "broken/grace-period/short.yaml")])
     assert not rules.grace_period(files, Needs(drain_s=50)).findings
@@ -169,6 +177,10 @@ NOT_JUDGED = [
     ("grace-period", ANYWHERE, [('"stopTimeout": 600,', "")], "no stopTimeout"),
     ("grace-period", INSTANCES, [('"stopTimeout": 600,', "")], "no stopTimeout"),
     ("grace-period", "good/compose-variables.yaml", [], "stop_grace_period: its value is not in the file"),
+    *[
+        ("grace-period", "good/kubernetes.yaml", [('"sleep", "5"', f'"sh", "-c", "{hook}"')], "its preStop hook takes")
+        for hook in ("while curl -sf localhost:8081/busy; do sleep 120; done", "kill -TERM 1; sleep 590")
+    ],
     ("no-inbound", "good/task-definition-awsvpc.json", [], "security groups"),
     ("no-inbound", INSTANCES, [("awsvpc", "host")], "its host's network"),
     ("no-inbound", "good/compose.yaml", [("    deploy:", "    network_mode: host\n    deploy:")], "its host's network"),

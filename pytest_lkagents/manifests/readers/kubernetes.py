@@ -192,6 +192,7 @@ def _workload(document: Node) -> Deployment:
         other_variables=[variable for other in others for variable in _variables(other)],
     )
     doubt(made, "grace_s", grace, pod, "terminationGracePeriodSeconds")
+    _doubt_pre_stop(made, container)
     _count(made, document)
     strategy = ("spec", "strategy", "rollingUpdate")
     if all(document.text(*strategy, name) in ("0", "0%") for name in ("maxSurge", "maxUnavailable")):
@@ -278,6 +279,17 @@ def _pre_stop(container: Node) -> float:
     return sum(float(found) * UNITS[unit] for found, unit in re.findall(r"\bsleep\s+(\d+(?:\.\d+)?)([smh]?)\b", words))
 
 
+def _doubt_pre_stop(made: Deployment, container: Node) -> None:
+    """A hook that waits for something, or sends the signal itself, does not take what its sleeps come to: they may be of no
+    drain, or be the drain."""
+    hook = ("lifecycle", "preStop", "exec", "command")
+    if HANDS_ON.search(" ".join(container.words(*hook) or [])):
+        reason = "how much of the grace period its preStop hook takes is not in the file"
+        made.unclear["pre_stop_s"] = Given(reason, container.at(*hook))
+
+
+# Loops, and what sends signals.
+HANDS_ON = re.compile(r"\b(while|until|for|kill|pkill|killall)\b")
 # Of the sleep command.
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 

@@ -35,8 +35,12 @@ def grace_period(files: Files, needs: Needs) -> Judgement:
         made.notes += [said] if said else []
         if said and platform.most_perhaps:
             continue
+        need = needs.drain_s or DRAIN_SECONDS
+        # A grace period that is too short without the hook is so with it.
+        if left < need <= grace and unclear(made, deployment, "pre_stop_s"):
+            continue
         made.looked_at += 1
-        if not said and left < (needs.drain_s or DRAIN_SECONDS):
+        if not said and left < need:
             made.findings.append(_too_short(deployment, grace, needs))
     return made
 
@@ -65,10 +69,11 @@ def _too_short(deployment: Deployment, grace: float, needs: Needs) -> Finding:
     platform, given = deployment.platform, deployment.grace_s
     most, need = platform.grace_most_s, needs.drain_s or DRAIN_SECONDS
     what = f"{seconds(grace)}{'' if given is not None else f', the default of {platform.name}'}"
-    if deployment.pre_stop_s:
-        what += f", of which the preStop hook takes {seconds(deployment.pre_stop_s)}"
+    pre_stop_s = 0.0 if "pre_stop_s" in deployment.unclear else deployment.pre_stop_s
+    if pre_stop_s:
+        what += f", of which the preStop hook takes {seconds(pre_stop_s)}"
     why = "Calls that last longer than the grace period are cut at every rollout and scale-down."
-    wanted = f"{platform.grace_field} of at least {seconds(need + deployment.pre_stop_s)}"
+    wanted = f"{platform.grace_field} of at least {seconds(need + pre_stop_s)}"
     if most is not None and need > most and platform.most_perhaps:
         wanted += "" if needs.drain_s is not None else f", or of {seconds(most)}, the most there is, on Fargate"
     elif most is not None and need > most:
