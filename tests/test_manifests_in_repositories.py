@@ -254,6 +254,53 @@ def test_what_a_variable_of_compose_falls_back_to_may_be_a_secret(tmp_path: Path
     assert finding.found == "what B_SECRET falls back to is a literal"
 
 
+def workload(kind: str, spec: str) -> str:
+    return f"apiVersion: apps/v1\nkind: {kind}\nmetadata: {{name: agent}}\nspec: {{{spec}}}\n"
+
+
+POD = "template: {spec: {containers: [{name: agent, image: 'r/agent:1', resources: {limits: {cpu: 4}}}]}}"
+
+
+def scaler(kind: str, name: str, per_cent: int) -> str:
+    metric = f"{{type: Resource, resource: {{name: cpu, target: {{type: Utilization, averageUtilization: {per_cent}}}}}}}"
+    spec = f"scaleTargetRef: {{kind: {kind}, name: {name}}}, minReplicas: 2, maxReplicas: 9, metrics: [{metric}]"
+    return f"apiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nmetadata: {{name: agent}}\nspec: {{{spec}}}\n"
+
+
+@pytest.mark.parametrize(("production", "staging"), [(95, 50), (50, 95)])
+def test_each_of_several_autoscalers_is_judged(tmp_path: Path, production: int, staging: int) -> None:
+    files = written(
+        tmp_path,
+        {
+            "base/agent.yaml": workload("Deployment", POD),
+            "overlays/production/hpa.yaml": scaler("Deployment", "agent", production),
+            "overlays/staging/hpa.yaml": scaler("Deployment", "agent", staging),
+        },
+    )
+    found = rules.scale_up_below_threshold(files, Needs())
+    assert (found.looked_at, [finding.found for finding in found.findings]) == (2, ["scales up at 95%"])
+    assert rules.stabilization(files, Needs()).looked_at == rules.scaling_metric(files, Needs()).looked_at == 2
+
+
+def test_a_rollout_runs_the_deployment_that_it_names(tmp_path: Path) -> None:
+    reference = "workloadRef: {apiVersion: apps/v1, kind: Deployment, name: agent}"
+    rollout = workload("Rollout", f"replicas: 3, {reference}").replace("apps/v1\nkind", "argoproj.io/v1alpha1\nkind", 1)
+    rollout = rollout.replace("name: agent}\nspec", "name: agents}\nspec")
+    deployment = workload("Deployment", f"replicas: 0, strategy: {{type: Recreate}}, {POD}")
+    files = {"agent.yaml": deployment, "rollout.yaml": rollout, "hpa.yaml": scaler("Rollout", "agents", 90)}
+    (found,) = written(tmp_path, files).deployments
+    assert found.replicas is not None
+    assert (found.replicas.value, found.replicas.place.file, found.sleeps, found.lost_at_rollout) == (
+        3,
+        "rollout.yaml",
+        [],
+        None,
+    )
+    assert rules.scale_up_below_threshold(load([str(tmp_path)]), Needs()).findings
+    (tmp_path / "rollout.yaml").unlink()
+    assert rules.always_on(load([str(tmp_path)]), Needs()).findings
+
+
 def test_a_probe_of_a_port_that_the_container_names_beside_the_workers_is_not_judged(tmp_path: Path) -> None:
     pod = """apiVersion: apps/v1
 kind: Deployment

@@ -223,6 +223,8 @@ class Deployment:
     resources: Resources | None = None
     replicas: Given[int] | None = None
     autoscaler: Autoscaler | None = None
+    # Of several for one workload, as overlays have them, all but the first.
+    more_autoscalers: list[Autoscaler] = field(default_factory=list)
     lost_at_rollout: Given[Loss] | None = None
     sleeps: list[Given[str]] | None = None
     # One worker on each node; how many nodes there are no file says.
@@ -238,6 +240,10 @@ class Deployment:
     unclear: dict[str, Given[str]] = field(default_factory=dict)
     # Values that the platform does not take.
     problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def autoscalers(self) -> list[Autoscaler]:
+        return ([self.autoscaler] if self.autoscaler is not None else []) + self.more_autoscalers
 
 
 @dataclass(frozen=True)

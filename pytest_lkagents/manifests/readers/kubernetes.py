@@ -37,7 +37,8 @@ from pytest_lkagents.secrets import holds_secret, looks_generated, url_passwords
 Made = tuple[Node, Deployment]
 
 # Rollout: of Argo, with the same pods, and ways to replace them of its own.
-WORKLOADS = ("Deployment", "StatefulSet", "ReplicaSet", "DaemonSet", "Rollout")
+ROLLOUT = "Rollout"
+WORKLOADS = ("Deployment", "StatefulSet", "ReplicaSet", "DaemonSet", ROLLOUT)
 # What current releases serve, by kind; others were removed: https://kubernetes.io/docs/reference/using-api/deprecation-guide/
 SERVED = {
     **dict.fromkeys(("Deployment", "StatefulSet", "ReplicaSet", "DaemonSet"), ("apps/v1",)),
@@ -108,8 +109,9 @@ def read(documents: Sequence[Node], files: Files) -> None:
         if _kind(document) in WORKLOADS and document.items(*POD, "containers"):
             made.append((document, _workload(document)))
     services = [document for document in known if _kind(document) == "Service"]
+    rollouts = [pair for document in known if _kind(document) == ROLLOUT for pair in _handed_over(document, made)]
     for document in known:
-        _attach(document, made, services)
+        _attach(document, made, services, rollouts)
     for _, deployment in made:
         _stays_at_none(deployment)
     files.deployments += [deployment for _, deployment in made]
@@ -144,8 +146,8 @@ def _secrets_in(name: str, text: str) -> list[str]:
 def _stays_at_none(deployment: Deployment) -> None:
     """A HorizontalPodAutoscaler leaves a workload of 0 alone, KEDA raises it:
     https://kubernetes.io/docs/tasks/run-application/horizontal-pod-autoscale/#implicit-maintenance-mode-deactivation"""
-    scaler, replicas = deployment.autoscaler, deployment.replicas
-    if replicas is not None and replicas.value == 0 and not (scaler is not None and scaler.wakes):
+    replicas = deployment.replicas
+    if replicas is not None and replicas.value == 0 and not any(scaler.wakes for scaler in deployment.autoscalers):
         deployment.sleeps = [*(deployment.sleeps or []), Given("is deployed with 0 workers", replicas.place)]
 
 
@@ -347,10 +349,34 @@ def _deployment_loss(document: Node) -> Given[Loss] | None:
 # -- What belongs to a workload
 
 
-def _attach(document: Node, made: list[Made], services: list[Node]) -> None:
+def _handed_over(rollout: Node, made: list[Made]) -> list[Made]:
+    """A Rollout may name a Deployment instead of pods: it runs those in its stead, as many as it says itself, and replaces them
+    in its own way. https://argo-rollouts.readthedocs.io/en/stable/migrating/#reference-deployment-from-rollout"""
+    reference = ("spec", "workloadRef")
+    named = [
+        (workload, deployment)
+        for workload, deployment in made
+        if (_kind(workload), deployment.name) == (rollout.text(*reference, "kind"), rollout.text(*reference, "name"))
+    ]
+    found = _near(rollout, named)
+    for _, deployment in found:
+        deployment.unclear.pop("replicas", None)
+        deployment.lost_at_rollout = None
+        _count(deployment, rollout)
+    # As what scales it names the Rollout, with the Deployment's pods.
+    return [(Node(rollout.place, {**rollout.value, "spec": _with_pods(rollout, workload)}), one) for workload, one in found]
+
+
+def _with_pods(rollout: Node, workload: Node) -> Node:
+    spec, pods = rollout.get("spec"), workload.get("spec", "template")
+    assert spec is not None
+    return Node(spec.place, {**spec.value, "template": pods})
+
+
+def _attach(document: Node, made: list[Made], services: list[Node], rollouts: list[Made]) -> None:
     kind = _kind(document)
     if kind in kubernetes_scaling.KINDS:
-        for workload, deployment in _near(document, [pair for pair in made if _scales(document, pair[0])]):
+        for workload, deployment in _near(document, [pair for pair in made + rollouts if _scales(document, pair[0])]):
             kubernetes_scaling.attach(document, deployment, _main_container(workload).text("name"))
     elif kind == "Service" and document.text("spec", "type") in ("LoadBalancer", "NodePort"):
         for _, deployment in _near(document, [pair for pair in made if _selects(document, pair[0])]):

@@ -38,7 +38,9 @@ def attach(document: Node, deployment: Deployment, main: str | None) -> None:
         scaler = dataclasses.replace(scaler, minimum=None)
     if deployment.autoscaler is not None:
         deployment.unclear["minimum"] = Given(f"beside the autoscaler at {deployment.autoscaler.place}", document.place)
-    deployment.autoscaler = scaler
+        deployment.more_autoscalers.append(scaler)
+    else:
+        deployment.autoscaler = scaler
     sleeps = list(deployment.sleeps or [])
     if scaler.minimum is not None and scaler.minimum.value == 0:
         default = ", the default" if scaler.minimum.default else ""

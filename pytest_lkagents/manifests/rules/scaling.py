@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from pytest_lkagents.manifests.findings import Finding, Judgement, Needs
-from pytest_lkagents.manifests.model import KUBERNETES, REQUESTS, Deployment, Files, Target
+from pytest_lkagents.manifests.model import KUBERNETES, REQUESTS, Autoscaler, Deployment, Files, Target
 from pytest_lkagents.manifests.rules.common import CORES_VARIABLE, seconds, tells_cores, unclear
 
 # The SDKs' own threshold (the guide names an older one, 0.75), and how far below it an autoscaler has to be: the guide's
@@ -83,12 +83,16 @@ def _load_span(deployment: Deployment, target: Target) -> tuple[float, float] | 
     return max(least, 0.0) / cores, used / cores
 
 
+def _scaled(files: Files) -> list[tuple[Deployment, Autoscaler]]:
+    """Each autoscaler with what it scales."""
+    return [(deployment, scaler) for deployment in files.deployments for scaler in deployment.autoscalers]
+
+
 def scale_up_below_threshold(files: Files, needs: Needs) -> Judgement:
     made = Judgement()
     most = (needs.load_threshold or THRESHOLD) - MARGIN
-    for deployment in files.deployments:
-        every = deployment.autoscaler.targets if deployment.autoscaler is not None else ()
-        targets = _of_cpu(every)
+    for deployment, scaler in _scaled(files):
+        targets = _of_cpu(scaler.targets)
         if not targets or unclear(made, deployment, "resources"):
             continue
         spans = [(target, _load_span(deployment, target)) for target in targets]
@@ -97,7 +101,7 @@ def scale_up_below_threshold(files: Files, needs: Needs) -> Judgement:
             made.looked_at += 1
             continue
         unsure = [_why_no_load(deployment, *pair) for pair in spans if pair[1] is None or pair[1][0] <= most + 1e-9]
-        if any(target.metric not in ("cpu", "memory") for target in every):
+        if any(target.metric not in ("cpu", "memory") for target in scaler.targets):
             unsure.append("too high by itself, but another metric may scale up before")
         if unsure:
             made.notes.append(f"{targets[0].place}: {unsure[0]}; not judged")
@@ -136,9 +140,8 @@ def _why_no_load(deployment: Deployment, target: Target, span: tuple[float, floa
 def stabilization(files: Files, needs: Needs) -> Judgement:
     made = Judgement()
     why = "Calls are long: rises in load stay, and a worker that is taken away has to drain first."
-    for deployment in files.deployments:
-        scaler = deployment.autoscaler
-        if scaler is None or scaler.up_window is None or scaler.down_window is None:
+    for deployment, scaler in _scaled(files):
+        if scaler.up_window is None or scaler.down_window is None:
             continue
         if unclear(made, deployment, "windows"):
             continue
@@ -160,9 +163,8 @@ def stabilization(files: Files, needs: Needs) -> Judgement:
 
 def scaling_metric(files: Files, needs: Needs) -> Judgement:
     made = Judgement()
-    for deployment in files.deployments:
-        scaler = deployment.autoscaler
-        if scaler is None or not scaler.targets:
+    for _, scaler in _scaled(files):
+        if not scaler.targets:
             continue
         made.looked_at += 1
         metrics = {target.metric for target in scaler.targets}
