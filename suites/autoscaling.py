@@ -78,6 +78,9 @@ def play_all(files: Files, needs: Needs, settings: Settings, say: Callable[[str]
     """Every deployment with an autoscaler under every trace. Raises NotJudgeable where there is none that can be simulated."""
     played, reasons = [], []
     for deployment in files.deployments:
+        if deployment.place.file in files.for_development:
+            reasons.append(f"{deployment.place.file}: for development by its name")
+            continue
         try:
             scaling = scaling_of(deployment)
         except NotJudgeable as reason:

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_lkagents.manifests import rules
 from pytest_lkagents.manifests.findings import Needs
-from pytest_lkagents.manifests.load import is_dockerfile, load
+from pytest_lkagents.manifests.load import DEVELOPMENT, is_dockerfile, load
 from pytest_lkagents.manifests.model import Files
 
 SECRET = "c2hvcnQtbGl2ZWQ5MXF6"
@@ -121,6 +121,8 @@ def test_a_part_by_its_name_is_a_worker_where_nothing_else_is(tmp_path: Path) ->
     assert judged(written(tmp_path, {"compose.yaml": "services: {agent-server: {image: 'r/agent-server:1.0'}}\n"}))
     started = f"{BESIDE}  agent-api: {{image: 'r/agent-api:1.0', command: python agent.py start}}\n"
     assert judged(written(tmp_path, {"compose.yaml": started})) == {"voice-agent", "agent-api"}
+    dev = {"compose.yaml": "services: {agent-server: {image: 'r/agent-server:1.0'}}\n", "compose.dev.yaml": BESIDE}
+    assert judged(written(tmp_path / "dev", dev)) == {"agent-server", "voice-agent"}
     # Whose image a Dockerfile makes, the file of Kubernetes does not say.
     pod = "{containers: [{name: agent, image: 'r/agent-server:1.0'}]}"
     text = f"apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: agent-server}}\nspec: {{template: {{spec: {pod}}}}}\n"
@@ -174,6 +176,37 @@ def test_what_has_services_and_is_no_compose_file_is_not_read(tmp_path: Path, na
     files = written(tmp_path, {name: text})
     assert (files.read, files.deployments, files.passed_over) == ([], [], [])
     assert load([str(tmp_path / name)]).strange == [str(tmp_path / name)]
+
+
+def test_a_file_for_development_by_its_name_is_judged_for_secrets_alone(tmp_path: Path) -> None:
+    dev = f"services: {{agent: {{build: ., command: python agent.py dev, environment: {{LIVEKIT_API_SECRET: {SECRET}}}}}}}\n"
+    image = 'FROM python:3.12\nCMD ["python", "agent.py", "dev"]\n'
+    files = written(tmp_path, {"compose.yaml": COMPOSE, "docker-compose.dev.yml": dev, "Dockerfile.dev": image})
+    assert len(files.deployments) == 3
+    command = rules.production_command(files, Needs())
+    assert (command.looked_at, command.findings) == (0, [])
+    assert command.notes == [
+        "Dockerfile.dev: for development by its name, not judged",
+        "docker-compose.dev.yml: for development by its name, not judged",
+    ]
+    grace = rules.grace_period(files, Needs())
+    assert (grace.looked_at, grace.findings) == (1, [])
+    assert len(grace.notes) == 1, "a Dockerfile has no grace period"
+    (finding,) = rules.secrets(files, Needs()).findings
+    assert finding.place.file == "docker-compose.dev.yml"
+    for name in ("docker-compose.dev.yml", "Dockerfile.dev"):
+        assert rules.production_command(load([str(tmp_path / name)]), Needs()).findings, "one that is named itself is meant"
+
+
+@pytest.mark.parametrize(
+    ("name", "is_it"),
+    [
+        *[(name, True) for name in ("Dockerfile.dev", "dev.Dockerfile", "compose.local.yml", "fly_development.toml")],
+        *[(name, False) for name in ("device.Dockerfile", "compose.devices.yml", "Dockerfile.localized")],
+    ],
+)
+def test_names_of_files_for_development(name: str, *, is_it: bool) -> None:
+    assert bool(DEVELOPMENT.search(name)) is is_it
 
 
 def test_named_checks_of_fly_are_read(tmp_path: Path) -> None:

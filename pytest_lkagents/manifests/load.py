@@ -48,6 +48,10 @@ TELLS = re.compile(
 )
 
 
+# Whoever has such a file beside another one does not deploy it.
+DEVELOPMENT = re.compile(r"(^|[._-])(dev|development|local)([._-]|$)", re.IGNORECASE)
+
+
 def is_dockerfile(name: str) -> bool:
     return bool(DOCKERFILES.fullmatch(name))
 
@@ -102,6 +106,8 @@ def load(paths: Sequence[str], standard_input: str = "") -> Files:
 
 def _read(file: str, text: str, files: Files, known: list[Node], *, named: bool) -> None:
     name = file.rsplit("/", 1)[-1]
+    if DEVELOPMENT.search(name) and not named:
+        files.for_development.append(file)
     if is_dockerfile(name):
         files.read.append(file)
         dockerfile.read(file, text, files)

@@ -270,6 +270,8 @@ class Files:
     templates: list[str] = field(default_factory=list)
     # Of which a Kustomization makes something else.
     changed: list[str] = field(default_factory=list)
+    # In a folder: files that are for development by their names.
+    for_development: list[str] = field(default_factory=list)
     # Nothing looks like a worker: all is judged that may be one.
     doubtful: bool = False
     # What stands beside the workers and is not judged, each in a few words.

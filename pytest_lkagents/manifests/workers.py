@@ -44,7 +44,7 @@ def pick(files: Files) -> list[Deployment]:
     candidates = [one for one in files.deployments if not _is_server(one, images)]
     deployed = [one for one in candidates if one.platform is not DOCKERFILE]
     built = [one for one in candidates if one.platform is DOCKERFILE and _is_worker(one, images)]
-    built, deployed = _without_parts(built, images), _without_parts(deployed, images)
+    built, deployed = (_without_parts(some, images, files.for_development) for some in (built, deployed))
     workers = _workers(deployed, built, images) + built
     if not workers:
         workers = [one for one in candidates if _may_be_one(one)]
@@ -147,9 +147,11 @@ def _is_site(deployment: Deployment) -> bool:
     return bool(SITE.search(_words(deployment))) and not _starts_agent(deployment)
 
 
-def _without_parts(some: list[Deployment], images: Images) -> list[Deployment]:
-    """Beside one that certainly starts an agent, what its name says to be something else is none."""
-    if not any(_starts_agent(_starting(one, images)) for one in some):
+def _without_parts(some: list[Deployment], images: Images, for_development: list[str]) -> list[Deployment]:
+    """Beside one that certainly starts an agent, and not on a developer's machine alone, what its name says to be something
+    else is none."""
+    deployed = [one for one in some if one.place.file not in for_development]
+    if not any(_starts_agent(_starting(one, images)) for one in deployed):
         return some
     return [one for one in some if not PART.search(_own_words(one)) or _starts_agent(_starting(one, images))]
 

@@ -1,15 +1,10 @@
 """The rules: each is written once, against the model. A rule says nothing where a file does not say enough."""
 
-from collections.abc import Callable
-
-from pytest_lkagents.manifests.findings import Judgement, Needs
-from pytest_lkagents.manifests.model import Files
+from pytest_lkagents.manifests.rules.common import Rule
 from pytest_lkagents.manifests.rules.files import readable, secrets, separate_environments
 from pytest_lkagents.manifests.rules.rollout import always_on, grace_period, replicas, rolling_update
 from pytest_lkagents.manifests.rules.scaling import scale_up_below_threshold, scaling_metric, stabilization
 from pytest_lkagents.manifests.rules.worker import health_probe, image_pinned, no_inbound, production_command, resources
-
-Rule = Callable[[Files, Needs], Judgement]
 
 __all__ = [
     "Rule",

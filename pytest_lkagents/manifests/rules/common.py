@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
-from pytest_lkagents.manifests.findings import Judgement
-from pytest_lkagents.manifests.model import Deployment
+import dataclasses
+import functools
+from collections.abc import Callable
+
+from pytest_lkagents.manifests.findings import Judgement, Needs
+from pytest_lkagents.manifests.model import Deployment, Files
+
+Rule = Callable[[Files, Needs], Judgement]
 
 # Tells livekit-agents how many cores it has, where no limit does.
 CORES_VARIABLE = "NUM_CPUS"
+
+
+def of_production(rule: Rule) -> Rule:
+    """The rule without what stands in files that are for development by their names; if it applies to that, this is said."""
+
+    @functools.wraps(rule)
+    def judged(files: Files, needs: Needs) -> Judgement:
+        apart = [one for one in files.deployments if one.place.file in files.for_development]
+        if not apart:
+            return rule(files, needs)
+        rest = [one for one in files.deployments if one not in apart]
+        made = rule(dataclasses.replace(files, deployments=rest), needs)
+        applies = [one for one in apart if rule(dataclasses.replace(files, deployments=[one]), needs).looked_at]
+        made.notes += [
+            f"{file}: for development by its name, not judged" for file in sorted({one.place.file for one in applies})
+        ]
+        return made
+
+    return judged
 
 
 def tells_cores(deployment: Deployment) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pytest_lkagents.manifests.findings import Finding, Judgement, Needs
 from pytest_lkagents.manifests.model import Deployment, Files, Given, Platform
-from pytest_lkagents.manifests.rules.common import seconds, unclear
+from pytest_lkagents.manifests.rules.common import of_production, seconds, unclear
 
 # The guide: "it may take up to 10 minutes or more" for a call to end.
 DRAIN_SECONDS = 600.0
@@ -12,6 +12,7 @@ DRAIN_SECONDS = 600.0
 LEAST_SECONDS = 60.0
 
 
+@of_production
 def grace_period(files: Files, needs: Needs) -> Judgement:
     made = Judgement()
     for deployment in files.deployments:
@@ -100,6 +101,7 @@ def _at_rollout(deployment: Deployment) -> tuple[int, int] | None:
     return (min(awake), max(awake)) if awake else None
 
 
+@of_production
 def rolling_update(files: Files, _needs: Needs) -> Judgement:
     made = Judgement()
     for deployment in files.deployments:
@@ -131,6 +133,7 @@ def rolling_update(files: Files, _needs: Needs) -> Judgement:
     return made
 
 
+@of_production
 def replicas(files: Files, _needs: Needs) -> Judgement:
     made = Judgement()
     for deployment in files.deployments:
@@ -152,6 +155,7 @@ def replicas(files: Files, _needs: Needs) -> Judgement:
     return made
 
 
+@of_production
 def always_on(files: Files, _needs: Needs) -> Judgement:
     made = Judgement()
     for deployment in files.deployments:

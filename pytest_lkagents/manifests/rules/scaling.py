@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pytest_lkagents.manifests.findings import Finding, Judgement, Needs
 from pytest_lkagents.manifests.model import KUBERNETES, REQUESTS, Autoscaler, Deployment, Files, Target
-from pytest_lkagents.manifests.rules.common import CORES_VARIABLE, seconds, tells_cores, unclear
+from pytest_lkagents.manifests.rules.common import CORES_VARIABLE, of_production, seconds, tells_cores, unclear
 
 # The SDKs' own threshold (the guide names an older one, 0.75), and how far below it an autoscaler has to be: the guide's
 # example leaves 0.25; less than 0.1 is within what the load of a worker sways by itself.
@@ -88,6 +88,7 @@ def _scaled(files: Files) -> list[tuple[Deployment, Autoscaler]]:
     return [(deployment, scaler) for deployment in files.deployments for scaler in deployment.autoscalers]
 
 
+@of_production
 def scale_up_below_threshold(files: Files, needs: Needs) -> Judgement:
     made = Judgement()
     most = (needs.load_threshold or THRESHOLD) - MARGIN
@@ -137,6 +138,7 @@ def _why_no_load(deployment: Deployment, target: Target, span: tuple[float, floa
     return f"a load of {span[0]:.2f} to {span[1]:.2f}, by what the containers beside the worker use"
 
 
+@of_production
 def stabilization(files: Files, needs: Needs) -> Judgement:
     made = Judgement()
     why = "Calls are long: rises in load stay, and a worker that is taken away has to drain first."
@@ -161,6 +163,7 @@ def stabilization(files: Files, needs: Needs) -> Judgement:
     return made
 
 
+@of_production
 def scaling_metric(files: Files, needs: Needs) -> Judgement:
     made = Judgement()
     for _, scaler in _scaled(files):

@@ -8,7 +8,7 @@ from pytest_lkagents.guide import RULE_BYTES, RULE_CORES
 from pytest_lkagents.manifests.findings import Finding, Judgement, Needs
 from pytest_lkagents.manifests.model import CLOUD_RUN, COMPOSE, KUBERNETES, Deployment, Files, Probe
 from pytest_lkagents.manifests.readers.common import COMMANDS, DEVELOPMENT
-from pytest_lkagents.manifests.rules.common import tells_cores, unclear
+from pytest_lkagents.manifests.rules.common import of_production, tells_cores, unclear
 
 HEALTH_PORT = 8081
 # What the SDKs' health server answers.
@@ -17,6 +17,7 @@ HEALTH_PATHS = ("/", "/worker")
 LEAST_BYTES = 6 * 1024 * 1024
 
 
+@of_production
 def health_probe(files: Files, needs: Needs) -> Judgement:
     made = Judgement()
     port = needs.health_port or HEALTH_PORT
@@ -73,6 +74,7 @@ def _wrong_probe(probe: Probe, port: int, paths: tuple[str | None, ...]) -> tupl
     return None
 
 
+@of_production
 def no_inbound(files: Files, _needs: Needs) -> Judgement:
     made = Judgement()
     for deployment in files.deployments:
@@ -91,6 +93,7 @@ def no_inbound(files: Files, _needs: Needs) -> Judgement:
     return made
 
 
+@of_production
 def resources(files: Files, needs: Needs) -> Judgement:
     made = Judgement()
     for deployment in files.deployments:
@@ -170,6 +173,7 @@ def _is_local(deployment: Deployment) -> bool:
     return deployment.platform is COMPOSE and one and limit is None and "replicas" not in deployment.unclear
 
 
+@of_production
 def production_command(files: Files, _needs: Needs) -> Judgement:
     made = Judgement()
     for deployment in files.deployments:
@@ -193,6 +197,7 @@ def production_command(files: Files, _needs: Needs) -> Judgement:
     return made
 
 
+@of_production
 def image_pinned(files: Files, _needs: Needs) -> Judgement:
     made = Judgement()
     for deployment in files.deployments:
