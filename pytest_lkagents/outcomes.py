@@ -6,7 +6,7 @@ import datetime as dt
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,13 +18,18 @@ from pytest_lkagents.verdict import ERROR, FAIL, MUST, PASS, SKIP, WAIVED, Check
 
 # A longer line is cut: after secrets were taken out, of which a part would be shown else.
 LINE_LENGTH = 400
-# The check that answers for a worker which never gets as far as the others need it.
+# The check that answers for a worker which never gets as far as the others need it, and the one for a worker that serves
+# no call.
 GATE = "registration.registers"
+JOINS = "jobs.joins"
 
 
-def judge(check: Check, error: BaseException | None, evidence: Evidence, seconds: float) -> CheckResult:
-    """The result of one check from the exception that ended it (None: it ended well)."""
-    status, summary = _status(check, error, evidence)
+def judge(
+    check: Check, error: BaseException | None, evidence: Evidence, seconds: float, *, accepted: bool = False
+) -> CheckResult:
+    """The result of one check from the exception that ended it (None: it ended well). ``accepted``: its failure would be
+    waived, so that it cannot report for others what the worker failed at."""
+    status, summary = _status(check, error, evidence, accepted=accepted)
     failed = error if isinstance(error, WorkerFailed) and status == FAIL else None
     return CheckResult(
         check.id,
@@ -37,10 +42,18 @@ def judge(check: Check, error: BaseException | None, evidence: Evidence, seconds
         check.doc,
         (failed or check).why or None,
         unready=isinstance(error, WorkerFault) and status == SKIP,
+        fault=status == FAIL and check.id in (GATE, JOINS) and _is_fault(error),
     )
 
 
-def _status(check: Check, error: BaseException | None, evidence: Evidence) -> tuple[str, str]:
+def _is_fault(error: BaseException | None) -> bool:
+    """Whether it is a fault of the worker, or was raised for one."""
+    while error is not None and not isinstance(error, WorkerFault):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def _status(check: Check, error: BaseException | None, evidence: Evidence, *, accepted: bool) -> tuple[str, str]:
     if error is None:
         if not evidence:
             return ERROR, "the check recorded no evidence"
@@ -52,7 +65,7 @@ def _status(check: Check, error: BaseException | None, evidence: Evidence) -> tu
     if rest:
         evidence.setdefault("details", rest)
     binding = (evidence.severity or check.severity) == MUST
-    if isinstance(error, WorkerFailed) and binding and not error.blame.taken:
+    if isinstance(error, WorkerFailed) and binding and not accepted and not error.blame.taken:
         error.blame.taken = True
         return FAIL, first
     if isinstance(error, WorkerFault):
@@ -68,14 +81,15 @@ def _status(check: Check, error: BaseException | None, evidence: Evidence) -> tu
     return ERROR, f"{type(error).__name__}: {first}"
 
 
-def waived(result: CheckResult, waivers: Sequence[Waiver], today: dt.date) -> CheckResult:
-    """The same result, waived if it failed and a waiver covers it."""
-    if result.status != FAIL:
+def waiver_of(check_id: str, waivers: Sequence[Waiver], today: dt.date) -> Waiver | None:
+    return next((waiver for waiver in waivers if waiver.covers(check_id, today)), None)
+
+
+def waived(result: CheckResult, waiver: Waiver | None) -> CheckResult:
+    """The same result, waived if it failed and there is a waiver that covers it."""
+    if result.status != FAIL or waiver is None:
         return result
-    for waiver in waivers:
-        if waiver.covers(result.id, today):
-            return CheckResult(**{**asdict(result), "status": WAIVED, "summary": f"waived ({waiver.reason}): {result.summary}"})
-    return result
+    return replace(result, status=WAIVED, summary=f"waived ({waiver.reason}): {result.summary}")
 
 
 def redacted(result: CheckResult, redactor: Redactor) -> CheckResult:

@@ -35,7 +35,7 @@ from pytest_lkagents.fixtures import (
 )
 from pytest_lkagents.gathered import COMMAND, GATHERED, Gathered, conclude, stage_facts
 from pytest_lkagents.manifests import STANDARD_INPUT
-from pytest_lkagents.outcomes import judge, present, redacted, waived
+from pytest_lkagents.outcomes import judge, present, redacted, waived, waiver_of
 from pytest_lkagents.secrets import Redactor, looks_secret
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.values import SettingsError
@@ -251,8 +251,9 @@ def pytest_runtest_makereport(
     if check is not None and settings.active and (call.when == "call" or error is not None):
         evidence = item.stash.get(EVIDENCE, Evidence())
         node = None if selection.is_packaged(item) else _typed(item)
-        result = replace(judge(check, error, evidence, call.duration), node=node)
-        result = redacted(waived(result, settings.waivers, dt.date.today()), redactor)
+        waiver = waiver_of(check.id, settings.waivers, dt.date.today())
+        judged = judge(check, error, evidence, call.duration, accepted=waiver is not None)
+        result = redacted(waived(replace(judged, node=node), waiver), redactor)
         present(report, result, strict=settings.strict, where=item.location, command=item.config.stash[COMMAND])
         report.lkagents = asdict(result)  # type: ignore[attr-defined]
         # For --junit-xml, which reads them from the report of the teardown.

@@ -20,7 +20,7 @@ WAIVED = "waived"
 ERROR = "error"
 # From best to worst. What was skipped is not known to be worse than what passes, but it is no longer shown.
 RANKS = {PASS: 0, WAIVED: 1, SKIP: 2, ERROR: 3, FAIL: 4}
-NOT_IN_JSON = ("why", "unready", "node")
+NOT_IN_JSON = ("why", "unready", "fault", "node")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,9 @@ class CheckResult:
     why: str | None = None
     # Skipped for a fault of the worker that another check is to report; not part of the JSON contract either.
     unready: bool = False
-    # The test that it is of, as pytest names it, where it is the user's own; nor is this.
+    # Failed for such a fault, which it reports for all others; nor is this.
+    fault: bool = False
+    # The test that it is of, as pytest names it, where it is the user's own; nor this.
     node: str | None = None
 
 
@@ -124,9 +126,10 @@ def _to_json(check: CheckResult) -> dict[str, Any]:
 
 def told(checks: Iterable[CheckResult]) -> tuple[CheckResult, ...]:
     """The same results, but that a skip for the worker's own fault is an error where no MUST reported one: what nobody
-    explains could not be judged, and the worker may be at fault."""
+    explains could not be judged, and the worker may be at fault. A failure that is accepted explains what it reports, and
+    nothing else."""
     results = tuple(checks)
-    if any(check.severity == MUST and check.status in (FAIL, WAIVED) for check in results):
+    if any(check.severity == MUST and (check.status == FAIL or (check.status == WAIVED and check.fault)) for check in results):
         return results
     return tuple(replace(check, status=ERROR) if check.unready else check for check in results)
 

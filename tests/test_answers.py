@@ -19,7 +19,7 @@ from types import SimpleNamespace
 import jsonschema
 import pytest
 
-from pytest_lkagents.checks import MUST, SHOULD, Blame, Check, Evidence, WorkerFailed
+from pytest_lkagents.checks import MUST, SHOULD, Blame, Check, Evidence, WorkerFailed, WorkerFault
 from pytest_lkagents.outcomes import judge
 from pytest_lkagents.verdict import CheckResult, told
 
@@ -303,11 +303,12 @@ def test_evidence_says_why_something_was_observed_twice() -> None:
     assert evidence == {"tried_again_because": "drain: the machine stalled"}
 
 
+def check_named(name: str, severity: str = MUST) -> Check:
+    return Check(name, severity, "core", "", "", "", "", (), 60, 0, "")
+
+
 def test_a_worker_that_failed_fails_one_must() -> None:
-    made = {
-        severity: Check(f"suite.{severity.lower()}", severity, "core", "", "", "", "", (), 60, 0, "")
-        for severity in (MUST, SHOULD)
-    }
+    made = {severity: check_named(f"suite.{severity.lower()}", severity) for severity in (MUST, SHOULD)}
     failed = WorkerFailed("it ended\nits last lines:\n  bye", Blame())
 
     def judged(severity: str) -> CheckResult:
@@ -318,6 +319,29 @@ def test_a_worker_that_failed_fails_one_must() -> None:
     assert (first.status, first.summary, first.evidence) == ("fail", "it ended", {"details": "its last lines:\n  bye"})
     assert first.remedy == WorkerFailed.remedy
     assert judged(MUST).status == "skip"
+
+
+def test_what_a_worker_failed_at_is_not_accepted_with_another_failure() -> None:
+    failed = WorkerFailed("it ended", Blame())
+    accepted = judge(check_named("a.accepted"), failed, Evidence(), 1.0, accepted=True)
+    assert (accepted.status, accepted.unready) == ("skip", True)
+    assert judge(check_named("a.other"), failed, Evidence(), 1.0).status == "fail"
+
+
+def test_a_failure_is_known_to_be_the_fault_that_others_are_skipped_for() -> None:
+    def joins() -> None:
+        try:
+            raise WorkerFault("no agent came")
+        except WorkerFault as fault:
+            raise AssertionError(str(fault)) from None
+
+    with pytest.raises(AssertionError) as raised:
+        joins()
+    assert judge(check_named("jobs.joins"), raised.value, Evidence(), 1.0).fault
+    assert judge(check_named("registration.registers"), WorkerFault("it never came"), Evidence(), 1.0, accepted=True).fault
+    # Of a worker that differs from the shared one, it explains nothing.
+    assert not judge(check_named("storage.read-only"), raised.value, Evidence(), 1.0).fault
+    assert not judge(check_named("jobs.joins"), AssertionError("it left again"), Evidence(), 1.0).fault
 
 
 def test_a_fault_that_nobody_reports_is_no_pass() -> None:
@@ -332,7 +356,9 @@ def test_a_fault_that_nobody_reports_is_no_pass() -> None:
 
     assert statuses(unready, absent, well) == ["error", "skip", "pass"]
     for status in ("fail", "waived"):
-        assert statuses(unready, CheckResult("a.reports", MUST, status, "does not join", 1.0)) == ["skip", status]
+        assert statuses(unready, CheckResult("a.reports", MUST, status, "does not join", 1.0, fault=True)) == ["skip", status]
+    assert statuses(unready, CheckResult("a.other", MUST, "fail", "a key in the image", 1.0)) == ["skip", "fail"]
+    assert statuses(unready, CheckResult("a.other", MUST, "waived", "a key in the image", 1.0)) == ["error", "waived"]
     assert statuses(unready, CheckResult("a.other", SHOULD, "fail", "runs as root", 1.0)) == ["error", "fail"]
 
 
