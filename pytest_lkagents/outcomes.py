@@ -14,7 +14,7 @@ import pytest
 from pytest_lkagents.checks import Check, Evidence, NotJudgeable, StageError, Waiver, WorkerFailed, WorkerFault
 from pytest_lkagents.report import terminal, words
 from pytest_lkagents.secrets import Redactor
-from pytest_lkagents.verdict import ERROR, FAIL, MUST, PASS, SKIP, WAIVED, CheckResult
+from pytest_lkagents.verdict import ERROR, FAIL, MUST, PASS, SHOULD, SKIP, WAIVED, CheckResult
 
 # A longer line is cut: after secrets were taken out, of which a part would be shown else.
 LINE_LENGTH = 400
@@ -134,7 +134,8 @@ def present(
         report.outcome = "skipped"
         report.longrepr = (where[0], (where[1] or 0) + 1, f"Skipped: {result.summary}")
         return
-    if result.status == WAIVED or (result.severity != MUST and not strict):
+    binding = (MUST, SHOULD) if strict else (MUST,)
+    if result.status == WAIVED or result.severity not in binding:
         report.outcome = "skipped"
         report.wasxfail = f"{result.severity} {result.summary}"
     else:

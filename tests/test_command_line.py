@@ -166,6 +166,22 @@ def test_own_checks(lk, tmp_path: Path) -> None:
     assert f"again: pytest --lk-manifests {FILES} 'test_own.py::test_both[1]'" in run.output
 
 
+OWN_FIGURE = '''
+from pytest_lkagents.checks import INFO, check
+
+@check("own.figure", INFO)
+def test_figure(lk_evidence):
+    """A figure."""
+    raise RuntimeError("it cannot be taken")
+'''
+
+
+def test_strict_is_for_promises_and_not_for_figures(lk, tmp_path: Path) -> None:
+    (tmp_path / "test_own.py").write_text(OWN_FIGURE)
+    run = lk(*HERE, "test_own.py", "--lk-strict")
+    assert (run.code, run.verdict["verdict"], run.checks("error")) == (0, "pass", {"own.figure"}), run.output
+
+
 def test_a_run_that_is_stopped_is_not_complete(lk, tmp_path: Path) -> None:
     (tmp_path / "test_a.py").write_text("def test_a():\n    assert False\n")
     run = lk("-x", *HERE, "--lk-suite", "manifests", "test_a.py")

@@ -74,6 +74,11 @@ def test_the_decision_is_one_sentence(checks: list[CheckResult], sentence: str) 
     assert words.decision(verdict(*checks)) == sentence
 
 
+def test_strict_rejects_for_a_promise() -> None:
+    found = verdict(result("a.figure", FAIL, INFO), result("a.should", FAIL, SHOULD), strict=True)
+    assert words.decision(found) == "my agent:1 must not be rolled out: a.should failed."
+
+
 def test_the_page_is_whole_and_escapes_what_it_shows() -> None:
     lane = Lane("shared <1>", [(0, 60)], [(50, 60)], [(5, 20)], [(1, 0.1), (3, 0.9)], [(30, "cut")])
     shown = verdict(

@@ -20,7 +20,7 @@ def decision(verdict: Verdict) -> str:
     musts = [check.id for check in verdict.checks if check.status == FAIL and check.severity == MUST]
     soft = [check.id for check in verdict.checks if check.status == FAIL and check.severity != MUST]
     if verdict.verdict == FAIL:
-        broken = musts or soft
+        broken = musts or [check.id for check in verdict.checks if check.status == FAIL and check.severity == SHOULD]
         return f"{name} must not be rolled out: {_some(broken)} failed."
     if verdict.verdict == ERROR:
         doubtful = [check.id for check in verdict.checks if check.status == ERROR]
