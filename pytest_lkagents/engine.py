@@ -157,7 +157,8 @@ class Session:
         self.folder = Path(tempfile.mkdtemp(prefix=f"pytest-lkagents-{self.id}-"))
         _note(self._lock).write_text(str(self.folder))
         self._network: Network | None = None
-        self._hangs = False
+        # Whether the engine was seen not to answer, so that nothing more is asked of it at the end.
+        self.hangs = False
 
     @property
     def client(self) -> DockerClient:
@@ -217,12 +218,12 @@ class Session:
     def remove(self) -> None:
         """Remove the containers and networks that carry this session's label; never raises for what is already gone. Raises
         StageError if the engine does not answer; it is not asked again then."""
-        if self._client is None or self._hangs:
+        if self._client is None or self.hangs:
             return
         try:
             remove_session(self._client, self.id)
         except StageError:
-            self._hangs = True
+            self.hangs = True
             raise
 
     def close(self) -> None:

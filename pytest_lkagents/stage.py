@@ -63,6 +63,8 @@ def _told() -> Iterator[None]:
         yield
     except StageError as error:
         print(f"pytest-lkagents: {error}", file=sys.stderr)
+    except Exception as error:
+        print(f"pytest-lkagents: at the end: {type(error).__name__}: {error}", file=sys.stderr)
 
 
 class Stage:
@@ -147,46 +149,48 @@ class Stage:
         return self._session
 
     def close(self) -> None:
-        """Remove everything; safe to call twice and half opened."""
+        """Remove everything; safe to call twice and half opened. Never raises: what cannot be removed is told."""
         self._closing = True
-        self.history.stop()
-        self.media.close()
-        self.background.cancel()
-        for worker in list(self._workers):
-            if isinstance(worker, CommandWorker):
-                worker.remove()
+        for step in self._last_steps():
+            with _told():
+                step()
+        self._session = self._client = None
+
+    def _last_steps(self) -> Iterator[Callable[[], object]]:
+        """In order, each to be tried whatever became of those before."""
+        yield self.history.stop
+        yield self.media.close
+        yield self.background.cancel
+        yield from [worker.remove for worker in self._workers if isinstance(worker, CommandWorker)]
         # Removing the containers also ends the waits of starters that are under way.
-        self._remove_containers()
-        for server in list(self._servers):
-            server.stop()
+        yield self._remove_containers
+        yield from [server.stop for server in self._servers]
         # A starter that was just about to create its container would wait for it in vain: remove that one too.
         while not self.background.is_over(1):
-            self._remove_containers()
+            yield self._remove_containers
         if self._contents is not None:
-            self._contents.close()
-        for server in list(self._servers):
-            server.stop()
-        for tap in list(self._taps):
-            tap.close()
-        if self.settings.report_dir is not None:
-            try:
-                describe.keep_transcripts(self._taps, self.settings.report_dir, self.redactor)
-            except OSError as error:
-                self.unwritten.append(f"cannot write {error.filename}: {error.strerror}")
-        self._wire_loop.close()
+            yield self._contents.close
+        yield from [server.stop for server in self._servers]
+        yield from [tap.close for tap in self._taps]
+        yield self._keep_transcripts
+        yield self._wire_loop.close
         if self._session is not None:
-            with _told():
-                self._session.close()
-            self._session = None
+            yield self._session.close
         if self._client is not None:
-            self._client.close()
-            self._client = None
-        self._turn.release()
+            yield self._client.close
+        yield self._turn.release
 
     def _remove_containers(self) -> None:
         if self._session is not None:
-            with _told():
-                self._session.remove()
+            self._session.remove()
+
+    def _keep_transcripts(self) -> None:
+        if self.settings.report_dir is None:
+            return
+        try:
+            describe.keep_transcripts(self._taps, self.settings.report_dir, self.redactor)
+        except OSError as error:
+            self.unwritten.append(f"cannot write {error.filename}: {error.strerror}")
 
     # -- workers
 

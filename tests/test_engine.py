@@ -1,4 +1,4 @@
-"""What a session does to an engine that hangs."""
+"""What a session does to an engine that hangs, or is gone."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from requests import ReadTimeout
+from requests import ConnectionError, ReadTimeout
 
 from pytest_lkagents import engine
 from pytest_lkagents.checks import StageError
+from pytest_lkagents.secrets import Redactor
+from pytest_lkagents.server.container import ContainerServer
+from pytest_lkagents.settings import Settings
+from pytest_lkagents.stage import Stage
 
 
 class Hanging:
@@ -36,3 +40,41 @@ def test_a_hanging_engine_is_asked_once_and_everything_else_is_tidied() -> None:
     assert client.asked == 1
     assert not session.folder.exists()
     assert not (engine.cache_dir() / "sessions" / f"{session.id}.lock").exists()
+
+
+class Gone:
+    """A container of an engine that has died."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def stop(self, **_: Any) -> None:
+        self.asked += 1
+        raise ConnectionError("connection refused")
+
+
+def server_in(container: Gone, *, hangs: bool) -> Any:
+    server: Any = ContainerServer.__new__(ContainerServer)
+    server._container, server._session = container, SimpleNamespace(hangs=hangs)
+    return server
+
+
+def test_a_server_whose_engine_is_gone_is_known_not_to_be_stopped() -> None:
+    server = server_in(container := Gone(), hangs=False)
+    with pytest.raises(StageError, match=r"does not answer \(ConnectionError\)"):
+        server.stop()
+    # Nothing is asked of an engine that did not even remove its containers.
+    server_in(container, hangs=True).stop()
+    assert container.asked == 1
+
+
+def test_whatever_cannot_be_closed_the_rest_is(capsys: pytest.CaptureFixture[str]) -> None:
+    stage: Any = Stage(Settings(image="agent:1"), Redactor())
+    closed = []
+    stage._servers = [server_in(Gone(), hangs=False), SimpleNamespace(stop=lambda: closed.append("server"))]
+    stage._taps = [SimpleNamespace(close=lambda: {}["nothing"]), SimpleNamespace(close=lambda: closed.append("tap"))]
+    stage.close()
+    assert closed == ["server", "server", "tap"]
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].startswith("pytest-lkagents: the container engine does not answer")
+    assert told[1] == "pytest-lkagents: at the end: KeyError: 'nothing'"

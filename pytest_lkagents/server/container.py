@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.clock import DeadlineMissed, poll
-from pytest_lkagents.engine import Session, find_image
+from pytest_lkagents.engine import Session, answering, find_image
 from pytest_lkagents.probe.sidecar import Sidecar
 from pytest_lkagents.server.base import Server, configuration
 
@@ -75,11 +75,13 @@ class ContainerServer(Server):
             for data in container.logs(stream=True, follow=True):
                 self.log.feed(data)
 
+    @answering()
     def stop(self) -> None:
+        """Raises StageError if the engine does not answer."""
         from docker.errors import APIError
 
         container, self._container = self._container, None
-        if container is not None:
+        if container is not None and not self._session.hangs:
             with contextlib.suppress(APIError):
                 container.stop(timeout=1)
                 container.remove(force=True, v=True)
