@@ -115,8 +115,24 @@ def made_for_others(client: DockerClient, image: Image) -> str | None:
 
 
 def owner() -> str:
-    """This user on this machine: only sessions of the same owner can be known to be dead."""
-    return f"{socket.gethostname()}/{os.getuid()}/{cache_dir()}"
+    """This user on this machine: only sessions of the same owner can be known to be dead, as their locks are in one cache.
+    Names do not tell: containers that share the host's network share its name, and may keep caches at the same place."""
+    return f"{socket.gethostname()}/{os.getuid()}/{cache_dir()}/{_cache_id()}"
+
+
+def _cache_id() -> str:
+    """What this cache is known by, and no other one; made at its first use."""
+    cache_dir().mkdir(parents=True, exist_ok=True)
+    kept = cache_dir() / "id"
+    with FileLock(f"{kept}.lock"):
+        found = kept.read_text(encoding="utf-8").strip() if kept.is_file() else ""
+        if not found:
+            found = uuid.uuid4().hex[:12]
+            # As a whole or not at all: a run that is killed meanwhile leaves no other one.
+            fresh = kept.with_suffix(".new")
+            fresh.write_text(found, encoding="utf-8")
+            fresh.replace(kept)
+    return found
 
 
 def _processes_of(folder: Path) -> Iterator[psutil.Process]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -40,6 +42,16 @@ def test_a_hanging_engine_is_asked_once_and_everything_else_is_tidied() -> None:
     assert client.asked == 1
     assert not session.folder.exists()
     assert not (engine.cache_dir() / "sessions" / f"{session.id}.lock").exists()
+
+
+def test_caches_at_the_same_place_are_of_different_owners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with ThreadPoolExecutor(8) as several:
+        (first,) = set(several.map(lambda _: engine.owner(), range(16)))
+    (tmp_path / "cache").rename(tmp_path / "of another container")
+    assert engine.owner() != first
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "of another container"))
+    assert engine.owner().rpartition("/")[2] == first.rpartition("/")[2]
 
 
 class Gone:

@@ -39,7 +39,8 @@ class Corner:
         self.work = folder / "work"
         self.work.mkdir()
         self.env = {"XDG_CACHE_HOME": str(cache.parent), "TMPDIR": str(self.temporary)}
-        self.label = f"label=pytest-lkagents.owner={socket.gethostname()}/{os.getuid()}/{cache}"
+        (cache / "id").write_text("corner")
+        self.label = f"label=pytest-lkagents.owner={socket.gethostname()}/{os.getuid()}/{cache}/corner"
         self.sessions = cache / "sessions"
 
     def start(self, example: str, *arguments: str) -> subprocess.Popen[str]:
