@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from typing import NoReturn
 
 import pytest
 
 from pytest_lkagents.checks import StageError, check_of
 from pytest_lkagents.fixtures import REDACTOR, SETTINGS, STAGE
 from pytest_lkagents.gathered import GATHERED, conclude
+from pytest_lkagents.selection import FILES
 from pytest_lkagents.settings import Settings
 
 
@@ -27,21 +29,32 @@ def begin(session: pytest.Session) -> None:
     if not config.stash[SETTINGS].active or config.getoption("collectonly") or uses_xdist(config):
         return
     found = [check for item in session.items if (check := check_of(item)) is not None]
-    if not adds_checks(config) and any("lk_stage" in getattr(item, "fixturenames", ()) for item in session.items):
+    needs_stage = any("lk_stage" in getattr(item, "fixturenames", ()) for item in session.items)
+    if needs_stage and not adds_worker_checks(config):
         require_or_end(config)
     roles = list(dict.fromkeys(role for check in found for role in check.roles))
-    if roles:
-        try:
-            stage = config.stash[STAGE].get()
-        except StageError:
-            return  # every check will say so
-        stage.warm(roles)
+    if not roles and not (needs_stage and adds_worker_checks(config)):
+        return
+    try:
+        stage = config.stash[STAGE].get()
+    except StageError as error:
+        if adds_worker_checks(config):
+            _end(config, error)
+        return  # every check will say so, and tests that need no stage are run
+    stage.warm(roles)
 
 
 def adds_checks(config: pytest.Config) -> bool:
     """Whether packaged checks run, in any case."""
     settings = config.stash[SETTINGS]
     return config.args_source != pytest.Config.ArgsSource.ARGS or bool(settings.suites or settings.manifests)
+
+
+def adds_worker_checks(config: pytest.Config) -> bool:
+    """Whether packaged checks of a worker run, in any case."""
+    settings = config.stash[SETTINGS]
+    named = {name.partition(".")[0] for name in settings.suites}
+    return settings.has_worker and (config.args_source != pytest.Config.ArgsSource.ARGS or bool(named - FILES))
 
 
 def require_or_end(config: pytest.Config) -> None:
@@ -51,10 +64,15 @@ def require_or_end(config: pytest.Config) -> None:
     try:
         _require(config.stash[SETTINGS])
     except (StageError, CommandError) as error:
-        reason = config.stash[REDACTOR].text(str(error))
-        config.stash[GATHERED].broken = reason
-        conclude(config)
-        raise pytest.UsageError(reason) from None
+        _end(config, error)
+
+
+def _end(config: pytest.Config, error: Exception) -> NoReturn:
+    """Raises UsageError: one line, instead of one for each check."""
+    reason = config.stash[REDACTOR].text(str(error))
+    config.stash[GATHERED].broken = reason
+    conclude(config)
+    raise pytest.UsageError(reason) from None
 
 
 def _require(settings: Settings) -> None:
@@ -63,6 +81,7 @@ def _require(settings: Settings) -> None:
         return
     from pytest_lkagents import engine
     from pytest_lkagents.command_line import find_program
+    from pytest_lkagents.probe.sidecar import ensure_image
     from pytest_lkagents.server import choose
 
     if settings.command:
@@ -74,9 +93,9 @@ def _require(settings: Settings) -> None:
     if client is None:
         return
     try:
-        if settings.image is not None:
-            engine.find_image(client, settings.image)
-        if settings.from_image is not None:
-            engine.find_image(client, settings.from_image)
+        with engine.answering():
+            for name in filter(None, (settings.image, settings.from_image)):
+                engine.find_image(client, name)
+            ensure_image(client, settings.probe_image)
     finally:
         client.close()

@@ -91,6 +91,8 @@ def findings(settings: Settings) -> Iterator[Finding]:
         client = None
     if client is not None:
         yield True, f"engine: {engine.describe(client)}"
+        if needed and engine.is_elsewhere(client):
+            yield False, engine.ELSEWHERE
         for name in filter(None, (settings.image, settings.from_image)):
             yield _image_finding(client, name)
         try:
@@ -120,7 +122,11 @@ def _server_findings(settings: Settings, client: DockerClient | None) -> Iterato
     from docker.errors import APIError, ImageNotFound
 
     if settings.server not in OWN_SERVERS:
-        yield True, "server: one that somebody else runs"
+        try:
+            choose.require(settings)
+            yield True, f"server: one that somebody else runs answers at {settings.server}"
+        except StageError as error:
+            yield False, f"server: {error}"
         return
     binary = find_binary() if settings.server != "container" else None
     if binary is not None:

@@ -135,6 +135,34 @@ def _cache_id() -> str:
     return found
 
 
+ELSEWHERE = (
+    "the container engine's networks are not on this machine, which the callers and the tap need: run pytest on the "
+    "engine's own host (DOCKER_HOST, Docker Desktop)"
+)
+
+
+def _is_here(network: Network) -> bool:
+    """Whether this machine has the bridge of a network."""
+    address = _gateway(network)
+    return any(known.address == address for found in psutil.net_if_addrs().values() for known in found)
+
+
+def _gateway(network: Network) -> str:
+    """This machine's address there, as containers see it."""
+    config: dict[str, Any] = network.attrs["IPAM"]["Config"][0]
+    return str(config.get("Gateway") or config["Subnet"].rpartition(".")[0] + ".1")
+
+
+def is_elsewhere(client: DockerClient) -> bool:
+    """Whether the engine's networks are certainly on another machine, judged by the one that engines have by themselves."""
+    from docker.errors import APIError
+
+    try:
+        return not _is_here(client.networks.get("bridge"))
+    except (APIError, LookupError, TypeError):
+        return False
+
+
 def _processes_of(folder: Path) -> Iterator[psutil.Process]:
     """Processes that a session recorded in its folder as ``<pid>.pid`` with their start time, if they still are they."""
     for record in folder.glob("*.pid"):
@@ -219,14 +247,13 @@ class Session:
         """The host's address on the session's network, as workers see it."""
         if self._client is None:
             return LOOPBACK
-        config: dict[str, Any] = self.network.attrs["IPAM"]["Config"][0]
-        return str(config.get("Gateway") or config["Subnet"].rpartition(".")[0] + ".1")
+        return _gateway(self.network)
 
     @property
     def bridge_is_here(self) -> bool:
         """Whether this machine has the network's bridge: it has not where the engine runs elsewhere or in a machine of
         its own."""
-        return any(address.address == self.gateway for found in psutil.net_if_addrs().values() for address in found)
+        return _is_here(self.network)
 
     def record_process(self, pid: int) -> None:
         (self.folder / f"{pid}.pid").write_text(repr(psutil.Process(pid).create_time()))

@@ -17,7 +17,7 @@ import pytest
 
 from pytest_lkagents import selection, signals
 from pytest_lkagents import settings as options
-from pytest_lkagents.beginning import adds_checks, begin, is_xdist_worker, require_or_end, uses_xdist
+from pytest_lkagents.beginning import adds_checks, adds_worker_checks, begin, is_xdist_worker, require_or_end, uses_xdist
 from pytest_lkagents.checks import Evidence, TryAgain, check_of
 from pytest_lkagents.fixtures import (
     EVIDENCE,
@@ -162,7 +162,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     holder = config.stash[STAGE]
     config.add_cleanup(signals.interrupt_by(lambda: holder.closing))
     # An ini file names a worker for all runs, also of tests that have nothing to do with it.
-    if not is_xdist_worker(config) and (uses_xdist(config) or adds_checks(config)):
+    if not is_xdist_worker(config) and (uses_xdist(config) or adds_worker_checks(config)):
         require_or_end(config)
 
 
@@ -302,6 +302,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         return
     gathered = config.stash[GATHERED]
     gathered.merge(facts)
+    if gathered.verdict is not None:
+        return  # the run ended before its checks, and said why
     status = int(session.exitstatus)
     if status in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR):
         gathered.broken = gathered.broken or f"the run was {'interrupted' if status == 2 else 'ended by an internal error'}"

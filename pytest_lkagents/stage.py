@@ -123,10 +123,7 @@ class Stage:
         self._session = engine.Session(self._client)
         self._session.open_network()
         if not self._session.bridge_is_here:
-            raise StageError(
-                "the container engine's networks are not on this machine, which the callers and the tap need: run pytest on "
-                "the engine's own host (DOCKER_HOST, Docker Desktop)"
-            )
+            raise StageError(engine.ELSEWHERE)
 
     def _callers_place(self) -> Place:
         """In the network of the workers' side containers and no other, where we may. A server that somebody else runs may

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -63,6 +66,59 @@ def test_a_servers_password_is_not_shown(lk) -> None:
     assert (run.code, "planted" in run.output) == (4, False), run.output
     run = lk("--lk-image", "a", env={"DOCKER_HOST": "tcp://user:planted@127.0.0.1:1"})
     assert (run.code, "planted" in run.output) == (4, False), run.output
+
+
+SERVER = ("--lk-command", "sleep 9", "--lk-server")
+CREDENTIALS = {"LIVEKIT_API_KEY": "key", "LIVEKIT_API_SECRET": "a-secret-of-this-test"}
+
+
+@pytest.mark.parametrize(
+    ("env", "says"),
+    [
+        ({"LIVEKIT_API_KEY": "", "LIVEKIT_API_SECRET": ""}, "needs LIVEKIT_API_KEY and LIVEKIT_API_SECRET: set them"),
+        (CREDENTIALS, "start it, or leave --lk-server away"),
+    ],
+)
+def test_a_server_that_cannot_be_used_is_one_line(env: dict[str, str], says: str, lk, tmp_path: Path) -> None:
+    summary = tmp_path / "step.md"
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        server = (*SERVER, f"ws://localhost:{nobody.getsockname()[1]}")
+        run = lk(*server, env={**NO_ENGINE, **env, "GITHUB_STEP_SUMMARY": str(summary)})
+        doctor = lk("--lk-doctor", *server, env={**NO_ENGINE, **env})
+    assert (run.code, run.verdict["verdict"], run.verdict["checks"]) == (4, "error", []), run.output
+    assert [says in line for line in run.output.splitlines() if line.startswith("ERROR")] == [True], run.output
+    assert summary.read_text().count("## LiveKit agent") == 1
+    assert doctor.code == 4
+    assert [line.startswith("MISSING server: ") for line in doctor.output.splitlines() if says in line] == [True]
+
+
+CANNOT_OPEN = """
+from pytest_lkagents.checks import StageError
+from pytest_lkagents.stage import Stage
+
+def broken(self):
+    raise StageError("no stage, says this test")
+
+Stage.open = broken
+"""
+
+
+def test_a_stage_that_cannot_be_opened_is_one_line(lk, tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(CANNOT_OPEN)
+    (tmp_path / "test_a.py").write_text("def test_a():\n    pass\n\ndef test_b(lk_worker):\n    pass\n")
+    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        given = (*SERVER, f"ws://localhost:{server.server_port}")
+        for more in ((), ("--lk-suite", "image.non-root"), ("--lk-suite", "registration", "test_a.py")):
+            run = lk(*given, *more, env={**NO_ENGINE, **CREDENTIALS})
+            assert (run.code, run.verdict["checks"]) == (4, []), run.output
+            assert run.verdict["stage"]["error"] == "no stage, says this test"
+            assert run.output.count("no stage, says this test") <= 3, run.output
+        # Of the user's own tests those are run that need none.
+        run = lk(*given, "test_a.py", env={**NO_ENGINE, **CREDENTIALS})
+        server.shutdown()
+    assert (run.code, "1 passed, 1 error" in run.output) == (1, True), run.output
 
 
 @pytest.mark.parametrize("name", ["https://registry.internal/agent", "a b", "A"])

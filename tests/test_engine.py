@@ -54,6 +54,16 @@ def test_caches_at_the_same_place_are_of_different_owners(tmp_path: Path, monkey
     assert engine.owner().rpartition("/")[2] == first.rpartition("/")[2]
 
 
+def test_an_engine_elsewhere_is_known_by_its_own_network() -> None:
+    def client(config: list[dict[str, str]]) -> Any:
+        network = SimpleNamespace(attrs={"IPAM": {"Config": config}})
+        return SimpleNamespace(networks=SimpleNamespace(get=lambda _: network))
+
+    assert engine.is_elsewhere(client([{"Subnet": "192.0.2.0/24", "Gateway": "192.0.2.1"}]))
+    assert not engine.is_elsewhere(client([{"Subnet": "127.0.0.0/8", "Gateway": engine.LOOPBACK}]))
+    assert not engine.is_elsewhere(client([]))
+
+
 class Gone:
     """A container of an engine that has died."""
 

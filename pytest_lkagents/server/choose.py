@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pytest_lkagents import engine
 from pytest_lkagents.checks import StageError
-from pytest_lkagents.engine import Session
+from pytest_lkagents.engine import LOOPBACK, Session
 from pytest_lkagents.server.base import Server
 from pytest_lkagents.server.binary import BinaryServer, find_binary
 from pytest_lkagents.server.container import ContainerServer
@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 
 def require(settings: Settings) -> None:
-    """Raises StageError with the remedy if the server that was asked for is not on this machine."""
+    """Raises StageError with the remedy if the server that was asked for is not on this machine, or does not answer where it
+    was said to be."""
+    if settings.server not in OWN_SERVERS:
+        ExternalServer(settings.server, LOOPBACK, settings.env).start()
+        return
     if settings.server == "binary" and find_binary() is None:
         raise StageError(
             "--lk-server binary: no livekit-server on PATH; install it (https://docs.livekit.io/home/self-hosting/local/) "
