@@ -258,7 +258,7 @@ def _given(config: pytest.Config) -> dict[str, tuple[Any, str]]:
     for option in OPTIONS:
         found = config.getoption(option.name, None) if option.command_line else None
         if found is None:
-            found = config.getini(option.name)
+            found = _ini(config, option)
             if found not in (None, "", []):
                 given[option.name] = (found, option.name)
             continue
@@ -268,6 +268,23 @@ def _given(config: pytest.Config) -> dict[str, tuple[Any, str]]:
             raise SettingsError(f"{option.flag}: its value is empty; leave it away, or name what is meant")
         given[option.name] = (found, option.flag)
     return given
+
+
+def _ini(config: pytest.Config, option: Option) -> Any:
+    """What an ini file says. TOML ([tool.pytest]) has numbers, truth values and single strings too, which pytest refuses, in
+    several ways. Raises SettingsError."""
+    import pytest
+
+    try:
+        return config.getini(option.name)
+    except (TypeError, ValueError, pytest.UsageError):
+        value = getattr(getattr(config, "_inicfg", {}).get(option.name), "value", None)
+        if option.kind == "linelist" and isinstance(value, str):
+            return [line.strip() for line in value.splitlines() if line.strip()]
+        if option.kind != "linelist" and isinstance(value, (bool, int, float)):
+            return str(value)
+        wanted = "a list of strings" if option.kind == "linelist" else "a string"
+        raise SettingsError(f"{option.name}: write it as {wanted}") from None
 
 
 def _waiver(text: str, origin: str) -> Waiver:

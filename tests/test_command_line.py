@@ -121,6 +121,24 @@ def test_a_stage_that_cannot_be_opened_is_one_line(lk, tmp_path: Path) -> None:
     assert (run.code, "1 passed, 1 error" in run.output) == (1, True), run.output
 
 
+@pytest.mark.skipif(pytest.version_tuple < (9, 0), reason="pytest reads [tool.pytest] since 9.0")
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("lk_strict = true", "may be rolled out"),
+        ("lk_start_timeout = 90.5", "may be rolled out"),
+        ("lk_calls = 0", "lk_calls: '0' is not a whole number"),
+        ('lk_server = ["auto"]', "lk_server: write it as a string"),
+        ("lk_attribute = 3", "lk_attribute: write it as a list of strings"),
+    ],
+)
+def test_an_ini_file_may_be_native_toml(line: str, says: str, lk, tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(f"[tool.pytest]\nlk_manifests = {json.dumps(FILES)}\n{line}\n")
+    run = lk("--lk-suite", "manifests.secrets")
+    assert (run.code, says in run.output) == (0 if "may" in says else 4, True), run.output
+    assert "INTERNALERROR" not in run.output
+
+
 @pytest.mark.parametrize("name", ["https://registry.internal/agent", "a b", "A"])
 def test_what_is_no_name_of_an_image_is_one_line(name: str, lk) -> None:
     run = lk("--lk-image", name)
