@@ -61,6 +61,9 @@ class Gathered:
         lanes = [*self.facts.get("lanes", ()), *facts.get("lanes", ())]
         self.unwritten += facts.get("unwritten", ())
         self.broken = self.broken or facts.get("broken")
+        # Each of them collects all checks.
+        self.left_out = max(self.left_out, facts.get("left_out", 0))
+        self.notes += [note for note in facts.get("notes", ()) if note not in self.notes]
         self.facts = {**self.facts, **facts, "floor_s": floor, "subject": subject, "lanes": lanes}
 
 

@@ -295,7 +295,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     facts = stage_facts(config)
     facts["unwritten"] = config.stash[STAGE].close()
     if is_xdist_worker(config):
-        facts["broken"] = config.stash[GATHERED].broken
+        gathered = config.stash[GATHERED]
+        facts |= {"broken": gathered.broken, "left_out": gathered.left_out, "notes": gathered.notes}
         config.workeroutput["lkagents"] = facts  # type: ignore[attr-defined]
     settings = config.stash[SETTINGS]
     if not settings.active or is_xdist_worker(config) or config.getoption("collectonly"):

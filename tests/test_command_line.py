@@ -387,6 +387,14 @@ def test_a_part_of_the_checks_is_said_to_be_one(lk) -> None:
     assert "left out" not in lk(*HERE, "--lk-suite", "manifests").output
 
 
+def test_several_processes_say_what_one_does(lk) -> None:
+    waived = ("--lk-waive", "elsewhere.a=why", "--lk-waive", "manifests.secrets=known until 2020-01-01")
+    one, several = (lk(*HERE, "-k", "secrets", *waived, "-n", number) for number in ("0", "2"))
+    notes = [line for line in one.output.splitlines() if line.startswith("note: ")]
+    assert len(notes) == 3, one.output
+    assert sorted(line for line in several.output.splitlines() if line.startswith("note: ")) == sorted(notes), several.output
+
+
 def test_longer_starts_and_ends_give_checks_more_time() -> None:
     assert extra_seconds(Settings()) == 0
     assert extra_seconds(Settings(start_timeout=300)) == 4 * 240
