@@ -165,6 +165,39 @@ def test_what_got_worse() -> None:
     assert not baseline.worse(before, verdict(result("a.b", start_s=4.5), result("a.c"), result("a.gone")))
 
 
+@pytest.mark.parametrize(
+    "name", ["start_s", "s", "memory_bytes", "memory_per_session_bytes", "bytes", "cores", "worker_cores", "cores_per_session"]
+)
+def test_figures_of_the_worker_are_compared(name: str) -> None:
+    before = verdict(result("a.b", **{name: 1e8})).to_json()
+    assert baseline.worse(before, verdict(result("a.b", **{name: 3e8}))) == [f"a.b: {name} 3e+08, was 1e+08"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "simulated_users_cores",
+        "burnt_cores",
+        "suggested_cores",
+        "held_s",
+        "hold_s",
+        "watched_s",
+        "waited_s",
+        "agents_stay_s",
+        "grace_s",
+        "bytes_per_s",
+        "tries_per_s",
+        "cores_per_session_stderr",
+        "calls",
+        "scores",
+        "limit_bytes_per_call",
+    ],
+)
+def test_figures_that_are_not_the_workers_are_not_compared(name: str) -> None:
+    before = verdict(result("a.b", **{name: 1e8})).to_json()
+    assert baseline.worse(before, verdict(result("a.b", **{name: 3e8}))) == []
+
+
 def test_a_secret_in_a_long_line_is_hidden_before_it_is_cut() -> None:
     redactor = Redactor()
     redactor.add("API_KEY", "k" * 68)

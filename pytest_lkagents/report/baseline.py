@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import NoneType
@@ -12,9 +13,28 @@ from pytest_lkagents.verdict import PASS, RANKS, VERSION, Verdict, in_order
 
 # How much larger a figure is before it counts: by factor, and by amount. Start and drain times vary by half on a shared
 # machine; memory and image sizes hardly vary; CPU is in between.
-NOISE = {"_s": (1.5, 2.0), "_bytes": (1.15, 10e6), "_cores": (1.3, 0.05)}
-# Figures that are not measured.
-GIVEN = ("limit", "timeout", "ceiling", "declared", "least", "allowed")
+NOISE = {"s": (1.5, 2.0), "bytes": (1.15, 10e6), "cores": (1.3, 0.05)}
+# At a figure's end, or before what it is of, such as "cores_per_session"; what is counted per second is no time.
+UNIT = re.compile(r"(?:^|_)(?<!_per_)(s|bytes|cores)(?:_per_(?!s$)[a-z]+)?$")
+# Figures that are not measured, or not of the worker: what was set, what is advised, how long we ourselves watched or waited
+# and what our callers used.
+GIVEN = (
+    "limit",
+    "timeout",
+    "ceiling",
+    "declared",
+    "least",
+    "allowed",
+    "grace",
+    "suggested",
+    "held",
+    "hold",
+    "watched",
+    "waited",
+    "stay",
+    "simulated",
+    "burnt",
+)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -67,11 +87,11 @@ def worse(before: dict[str, Any], verdict: Verdict) -> list[str]:
 def _grown(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
     for name, value in now.items():
         old = before.get(name)
-        unit = next((unit for unit in NOISE if name.endswith(unit)), None)
+        unit = UNIT.search(name)
         if unit is None or any(word in name for word in GIVEN):
             continue
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not isinstance(old, (int, float)):
             continue
-        factor, amount = NOISE[unit]
+        factor, amount = NOISE[unit[1]]
         if value > old * factor and value - old > amount:
             yield f"{name} {value:g}, was {old:g}"
