@@ -173,11 +173,12 @@ def check_of(item: pytest.Item) -> Check | None:
 
 @dataclass(frozen=True)
 class Waiver:
-    """A failure that the user accepts, for a reason, up to a date (inclusive)."""
+    """A failure that the user accepts, for a reason, up to a date (inclusive). ``typed``: on the command line, for this run."""
 
     check: str
     reason: str
     until: dt.date | None = None
+    typed: bool = False
 
     def covers(self, check_id: str, today: dt.date) -> bool:
         return check_id == self.check and (self.until is None or today <= self.until)

@@ -133,7 +133,7 @@ def expired(settings: Settings) -> list[str]:
 
 def reject_unknown(settings: Settings, collected: set[str]) -> list[str]:
     """Raises UsageError for a check, among those selected or waived, that there is not. Returns a note for each waiver of a
-    check that may be the user's own, in a file that was not named."""
+    check that may be the user's own, in a file that was not named; an ini file's is for all runs, whatever they collect."""
     known = collected | {check.id for check in packaged_checks()}
     for name in settings.suites:
         if "." in name and name not in known:
@@ -143,7 +143,7 @@ def reject_unknown(settings: Settings, collected: set[str]) -> list[str]:
     for waiver in settings.waivers:
         if waiver.check in known:
             continue
-        if waiver.check.partition(".")[0] in sections:
+        if waiver.typed and waiver.check.partition(".")[0] in sections:
             raise pytest.UsageError(f"--lk-waive: no check {waiver.check!r}; {_similar(waiver.check, known)}")
         elsewhere.append(f"the waiver of {waiver.check} is of no check here; {_similar(waiver.check, known)}")
     return elsewhere

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -289,7 +289,8 @@ def _ini(config: pytest.Config, option: Option) -> Any:
 
 def _waiver(text: str, origin: str) -> Waiver:
     try:
-        return parse_waiver(text, needs_date=not origin.startswith("--"))
+        typed = origin.startswith("--")
+        return replace(parse_waiver(text, needs_date=not typed), typed=typed)
     except ValueError as error:
         raise SettingsError(f"{origin}: {error}") from None
 

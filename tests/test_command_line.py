@@ -343,6 +343,11 @@ def test_own_checks_that_break_at_their_end_or_take_too_long(lk, tmp_path: Path)
     run = lk(*HERE, "test_own.py::test_known", "--lk-waive", "manifests.known=why", "--lk-waive", "elsewhere.a=why")
     assert (run.code, run.checks("waived")) == (0, {"manifests.known"}), run.output
     assert "note: the waiver of elsewhere.a is of no check here" in run.output
+    # An ini file's is there also where the test's file is not run. (As to the one word, see test_a_waiver_ends_on_its_day.)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nlk_waive = manifests.known=why until 2120-01-01\n")
+    run = lk(f"--lk-manifests={FILES}", "--lk-suite", "manifests.secrets")
+    assert (run.code, "note: the waiver of manifests.known is of no check here" in run.output) == (0, True), run.output
+    assert lk(*HERE, "--lk-suite", "manifests.secrets", "--lk-waive", "manifests.known=why").code == 4
 
 
 def test_a_name_that_is_none_is_said_by_several_processes_too(lk) -> None:
