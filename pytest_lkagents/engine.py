@@ -47,6 +47,8 @@ def cache_dir() -> Path:
 def require_cache() -> None:
     """Raises StageError with the remedy if nothing can be kept there."""
     folder = cache_dir() / "sessions"
+    if str(folder).startswith("~"):
+        raise StageError("this user has no home folder to keep anything in: set XDG_CACHE_HOME to a folder of yours")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

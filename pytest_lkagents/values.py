@@ -72,7 +72,10 @@ def yes_or_no(value: object, origin: str) -> bool:
 def path_of(config: pytest.Config, text: str, origin: str) -> Path:
     """Command-line paths are relative to where pytest was typed, ini paths to the ini file."""
     base = config.invocation_params.dir if origin.startswith("--") else (config.inipath or config.rootpath / "x").parent
-    path = Path(base) / Path(text).expanduser()
+    try:
+        path = Path(base) / Path(text).expanduser()
+    except RuntimeError:
+        raise SettingsError(f"{origin}: {text[:SHOWN]!r} is no path: there is no such user with a home folder") from None
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError, PermissionError):

@@ -44,6 +44,7 @@ NO_ENGINE = {"DOCKER_HOST": "tcp://127.0.0.1:1"}
         ([*HERE, "--lk-server=ws://localhost:99999"], "is not auto"),
         ([*HERE, f"--lk-report={'x' * 300}/y"], "is no path: File name too long"),
         ([*HERE, "--lk-report=/proc/x"], "/proc"),
+        ([*HERE, "--lk-env-file=~nobody-of-this-name/agent.env"], "is no path: there is no such user"),
         ([*HERE, "--lk-waive", "manifests.secrets= until 2099-01-01"], "has no reason"),
     ],
 )

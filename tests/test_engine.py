@@ -44,6 +44,14 @@ def test_a_hanging_engine_is_asked_once_and_everything_else_is_tidied() -> None:
     assert not (engine.cache_dir() / "sessions" / f"{session.id}.lock").exists()
 
 
+def test_where_there_is_no_home_folder_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    # As it is for a user without HOME whom the system does not know.
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    with pytest.raises(StageError, match="set XDG_CACHE_HOME"):
+        engine.require_cache()
+
+
 def test_caches_at_the_same_place_are_of_different_owners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with ThreadPoolExecutor(8) as several:
