@@ -154,6 +154,29 @@ def test_ticks_are_round_and_within(longest: float, last: float) -> None:
     assert len(found) <= 8
 
 
+@pytest.mark.parametrize("many", [0, 1, 399, 400, 401, 798, 799, 10_001])
+def test_a_thinned_curve_keeps_its_ends_and_its_peak(many: int) -> None:
+    for peak in {0, 1, many // 2, many - 2, many - 1}:
+        points = [(float(at), 9.0 if at == peak else at % 3 / 3) for at in range(many)]
+        kept = charts.thinned(points)
+        assert len(kept) <= min(many, charts.MOST_POINTS)
+        assert kept == sorted(kept)
+        assert not points or (kept[0], kept[-1], max(kept, key=lambda point: point[1])) == (
+            points[0],
+            points[-1],
+            max(points, key=lambda point: point[1]),
+        )
+    assert many < 2 or "at most 9" in charts.curve("load", points)
+
+
+def test_a_lane_shows_all_of_a_workers_life() -> None:
+    loads = [(float(at), 0.5) for at in range(2000)]
+    drawn = charts.lanes([Lane("shared", [(0, 1999)], [], [], loads, [])])
+    points = drawn.partition('class="load" points="')[2].partition('"')[0].split()
+    assert len(points) <= charts.MOST_POINTS
+    assert points[0].startswith(f"{charts.LEFT * 2}.0,")
+
+
 def test_what_got_worse() -> None:
     before = verdict(result("a.b", start_s=4.0, limit_s=1, size_bytes=700e6), result("a.c"), result("a.gone")).to_json()
     now = verdict(result("a.b", start_s=9.0, limit_s=9, size_bytes=705e6), result("a.c", FAIL), result("a.new", FAIL))

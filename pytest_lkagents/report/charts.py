@@ -35,16 +35,26 @@ def _axis(longest: float, height: int) -> str:
     return "".join(parts)
 
 
+def thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """At most MOST_POINTS of them, with the first, the last and all that stands out upwards: of several that follow each other
+    the highest."""
+    if len(points) <= MOST_POINTS:
+        return list(points)
+    inner = points[1:-1]
+    size = math.ceil(len(inner) / (MOST_POINTS - 2))
+    groups = (inner[start : start + size] for start in range(0, len(inner), size))
+    return [points[0], *(max(group, key=lambda point: point[1]) for group in groups), points[-1]]
+
+
 def curve(title: str, points: Sequence[tuple[float, float]]) -> str:
     """One quantity over time; points are (seconds, value)."""
-    kept = list(points)[:: max(1, len(points) // MOST_POINTS)]
-    longest = max((x for x, _ in kept), default=0.0)
-    highest = max((y for _, y in kept), default=0.0)
+    longest = max((x for x, _ in points), default=0.0)
+    highest = max((y for _, y in points), default=0.0)
     inner = WIDTH - LEFT - RIGHT
     path = " ".join(
         f"{LEFT + (x / longest * inner if longest else 0):.1f},"
         f"{CHART_HEIGHT - 4 - (y / highest * (CHART_HEIGHT - 12) if highest > 0 else 0):.1f}"
-        for x, y in kept
+        for x, y in thinned(points)
     )
     return (
         f"<figure><figcaption>{html.escape(title)}, at most {_amount(highest)}</figcaption>"
@@ -88,7 +98,7 @@ def lanes(found: Sequence[Lane]) -> str:
         parts += [bar("full", span, top + 4, 12, "full") for span in lane.full]
         parts += [bar("call", span, top + 18, 6, "call") for span in lane.calls]
         if lane.loads:
-            points = " ".join(f"{x(at):.1f},{top + 32 - min(load, 1.0) * 28:.1f}" for at, load in lane.loads[-MOST_POINTS:])
+            points = " ".join(f"{x(at):.1f},{top + 32 - min(load, 1.0) * 28:.1f}" for at, load in thinned(lane.loads))
             parts.append(f'<polyline class="load" points="{points}"/>')
         for at, words in lane.marks:
             parts.append(
