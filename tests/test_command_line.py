@@ -179,6 +179,34 @@ def test_what_stands_where_json_goes_stays_what_it_is(tmp_path: Path) -> None:
     json_file.write(verdict(), tmp_path / ("n" * 255))
 
 
+@pytest.mark.parametrize("folder", ["/dev/fd", "/proc/self/fd"])
+def test_json_goes_to_files_that_are_open(folder: str, tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    try:
+        json_file.write(verdict(), Path(folder, str(writer)))
+        assert json.loads(os.read(reader, 100_000))["version"] == 1
+    finally:
+        os.close(reader)
+        os.close(writer)
+    with (tmp_path / "out").open("w") as file:
+        file.write("before\n")
+        file.flush()
+        json_file.write(verdict(), Path(folder, str(file.fileno())))
+        file.write("after\n")
+    before, *found, after = (tmp_path / "out").read_text().splitlines()
+    assert (before, json.loads("\n".join(found))["version"], after) == ("before", 1, "after")
+    with pytest.raises(OSError, match=f"{folder}/999"):
+        json_file.write(verdict(), Path(folder, "999"))
+
+
+def test_json_goes_to_a_shells_pipe(tmp_path: Path) -> None:
+    typed = f"{sys.executable} -m pytest -q -p no:cacheprovider --lk-manifests={FILES} --lk-json >(cat >kept.json; echo >done)"
+    run = subprocess.run(["bash", "-c", typed], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    poll((tmp_path / "done").exists, what="the pipe's end", seconds=10)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert json.loads((tmp_path / "kept.json").read_text())["verdict"] == "pass"
+
+
 def test_standard_input_is_read(tmp_path: Path) -> None:
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--lk-manifests", "-"],

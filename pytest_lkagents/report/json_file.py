@@ -11,12 +11,28 @@ from pytest_lkagents.verdict import Verdict
 
 # Of a name so much goes into that of a temporary file, which may be no longer than 255 bytes either.
 NAME_BYTES = 50
+STREAMS = ("/dev/stdin", "/dev/stdout", "/dev/stderr")
+
+
+def _descriptor(path: Path) -> int | None:
+    """Which of our open files is meant, as by ``/dev/stdout`` and a shell's ``>(...)``. Behind it may be a pipe, of which there
+    is no path, or a file that somebody writes to, which must be neither replaced nor emptied."""
+    if str(path) in STREAMS:
+        return STREAMS.index(str(path))
+    return int(path.name) if str(path.parent) in ("/dev/fd", "/proc/self/fd") and path.name.isdecimal() else None
 
 
 def write(verdict: Verdict, path: Path) -> None:
     """Write atomically: a reader sees the whole file or none. What is no file (a device, a pipe) is written to, and a link
     stays one. Raises OSError."""
     text = json.dumps(verdict.to_json(), indent=2, ensure_ascii=False) + "\n"
+    if (opened := _descriptor(path)) is not None:
+        try:
+            with os.fdopen(os.dup(opened), "w", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        return
     target = path.resolve()
     if target.exists() and not target.is_file():
         target.write_text(text, encoding="utf-8")
