@@ -69,9 +69,9 @@ class WorkerFault(Exception):
 
 @dataclass
 class Blame:
-    """Whether a worker's failure has been reported."""
+    """Which check reports a worker's failure; None: none did so far. It does so each time that it is run (--reruns)."""
 
-    taken: bool = False
+    check: str | None = None
 
 
 class WorkerFailed(WorkerFault):

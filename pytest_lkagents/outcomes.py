@@ -65,8 +65,8 @@ def _status(check: Check, error: BaseException | None, evidence: Evidence, *, ac
     if rest:
         evidence.setdefault("details", rest)
     binding = (evidence.severity or check.severity) == MUST
-    if isinstance(error, WorkerFailed) and binding and not accepted and not error.blame.taken:
-        error.blame.taken = True
+    if isinstance(error, WorkerFailed) and binding and not accepted and error.blame.check in (None, check.id):
+        error.blame.check = check.id
         return FAIL, first
     if isinstance(error, WorkerFault):
         return (FAIL, first) if check.id == GATE else (SKIP, f"the worker was not ready for this check: {first}")

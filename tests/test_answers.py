@@ -318,7 +318,9 @@ def test_a_worker_that_failed_fails_one_must() -> None:
     first = judged(MUST)
     assert (first.status, first.summary, first.evidence) == ("fail", "it ended", {"details": "its last lines:\n  bye"})
     assert first.remedy == WorkerFailed.remedy
-    assert judged(MUST).status == "skip"
+    assert judge(check_named("suite.another"), failed, Evidence(), 1.0).status == "skip"
+    # Run again, it is no less certain.
+    assert judged(MUST).status == "fail"
 
 
 def test_what_a_worker_failed_at_is_not_accepted_with_another_failure() -> None:
