@@ -93,7 +93,9 @@ def conclude(config: pytest.Config) -> Verdict:
         known = Subject("command", settings.command_text)
     else:
         known = Subject("manifests", ", ".join(settings.manifests))
-    subject = Subject(**redactor.data({**asdict(known), **gathered.facts.get("subject", {})}))
+    about = {**asdict(known), **gathered.facts.get("subject", {})}
+    ours = {name: about[name] for name in ("kind", "sdk")}
+    subject = Subject(**{**redactor.fields(about), **ours})
     verdict = Verdict(
         settings.profile,
         subject,
@@ -104,7 +106,7 @@ def conclude(config: pytest.Config) -> Verdict:
         settings.strict,
         gathered.broken,
         config.stash[COMMAND],
-        tuple(Lane(**lane) for lane in redactor.data(gathered.facts.get("lanes", []))),
+        tuple(Lane(**redactor.fields(lane)) for lane in gathered.facts.get("lanes", [])),
     )
     gathered.verdict = verdict
     if settings.baseline is not None:

@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
+from dataclasses import asdict
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -16,10 +17,12 @@ from threading import Thread
 import pytest
 
 from pytest_lkagents.clock import poll
+from pytest_lkagents.fixtures import REDACTOR
+from pytest_lkagents.gathered import GATHERED, conclude
 from pytest_lkagents.report import json_file
 from pytest_lkagents.selection import extra_seconds
 from pytest_lkagents.settings import Settings
-from pytest_lkagents.verdict import Subject, Verdict
+from pytest_lkagents.verdict import Lane, Subject, Verdict
 
 from .conftest import ROOT, start_pytest
 
@@ -318,6 +321,17 @@ def test_values_of_the_environment_leave_ids_alone(lk) -> None:
     assert run.code == 0, run.output
     assert "manifests.production-command" in run.checks("pass")
     assert {check["severity"] for check in run.verdict["checks"]} <= {"MUST", "SHOULD", "INFO"}
+
+
+def test_values_of_the_environment_leave_the_verdicts_own_names_alone(pytester: pytest.Pytester) -> None:
+    config = pytester.parseconfigure(*HERE, "--lk-env", "A=digest", "--lk-env", "B=registered", "--lk-env", "C_TOKEN=kind")
+    for name, value in (("D", "manifests"), ("E", "python"), ("F", "planted")):
+        config.stash[REDACTOR].add(name, value)
+    lane = Lane("planted", [(0, 1)], [], [], [], [])
+    config.stash[GATHERED].merge({"subject": {"digest": "planted", "sdk": "python"}, "lanes": [asdict(lane)]})
+    made = conclude(config)
+    assert (made.subject.kind, made.subject.sdk, made.subject.digest) == ("manifests", "python", "[F]")
+    assert [shown.name for shown in made.lanes] == ["[F]"]
 
 
 def test_a_file_whose_name_is_no_text_is_judged(lk, tmp_path: Path) -> None:
