@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import random
+import re
 import socket
 from collections.abc import Iterable
 
@@ -17,6 +18,16 @@ END_SECONDS = 5
 # Below those that systems give to sockets that name none (Linux: from 32768), such as the callers' and the workers' media.
 FIXED_PORTS = (10000, 32768)
 TRIES = 100
+# Variables that lead programs to a proxy.
+PROXY = re.compile(r"(https?|all)_proxy", re.IGNORECASE)
+
+
+def own_environment() -> dict[str, str]:
+    """For a process of our own that runs in /: without the way over a proxy to a server on this machine. Python 3.11 and later
+    do not look for modules where they are run."""
+    kept = {name: value for name, value in os.environ.items() if not PROXY.fullmatch(name)}
+    places = [os.path.abspath(place) for place in kept.get("PYTHONPATH", "").split(os.pathsep) if place]
+    return {**kept, "PYTHONSAFEPATH": "1", **({"PYTHONPATH": os.pathsep.join(places)} if places else {})}
 
 
 def tree_of(leader: int, known: Iterable[psutil.Process] = ()) -> list[psutil.Process]:

@@ -67,8 +67,9 @@ def test_outbound_only(lk_stage: Stage, lk_evidence: Evidence, first_call: Calla
     shared worker does not register or is not served without the firewall, or with `--lk-command`; an overloaded machine
     is an error.
     """
-    worker = lk_stage.contrast("firewalled", "with inbound connections dropped it does not register")
+    # First, as workers may have to take turns.
     baseline = first_call()
+    worker = lk_stage.contrast("firewalled", "with inbound connections dropped it does not register")
     caller = lk_stage.calls.caller(worker)
     try:
         try:

@@ -9,6 +9,7 @@ import json
 import marshal
 import tarfile
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -56,6 +57,11 @@ INNOCENT = {
     "a key by name": ("app/agent.py", 'Client(api_key="deepgram", apiKey="productionKeyOfTheSpeechService")'),
     "a test's": ("app/tests/test_token.py", f'Token(api_secret="{SECRET}")'),
     "a sample": ("app/.env.example", "LIVEKIT_API_SECRET=abcdefgh12345678\n"),
+    "what an installed package consists of": (
+        "root/.cache/uv/archive-v0/x/numpy-2.4.6.dist-info/RECORD",
+        "numpy/lib/_ufunclike.pyi,sha256=sk_" + HASH + ",1403\n",
+    ),
+    "the same elsewhere": ("app/deps/x-1.0.dist-info/RECORD", "x.py,sha256=sk_" + HASH + ",1403\n"),
     "a library's": ("usr/lib/python3/site-packages/jwt/sample.py", f"{KEY}\nMIIEvQIBADANBgkqhkiG\n"),
     "a package's": ("etc/ssl/private/ssl-cert-snakeoil.key", f"{KEY}\nMIIEvQIBADANBgkqhkiG\n"),
     "a script that reads": (
@@ -148,6 +154,7 @@ class Saved:
 
     def __init__(self, *layers: str) -> None:
         self._layers = layers
+        self.attrs: dict[str, Any] = {"Config": {"Env": ["SSL_CERT_FILE=/nix/store/cacert/ca-bundle.crt"]}}
 
     def save(self, chunk_size: int) -> Iterator[bytes]:
         plain = io.BytesIO()
@@ -156,6 +163,12 @@ class Saved:
             entry = tarfile.TarInfo("app/agent.py")
             entry.size = len(text)
             layer.addfile(entry, io.BytesIO(text))
+            entry = tarfile.TarInfo("nix/store/cacert/ca-bundle.crt")
+            entry.size = 2000
+            layer.addfile(entry, io.BytesIO(bytes(2000)))
+            entry = tarfile.TarInfo("etc/ssl/cert.pem")
+            entry.type, entry.linkname = tarfile.LNKTYPE, "nix/store/cacert/ca-bundle.crt"
+            layer.addfile(entry)
         data = {"plain": plain.getvalue(), "gzip": gzip.compress(plain.getvalue()), "zstd": b"\x28\xb5\x2f\xfd" + b"x" * 600}
         whole = io.BytesIO()
         with tarfile.open(fileobj=whole, mode="w") as outer:
@@ -178,6 +191,7 @@ class Saved:
 def test_layers_are_read_however_they_are_saved(layers: tuple[str, ...]) -> None:
     found = scan(Saved(*layers), [])  # type: ignore[arg-type]
     assert (found.layers, len(found.secrets)) == (len(layers), 1)
+    assert found.ca_bundles == ["etc/ssl/cert.pem", "nix/store/cacert/ca-bundle.crt"]
 
 
 def test_a_layer_that_cannot_be_read_is_said() -> None:

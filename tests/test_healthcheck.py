@@ -65,6 +65,7 @@ def found(answers: dict[str, int], *ports: int, **declared: Any) -> tuple[int, s
     [
         ({"8081/": 200}, (8081, 9090), (8081, "/")),
         ({"8081/healthz": 200}, (8081,), (8081, "/healthz")),
+        ({"9000/": 200}, (8081, 9000), (9000, "/")),  # what is on 8081 is something else
         ({}, (8081,), (8081, "/")),  # which is another check's business
         ({"8080/": 200, "9090/metrics": 200}, (9090, 8080), (8080, "/")),
         ({"8080/readyz": 200}, (9090, 8080), (8080, "/readyz")),
@@ -82,3 +83,4 @@ def test_where_health_is_declared_to_be() -> None:
     assert found({"8081/": 200}, 8081, health_path="/up") == (8081, "/up")
     assert found({"9000/live": 200}, 8081, 9000, health_port=9000) == (9000, "/live")
     assert found({"8081/": 200}, 8081, health_port=9000) is None
+    assert found({"8081/metrics": 200}, 8081, metrics_port=8081) is None

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from pytest_lkagents import machine
 from pytest_lkagents.callers.place import Place
 
 END_SECONDS = 5
@@ -28,8 +28,9 @@ def start(module: str, place: Place, *, before_others: bool = False) -> subproce
         text=True,
         # A group of its own: Ctrl-C is for pytest, which ends this.
         start_new_session=True,
+        env=machine.own_environment(),
         # What the user's folder holds is not to be taken for a module.
-        env={**os.environ, "PYTHONSAFEPATH": "1"},
+        cwd="/",
     )
     if before_others:
         # Linux shares it out by session (sched(7), "The autogroup feature"); only root may ask for more than a share.

@@ -195,6 +195,7 @@ class Sidecar:
         self._nft(
             "flush chain inet lkagents output\n"
             'add rule inet lkagents output oifname "lo" ip daddr != 127.0.0.11 accept\n'
+            'add rule inet lkagents output oifname "lo" meta nfproto ipv6 accept\n'
             "add rule inet lkagents output ct state new add @contacted { ip daddr . meta l4proto . th dport }\n"
             f"add rule inet lkagents output ip daddr {{ {', '.join(sorted(addresses))} }} accept\n"
             "add rule inet lkagents output ct state established,related accept\n"

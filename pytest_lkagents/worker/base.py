@@ -164,9 +164,13 @@ class Worker(ABC):
     def ended(self) -> WorkerFault | StageError:
         """That it is gone, to be raised."""
         fault = self.failed(f"the worker exited with code {self.exit_code}")
-        if isinstance(fault, WorkerFailed) and self.exit_code == KILLED and self.settings.memory_bytes is None:
-            return StageError("the worker was killed, and not by this run: this machine may be out of memory")
-        return fault
+        return (isinstance(fault, WorkerFailed) and self._killed()) or fault
+
+    def _killed(self) -> StageError | None:
+        """To be raised where it ended as the kernel ends who is out of memory, which no limit of ours took away."""
+        if self.exit_code != KILLED or self.settings.memory_bytes is not None:
+            return None
+        return StageError("the worker was killed, and not by this run: this machine may be out of memory")
 
     def run(self, command: Sequence[str], seconds: float) -> tuple[int | None, str]:
         """Exit code and output, both streams, of a command in its container, with its user and environment, as the engine runs
@@ -219,6 +223,8 @@ class Worker(ABC):
                     break
                 reason = too_busy(before, self.reading())
                 if reason is None:
+                    if not self.wire.transcript.entries("opened"):
+                        self.explain_absence()
                     raise WorkerFault(self.last_words(f"the worker did not register within {limit:g} s"))
                 if chance == "last":
                     raise StageError(f"this machine is too busy to judge: no registration in {2 * limit:g} s, {reason}")
@@ -226,6 +232,8 @@ class Worker(ABC):
             self.is_up()
             return found
         self.explain_exit()
+        if (killed := self._killed()) is not None:
+            raise killed
         raise WorkerFault(self.last_words(f"the worker exited with code {self.exit_code} before it registered"))
 
     def registration(self) -> Registration:
@@ -250,6 +258,9 @@ class Worker(ABC):
 
     def explain_exit(self) -> None:  # noqa: B027 - most kinds of worker have nothing to add
         """Raises StageError if something on this machine, not the worker, may have ended it."""
+
+    def explain_absence(self) -> None:  # noqa: B027 - likewise
+        """Raises StageError if something on this machine, not the worker, may have kept it from its server."""
 
     def last_words(self, problem: str) -> str:
         """The problem, followed by the worker's last log lines."""

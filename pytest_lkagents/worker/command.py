@@ -208,6 +208,14 @@ class CommandWorker(Worker):
                 "open its health endpoint: end that program, or let the command use another port (lk_health_port)"
             )
 
+    def explain_absence(self) -> None:
+        found = sorted(name for name in self.environment if machine.PROXY.fullmatch(name))
+        if found and not self.wire.disturbed:
+            raise StageError(
+                f"the worker did not come to the server on this machine, and {' and '.join(found)} may lead it elsewhere: "
+                "add 127.0.0.1 to NO_PROXY, or unset them"
+            )
+
     def health(self) -> Health | None:
         found = super().health()
         if found is None and self._taken and self.settings.health != "off":

@@ -9,7 +9,8 @@ from pytest_lkagents.secrets import holds_secret, is_placeholder, looks_random, 
 
 # Distribution packages and installed libraries ship sample keys and test fixtures; they are not the user's secrets.
 LIBRARIES = re.compile(
-    r"(^|/)(site-packages|dist-packages|node_modules|usr/share|usr/lib|usr/include|lib/python3[^/]*|go/pkg|\.cargo)/"
+    r"(^|/)(site-packages|dist-packages|node_modules|usr/share|usr/lib|usr/include|lib/python3[^/]*|go/pkg|\.?cargo/registry|\.cargo"
+    r"|pnpm/store|\.cache/(uv|pip|pypoetry)|[^/]+\.(dist|egg)-info)/"
 )
 # Nor is the key that the distribution makes for a host which has none.
 MADE_BY_PACKAGES = re.compile(r"(^|/)etc/ssl/private/ssl-cert-snakeoil\.key$")

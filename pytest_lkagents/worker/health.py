@@ -49,18 +49,26 @@ class HealthFinder:
         wanted = self._settings.health_port
         if wanted is not None:
             return self._at(wanted, by_port) if wanted in by_port else None
-        if DEFAULT_PORT in by_port:
-            return self._at(DEFAULT_PORT, by_port)
         candidates = [port for port in by_port if port != self._settings.metrics_port]
-        speaking = {port: self._answer(port) for port in candidates}
+        # The SDKs' own port needs no answer to be the one, but where another one answers and it does not.
+        usual = DEFAULT_PORT in candidates
+        if usual and self._is_health(*self._answer(DEFAULT_PORT)):
+            return self._at(DEFAULT_PORT, by_port)
+        speaking = {port: self._answer(port) for port in candidates if port != DEFAULT_PORT}
         # A /worker page is the surest sign, then a 200, then a refusal; reachable ones first. Whatever else answers may be a
         # server of metrics or a profiler.
         ranked = sorted(
             (worker_page != 200, status != 200, by_port[port], port)
             for port, (status, worker_page) in speaking.items()
-            if status in ANSWERS or worker_page == 200
+            if self._is_health(status, worker_page)
         )
-        return self._at(ranked[0][3], by_port) if ranked else None
+        if ranked:
+            return self._at(ranked[0][3], by_port)
+        return self._at(DEFAULT_PORT, by_port) if usual else None
+
+    @staticmethod
+    def _is_health(status: int | None, worker_page: int | None) -> bool:
+        return status in ANSWERS or worker_page == 200
 
     def path_of(self, port: int) -> str:
         """As far as it is known."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -31,12 +32,21 @@ if TYPE_CHECKING:
 STARTING_SHARES = 128
 USUAL_SHARES = 1024
 ENDED_SECONDS = 3
+# For a proxy that is on this machine.
+REACH_SECONDS = 2
+# What an engine says of a command that the image does not let it run; anything else is its own failure.
+COMMAND_FAULT = re.compile(
+    r"no command specified|executable file .*not found|open executable"
+    r"|\bexec:? .*(no such file|denied|format error|a directory)"
+    r"|unable to find (user|group)|no matching entries in (passwd|group)|chdir to cwd",
+    re.IGNORECASE,
+)
 # Its own user may lower a process's limits, root without SYS_RESOURCE may not. The limit is the size that it has, so that
-# every further mapping fails with ENOMEM.
+# every further mapping fails with ENOMEM. A large number is printed as one: awks have 3e+09 for it else.
 LIMIT = """
 status=/proc/$1/status
 uid=$(awk '/^Uid:/ {print $2}' $status) gid=$(awk '/^Gid:/ {print $2}' $status)
-size=$(awk '/^VmSize:/ {print $2 * 1024}' $status)
+size=$(awk '/^VmSize:/ {printf "%.0f", $2 * 1024}' $status)
 setpriv --reuid "$uid" --regid "$gid" --clear-groups prlimit --pid "$1" --as="$size" && echo "$size"
 """
 
@@ -66,6 +76,7 @@ class ImageWorker(Worker):
         # A container in the worker's process namespace, made when it is first needed: it ends with the worker.
         self._observer: Container | None = None
         self._observing = threading.Lock()
+        self._cpu_s = 0.0
 
     # -- life
 
@@ -89,12 +100,14 @@ class ImageWorker(Worker):
                 network_mode=f"container:{self.sidecar.container.id}",
                 environment=self.environment,
                 cpu_shares=STARTING_SHARES,
+                # What an engine's own configuration says of proxies is of this machine, not of the worker.
+                use_config_proxy=False,
                 **limits,
             )
             self._launch()
         except APIError as error:
             reason = " ".join(str(error.explanation or error).split())
-            if self._container is not None or "No command specified" in reason:
+            if COMMAND_FAULT.search(reason):
                 raise WorkerFault(f"the image's command cannot be run: {reason[:200]}") from error
             raise StageError(f"the engine does not start the worker: {reason[:200]}") from error
 
@@ -229,12 +242,27 @@ class ImageWorker(Worker):
             return ""
         return "" if code else output
 
+    def explain_absence(self) -> None:
+        if self.wire.disturbed or self.sidecar.get(f"http://{self.server_peer}/", REACH_SECONDS)[0] is not None:
+            return
+        raise StageError(
+            f"a container cannot reach {self.server_peer}, where this run listens for it: let this machine's firewall "
+            "(ufw, firewalld) allow what comes from the engine's networks"
+        )
+
     def _look(self, *command: str) -> tuple[int, str]:
         """Exit code and output of a command in the observer. Raises ValueError with the engine's words if it cannot run."""
         from docker.errors import APIError
 
         try:
-            return read_in(self._observed(), *command)
+            try:
+                return read_in(self._observed(), *command)
+            except APIError:
+                # A signal for all processes of the container ends what runs beside the worker, too.
+                if not self.is_running or self._ends():
+                    raise
+                self._forget_observer()
+                return read_in(self._observed(), *command)
         except APIError as error:
             raise ValueError(str(error)) from error
         except StageError as error:
@@ -249,6 +277,18 @@ class ImageWorker(Worker):
             poll(lambda: not self.is_running, what="end", seconds=ENDED_SECONDS, every=0.2)
         return not self.is_running
 
+    def _forget_observer(self) -> None:
+        from docker.errors import APIError, NotFound
+
+        with self._observing, contextlib.suppress(APIError):
+            self._observer = None
+            with contextlib.suppress(NotFound):
+                self._session.client.containers.get(self._observer_name).remove(force=True)
+
+    @property
+    def _observer_name(self) -> str:
+        return f"pytest-lkagents-{self._session.id}-{self.name}-pid"
+
     def _observed(self) -> Container:
         """The container in the worker's process namespace. Raises APIError if the worker is gone."""
         with self._observing:
@@ -256,7 +296,7 @@ class ImageWorker(Worker):
                 self._observer = self._session.client.containers.run(
                     self.settings.probe_image,
                     ["sleep", "infinity"],
-                    name=f"pytest-lkagents-{self._session.id}-{self.name}-pid",
+                    name=self._observer_name,
                     labels=self._session.labels,
                     pid_mode=f"container:{self.container.id}",
                     network_mode=f"container:{self.sidecar.container.id}",
@@ -320,7 +360,9 @@ class ImageWorker(Worker):
 
     def cpu_seconds(self) -> float:
         seen = self.meter.read()
-        return seen.cpu_s if seen is not None else 0.0
+        # What it used does not become less when it has ended.
+        self._cpu_s = max(self._cpu_s, seen.cpu_s if seen is not None else 0.0)
+        return self._cpu_s
 
     def usage(self) -> Usage:
         seen = self.meter.read()

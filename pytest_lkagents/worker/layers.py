@@ -8,7 +8,7 @@ import lzma
 import posixpath
 import tarfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING
 
@@ -74,6 +74,7 @@ def scan(image: Image, planted: Sequence[str]) -> ImageScan:
     """
     chunks = image.save(chunk_size=1024 * 1024)
     result = ImageScan()
+    bundles = {*CA_BUNDLES, *_named_bundles(image)}
     layers: dict[str, _Layer | None] = {}
     links: dict[str, str] = {}
     order: list[str] = []
@@ -90,7 +91,7 @@ def scan(image: Image, planted: Sequence[str]) -> ImageScan:
                 # The archive's own order is by name; only the manifest knows which layer lies over which.
                 order = [str(name) for name in json.load(content)[0]["Layers"]]
             elif member.name.endswith(".tar") or member.name.startswith("blobs/"):
-                layers[member.name] = _read_layer(content, planted, result)
+                layers[member.name] = _read_layer(content, planted, bundles, result)
     read = [layers.get(links.get(name, name)) for name in order]
     whole = [layer for layer in read if layer is not None]
     if len(whole) < len(read):
@@ -101,6 +102,12 @@ def scan(image: Image, planted: Sequence[str]) -> ImageScan:
     return result
 
 
+def _named_bundles(image: Image) -> set[str]:
+    """Where its own variables lead OpenSSL, as images do that are built without a distribution's paths."""
+    variables = image.attrs.get("Config", {}).get("Env") or []
+    return {value.lstrip("/") for name, _, value in (line.partition("=") for line in variables) if name == "SSL_CERT_FILE"}
+
+
 def _bundles_left(layers: Sequence[_Layer]) -> set[str]:
     left: set[str] = set()
     for layer in layers:
@@ -109,15 +116,15 @@ def _bundles_left(layers: Sequence[_Layer]) -> set[str]:
     return left
 
 
-def _read_layer(content: IO[bytes], planted: Sequence[str], result: ImageScan) -> _Layer | None:
+def _read_layer(content: IO[bytes], planted: Sequence[str], bundles: Collection[str], result: ImageScan) -> _Layer | None:
     """None if it is none that can be read to its end: blobs are layers or small JSON documents."""
     try:
-        return _scan_layer(content, planted, result)
+        return _scan_layer(content, planted, bundles, result)
     except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError):
         return None
 
 
-def _scan_layer(content: IO[bytes], planted: Sequence[str], result: ImageScan) -> _Layer:
+def _scan_layer(content: IO[bytes], planted: Sequence[str], bundles: Collection[str], result: ImageScan) -> _Layer:
     found = _Layer()
     with tarfile.open(fileobj=content, mode="r|*") as layer:
         for member in layer:
@@ -126,8 +133,8 @@ def _scan_layer(content: IO[bytes], planted: Sequence[str], result: ImageScan) -
             if base.startswith(".wh."):
                 found.gone.append(folder if base == ".wh..wh..opq" else f"{folder}/{base[4:]}".lstrip("/"))
                 continue
-            if path in CA_BUNDLES or path.endswith("certifi/cacert.pem"):
-                if member.issym() or member.size > SMALLEST_BUNDLE:
+            if path in bundles or path.endswith("certifi/cacert.pem"):
+                if member.issym() or member.islnk() or member.size > SMALLEST_BUNDLE:
                     found.present.add(path)
                 else:
                     found.gone.append(path)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from pytest_lkagents import machine
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.engine import connect
 from pytest_lkagents.worker.layers import ImageScan, scan
@@ -35,6 +36,8 @@ class Scanner:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            env=machine.own_environment(),
+            cwd="/",
         )
         # Through the pipe: arguments can be read by everybody on this machine.
         found, problem = self._process.communicate(json.dumps({"image": image_id, "planted": list(planted)}))

@@ -84,6 +84,8 @@ def _as_the_engine_says(container: Container) -> Usage | None:
     except APIError:
         return None
     cpu = float(stats["cpu_stats"]["cpu_usage"]["total_usage"]) / 1e9
+    if not cpu:
+        return None  # what it says of a container that has ended
     return Usage(time.monotonic(), cpu, _own_memory(stats.get("memory_stats", {}).get("stats", {})))
 
 
