@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import psutil
@@ -105,10 +105,12 @@ class Used:
 class History:
     """What the machine did, looked at twice a second from ``start`` until ``stop``: for what turns out later to have been late.
 
-    The load that the kernel tells is that of the last minute, and does not say what a moment was like.
+    The load that the kernel tells is that of the last minute, and does not say what a moment was like. ``also`` is called after
+    each look.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, also: Callable[[], None] = lambda: None) -> None:
+        self._also = also
         self._readings = [Reading.now()]
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, name="lk-busyness", daemon=True)
@@ -126,6 +128,7 @@ class History:
             if self._over.wait(HISTORY_SECONDS):
                 break
             self._readings.append(Reading.now())
+            self._also()
         _STILLNESS.ended(time.monotonic())
 
     def had_no_time(self, since: float, until: float) -> bool:

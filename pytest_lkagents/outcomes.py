@@ -81,6 +81,13 @@ def _status(check: Check, error: BaseException | None, evidence: Evidence, *, ac
     return ERROR, f"{type(error).__name__}: {first}"
 
 
+def doubted(result: CheckResult, why: str | None) -> CheckResult:
+    """The same result, but no failure where this machine may be the reason, in words."""
+    if result.status != FAIL or why is None:
+        return result
+    return replace(result, status=ERROR, summary=f"{why}; seen: {result.summary}")
+
+
 def waiver_of(check_id: str, waivers: Sequence[Waiver], today: dt.date) -> Waiver | None:
     return next((waiver for waiver in waivers if waiver.covers(check_id, today)), None)
 

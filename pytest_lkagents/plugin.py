@@ -35,7 +35,7 @@ from pytest_lkagents.fixtures import (
 )
 from pytest_lkagents.gathered import COMMAND, GATHERED, Gathered, conclude, stage_facts
 from pytest_lkagents.manifests import STANDARD_INPUT
-from pytest_lkagents.outcomes import judge, present, redacted, waived, waiver_of
+from pytest_lkagents.outcomes import doubted, judge, present, redacted, waived, waiver_of
 from pytest_lkagents.secrets import Redactor, looks_secret
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.values import SettingsError
@@ -253,6 +253,8 @@ def pytest_runtest_makereport(
         node = None if selection.is_packaged(item) else _typed(item)
         waiver = waiver_of(check.id, settings.waivers, dt.date.today())
         judged = judge(check, error, evidence, call.duration, accepted=waiver is not None)
+        if (stage := item.config.stash[STAGE].opened) is not None:
+            judged = doubted(judged, stage.out_of_memory(check.roles))
         result = redacted(waived(replace(judged, node=node), waiver), redactor)
         present(report, result, strict=settings.strict, where=item.location, command=item.config.stash[COMMAND])
         report.lkagents = asdict(result)  # type: ignore[attr-defined]

@@ -27,6 +27,7 @@ from pytest_lkagents.calls import Calls
 from pytest_lkagents.checks import NotJudgeable, StageError, TooBusy, WorkerFault
 from pytest_lkagents.clock import Ledger
 from pytest_lkagents.loop import EventLoop
+from pytest_lkagents.memory import Memory, why_killed
 from pytest_lkagents.probe.sidecar import Sidecar, ensure_image
 from pytest_lkagents.roles import ROLES, Role
 from pytest_lkagents.secrets import Redactor, can_be_told, looks_secret
@@ -74,7 +75,8 @@ class Stage:
         self.settings = settings
         self.redactor = redactor
         self.ledger = Ledger()
-        self.history = History()
+        self.memory = Memory(self.workers, self.raise_if_closing)
+        self.history = History(self.memory.look)
         self.media = Media(self._callers_place)
         self._wire_loop = EventLoop("the tap")
         self._client: DockerClient | None = None
@@ -348,6 +350,7 @@ class Stage:
         for variable, value in replace.items():
             if looks_secret(variable):
                 self.redactor.add(variable, value)
+        self.memory.wait_for_room()
         worker.start(without=role.without, replace=replace)
         if role.registered:
             self.wait_registered(worker)
@@ -472,6 +475,10 @@ class Stage:
             reason = stood_still(self.history.stood_still(now - LONGEST_SECONDS, now))
         if reason is not None:
             raise TooBusy(f"this machine is too busy to judge: {reason}")
+
+    def out_of_memory(self, roles: Iterable[str]) -> str | None:
+        """That workers of these roles lost processes as this machine has no memory left, in words; None: they did not."""
+        return why_killed(worker for role in roles for worker in self.workers(role))
 
     def raise_if_filled_by_others(self, worker: Worker, since: Reading) -> None:
         """Raises TooBusy when a worker that takes no call may be right, as its load may be what others use of this machine;

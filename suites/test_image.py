@@ -131,7 +131,8 @@ def test_ca_certificates(lk_stage: Stage, lk_evidence: Evidence) -> None:
 
     All layers are read as `docker save` gives them. What is left in the final file system must hold one of the five
     usual bundles (such as `/etc/ssl/certs/ca-certificates.crt`), the one that its variable SSL_CERT_FILE names, or
-    certifi's `cacert.pem`, as a link or with more than 1000 bytes, as a bundle of one authority has. Skipped with `--lk-command`.
+    certifi's `cacert.pem`, as a link or with more than 1000 bytes, as a bundle of one authority has. Skipped with
+    `--lk-command`.
     """
     scanned = lk_stage.image_scan()
     lk_evidence["bundles"] = [f"/{path}" for path in scanned.ca_bundles]

@@ -49,3 +49,14 @@ def test_a_container_that_is_gone_uses_nothing_that_could_be_read(container: Con
     container.remove(force=True)
     assert meter.read() is None
     assert usage.Meter(container).read() is None
+
+
+def test_the_kernel_tells_whom_it_killed(container: Container) -> None:
+    """Here for a limit; it counts alike where the whole machine has no memory left."""
+    meter = usage.Meter(container)
+    assert clock.poll(lambda: hoarded(meter), what="memory", seconds=20)
+    assert meter.at_once()[1] == 0
+    container.update(mem_limit=2 * BYTES, memswap_limit=2 * BYTES)
+    # It dies, or one of the others.
+    container.exec_run(["sh", "-c", f"head -c {4 * BYTES} /dev/zero | tail -c {4 * BYTES} > /dev/null"])
+    assert meter.at_once()[1] > 0

@@ -69,6 +69,8 @@ class Worker(ABC):
         # Whether anything was done to it that an ordinary worker may end for.
         self.disturbed = False
         self._frozen: list[tuple[float, float]] = []
+        # Processes of it that the kernel ended, as the machine was out of memory, as far as was seen.
+        self.killed = 0
         self.blame = Blame()
         # Of its processes, in every snapshot so far.
         self.command_lines: set[str] = set()
@@ -373,6 +375,10 @@ class Worker(ABC):
     @abstractmethod
     def cpu_seconds(self) -> float:
         """Core-seconds that it and its burners have used so far."""
+
+    def look_at_memory(self) -> int:
+        """Bytes that it has now, as far as can be told at once (else 0), and ``killed`` counted."""
+        return 0
 
     @abstractmethod
     def usage(self) -> Usage:

@@ -364,6 +364,14 @@ class ImageWorker(Worker):
         self._cpu_s = max(self._cpu_s, seen.cpu_s if seen is not None else 0.0)
         return self._cpu_s
 
+    def look_at_memory(self) -> int:
+        if self._meter is None or not self.is_running:
+            return 0
+        used, killed = self._meter.at_once()
+        if self.settings.memory_bytes is None:
+            self.killed = max(self.killed, killed)
+        return used
+
     def usage(self) -> Usage:
         seen = self.meter.read()
         if seen is None:

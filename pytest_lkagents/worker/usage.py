@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,6 +38,18 @@ class Meter:
         if self._groups is None:
             self._groups = self._find()
         return _as_the_kernel_counts(self._groups) or _as_the_engine_says(self._container)
+
+    def at_once(self) -> tuple[int, int]:
+        """Bytes, and how many of its processes the kernel ended as there was no memory, whoever had taken it; both 0 where the
+        kernel does not show that to this machine, or it was never read."""
+        seen = _as_the_kernel_counts(self._groups) if self._groups else None
+        if seen is None or not self._groups:
+            return 0, 0
+        group = self._groups.get("memory")
+        events = self._groups[""] / "memory.events" if group is None else group / "memory.oom_control"
+        with contextlib.suppress(OSError, ValueError):
+            return seen.memory_bytes, _table(events).get("oom_kill", 0)
+        return seen.memory_bytes, 0
 
     def _find(self) -> Mapping[str, Path]:
         """The container's control groups by controller (version 2 has one for all: ""); empty if they are not to be seen."""
