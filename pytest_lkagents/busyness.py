@@ -123,13 +123,15 @@ class History:
         self._over.set()
 
     def _look(self) -> None:
-        while True:
-            _STILLNESS.looked(time.monotonic(), HISTORY_SECONDS)
-            if self._over.wait(HISTORY_SECONDS):
-                break
-            self._readings.append(Reading.now())
-            self._also()
-        _STILLNESS.ended(time.monotonic())
+        try:
+            while True:
+                _STILLNESS.looked(time.monotonic(), HISTORY_SECONDS)
+                if self._over.wait(HISTORY_SECONDS):
+                    break
+                self._readings.append(Reading.now())
+                self._also()
+        finally:
+            _STILLNESS.ended(time.monotonic())
 
     def had_no_time(self, since: float, until: float) -> bool:
         """Whether next to all cores were in use, by whomever, between two moments (monotonic seconds), or we stood still."""
@@ -161,10 +163,12 @@ class History:
         return load < min(lowest / (os.cpu_count() or 1), 1.0) - 2 * ALIKE
 
     def is_average(self, load: float, at: float) -> bool:
-        """Whether a load that was reported then may be the kernel's average, shared among all cores."""
+        """Whether a load that was reported then may be the kernel's average, shared among all cores, which stood out: near 0
+        all loads of a machine at rest are alike."""
         first, last = (bisect_left(self._readings, moment, key=_moment) for moment in (at - STALE_SECONDS, at))
         cores = os.cpu_count() or 1
-        return any(abs(load - min(reading.average / cores, 1.0)) <= ALIKE for reading in self._readings[first : last + 1])
+        averages = [min(reading.average / cores, 1.0) for reading in self._readings[first : last + 1]]
+        return any(average > ALIKE and abs(load - average) <= ALIKE for average in averages)
 
     def average_rose(self, since: float, until: float) -> float:
         """By how much the kernel's average for a core rose between two moments (monotonic seconds)."""

@@ -202,6 +202,12 @@ class Calls:
             raise Unproven("the agent of a second call was not heard, which may be chance")
         return True
 
+    def note_unserved(self) -> None:
+        """Of a crowd one call, which was accepted, got no agent. Raises Unproven the first time."""
+        self._habit.unserved += 1
+        if self._habit.unserved == 1:
+            raise Unproven("one call beside others was accepted and got no agent, which may be chance")
+
     @property
     def all_in_vain(self) -> bool:
         """Whether calls were placed, and none ever had an agent."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import psutil
 
@@ -22,24 +23,41 @@ class Memory:
 
     def __init__(self, workers: Callable[[], Sequence[Worker]], raise_if_closing: Callable[[], None]) -> None:
         self._workers, self._raise_if_closing = workers, raise_if_closing
-        # Bytes of the largest worker so far.
+        # Bytes of the largest worker so far that had no call yet.
         self._largest = 0
+        self._starting = 0
+        self._in_vain = False
+        self._lock = threading.Lock()
 
     def look(self) -> None:
         for worker in self._workers():
-            self._largest = max(self._largest, worker.look_at_memory())
+            used = worker.look_at_memory()
+            if not worker.wire.transcript.answers():
+                self._largest = max(self._largest, used)
 
-    def wait_for_room(self) -> None:
-        """Until one more worker fits beside those that run and those that start, or for a minute: it may fit yet."""
+    @contextlib.contextmanager
+    def room(self) -> Iterator[None]:
+        """Entered once one more worker fits beside those that run and those that start, or after a minute: it may fit yet. To
+        be left when it has started."""
+        seconds = LOOK_SECONDS if self._in_vain else ROOM_SECONDS
+        try:
+            poll(self._fits, what="memory for one more worker", seconds=seconds, every=LOOK_SECONDS)
+            self._in_vain = False
+        except DeadlineMissed:
+            self._in_vain = True
+        with self._lock:
+            self._starting += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._starting -= 1
 
-        def fits() -> bool:
-            self._raise_if_closing()
-            starting = sum(worker.is_running and not worker.wire.transcript.registrations() for worker in self._workers())
-            return psutil.virtual_memory().available > (starting + 1) * self._largest + SPARE_BYTES
-
-        if self._largest:
-            with contextlib.suppress(DeadlineMissed):
-                poll(fits, what="memory for one more worker", seconds=ROOM_SECONDS, every=LOOK_SECONDS)
+    def _fits(self) -> bool:
+        self._raise_if_closing()
+        if not self._largest:
+            return True
+        return psutil.virtual_memory().available > (self._starting + 1) * self._largest + SPARE_BYTES
 
 
 def why_killed(workers: Iterable[Worker]) -> str | None:

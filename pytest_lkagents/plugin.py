@@ -38,7 +38,7 @@ from pytest_lkagents.manifests import STANDARD_INPUT
 from pytest_lkagents.outcomes import doubted, judge, present, redacted, waived, waiver_of
 from pytest_lkagents.secrets import Redactor, looks_secret
 from pytest_lkagents.settings import Settings
-from pytest_lkagents.values import SettingsError
+from pytest_lkagents.values import OWN_SERVERS, SettingsError
 from pytest_lkagents.verdict import ERROR, FAIL, PASS, Verdict
 
 __all__ = ["lk_caller", "lk_evidence", "lk_server", "lk_settings", "lk_stage", "lk_wire", "lk_worker"]
@@ -107,6 +107,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if settings.command and uses_xdist(config):
         raise pytest.UsageError(
             "--lk-command: workers of several test processes would want the same ports; leave -n away (-n 0)"
+        )
+    if settings.has_worker and settings.server not in OWN_SERVERS and uses_xdist(config):
+        raise pytest.UsageError(
+            "--lk-server: workers of several test processes would be offered each other's calls; leave -n away (-n 0)"
         )
     if settings.from_image is not None and settings.image is None:
         raise pytest.UsageError("--lk-from: nothing replaces it; give --lk-image too")
@@ -254,7 +258,7 @@ def pytest_runtest_makereport(
         waiver = waiver_of(check.id, settings.waivers, dt.date.today())
         judged = judge(check, error, evidence, call.duration, accepted=waiver is not None)
         if (stage := item.config.stash[STAGE].opened) is not None:
-            judged = doubted(judged, stage.out_of_memory(check.roles))
+            judged = judged if waiver is not None else doubted(judged, stage.out_of_memory(check.roles))
         result = redacted(waived(replace(judged, node=node), waiver), redactor)
         present(report, result, strict=settings.strict, where=item.location, command=item.config.stash[COMMAND])
         report.lkagents = asdict(result)  # type: ignore[attr-defined]

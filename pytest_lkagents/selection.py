@@ -15,7 +15,7 @@ from pytest_lkagents.manifests import STANDARD_INPUT
 from pytest_lkagents.outcomes import GATE
 from pytest_lkagents.roles import ROLES
 from pytest_lkagents.settings import MORE_CALLS, Settings
-from pytest_lkagents.values import TRACES
+from pytest_lkagents.values import OWN_SERVERS, TRACES
 
 # From this order on a check looks at what all others left.
 LAST = 9
@@ -82,7 +82,7 @@ def add_packaged(config: pytest.Config, settings: Settings) -> None:
 
 def rank(check: Check, settings: Settings) -> tuple[int, int]:
     """Checks of a lower rank run first. Where workers take turns, the checks of one worker follow each other."""
-    if settings.image is not None:
+    if settings.image is not None and settings.server in OWN_SERVERS:
         return (check.order, 0)
     if check.order < 0 or check.order >= LAST:
         return (check.order * len(ROLES), 0)

@@ -350,10 +350,10 @@ class Stage:
         for variable, value in replace.items():
             if looks_secret(variable):
                 self.redactor.add(variable, value)
-        self.memory.wait_for_room()
-        worker.start(without=role.without, replace=replace)
-        if role.registered:
-            self.wait_registered(worker)
+        with self.memory.room():
+            worker.start(without=role.without, replace=replace)
+            if role.registered:
+                self.wait_registered(worker)
         return worker
 
     def _make_worker(self, name: str, role: Role, server: Server, tap: Tap) -> Worker:
@@ -478,6 +478,7 @@ class Stage:
 
     def out_of_memory(self, roles: Iterable[str]) -> str | None:
         """That workers of these roles lost processes as this machine has no memory left, in words; None: they did not."""
+        self.memory.look()
         return why_killed(worker for role in roles for worker in self.workers(role))
 
     def raise_if_filled_by_others(self, worker: Worker, since: Reading) -> None:

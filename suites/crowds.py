@@ -387,6 +387,8 @@ def load_test(stage: Stage, say: Say) -> LoadTest:
             say(f"load test: {audience.served} calls in progress, {HOLD_SECONDS + SETTLE_SECONDS:.0f} s left")
             began = time.monotonic()
             loaded = audience.hold(sampler, HOLD_SECONDS)
+            if audience.unserved == 1:
+                stage.calls.note_unserved()
             if audience.unsure and not audience.unserved:
                 raise TooBusy("this machine is too busy to judge: it had no time while a user waited for an agent")
             return LoadTest(

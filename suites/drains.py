@@ -280,9 +280,8 @@ class Drainage:
                 late.trouble = "its agent left it"
         elif late.assigned or late.answer:
             call.raise_if_cut_off()
-            late.trouble = (
-                "no agent came to it" if late.assigned else "the worker accepted it, and was gone when it was to get it"
-            )
+            # Gone meanwhile, or too late with its answer: the server asks nobody else in either case.
+            late.trouble = "no agent came to it" if late.assigned else "the worker accepted it, and was not given it"
         if not call.agents_present:
             call.leave()
 
@@ -290,8 +289,11 @@ class Drainage:
         """Whether it wants no other worker to be asked, since the signal or in its instant. One that does so before, too, is
         balancing.redispatch-on-refusal's business."""
         instant = self._late.room_name if self._late is not None else None
-        refused = [asked for asked in self.transcript.questions() if asked.terminated]
-        return bool(refused) and all(asked.asked >= self.sent or asked.room == instant for asked in refused)
+        ours = [asked for asked in self.transcript.questions() if asked.terminated]
+        others = [worker.wire.transcript for worker in self.stage.alike(self.worker) if worker is not self.worker]
+        if any(asked.terminated for log in others for asked in log.questions() if asked.asked < self.sent):
+            return False
+        return bool(ours) and all(asked.asked >= self.sent or asked.room == instant for asked in ours)
 
     def _finish_late(self) -> None:
         """A drain that waits for those calls that it knew at the signal ends now, with this one in progress."""

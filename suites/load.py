@@ -309,8 +309,10 @@ def _why_it_may_not_show(stage: Stage, worker: Worker, burnt: float, since: floa
     if burnt / cores < SHOWS:
         return f"the {burnt:.1f} cores that were burnt are little of this machine's {cores}"
     reports = worker.wire.transcript.statuses(since)
+    rose = stage.history.average_rose(since, time.monotonic())
     alike = all(stage.history.is_average(status.load, status.at) for status in reports)
-    if reports and alike and stage.history.average_rose(since, time.monotonic()) < SHOWS:
+    follows = rose > 0 and max((status.load - reports[0].load for status in reports), default=0.0) >= rose / 2
+    if reports and rose < SHOWS and (alike or follows):
         return "it may be that of the machine's load average, which fell meanwhile or rose too little to tell"
     return None
 
@@ -442,6 +444,8 @@ def _real_calls(stage: Stage, worker: Worker, peer: Worker, caller: Caller, seen
         _wait_loaded(worker, min(EXHAUSTED, NEARLY * seen.top))
         placed = place(stage, caller, noted=False)
         seen.calls_tried += 1
+        if placed.served_by == worker.name:
+            seen.job_pids.update(worker.jobs_of(worker.snapshot()))
         placed.call.leave()
         asked = placed.questions.get(worker.name)
         if asked is not None:
@@ -476,8 +480,11 @@ def _look_whether_it_forgot(worker: Worker, seen: Loaded) -> None:
     """Whether a worker that counts its calls gives back the place of the job that it has just accepted and that does not
     come."""
     if seen.moved_by == "calls" and seen.recovered_after is not None and seen.steps and worker.wire.transcript.live():
-        step, later = seen.steps[0][1] - seen.idle, time.monotonic() + PROMISED_SECONDS
-        counted = still_counts(worker, seen.idle, [step], PROMISED_SECONDS + FORGET_SECONDS, later)
+        loads = [seen.idle, *(load for _, load, _ in seen.steps)]
+        # The first one may have begun with what a burner left.
+        steps = [higher - lower for lower, higher in itertools.pairwise(loads[:3])]
+        later = time.monotonic() + PROMISED_SECONDS
+        counted = still_counts(worker, seen.idle, steps, PROMISED_SECONDS + FORGET_SECONDS, later)
         # A job that does not end is another check's business.
         if counted is not None and not seen.job_pids & set(worker.snapshot().living()):
             seen.still_counted = counted

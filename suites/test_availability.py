@@ -400,7 +400,7 @@ def _wait_as_before(worker: Worker, burnt: bool) -> None:
     why="Autoscaler and server are tuned to the threshold that is meant; another one wastes workers or loses calls.",
     remedy="set load_threshold to the value declared as lk_load_threshold, or declare what is meant",
     roles=("loaded", "peer"),
-    seconds=240,
+    seconds=LOAD_SECONDS,
     order=4,
 )
 def test_threshold(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
@@ -470,6 +470,7 @@ def _by_halves(worker: Worker) -> list[tuple[float, bool]]:
     why="Calls that come at once are asked about before the first of them has raised the load.",
     remedy="update the SDK (Python 1.4.5 or later counts what it has promised), or refuse in the request function",
     roles=("loaded", "peer"),
+    seconds=LOAD_SECONDS,
     order=4,
 )
 def test_burst(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:

@@ -312,6 +312,7 @@ def _offered(worker: Worker, room: str, since: float) -> bool:
     why="The server asks one worker at a time for 3 s in all: one that hangs costs every call that is offered to it.",
     remedy="let a liveness probe end workers that hang; the server does not notice them",
     roles=("loaded", "peer"),
+    seconds=LOAD_SECONDS,
     order=5,
 )
 def test_frozen_worker(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:

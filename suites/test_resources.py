@@ -60,10 +60,11 @@ def test_within_ceilings(lk_stage: Stage, lk_evidence: Evidence, loaded: Callabl
     """Each of several calls stays within the declared ceilings, or else within the guide's rule for memory (then a SHOULD).
 
     A worker (1 core, or `--lk-cpus`) is measured at rest for 4 s, then with `--lk-sessions` (default 4) calls for 20 s,
-    beginning 4 s after the last one came; CPU and memory are read twice a second. The difference of the means, divided
-    by the calls that were served, may be at most `lk_max_cpu_per_session` (judged only if declared) and
-    `lk_max_memory_per_session`, or else 320 MB, the guide's rule of 8 GB for 25 sessions. What exceeds the rule
-    alone is a SHOULD. Skipped if no call is served; an error if this machine or the simulated users are short of CPU.
+    beginning 4 s after the last one came and its processes neither come, go nor grow (both for 30 s at most); CPU and
+    memory are read twice a second. The difference of the means, divided by the calls that were served, may be at most
+    `lk_max_cpu_per_session` (judged only if declared) and `lk_max_memory_per_session`, or else 320 MB, the guide's rule
+    of 8 GB for 25 sessions. What exceeds the rule alone is a SHOULD. Skipped if no call is served; an error if this
+    machine or the simulated users are short of CPU.
     """
     settings = lk_stage.settings
     declared_cores, declared_memory = settings.max_cpu_per_session, settings.max_memory_per_session

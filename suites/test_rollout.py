@@ -578,8 +578,9 @@ def test_grace_period(lk_stage: Stage, lk_evidence: Evidence, long_drain: Callab
 def test_replaces_without_loss(lk_stage: Stage, lk_evidence: Evidence) -> None:
     """Old worker replaced by a new one: calls in progress go on, every call that arrives is served, once.
 
-    An old worker (of the image `--lk-from`, if given) has two calls; a new one starts beside it, calls arrive on two
-    lines without a break, each for 2 s, and the old one gets its stop signal. The two calls are kept for 8 s and judged
+    An old worker (of the image `--lk-from`, if given) has two calls, or one if it takes no more; a new one starts
+    beside it, calls arrive on as many lines, each for 2 s and the next one as soon as one of the two workers is not
+    full (for 15 s), and the old one gets its stop signal. The calls in progress are kept for 8 s and judged
     as in `rollout.sigterm-drains`, but for gaps after which they go on; those, and the old worker's exit, are recorded
     and judged by the checks of one worker. An arriving call is lost, and a failure, if a worker does not answer its
     question or takes its job and no agent comes, or none that stays for these 2 s; so is one with two agents. A refused
@@ -602,6 +603,8 @@ def test_replaces_without_loss(lk_stage: Stage, lk_evidence: Evidence) -> None:
         raise StageError(f"this machine is too busy to judge: {seen.busy}")
     assert not faults, f"a call that arrived {faults[0].at_s} s after the signal was lost: {faults[0].fault}"
     assert not twice, f"a call that arrived {twice[0].at_s} s after the signal was served by {twice[0].agents} agents"
+    if not lk_evidence["arrived_after_signal"]:
+        raise StageError("no call arrived after the signal: neither worker had room for one")
     if seen.unserved:
         raise StageError(f"{len(seen.unserved)} of {len(seen.arrivals)} calls met no worker that was free, three times each")
     exited = seen.drain.exited_s

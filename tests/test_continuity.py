@@ -398,8 +398,8 @@ def test_a_load_that_is_not_the_kernels_average(monkeypatch: pytest.MonkeyPatch)
     assert not history.belies_average(1.0, 25.0), "a worker may share it among fewer cores"
     assert not history.belies_average(0.0, 99.0)
     assert history.is_average(0.95, 15.0), "half of it for each of two cores, some seconds before"
-    assert history.is_average(0.1, 30.0)
-    assert not history.is_average(0.3, 30.0)
+    assert not history.is_average(0.1, 30.0), "all of a machine at rest are"
+    assert not history.is_average(0.95, 22.0)
     assert history.average_rose(5.0, 15.0) == -1.0
 
 

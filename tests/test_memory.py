@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,10 +15,9 @@ from pytest_lkagents.verdict import CheckResult
 GIGABYTE = 1_000_000_000
 
 
-def worker(name: str = "shared", *, used: int = 0, killed: int = 0, registered: bool = True) -> Any:
-    transcript = SimpleNamespace(registrations=lambda: [1] if registered else [])
-    wire = SimpleNamespace(transcript=transcript)
-    return SimpleNamespace(name=name, killed=killed, is_running=True, wire=wire, look_at_memory=lambda: used)
+def worker(name: str = "shared", *, used: int = 0, killed: int = 0, called: bool = False) -> Any:
+    wire = SimpleNamespace(transcript=SimpleNamespace(answers=lambda: [True] if called else []))
+    return SimpleNamespace(name=name, killed=killed, wire=wire, look_at_memory=lambda: used)
 
 
 @pytest.mark.parametrize(
@@ -34,13 +34,14 @@ def test_a_worker_waits_for_room(available: float, starting: int, waits: bool, m
         return SimpleNamespace(available=(available if looks == 1 else 99) * GIGABYTE)
 
     monkeypatch.setattr("pytest_lkagents.memory.psutil.virtual_memory", memory)
-    workers = [worker(used=GIGABYTE), *[worker(registered=False) for _ in range(starting)]]
-    room = Memory(lambda: workers, lambda: None)
-    room.wait_for_room()
-    assert looks == 0, "nothing is known yet"
-    room.look()
-    room.wait_for_room()
-    assert (looks > 1) is waits
+    room = Memory(lambda: [worker(used=GIGABYTE), worker(used=9 * GIGABYTE, called=True)], lambda: None)
+    with contextlib.ExitStack() as starts:
+        for _ in range(starting):
+            starts.enter_context(room.room())
+        assert looks == 0, "nothing is known yet"
+        room.look()
+        with room.room():
+            assert (looks > 1) is waits
 
 
 def test_a_failure_is_none_where_the_kernel_took_processes() -> None:

@@ -84,6 +84,8 @@ class Habit:
     stays: dict[str, float] = field(default_factory=dict)
     cut_short: int = 0
     unheard: int = 0
+    # How many crowds had one call to which no agent came, although it was accepted.
+    unserved: int = 0
     # Asked in long waits: raises once the run is being ended.
     raise_if_closing: Callable[[], None] = lambda: None
 

@@ -434,9 +434,9 @@ class Worker(ABC):
             return None
 
     def health_status(self, found: Health, seconds: float = 5) -> int | None:
-        """Status of the health path, from this machine (within ``seconds``), or from inside when only loopback is served."""
+        """Status of the health path within ``seconds``, from this machine, or from inside when only loopback is served."""
         if found.loopback:
-            return self.get_inside(found.path, found.port)[0]
+            return self.get_inside(found.path, found.port, seconds)[0]
         return self.get(found.path, found.port, seconds)[0]
 
     def worker_info(self, found: Health) -> dict[str, Any]:

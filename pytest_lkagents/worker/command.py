@@ -209,8 +209,10 @@ class CommandWorker(Worker):
             )
 
     def explain_absence(self) -> None:
-        found = sorted(name for name in self.environment if machine.PROXY.fullmatch(name))
-        if found and not self.wire.disturbed:
+        known = {**inherited(), **self.environment}
+        found = sorted(name for name in known if machine.PROXY.fullmatch(name))
+        direct = ",".join(value for name, value in known.items() if name.lower() == "no_proxy").split(",")
+        if found and not self.wire.disturbed and not {LOOPBACK, "localhost", "*"} & {host.strip() for host in direct}:
             raise StageError(
                 f"the worker did not come to the server on this machine, and {' and '.join(found)} may lead it elsewhere: "
                 "add 127.0.0.1 to NO_PROXY, or unset them"

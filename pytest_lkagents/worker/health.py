@@ -38,6 +38,8 @@ class HealthFinder:
         self._get = get
         # By port, once it is found.
         self._paths: dict[int, str] = {}
+        # Whether the SDKs' own port answered as a health endpoint does, once.
+        self._usual = False
 
     def find(self, listeners: Iterable[Listener]) -> Health | None:
         """None if there is none: the declared port, else 8081, else the port that speaks HTTP as a health endpoint does (first
@@ -52,7 +54,8 @@ class HealthFinder:
         candidates = [port for port in by_port if port != self._settings.metrics_port]
         # The SDKs' own port needs no answer to be the one, but where another one answers and it does not.
         usual = DEFAULT_PORT in candidates
-        if usual and self._is_health(*self._answer(DEFAULT_PORT)):
+        self._usual = self._usual or (usual and self._is_health(*self._answer(DEFAULT_PORT)))
+        if usual and self._usual:
             return self._at(DEFAULT_PORT, by_port)
         speaking = {port: self._answer(port) for port in candidates if port != DEFAULT_PORT}
         # A /worker page is the surest sign, then a 200, then a refusal; reachable ones first. Whatever else answers may be a

@@ -76,7 +76,10 @@ class ImageWorker(Worker):
         # A container in the worker's process namespace, made when it is first needed: it ends with the worker.
         self._observer: Container | None = None
         self._observing = threading.Lock()
-        self._cpu_s = 0.0
+        # Of the present start, and of those before it.
+        self._cpu_s = self._cpu_before = 0.0
+        # Once it has ended.
+        self._code: int | None = None
 
     # -- life
 
@@ -113,6 +116,7 @@ class ImageWorker(Worker):
 
     def _launch(self) -> None:
         self.started = time.monotonic()
+        self._code, self._cpu_before, self._cpu_s = None, self._cpu_before + self._cpu_s, 0.0
         self.container.start()
         # The engine took its time.
         self.started = time.monotonic()
@@ -124,12 +128,8 @@ class ImageWorker(Worker):
     def start_again(self) -> None:
         from docker.errors import APIError
 
-        with self._observing:
-            # It ended with the worker, whose new processes have a namespace of their own.
-            if self._observer is not None:
-                with contextlib.suppress(APIError):
-                    self._observer.remove(force=True, v=True)
-                self._observer = None
+        # It ended with the worker, whose new processes have a namespace of their own.
+        self._forget_observer()
         try:
             self._launch()
         except APIError as error:
@@ -165,9 +165,11 @@ class ImageWorker(Worker):
     def exit_code(self) -> int | None:
         if self._waiter is not None and self._waiter.is_alive():
             return None
-        self.container.reload()
-        state: dict[str, Any] = self.container.attrs["State"]
-        return None if state["Running"] else int(state["ExitCode"])
+        if self._code is None:
+            self.container.reload()
+            state: dict[str, Any] = self.container.attrs["State"]
+            self._code = None if state["Running"] else int(state["ExitCode"])
+        return self._code
 
     @disturbing
     def signal(self, name: str) -> None:
@@ -362,10 +364,11 @@ class ImageWorker(Worker):
         seen = self.meter.read()
         # What it used does not become less when it has ended.
         self._cpu_s = max(self._cpu_s, seen.cpu_s if seen is not None else 0.0)
-        return self._cpu_s
+        return self._cpu_before + self._cpu_s
 
     def look_at_memory(self) -> int:
-        if self._meter is None or not self.is_running:
+        # No question to the engine: this is asked twice a second, by the thread that looks whether we stand still.
+        if self._meter is None or self._waiter is None or not self._waiter.is_alive():
             return 0
         used, killed = self._meter.at_once()
         if self.settings.memory_bytes is None:
