@@ -130,6 +130,32 @@ def test_a_part_by_its_name_is_a_worker_where_nothing_else_is(tmp_path: Path) ->
     assert judged(files) == {"agent-server", "Dockerfile"}
 
 
+def deployed(name: str, image: str, more: str = "") -> str:
+    pod = f"{{containers: [{{name: main, image: '{image}'{more}}}]}}"
+    return f"apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: {name}}}\nspec: {{template: {{spec: {pod}}}}}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "image"),
+    [("voice-agent", "acme/agent-server:1.0"), ("agent-server", "acme/x:1.0"), ("voice-agent", "acme/agent-api:1.0")],
+)
+def test_what_compose_runs_makes_no_part_of_what_a_cluster_runs(tmp_path: Path, name: str, image: str) -> None:
+    compose = "services: {agent: {build: ., command: python agent.py start, stop_grace_period: 10m}}\n"
+    files = {"Dockerfile": AGENT_IMAGE, "docker-compose.yml": compose, "k8s/deployment.yaml": deployed(name, image)}
+    read = written(tmp_path, files)
+    assert judged(read) == {"agent", name, "Dockerfile"}
+    assert [finding.place.file for finding in rules.grace_period(read, Needs()).findings] == ["k8s/deployment.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("name", "is_one"), [("agent-ui", False), ("agent-db", False), ("voice-agent-tokens", False), ("db-agent", True)]
+)
+def test_the_word_behind_agent_tells_a_part(tmp_path: Path, name: str, *, is_one: bool) -> None:
+    starts = deployed("voice-agent", "acme/voice:1.0", ", command: [python, agent.py, start]")
+    files = written(tmp_path, {"agent.yaml": starts, "other.yaml": deployed(name, "acme/other:1.0")})
+    assert judged(files) == {"voice-agent", name} if is_one else {"voice-agent"}
+
+
 def test_what_a_livekit_server_is_built_from_makes_it_one(tmp_path: Path) -> None:
     compose = "services: {livekit-server: {build: {dockerfile: Dockerfile.livekit}, environment: {LIVEKIT_KEYS: $KEYS}}}\n"
     files = written(tmp_path, {"Dockerfile.livekit": "FROM livekit/livekit-server:v1.9\n", "compose.yaml": compose})
@@ -196,6 +222,53 @@ def test_a_file_for_development_by_its_name_is_judged_for_secrets_alone(tmp_path
     assert finding.place.file == "docker-compose.dev.yml"
     for name in ("docker-compose.dev.yml", "Dockerfile.dev"):
         assert rules.production_command(load([str(tmp_path / name)]), Needs()).findings, "one that is named itself is meant"
+
+
+DEVELOPED = "services: {voice: {build: ., command: python agent.py dev}}\n"
+LIVEKIT = ", env: [{name: LIVEKIT_URL, value: 'wss://voice.livekit.cloud'}]"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "found"),
+    [
+        ("deployment.yaml", deployed("voice-bot", "acme/bot:1.0", LIVEKIT), "voice-bot"),
+        ("deployment.yaml", deployed("reception", "acme/reception:1.0"), "reception"),
+        ("compose.yaml", "services: {voice: {build: ., env_file: .env}, store: {image: 'acme/store:1'}}\n", "voice"),
+    ],
+)
+def test_a_file_for_development_does_not_decide_what_is_judged_of_others(
+    tmp_path: Path, name: str, text: str, found: str
+) -> None:
+    files = written(tmp_path, {"docker-compose.dev.yml": DEVELOPED, name: text})
+    assert judged(files) == {"voice", found}
+    assert [finding.place.file for finding in rules.grace_period(files, Needs()).findings] == [name]
+    assert not rules.production_command(files, Needs()).findings
+
+
+def test_what_may_be_a_worker_beside_one_for_development_is_said_to_be_doubtful(tmp_path: Path) -> None:
+    files = written(
+        tmp_path, {"docker-compose.dev.yml": DEVELOPED, "deployment.yaml": deployed("reception", "acme/reception:1.0")}
+    )
+    assert (
+        "nothing but what is for development looks like a LiveKit worker; judged is reception"
+        in rules.readable(files, Needs()).notes
+    )
+    web = {"docker-compose.dev.yml": DEVELOPED, "web/Dockerfile": 'FROM node:22\nCMD ["node", "server.mjs"]\n'}
+    assert judged(written(tmp_path / "web", web)) == {"voice"}
+
+
+@pytest.mark.parametrize(
+    "others", [{}, {"redis.yaml": deployed("redis", "redis:7")}, {"compose.yaml": "services: {cache: {image: 'valkey:8'}}\n"}]
+)
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("voice.acme.dev.yaml", deployed("voice-agent", "acme/voice:1.0")), ("fly.dev.toml", 'app = "voice-agent"\n')],
+)
+def test_a_file_for_development_is_judged_where_no_other_one_has_a_worker(
+    tmp_path: Path, name: str, text: str, others: dict[str, str]
+) -> None:
+    files = written(tmp_path, {name: text, **others})
+    assert [finding.place.file for finding in rules.grace_period(files, Needs()).findings] == [name]
 
 
 @pytest.mark.parametrize(

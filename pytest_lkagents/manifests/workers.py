@@ -25,8 +25,10 @@ BACKING = re.compile(
     r"|elasticsearch|opensearch|qdrant|weaviate|chroma|milvus|clickhouse-server|nginx|traefik|caddy|haproxy|envoy|coturn"
     r"|grafana|prometheus|loki|jaeger|keycloak|adminer|pgadmin4|mailhog|mailpit|ollama"
 )
-# What stands beside an agent and is named after it.
-PART = re.compile(r"(^|[^a-z])(ui|api|db|database|redis|cache|dashboard|admin|server|gateway|proxy|tokens?)([^a-z]|$)")
+# What stands beside an agent and is named after it. What comes before that word is what an agent is for.
+PART = re.compile(
+    r"(^|[^a-z])(agents?|workers?)([^a-z].*)?[^a-z](ui|api|db|database|redis|cache|dashboard|admin|gateway|proxy|tokens?)([^a-z]|$)"
+)
 # Agents of other kinds, as their makers name them.
 OTHER_AGENT = re.compile(
     r"(datadog|dd|grafana|newrelic|vault|elastic|buildkite|jenkins|azure|otel|fluent|zabbix|puppet|teamcity|gitlab)"
@@ -38,17 +40,28 @@ Images = Mapping[str | None, Deployment]
 
 def pick(files: Files) -> list[Deployment]:
     """Beside a worker there may be others (a database, a web site), which are not judged by a worker's rules: those that look
-    like one, or else what works with LiveKit, or else all that may be one. The others are named."""
+    like one, or else what works with LiveKit, or else all that may be one. The others are named. What is for development does
+    not decide which of the others are judged, and is as good as any where it is all that there is."""
     made = [one for one in files.deployments if one.platform is DOCKERFILE]
     images: Images = {image.place.file: image for image in made}
     candidates = [one for one in files.deployments if not _is_server(one, images)]
-    deployed = [one for one in candidates if one.platform is not DOCKERFILE]
-    built = [one for one in candidates if one.platform is DOCKERFILE and _is_worker(one, images)]
-    built, deployed = (_without_parts(some, images, files.for_development) for some in (built, deployed))
-    workers = _workers(deployed, built, images) + built
+    deployed = [one for one in candidates if one.place.file not in files.for_development]
+    apart = [one for one in candidates if one.place.file in files.for_development]
+    built = _built(deployed, images)
+    workers = _workers(_others(deployed, deployed, images), built, images) + built
+    built_apart = _built(apart, images)
+    choose = _certain if workers else _workers
+    developed = choose(_others(apart, candidates, images), [*built, *built_apart], images) + built_apart
+    if not workers and developed:
+        workers, files.doubtful = _beside_development(deployed, developed, images)
+        if not workers and not any(_may_be_one(one) and not _serves(one, images) for one in deployed):
+            files.for_development = []
+    workers += developed
     if not workers:
         workers = [one for one in candidates if _may_be_one(one)]
         files.doubtful = bool(workers)
+        if workers and all(one.place.file in files.for_development for one in workers):
+            files.for_development = []
     of_workers = {one.built_from for one in workers}
     workers += [image for image in made if image.place.file in of_workers and image not in workers]
     kept = {id(deployment) for deployment in workers}
@@ -60,14 +73,30 @@ def pick(files: Files) -> list[Deployment]:
     return workers
 
 
-def _workers(deployed: list[Deployment], built: list[Deployment], images: Images) -> list[Deployment]:
-    """Of what is deployed, ``built`` being the images of workers."""
+def _built(some: list[Deployment], images: Images) -> list[Deployment]:
+    """Of the Dockerfiles among these those of workers."""
+    made = [one for one in some if one.platform is DOCKERFILE]
+    return _without_parts([one for one in made if _is_worker(one, images)], made, images)
+
+
+def _others(some: list[Deployment], beside: list[Deployment], images: Images) -> list[Deployment]:
+    return _without_parts([one for one in some if one.platform is not DOCKERFILE], beside, images)
+
+
+def _certain(deployed: list[Deployment], built: list[Deployment], images: Images) -> list[Deployment]:
+    """Of what is deployed what a file says to be a worker, ``built`` being the images of workers."""
     files_of = {image.place.file for image in built}
     # Another command makes something else of the same image.
     workers = [one for one in deployed if _is_worker(one, images) or (one.command is None and one.built_from in files_of)]
     if any(_starts_agent(one) for one in workers):
         # Beside one that certainly is: LiveKit's own web site for agents is named after them.
         workers = [one for one in workers if not _is_site(one)]
+    return workers
+
+
+def _workers(deployed: list[Deployment], built: list[Deployment], images: Images) -> list[Deployment]:
+    """Of what is deployed, ``built`` being the images of workers."""
+    workers = _certain(deployed, built, images)
     if workers:
         return workers
     others = [one for one in deployed if not _is_site(one)]
@@ -82,6 +111,21 @@ def _workers(deployed: list[Deployment], built: list[Deployment], images: Images
     return workers
 
 
+def _beside_development(
+    deployed: list[Deployment], developed: list[Deployment], images: Images
+) -> tuple[list[Deployment], bool]:
+    """Where only files for development have a worker: what is deployed by its name, or of its image; or else (then it is not
+    certain) whatever may be one, but for what Compose runs beside it."""
+    others = [one for one in deployed if one.platform is not DOCKERFILE and _may_be_one(one) and not _serves(one, images)]
+    names = {one.name for one in developed}
+    sources = {one.built_from for one in developed} - {None}
+    same = [one for one in others if one.name in names or one.built_from in sources]
+    if same:
+        return same, False
+    alone = [one for one in others if one.platform is not COMPOSE]
+    return alone, bool(alone)
+
+
 def _name(deployment: Deployment) -> str:
     """Of a Dockerfile its own name and that of its folder: what is above says where somebody keeps the project."""
     is_file = deployment.platform is DOCKERFILE
@@ -90,12 +134,6 @@ def _name(deployment: Deployment) -> str:
 
 def _words(deployment: Deployment) -> str:
     return f"{_name(deployment)} {deployment.image.value if deployment.image else ''}".lower()
-
-
-def _own_words(deployment: Deployment) -> str:
-    """Without registry and folders of its image, and without what a Dockerfile begins with."""
-    image = "" if deployment.platform is DOCKERFILE else _image_name(deployment)
-    return f"{_name(deployment)} {image}".lower()
 
 
 def _image_name(deployment: Deployment) -> str:
@@ -147,13 +185,20 @@ def _is_site(deployment: Deployment) -> bool:
     return bool(SITE.search(_words(deployment))) and not _starts_agent(deployment)
 
 
-def _without_parts(some: list[Deployment], images: Images, for_development: list[str]) -> list[Deployment]:
-    """Beside one that certainly starts an agent, and not on a developer's machine alone, what its name says to be something
-    else is none."""
-    deployed = [one for one in some if one.place.file not in for_development]
-    if not any(_starts_agent(_starting(one, images)) for one in deployed):
-        return some
-    return [one for one in some if not PART.search(_own_words(one)) or _starts_agent(_starting(one, images))]
+def _serves(deployment: Deployment, images: Images) -> bool:
+    """Whether its command, or that of its image, is a web server's."""
+    return bool((WEB_SERVERS | SITES) & _programs(_starting(deployment, images)))
+
+
+def _without_parts(some: list[Deployment], beside: list[Deployment], images: Images) -> list[Deployment]:
+    """Beside one that certainly starts an agent what its name says to be something else is none. Only beside one of the same
+    platform: who describes the parts of an application describes them in one way."""
+    starts = {one.platform for one in beside if _starts_agent(_starting(one, images))}
+    return [
+        one
+        for one in some
+        if one.platform not in starts or not PART.search(_name(one).lower()) or _starts_agent(_starting(one, images))
+    ]
 
 
 def _is_worker(deployment: Deployment, images: Images) -> bool:

@@ -30,8 +30,9 @@ def readable(files: Files, _needs: Needs) -> Judgement:
             "judged but for secrets; hand over what it makes, as in `kustomize build FOLDER | pytest --lk-manifests -`"
         )
     if files.doubtful:
-        named = [deployment.name for deployment in files.deployments]
-        made.notes.append(f"nothing looks like a LiveKit worker; judged is {_some(named)}")
+        named = [deployment.name for deployment in files.deployments if deployment.place.file not in files.for_development]
+        nothing = "nothing" if len(named) == len(files.deployments) else "nothing but what is for development"
+        made.notes.append(f"{nothing} looks like a LiveKit worker; judged is {_some(named)}")
     if files.passed_over:
         made.notes.append(f"not judged: {_some(files.passed_over, '; ')}")
     for problem in problems:
