@@ -127,6 +127,12 @@ def test_a_grace_period_is_too_short_whatever_its_hook_does(tmp_path: Path) -> N
     assert judged("grace-period", tmp_path, "broken/grace-period/short.yaml", *long).looked_at == 1
 
 
+@pytest.mark.parametrize("said", ["echo waiting for endpoints", "touch /tmp/kill", "logger -t stop until then"])
+def test_a_hook_that_only_names_a_loop_takes_what_it_sleeps(tmp_path: Path, said: str) -> None:
+    hook = ('"sleep", "5"', f'"sh", "-c", "{said}; sleep 590"')
+    assert judged("grace-period", tmp_path, "good/kubernetes.yaml", hook).findings
+
+
 def test_a_declared_drain_is_the_need() -> None:
     files = load([str(CORPUS / "broken/grace-period/short.yaml")])
     assert not rules.grace_period(files, Needs(drain_s=50)).findings
@@ -179,7 +185,11 @@ NOT_JUDGED = [
     ("grace-period", "good/compose-variables.yaml", [], "stop_grace_period: its value is not in the file"),
     *[
         ("grace-period", "good/kubernetes.yaml", [('"sleep", "5"', f'"sh", "-c", "{hook}"')], "its preStop hook takes")
-        for hook in ("while curl -sf localhost:8081/busy; do sleep 120; done", "kill -TERM 1; sleep 590")
+        for hook in (
+            "while curl -sf localhost:8081/busy; do sleep 120; done",
+            *("kill -TERM 1; sleep 590", "cd /; until ./idle; do sleep 120; done"),
+            *("if true; then kill 1; fi; sleep 590", "pgrep -f agent | xargs -r kill; sleep 590", "/bin/kill 1 && sleep 590"),
+        )
     ],
     ("no-inbound", "good/task-definition-awsvpc.json", [], "security groups"),
     ("no-inbound", INSTANCES, [("awsvpc", "host")], "its host's network"),

@@ -388,6 +388,28 @@ def test_each_of_several_autoscalers_is_judged(tmp_path: Path, production: int, 
     assert rules.stabilization(files, Needs()).looked_at == rules.scaling_metric(files, Needs()).looked_at == 2
 
 
+def test_what_is_for_development_is_not_attached_to_what_others_deploy(tmp_path: Path) -> None:
+    rollout = workload("Rollout", "replicas: 1, workloadRef: {apiVersion: apps/v1, kind: Deployment, name: agent}")
+    service = "apiVersion: v1\nkind: Service\nmetadata: {name: agent}\nspec: {type: NodePort, selector: {app: agent}}\n"
+    labelled = POD.replace("template: {", "template: {metadata: {labels: {app: agent}}, ", 1)
+    files = written(
+        tmp_path,
+        {
+            "deployment.yaml": workload("Deployment", f"replicas: 2, {labelled}"),
+            "hpa.yaml": scaler("Deployment", "agent", 50),
+            "hpa.dev.yaml": scaler("Deployment", "agent", 90),
+            "rollout.dev.yaml": rollout.replace("apps/v1\nkind", "argoproj.io/v1alpha1\nkind", 1),
+            "service.dev.yaml": service,
+        },
+    )
+    (found,) = files.deployments
+    assert [scaler.place.file for scaler in found.autoscalers] == ["hpa.yaml"]
+    assert (found.replicas is not None and found.replicas.value, found.exposures) == (2, [])
+    (tmp_path / "deployment.yaml").rename(tmp_path / "deployment.dev.yaml")
+    (found,) = load([str(tmp_path)]).deployments
+    assert (len(found.autoscalers), bool(found.exposures)) == (2, True)
+
+
 def test_a_rollout_runs_the_deployment_that_it_names(tmp_path: Path) -> None:
     reference = "workloadRef: {apiVersion: apps/v1, kind: Deployment, name: agent}"
     rollout = workload("Rollout", f"replicas: 3, {reference}").replace("apps/v1\nkind", "argoproj.io/v1alpha1\nkind", 1)

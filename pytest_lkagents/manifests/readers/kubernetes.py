@@ -109,9 +109,14 @@ def read(documents: Sequence[Node], files: Files) -> None:
         if _kind(document) in WORKLOADS and document.items(*POD, "containers"):
             made.append((document, _workload(document)))
     services = [document for document in known if _kind(document) == "Service"]
-    rollouts = [pair for document in known if _kind(document) == ROLLOUT for pair in _handed_over(document, made)]
+    apart = set(files.for_development)
+    rollouts: list[Made] = []
     for document in known:
-        _attach(document, made, services, rollouts)
+        if _kind(document) == ROLLOUT:
+            rollouts += _handed_over(document, _within(document, made, apart))
+    for document in known:
+        there = [service for service in services if document.place.file in apart or service.place.file not in apart]
+        _attach(document, _within(document, made, apart), there, _within(document, rollouts, apart))
     for _, deployment in made:
         _stays_at_none(deployment)
     files.deployments += [deployment for _, deployment in made]
@@ -290,8 +295,11 @@ def _doubt_pre_stop(made: Deployment, container: Node) -> None:
         made.unclear["pre_stop_s"] = Given(reason, container.at(*hook))
 
 
-# Loops, and what sends signals.
-HANDS_ON = re.compile(r"\b(while|until|for|kill|pkill|killall)\b")
+# Loops, and what sends signals, where a command stands: ``echo waiting for endpoints`` is none.
+HANDS_ON = re.compile(
+    r"""(^|[;&|({`\n]|\b(do|then|else|if|elif|exec|sudo|xargs)\s|!\s|-\w*c\s+["']?)\s*(-\S+\s+)*(/\S*/)?"""
+    r"(while|until|for|kill|pkill|killall)\b|\w\.kill\("
+)
 # Of the sleep command.
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
@@ -347,6 +355,11 @@ def _deployment_loss(document: Node) -> Given[Loss] | None:
 
 
 # -- What belongs to a workload
+
+
+def _within(document: Node, found: list[Made], apart: set[str]) -> list[Made]:
+    """What is for development by its file's name (``apart``) says nothing of what other files deploy."""
+    return [pair for pair in found if document.place.file not in apart or pair[1].place.file in apart]
 
 
 def _handed_over(rollout: Node, made: list[Made]) -> list[Made]:
