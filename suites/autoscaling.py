@@ -24,7 +24,8 @@ from pytest_lkagents.manifests.rules.scaling import THRESHOLD, counted_cores, lo
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.values import TRACES
 
-# Standard traces have no more calls at a time: about a million in a day.
+# Standard traces have no more calls of the usual length at a time: about a million in a day. Of shorter ones they have fewer,
+# so that there are as many in a day.
 MOST_CALLS = 5000.0
 # Standard traces rise to this share of what all replicas carry at the autoscaler's target: room that whoever wrote the
 # maximum surely meant to have.
@@ -33,7 +34,8 @@ PEAK = 0.8
 
 @dataclass(frozen=True)
 class Played:
-    """One deployment under one trace. ``assumed``: what of the worker was neither measured nor declared."""
+    """One deployment under one trace. ``assumed``: what of the worker was neither measured nor declared. ``limited``: the
+    trace has fewer calls than the workers are for, as it would take too long."""
 
     deployment: Deployment
     trace: Trace
@@ -42,6 +44,7 @@ class Played:
     result: Result
     own: bool
     assumed: tuple[str, ...]
+    limited: bool = False
 
     @property
     def peak(self) -> int:
@@ -87,9 +90,10 @@ def play_all(files: Files, needs: Needs, settings: Settings, say: Callable[[str]
             reasons.append(str(reason))
             continue
         worker, assumed = worker_of(deployment, needs)
-        for trace, own in traces_for(scaling, worker, needs, settings):
+        for trace, own, limited in traces_for(scaling, worker, needs, settings):
             say(f"autoscaling: {trace.name}, {len(trace)} calls on {scaling.min_replicas} to {scaling.max_replicas} workers")
-            played.append(Played(deployment, trace, scaling, worker, simulate(trace, scaling, worker), own, assumed))
+            result = simulate(trace, scaling, worker)
+            played.append(Played(deployment, trace, scaling, worker, result, own, assumed, limited))
     if not played:
         raise NotJudgeable("; ".join(dict.fromkeys(reasons)) or "no deployment that scales")
     return played
@@ -158,16 +162,20 @@ def worker_of(deployment: Deployment, needs: Needs) -> tuple[WorkerModel, tuple[
     return model, tuple(assumed)
 
 
-def traces_for(scaling: Scaling, worker: WorkerModel, needs: Needs, settings: Settings) -> list[tuple[Trace, bool]]:
-    """The traces asked for, and whether each is the user's own. Standard ones rise to ``lk_calls`` at a time, or to what these
-    replicas are made for; calls are as long as the declared drain at most, or else ten minutes."""
-    found = []
+def traces_for(scaling: Scaling, worker: WorkerModel, needs: Needs, settings: Settings) -> list[tuple[Trace, bool, bool]]:
+    """The traces asked for, whether each is the user's own, and whether it is limited (Played). Standard ones rise to
+    ``lk_calls`` at a time, or to what these replicas are made for; calls are as long as the declared drain at most, or else ten
+    minutes."""
+    found: list[tuple[Trace, bool, bool]] = []
     for name in settings.traces or TRACES:
         if name not in TRACES:
-            found.append((traces.from_csv(Path(name)), True))
+            found.append((traces.from_csv(Path(name)), True, False))
             continue
         target = min(scaling.target or worker.threshold, worker.threshold)
         carried = max((target - worker.base) / worker.slope, 1.0) * scaling.ceiling
-        peak = settings.calls or min(max(1.0, PEAK * carried), MOST_CALLS)
-        found.append((traces.standard(name, peak, longest_s=needs.drain_s or traces.LONGEST_SECONDS), False))
+        longest = needs.drain_s or traces.LONGEST_SECONDS
+        most = MOST_CALLS * min(1.0, traces.mean_seconds(longest) / traces.mean_seconds())
+        peak = settings.calls or max(1.0, min(PEAK * carried, most))
+        limited = settings.calls is None and PEAK * carried > most
+        found.append((traces.standard(name, peak, longest_s=longest), False, limited))
     return found

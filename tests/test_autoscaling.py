@@ -26,7 +26,8 @@ from pytest_lkagents.guide import TEST_CORES
 from pytest_lkagents.manifests.findings import Needs
 from pytest_lkagents.manifests.load import load
 from pytest_lkagents.manifests.model import Deployment
-from suites.autoscaling import scaling_of, worker_of
+from pytest_lkagents.settings import Settings
+from suites.autoscaling import MOST_CALLS, scaling_of, traces_for, worker_of
 
 from .conftest import ROOT
 from .test_workers import image
@@ -165,6 +166,18 @@ def test_every_call_is_accounted_for(seed: int, target: float, grace: float) -> 
     assert seen.calls == len(trace) == seen.served + seen.refused + seen.cut + seen.in_progress
     assert 0 <= seen.utilisation <= 1.2
     assert seen == simulate(trace, Scaling(1, 6, target, grace_s=grace), WorkerModel(slope=0.2), seed=seed)
+
+
+@pytest.mark.parametrize(("drain_s", "most"), [(10.0, 100), (300.0, 2600), (None, MOST_CALLS), (1800.0, MOST_CALLS)])
+def test_traces_of_short_calls_have_no_more_of_them(drain_s: float | None, most: float) -> None:
+    many = Scaling(2, 100000, 0.5)
+    settings = Settings(traces=("steady",))
+    ((trace, own, limited),) = traces_for(many, WorkerModel(), Needs(drain_s=drain_s), settings)
+    assert (own, limited) == (False, True)
+    assert len(trace) < 400_000
+    assert trace.duration_s.sum() / trace.length_s < most
+    ((_, _, limited),) = traces_for(dataclasses.replace(many, max_replicas=4), WorkerModel(), Needs(drain_s=drain_s), settings)
+    assert not limited
 
 
 @pytest.mark.parametrize("longest_s", [60.0, 600.0, 1800.0])
