@@ -185,7 +185,50 @@ def test_a_part_of_a_compose_service_is_judged_for_secrets_alone(tmp_path: Path)
     (finding,) = rules.secrets(files, Needs()).findings
     assert finding.place.file == "docker-compose.prod.yml"
     files = written(tmp_path / "other", {"compose.override.yaml": part})
-    assert [stored.name for stored in files.secrets] == ["LIVEKIT_API_SECRET"]
+    (finding,) = rules.secrets(files, Needs()).findings
+    assert finding.found == "LIVEKIT_API_SECRET is a literal"
+
+
+KEY = "sk-proj-9aJ2kLm83QzXw71Rt5Yb"
+WHOLE = "services: {voice: {image: 'r/agent:1.0'}, db: {image: 'postgres:16'}, ui: {image: 'r/ui:1.0'}}\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ({"docker-compose.prod.yml": "agent: {environment: {OPENAI_API_KEY: " + KEY + "}}"}, "OPENAI_API_KEY is a literal"),
+        (
+            {"docker-compose.yml": WHOLE, "docker-compose.prod.yml": "voice: {environment: [OPENAI_API_KEY=" + KEY + "]}"},
+            "OPENAI_API_KEY is a literal",
+        ),
+        (
+            {
+                "base.yml": WHOLE,
+                "production.yml": "voice: {restart: always, environment: {LIVEKIT_API_SECRET: " + SECRET + "}}",
+            },
+            "LIVEKIT_API_SECRET is a literal",
+        ),
+        (
+            {"compose.yaml": "agent: {extends: {file: base.yml, service: a}, environment: {API_KEY: " + KEY + "}}"},
+            "API_KEY is a literal",
+        ),
+        ({"compose.prod.yaml": "agent: {environment: {DB: 'postgres://a:k3Y0fTheDb@db/a'}}"}, "DB has a password in its URL"),
+        ({"compose.override.yaml": "agent: {build: {args: {HF_TOKEN: " + KEY + "}}}"}, "HF_TOKEN is a literal"),
+    ],
+)
+def test_a_secret_in_a_part_of_a_worker_is_found(tmp_path: Path, files: dict[str, str], found: str) -> None:
+    files = {name: text if text.startswith("services") else f"services: {{{text}}}\n" for name, text in files.items()}
+    (finding,) = rules.secrets(written(tmp_path, files), Needs()).findings
+    assert finding.found == found
+
+
+def test_parts_of_what_is_no_worker_are_left_alone_and_prove_nothing(tmp_path: Path) -> None:
+    parts = f"services: {{db: {{environment: {{POSTGRES_PASSWORD: {SECRET}}}}}, ui: {{environment: {{A_TOKEN: {SECRET}}}}}}}\n"
+    files = written(tmp_path, {"compose.yaml": WHOLE, "compose.prod.yaml": parts})
+    assert rules.secrets(files, Needs()).findings == []
+    part = "services: {agent: {environment: {A: b}}, agent-db: {environment: {POSTGRES_PASSWORD: " + SECRET + "}}}\n"
+    files = written(tmp_path / "alone", {"compose.prod.yaml": part})
+    assert (rules.secrets(files, Needs()).looked_at, rules.readable(files, Needs()).looked_at) == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -196,6 +239,9 @@ def test_a_part_of_a_compose_service_is_judged_for_secrets_alone(tmp_path: Path)
         ("values.yaml", "services: {agent: {image: {repository: r/agent, tag: latest}}}\n"),
         ("values-prod.yaml", "services: {agent: {image: r/agent}}\n"),
         ("settings.yaml", "services: {agent: {restart: always}}\n"),
+        ("settings.yaml", "services: {agent: {restart: always, environment: production}}\n"),
+        ("settings.yaml", "services: {agent: {environment: {A: b}}}\n"),
+        ("prod.yaml", "services: {agent: {image: {tag: latest}, ports: [80], environment: {A: b}}}\n"),
     ],
 )
 def test_what_has_services_and_is_no_compose_file_is_not_read(tmp_path: Path, name: str, text: str) -> None:
@@ -220,8 +266,15 @@ def test_a_file_for_development_by_its_name_is_judged_for_secrets_alone(tmp_path
     assert len(grace.notes) == 1, "a Dockerfile has no grace period"
     (finding,) = rules.secrets(files, Needs()).findings
     assert finding.place.file == "docker-compose.dev.yml"
+    note = "judged only for secrets, separate environments and whether it can be read"
+    assert any(note in said for said in rules.readable(files, Needs()).notes)
     for name in ("docker-compose.dev.yml", "Dockerfile.dev"):
-        assert rules.production_command(load([str(tmp_path / name)]), Needs()).findings, "one that is named itself is meant"
+        alone, beside = [str(tmp_path / name)], [str(tmp_path / name), str(tmp_path)]
+        assert rules.production_command(load(alone), Needs()).findings, "one that is named itself is meant"
+        for paths in (beside, beside[::-1]):
+            files = load(paths)
+            assert [finding.place.file for finding in rules.production_command(files, Needs()).findings] == [name]
+            assert len(files.deployments) == len(set(files.read)) == 3
 
 
 DEVELOPED = "services: {voice: {build: ., command: python agent.py dev}}\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -79,29 +80,39 @@ def load(paths: Sequence[str], standard_input: str = "") -> Files:
     cannot be opened."""
     files = Files()
     known: list[Node] = []
-    for given in paths:
+    # A file that is named beside its folder is read once, and as one that is named.
+    named = {os.path.abspath(given) for given in paths if given != STANDARD_INPUT and Path(given).is_file()}
+    seen: set[str] = set()
+    for given in sorted(paths, key=lambda given: os.path.abspath(given) in named):
         if given == STANDARD_INPUT:
             _read("standard input", standard_input, files, known, named=True)
             continue
         path = Path(given)
         for file in find(path):
-            shown = str(file.relative_to(path)) if path.is_dir() else str(file)
-            data = file.read_bytes()
-            if len(data) > LARGEST_BYTES:
-                if path.is_file():
-                    files.problems.append(Problem(Place(shown, 1, ""), "larger than any deployment file"))
-                continue
-            try:
-                text = data.decode("utf-8-sig")
-            except UnicodeDecodeError:
-                if path.is_file() or _is_meant(file.name, data.decode("utf-8", "replace")):
-                    files.problems.append(Problem(Place(shown, 1, ""), "not UTF-8 text"))
-                continue
-            _read(shown, text, files, known, named=path.is_file())
+            where = os.path.abspath(file)
+            if where not in seen:
+                seen.add(where)
+                shown = str(file.relative_to(path)) if path.is_dir() else str(file)
+                _open(file, shown, files, known, named=where in named)
     kustomize.read(known, files)
     kubernetes.read(known, files)
     files.deployments = workers.pick(files)
     return files
+
+
+def _open(file: Path, shown: str, files: Files, known: list[Node], *, named: bool) -> None:
+    data = file.read_bytes()
+    if len(data) > LARGEST_BYTES:
+        if named:
+            files.problems.append(Problem(Place(shown, 1, ""), "larger than any deployment file"))
+        return
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        if named or _is_meant(file.name, data.decode("utf-8", "replace")):
+            files.problems.append(Problem(Place(shown, 1, ""), "not UTF-8 text"))
+        return
+    _read(shown, text, files, known, named=named)
 
 
 def _read(file: str, text: str, files: Files, known: list[Node], *, named: bool) -> None:

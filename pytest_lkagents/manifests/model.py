@@ -270,6 +270,8 @@ class Files:
     templates: list[str] = field(default_factory=list)
     # Of which a Kustomization makes something else.
     changed: list[str] = field(default_factory=list)
+    # Parts of workers in Compose files: with them only secrets are judged. Before workers are picked: parts of anything.
+    parts: list[Deployment] = field(default_factory=list)
     # In a folder: files that are for development by their names.
     for_development: list[str] = field(default_factory=list)
     # Nothing looks like a worker: all is judged that may be one.

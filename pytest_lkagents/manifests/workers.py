@@ -64,6 +64,7 @@ def pick(files: Files) -> list[Deployment]:
             files.for_development = []
     of_workers = {one.built_from for one in workers}
     workers += [image for image in made if image.place.file in of_workers and image not in workers]
+    files.parts = [part for part in files.parts if _is_part_of_worker(part, workers, files.deployments)]
     kept = {id(deployment) for deployment in workers}
     files.passed_over += [
         f"{deployment.place.file}: {deployment.name} looks like no worker"
@@ -71,6 +72,17 @@ def pick(files: Files) -> list[Deployment]:
         if id(deployment) not in kept
     ]
     return workers
+
+
+def _is_part_of_worker(part: Deployment, workers: list[Deployment], every: list[Deployment]) -> bool:
+    """By its variables, by the service that other files make of it, or else by its name."""
+    if has_livekit(part.variables):
+        return True
+    if any(one.platform is COMPOSE and one.name == part.name for one in every):
+        return any(one.platform is COMPOSE and one.name == part.name for one in workers)
+    name = part.name.lower()
+    named = AGENT.search(name) or WORKER.search(name)
+    return bool(named) and not OTHER_AGENT.search(name) and not PART.search(name) and not _is_site(part)
 
 
 def _built(some: list[Deployment], images: Images) -> list[Deployment]:

@@ -6,20 +6,18 @@ import re
 from pathlib import PurePath
 
 from pytest_lkagents.manifests import amounts, fields
-from pytest_lkagents.manifests.model import COMPOSE, EVERYTHING, Deployment, Files, Given, Loss, Probe, Resources, StoredSecret
+from pytest_lkagents.manifests.model import COMPOSE, EVERYTHING, Deployment, Files, Given, Loss, Probe, Resources
 from pytest_lkagents.manifests.readers import probes
 from pytest_lkagents.manifests.readers.common import (
     beside,
     doubt,
     environment_of,
     given,
-    has_livekit,
     split,
     variables_of,
     whole,
 )
 from pytest_lkagents.manifests.tree import Node
-from pytest_lkagents.secrets import holds_secret
 
 # Compose itself passes these over: https://docs.docker.com/reference/compose-file/deploy/
 SWARM_ONLY = ("endpoint_mode", "mode", "placement", "rollback_config", "update_config")
@@ -28,13 +26,23 @@ OVERRIDE = re.compile(r"(docker-)?compose\.override\.ya?ml")
 OWN = re.compile(r"(docker-)?compose[\w.-]*\.ya?ml")
 # Helm's values and azd's projects, which have ``services`` too.
 OTHERS = re.compile(r"values([.-].*)?\.ya?ml|azure\.ya?ml")
+# What services have, but for their variables.
+KEYS = fields.COMPOSE[0][1] - {"environment"}
 
 
 def reads(document: Node) -> bool:
     services, name = document.entries("services"), PurePath(document.place.file).name
     if not services or document.get("apiVersion") is not None or OTHERS.fullmatch(name):
         return False
-    return bool(OWN.fullmatch(name)) or any(_is_whole(service) or service.get("extends") for _, service in services)
+    return _is_own(document) or any(_is_part(service) for _, service in services)
+
+
+def _is_own(document: Node) -> bool:
+    """Whether its name or a service says for certain that it is Compose's."""
+    services = [service for _, service in document.entries("services")]
+    return bool(OWN.fullmatch(PurePath(document.place.file).name)) or any(
+        _is_whole(service) or service.get("extends") for service in services
+    )
 
 
 def _is_whole(service: Node) -> bool:
@@ -42,30 +50,43 @@ def _is_whole(service: Node) -> bool:
     return service.text("image") is not None or any(service.get(part) is not None for part in ("build", "provider"))
 
 
-def _secrets_of_part(service: Node) -> list[StoredSecret]:
-    """Of a part no more is known than that its variables are LiveKit's."""
-    variables = variables_of(service, "environment")
-    if not has_livekit(variables):
-        return []
-    return [StoredSecret(one.name, one.place) for one in variables if one.literal and holds_secret(one.name, one.literal)]
+def _is_part(service: Node) -> bool:
+    """Whether this can be nothing but a part: variables, and something else that Compose has, and not Helm's ``image``."""
+    variables = service.entries("environment") or service.items("environment")
+    return bool(variables and KEYS & service.value.keys()) and service.get("image") is None
+
+
+def _part(name: str, service: Node) -> Deployment:
+    """What is known of a part that is to be searched for secrets."""
+    words = [*_words(service, "entrypoint"), *_words(service, "command")]
+    return Deployment(
+        COMPOSE,
+        name,
+        service.place,
+        environment_of(name, service.place.file),
+        None,
+        Given(words, service.at("command" if service.get("command") else "entrypoint")) if words else None,
+        variables_of(service, "environment"),
+        other_variables=variables_of(service, "build", "args"),
+    )
 
 
 def read(document: Node, files: Files) -> None:
-    files.problems += fields.unknown(document, fields.COMPOSE)
+    if _is_own(document):
+        files.problems += fields.unknown(document, fields.COMPOSE)
+    services = {name: service for name, service in document.entries("services") if isinstance(service.value, dict)}
     if OVERRIDE.fullmatch(PurePath(document.place.file).name):
         files.passed_over.append(f"{document.place.file}: Compose merges it into the file beside it")
-        files.secrets += [found for _, service in document.entries("services") for found in _secrets_of_part(service)]
+        files.parts += [_part(name, service) for name, service in services.items()]
         return
-    services = dict(document.entries("services"))
     for name, service in services.items():
-        if not isinstance(service.value, dict):
-            continue
         whole_service = _extended(name, services, ())
         if whole_service is None:
             files.passed_over.append(f"{document.place.file}: {name} extends what is not in this file")
+            files.parts.append(_part(name, service))
         elif not _is_whole(whole_service):
             files.passed_over.append(f"{document.place.file}: {name} is a whole service only with another file")
-            files.secrets += _secrets_of_part(whole_service)
+            files.parts.append(_part(name, whole_service))
         else:
             files.deployments.append(_service(name, whole_service))
 

@@ -29,6 +29,12 @@ def readable(files: Files, _needs: Needs) -> Judgement:
             f"{_some(files.changed)}: parts of a kustomization, which changes them, not "
             "judged but for secrets; hand over what it makes, as in `kustomize build FOLDER | pytest --lk-manifests -`"
         )
+    development = [file for file in files.read if file in files.for_development]
+    if development:
+        made.notes.append(
+            f"{_some(development)}: for development by name, judged only for secrets, separate environments "
+            "and whether it can be read"
+        )
     if files.doubtful:
         named = [deployment.name for deployment in files.deployments if deployment.place.file not in files.for_development]
         nothing = "nothing" if len(named) == len(files.deployments) else "nothing but what is for development"
@@ -56,23 +62,34 @@ def secrets(files: Files, _needs: Needs) -> Judgement:
     made = Judgement()
     why = "Who can read the file, its history or its copies has the key."
     for deployment in files.deployments:
-        for variable in deployment.variables + deployment.other_variables:
-            made.looked_at += 1
-            found = _secret_in(variable)
-            if found is not None:
-                made.findings.append(Finding(variable.place, found, OUTSIDE, why))
-        for command in [deployment.command] if deployment.command is not None else []:
-            told = [name for name, value in told_in(command.value) if holds_secret(name, value) and not from_outside(value)]
-            made.looked_at += len(told)
-            made.findings += [Finding(command.place, f"the value of {name} is in the command", OUTSIDE, why) for name in told]
-            if any(url_passwords(word) for word in command.value):
-                made.looked_at += 1
-                made.findings.append(Finding(command.place, "a password in a URL is in the command", OUTSIDE, why))
+        _search(deployment, made, why)
+    # Alone they are no evidence that all is well.
+    parts = Judgement()
+    for part in files.parts:
+        _search(part, parts, why)
+    made.looked_at += len(parts.findings)
+    made.findings += parts.findings
     for stored in files.secrets:
         made.looked_at += 1
         found = f"the value of {stored.name} is in the file"
         made.findings.append(Finding(stored.place, found, "a Secret that is made outside of these files", why))
     return made
+
+
+def _search(deployment: Deployment, made: Judgement, why: str) -> None:
+    """What is secret in its variables and its command."""
+    for variable in deployment.variables + deployment.other_variables:
+        made.looked_at += 1
+        found = _secret_in(variable)
+        if found is not None:
+            made.findings.append(Finding(variable.place, found, OUTSIDE, why))
+    for command in [deployment.command] if deployment.command is not None else []:
+        told = [name for name, value in told_in(command.value) if holds_secret(name, value) and not from_outside(value)]
+        made.looked_at += len(told)
+        made.findings += [Finding(command.place, f"the value of {name} is in the command", OUTSIDE, why) for name in told]
+        if any(url_passwords(word) for word in command.value):
+            made.looked_at += 1
+            made.findings.append(Finding(command.place, "a password in a URL is in the command", OUTSIDE, why))
 
 
 OUTSIDE = "a reference to the platform's secret store"
