@@ -37,10 +37,23 @@ PLACE = re.compile(
     r"^(\.{0,2}/|~/|[\w./-]+\.(json|ya?ml|toml|ini|env|txt|pem|key|crt|p12|pfx)$|https?://[^@?]*$)", re.IGNORECASE
 )
 PLACEHOLDER = re.compile(
-    r"^(<.*>?|[$`%].*|x{3,}.*|\*{3,}.*|change.?me.*|(.*[-_ ])?your[-_ ].*|.*placeholder.*|.*dummy.*|.*example.*|.*replace.*"
-    r"|.*x{4,}|(put|insert|fill|todo|tbd)[-_ ].*|set[-_ ](me|this|a|the|in|by)([-_ ].*)?|.*[-_]here"
-    r"|not[-_ ]?(needed|required|used|set).*|.*no[-_]key.*|fake.*|unused.*|build[-_ ]?(time|only).*|lm-studio"
-    r"|none|null|true|false|unset)$",
+    r"^(<.*>?|[$`%].*|x{3,}.*|.*x{8,}|sk-ant-\w+-x{3,}.*|\*{3,}.*|change.?me.*|.*placeholder.*|.*dummy.*|.*example.*"
+    r"|(.*[-_ ])?replace[-_ ]?(me|this|with|by).*|replace.?|lm-studio|none|null|true|false|unset)$",
+    re.IGNORECASE,
+)
+# What stands for one in words. Such words stand in passwords too, which have digits among their letters.
+IN_WORDS = re.compile(
+    r"^((.*[-_ ])?your[-_ ].*|.*x{4,}|(put|insert|fill|todo|tbd)[-_ ].*|set[-_ ](me|this|a|the|in|by)([-_ ].*)?|.*[-_]here"
+    r"|not[-_ ]?(needed|required|used|set).*|.*no[-_]key.*|fake.*|unused.*|build[-_ ]?(time|only).*)$",
+    re.IGNORECASE,
+)
+# A number that people write between such words: a counter (0001), a length (32), the first digits.
+DIGIT = re.compile(r"\d")
+NUMBER = re.compile(r"0*\d{1,2}|12(3(4(5(6(7(8(90?)?)?)?)?)?)?)?")
+# The host of an address, where names of projects are made of any words.
+PLACEHOLDER_HOST = re.compile(
+    r"^(.*<.*|[$`%{].*|x{3,}.*|\*{3,}.*|change.?me.*|(.*\.)?your[-_.].*|.*placeholder.*|dummy\b.*|.*example.*"
+    r"|replace[-_]?(me|this|with)\b.*)$",
     re.IGNORECASE,
 )
 # What names an entry of a store (Vault, 1Password, vals, AWS, Google, Azure), or is encrypted (SOPS, App Platform).
@@ -53,9 +66,17 @@ SHORTEST_CREDENTIAL = 8
 URL_PASSWORD = re.compile(r"[a-z0-9]://[^/\s:@\"']*:([^/\s@\"'{}<>]+)@", re.IGNORECASE)
 
 
+def stands_in(value: str) -> bool:
+    """Whether a value stands for one that is still to come."""
+    if PLACEHOLDER.match(value):
+        return True
+    parts = re.split(r"[-_ .]+", value)
+    return bool(IN_WORDS.match(value)) and all(NUMBER.fullmatch(part) for part in parts if DIGIT.search(part))
+
+
 def is_placeholder(value: str) -> bool:
     """Whether a value is too short or too plainly a stand-in to be a credential."""
-    return len(value) < SHORTEST_CREDENTIAL or bool(PLACEHOLDER.match(value))
+    return len(value) < SHORTEST_CREDENTIAL or stands_in(value)
 
 
 def holds_secret(name: str, value: str) -> bool:

@@ -125,7 +125,8 @@ def test_a_credential_in_a_variable(text: str, leaks: bool) -> None:
             ("LIVEKIT_API_SECRET", stand_in, False)
             for stand_in in (
                 *("REPLACE_ME", "replace-with-deepgram-key", "put-your-secret-here", "APIxxxxxxxxxxxx", "sk-your-openai-key"),
-                *("set_in_the_dashboard", "TODO-a-real-one", "secret-goes-here"),
+                *("set_in_the_dashboard", "TODO-a-real-one", "secret-goes-here", "your-livekit-api-secret-0001"),
+                *("your-32-character-secret-here", "fake-key-12345678", "sk-ant-api03-xxxx", "eu1-xxxxxxxx", "REPLACE_ME_2"),
             )
         ],
         *[
@@ -135,6 +136,13 @@ def test_a_credential_in_a_variable(text: str, leaks: bool) -> None:
                 *("sm://livekit-secret", "arn:aws:secretsmanager:eu-central-1:123456789012:secret:livekit-Ab12Cd"),
                 *("projects/x/secrets/y", "ENC[AES256_GCM,data:p673w7sP,iv:YY9x,tag:gKe1,type:str]"),
                 "@Microsoft.KeyVault(SecretUri=https://x.vault.azure.net/secrets/y)",
+            )
+        ],
+        *[
+            ("LIVEKIT_API_SECRET", value, True)
+            for value in (
+                *("Irreplaceable#77", "not-used-anywhere-9Xk2", "todo_prod_9Xk2ab88", "set-in-stone-4711", "fill_9a8b7c6d5e"),
+                *("fakeit-till-9Xk2", "sk-9a8b7c6dxxxx", "Tell-your-9Xk2", "build-only-9Xk2ab"),
             )
         ],
         *[("LIVEKIT_API_SECRET", value, True) for value in (SECRET, "set-k2Jd82mxQ0vR", "vault-k2Jd82mxQ0", "yourk2Jd82mxQ0")],

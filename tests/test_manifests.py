@@ -444,6 +444,21 @@ def test_environments_are_compared_by_the_same_variable(tmp_path: Path) -> None:
     assert (judgement.looked_at, judgement.findings) == (0, [])
 
 
+@pytest.mark.parametrize(
+    ("host", "same"),
+    [
+        *[(f"{name}.livekit.cloud", True) for name in ("todo-app-ab12cd34", "todo-app", "fill-up", "fake-news", "replaced")],
+        *[(f"{name}.livekit.cloud", False) for name in ("your-project", "your-project-123", "replace-me", "<project>")],
+        ("livekit.your-domain.com", False),
+    ],
+)
+def test_the_same_project_in_both_environments_is_found_whatever_its_name(tmp_path: Path, host: str, same: bool) -> None:
+    for stage in ("staging", "production"):
+        service = f"services: {{agent: {{image: 'r/agent:1', environment: {{LIVEKIT_URL: 'wss://{host}'}}}}}}\n"
+        (tmp_path / f"compose.{stage}.yaml").write_text(service)
+    assert bool(rules.separate_environments(load([str(tmp_path)]), Needs()).findings) is same
+
+
 def test_two_autoscalers_of_one_workload_are_said(tmp_path: Path) -> None:
     second = (CORPUS / AUTOSCALED).read_text().split("---\n")[1].replace("minReplicas: 2", "minReplicas: 1")
     judgement = judged(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pytest_lkagents.manifests.findings import Finding, Judgement, Needs
 from pytest_lkagents.manifests.model import Deployment, Files, Variable
 from pytest_lkagents.manifests.readers.common import from_outside, told_in
-from pytest_lkagents.secrets import PLACEHOLDER, holds_secret, looks_generated, url_passwords
+from pytest_lkagents.secrets import PLACEHOLDER_HOST, holds_secret, looks_generated, stands_in, url_passwords
 
 # Of what is passed over so many are named.
 SHOWN = 5
@@ -117,6 +117,11 @@ def _plain(name: str, value: str) -> str:
     return f"{scheme}://{host}{slash}{path}".rstrip("/")
 
 
+def _is_filled_in_later(value: str) -> bool:
+    host = value.partition("://")[2]
+    return bool(PLACEHOLDER_HOST.match(host)) if host else stands_in(value)
+
+
 def separate_environments(files: Files, _needs: Needs) -> Judgement:
     made = Judgement()
     seen: dict[str, dict[str, tuple[str, Deployment]]] = {"staging": {}, "production": {}}
@@ -127,7 +132,7 @@ def separate_environments(files: Files, _needs: Needs) -> Judgement:
         for variable in deployment.variables:
             if variable.name in ("LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET"):
                 value = variable.literal
-                if value and not PLACEHOLDER.match(value.partition("://")[2] or value):
+                if value and not _is_filled_in_later(value):
                     stage.setdefault(f"{variable.name}={_plain(variable.name, value)}", (variable.name, deployment))
     staging, production = ({name for name, _ in stage.values()} for stage in seen.values())
     if not staging & production:
