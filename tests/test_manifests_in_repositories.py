@@ -156,6 +156,13 @@ def test_the_word_behind_agent_tells_a_part(tmp_path: Path, name: str, *, is_one
     assert judged(files) == {"voice-agent", name} if is_one else {"voice-agent"}
 
 
+def test_a_part_is_none_beside_a_worker_that_its_image_starts(tmp_path: Path) -> None:
+    files = {"Dockerfile": AGENT_IMAGE, "ui.yaml": deployed("agent-ui", "acme/ui:1.0")}
+    assert judged(written(tmp_path, files)) == {"agent-ui", "Dockerfile"}
+    files["agent.yaml"] = deployed("voice-agent", "acme/agent:1.0")
+    assert judged(written(tmp_path, files)) == {"voice-agent", "Dockerfile"}
+
+
 def test_what_a_livekit_server_is_built_from_makes_it_one(tmp_path: Path) -> None:
     compose = "services: {livekit-server: {build: {dockerfile: Dockerfile.livekit}, environment: {LIVEKIT_KEYS: $KEYS}}}\n"
     files = written(tmp_path, {"Dockerfile.livekit": "FROM livekit/livekit-server:v1.9\n", "compose.yaml": compose})

@@ -82,7 +82,7 @@ def _is_part_of_worker(part: Deployment, workers: list[Deployment], every: list[
         return any(one.platform is COMPOSE and one.name == part.name for one in workers)
     name = part.name.lower()
     named = AGENT.search(name) or WORKER.search(name)
-    return bool(named) and not OTHER_AGENT.search(name) and not PART.search(name) and not _is_site(part)
+    return bool(named) and not OTHER_AGENT.search(name) and not _is_part(part) and not _is_site(part)
 
 
 def _built(some: list[Deployment], images: Images) -> list[Deployment]:
@@ -203,14 +203,17 @@ def _serves(deployment: Deployment, images: Images) -> bool:
 
 
 def _without_parts(some: list[Deployment], beside: list[Deployment], images: Images) -> list[Deployment]:
-    """Beside one that certainly starts an agent what its name says to be something else is none. Only beside one of the same
-    platform: who describes the parts of an application describes them in one way."""
-    starts = {one.platform for one in beside if _starts_agent(_starting(one, images))}
-    return [
-        one
-        for one in some
-        if one.platform not in starts or not PART.search(_name(one).lower()) or _starts_agent(_starting(one, images))
-    ]
+    """Beside one that certainly starts an agent what its name says to be something else is none. On each platform only beside
+    another worker, as what one platform runs says nothing of what another one does."""
+    certain = {id(one) for one in beside if _starts_agent(_starting(one, images))}
+    if not certain:
+        return some
+    there = {one.platform for one in beside if id(one) in certain or (_is_worker(one, images) and not _is_part(one))}
+    return [one for one in some if one.platform not in there or not _is_part(one) or _starts_agent(_starting(one, images))]
+
+
+def _is_part(deployment: Deployment) -> bool:
+    return bool(PART.search(_name(deployment).lower()))
 
 
 def _is_worker(deployment: Deployment, images: Images) -> bool:
