@@ -37,8 +37,8 @@ class Memory:
 
     @contextlib.contextmanager
     def room(self) -> Iterator[None]:
-        """Entered once one more worker fits beside those that run and those that start, or after a minute: it may fit yet. To
-        be left when it has started."""
+        """Entered once one more worker fits beside those that run and those that start, or after a minute (at once, if the last
+        one waited in vain): it may fit yet. To be left when it has started."""
         seconds = LOOK_SECONDS if self._in_vain else ROOM_SECONDS
         try:
             poll(self._fits, what="memory for one more worker", seconds=seconds, every=LOOK_SECONDS)

@@ -43,17 +43,18 @@ PLACEHOLDER = re.compile(
 )
 # What stands for one in words. Such words stand in passwords too, which have digits among their letters.
 IN_WORDS = re.compile(
-    r"^((.*[-_ ])?your[-_ ].*|.*x{4,}|(put|insert|fill|todo|tbd)[-_ ].*|set[-_ ](me|this|a|the|in|by)([-_ ].*)?|.*[-_]here"
+    r"^((.*[-_ ])?(your|replaced?)([-_ .].*)?|.*x{4,}|(put|insert|fill|todo|tbd)[-_ ].*|.*[-_]here"
+    r"|set[-_ ](me|this|a|the|in|by)([-_ ].*)?"
     r"|not[-_ ]?(needed|required|used|set).*|.*no[-_]key.*|fake.*|unused.*|build[-_ ]?(time|only).*)$",
     re.IGNORECASE,
 )
-# A number that people write between such words: a counter (0001), a length (32), the first digits.
+# A number that people write between such words, or in one: a counter (0001), a length (256), a name (auth0), the first digits.
 DIGIT = re.compile(r"\d")
-NUMBER = re.compile(r"0*\d{1,2}|12(3(4(5(6(7(8(90?)?)?)?)?)?)?)?")
+NUMBER = re.compile(r"[A-Za-z]*\d{1,3}[A-Za-z!]*|0*\d{1,2}|(19|20)\d\d|12(3(4(5(6(7(8(90?)?)?)?)?)?)?)?")
 # The host of an address, where names of projects are made of any words.
 PLACEHOLDER_HOST = re.compile(
-    r"^(.*<.*|[$`%{].*|x{3,}.*|\*{3,}.*|change.?me.*|(.*\.)?your[-_.].*|.*placeholder.*|dummy\b.*|.*example.*"
-    r"|replace[-_]?(me|this|with)\b.*)$",
+    r"^(.*<.*|[$`%{].*|x{3,}.*|\*{3,}.*|change.?me.*|(.*[-_.])?your[-_.].*|.*placeholder.*|dummy\b.*|.*example.*"
+    r"|replace[-_]?(me|this|with)([-_.].*)?)$",
     re.IGNORECASE,
 )
 # What names an entry of a store (Vault, 1Password, vals, AWS, Google, Azure), or is encrypted (SOPS, App Platform).

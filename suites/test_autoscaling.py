@@ -25,6 +25,12 @@ def judge(played: list[Played], evidence: Evidence, good: Callable[[Played], boo
     evidence["runs"] = [run.evidence() for run in played]
     bad = [run for run in played if not good(run)]
     if not bad:
+        still = next((run for run in played if run.limited and run.result.most_replicas <= run.scaling.min_replicas), None)
+        if still is not None:
+            raise NotJudgeable(
+                f"{still.scaling.source}: a trace of {still.result.calls} calls, the most that is simulated of such short "
+                "ones, needs no more than the minimum: give --lk-calls"
+            )
         return
     worst = bad[0]
     advice = worst.advice(lambda result: good(worst.with_result(result)))

@@ -28,11 +28,11 @@ def test_sizing(lk_stage: Stage, lk_evidence: Evidence, progress: Callable[[str]
 
     On one worker (1 core, or `--lk-cpus`) calls are added one by one to 1-6, 8, 10, 13, 16, 20 and 25, for 240 s at
     most; at each level its CPU and memory are read twice a second for 8 s, beginning 4 s after the last call came; at
-    rest, once its processes neither come, go nor grow (30 s at most). The
-    climb ends when a user gets no agent in three tries, a bound of `resources.quality-of-service` is broken, memory
-    passes 90 % of `--lk-memory`, the worker ends or accepts a call to which no agent comes within 15 s, or this machine
-    is short of CPU. Straight lines through the levels, the one at rest included, give cores and memory per session.
-    Nothing is judged; skipped with fewer than three levels, or if the first call is not served.
+    rest, once its processes neither come, go nor grow (30 s at most). The climb ends when a user gets no agent in three
+    tries, a bound of `resources.quality-of-service` is broken, memory passes 90 % of `--lk-memory`, the worker ends or
+    accepts a call to which no agent comes within 15 s, or this machine is short of CPU. Straight lines through the
+    levels, the one at rest included, give cores and memory per session. Nothing is judged; skipped with fewer than
+    three levels, or if the first call is not served.
     """
     worker = lk_stage.worker("crowded")
     done = climb(lk_stage, progress)

@@ -110,9 +110,9 @@ def test_quality_of_service(lk_stage: Stage, lk_evidence: Evidence, loaded: Call
     get none within 15 s although the worker accepted the call, and none may lose it: the worker took these calls. The
     last caller listens too: where the first one's agent was heard, this one's must be within 54 s. A hole counts if the
     agent, in a second load test, talks on for more than twice as long before the others come, a lost agent if the
-    listener's stays for half as long again, and one that is not heard
-    if that happens twice. What a silent agent cannot show is not judged; skipped if no call is served, and an error if
-    this machine or the simulated users are short of CPU.
+    listener's stays for half as long again, and one that is not heard, or one accepted call without an agent, if that
+    happens twice. What a silent agent cannot show is not judged; skipped if no call is served, and an error if this
+    machine or the simulated users are short of CPU.
     """
     seen = loaded()
     quality = seen.loaded.quality

@@ -580,9 +580,9 @@ def test_replaces_without_loss(lk_stage: Stage, lk_evidence: Evidence) -> None:
 
     An old worker (of the image `--lk-from`, if given) has two calls, or one if it takes no more; a new one starts
     beside it, calls arrive on as many lines, each for 2 s and the next one as soon as one of the two workers is not
-    full (for 15 s), and the old one gets its stop signal. The calls in progress are kept for 8 s and judged
-    as in `rollout.sigterm-drains`, but for gaps after which they go on; those, and the old worker's exit, are recorded
-    and judged by the checks of one worker. An arriving call is lost, and a failure, if a worker does not answer its
+    full (for 15 s), and the old one gets its stop signal. The calls in progress are kept for 8 s and judged as in
+    `rollout.sigterm-drains`, but for gaps after which they go on; those, and the old worker's exit, are recorded and
+    judged by the checks of one worker. An arriving call is lost, and a failure, if a worker does not answer its
     question or takes its job and no agent comes, or none that stays for these 2 s; so is one with two agents. A refused
     one is tried three times; if none was free then, it is an error, as is any loss on an overloaded machine. Skipped if
     the two register under different names or no call is served.

@@ -130,6 +130,13 @@ def test_a_credential_in_a_variable(text: str, leaks: bool) -> None:
             )
         ],
         *[
+            ("LIVEKIT_API_SECRET", stand_in, False)
+            for stand_in in (
+                *("your-256-bit-secret", "sk-or-v1-your-openrouter-key", "your-s3-secret-key", "your_auth0_client_secret"),
+                *("set-in-k8s-secret", "TO_BE_REPLACED", "REPLACE_API_KEY", "replace-in-production", "__REPLACE__"),
+            )
+        ],
+        *[
             ("LIVEKIT_API_SECRET", entry, False)
             for entry in (
                 *("vault:secret/data/livekit#API_KEY", "op://prod/openai/credential", "ref+awsssm://livekit/secret"),

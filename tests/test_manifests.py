@@ -133,6 +133,12 @@ def test_a_hook_that_only_names_a_loop_takes_what_it_sleeps(tmp_path: Path, said
     assert judged("grace-period", tmp_path, "good/kubernetes.yaml", hook).findings
 
 
+@pytest.mark.parametrize("sent", ["pgrep -f agent.py | xargs -n 1 kill -TERM; sleep 590", "nohup kill 1; sleep 590"])
+def test_what_a_hook_takes_that_sends_the_signal_is_not_known(tmp_path: Path, sent: str) -> None:
+    judgement = judged("grace-period", tmp_path, "good/kubernetes.yaml", ('"sleep", "5"', f'"sh", "-c", "{sent}"'))
+    assert (judgement.looked_at, judgement.findings) == (0, [])
+
+
 def test_a_declared_drain_is_the_need() -> None:
     files = load([str(CORPUS / "broken/grace-period/short.yaml")])
     assert not rules.grace_period(files, Needs(drain_s=50)).findings
@@ -449,6 +455,7 @@ def test_environments_are_compared_by_the_same_variable(tmp_path: Path) -> None:
     [
         *[(f"{name}.livekit.cloud", True) for name in ("todo-app-ab12cd34", "todo-app", "fill-up", "fake-news", "replaced")],
         *[(f"{name}.livekit.cloud", False) for name in ("your-project", "your-project-123", "replace-me", "<project>")],
+        *[(f"{name}.livekit.cloud", False) for name in ("REPLACE_WITH_YOUR_PROJECT", "put-your-url-here")],
         ("livekit.your-domain.com", False),
     ],
 )

@@ -313,6 +313,8 @@ def test_what_may_be_a_worker_beside_one_for_development_is_said_to_be_doubtful(
         "nothing but what is for development looks like a LiveKit worker; judged is reception"
         in rules.readable(files, Needs()).notes
     )
+    backend = deployed("backend", "acme/backend:1.0", ", command: [node, server.js]")
+    assert judged(written(tmp_path / "api", {"docker-compose.dev.yml": DEVELOPED, "backend.yaml": backend})) == {"voice"}
     web = {"docker-compose.dev.yml": DEVELOPED, "web/Dockerfile": 'FROM node:22\nCMD ["node", "server.mjs"]\n'}
     assert judged(written(tmp_path / "web", web)) == {"voice"}
 

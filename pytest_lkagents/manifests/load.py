@@ -83,7 +83,8 @@ def load(paths: Sequence[str], standard_input: str = "") -> Files:
     # A file that is named beside its folder is read once, and as one that is named.
     named = {os.path.abspath(given) for given in paths if given != STANDARD_INPUT and Path(given).is_file()}
     seen: set[str] = set()
-    for given in sorted(paths, key=lambda given: os.path.abspath(given) in named):
+    # The outermost folder first, so that what files say of each other can be followed.
+    for given in sorted(paths, key=lambda given: (os.path.abspath(given) in named, len(Path(os.path.abspath(given)).parts))):
         if given == STANDARD_INPUT:
             _read("standard input", standard_input, files, known, named=True)
             continue

@@ -128,7 +128,7 @@ def _beside_development(
 ) -> tuple[list[Deployment], bool]:
     """Where only files for development have a worker: what is deployed by its name, or of its image; or else (then it is not
     certain) whatever may be one, but for what Compose runs beside it."""
-    others = [one for one in deployed if one.platform is not DOCKERFILE and _may_be_one(one) and not _serves(one, images)]
+    others = [one for one in deployed if one.platform is not DOCKERFILE and _may_be_one(one) and not _runs_other(one, images)]
     names = {one.name for one in developed}
     sources = {one.built_from for one in developed} - {None}
     same = [one for one in others if one.name in names or one.built_from in sources]
