@@ -247,11 +247,6 @@ def _at_rest(stage: Stage, worker: Worker, peer: Worker | None) -> Loaded:
     patience = stage.settings.exit_timeout + NEXT_SECONDS if had_jobs else 0.0
     if not worker.wire.transcript.wait(rested, max(RISE_SECONDS, patience)) and worker.is_running:
         stage.raise_if_filled_by_others(worker, before)
-        last = worker.wire.transcript.latest_status()
-        if had_jobs and last is not None and last.full:
-            raise NotJudgeable(
-                f"it is still full {max(RISE_SECONDS, patience):.0f} s after its last call: see jobs.ends-with-call"
-            )
     status = worker.wire.transcript.latest_status()
     if status is None:
         raise NotJudgeable("the worker never reported a load: see availability.reports-load")

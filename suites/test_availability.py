@@ -103,19 +103,19 @@ def test_reports_load(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[],
 def test_load_follows_work(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
     """Its load rises with CPU use or with the number of calls.
 
-    One of two workers on a server (1 core, or `--lk-cpus`) comes to rest; then all cores that it may use are burnt
-    inside its container for up to 20 s, until its status is "full" (for 8 s only, if three reports are exactly what it
-    was at rest, and once more if calls do not move it either; with `--lk-command`: all cores of this machine, at the
-    lowest priority). If that does not fill it and raises its load by less than 0.3, up to four calls are placed on it,
-    one after the other, and up to ten where CPU does not move its load and four calls raised it so much that ten fill
-    it (`--lk-sessions`: that many at most; `--lk-memory`: four). The reported load must rise by more than 0.02 (less is
-    an idle worker's noise, unless each of three calls raises it), or the status must become "full"; and while the
-    burner has 95 % of the allowed cores it must not fall to less than half, unless others moved it. Skipped if it never
-    reports a load, if nothing can burn CPU and calls do not move it, if it is still full after an earlier call, or if
-    its reports differ and may be of something that was not to rise: of a machine with so many cores that those burnt
-    are less than 4 %, of the machine's load average, or of calls that used less than 2 % of the allowed cores. An
-    overloaded machine is an error, one that fills the worker at rest, and a burner that got less than half of the
-    allowed cores.
+    One of two workers on a server (1 core, or `--lk-cpus`) comes to rest (within 20 s; after earlier calls within
+    `lk_exit_timeout` and 10 s); then all cores that it may use are burnt inside its container for up to 20 s, until its
+    status is "full" (for 8 s only, if three reports are exactly what it was at rest, and once more if calls do not move
+    it either; with `--lk-command`: all cores of this machine, at the lowest priority). If that does not fill it and
+    raises its load by less than 0.3, up to four calls are placed on it, one after the other, and up to ten where CPU
+    does not move its load and four calls raised it so much that ten fill it (`--lk-sessions`: that many at most;
+    `--lk-memory`: four). The reported load must rise by more than 0.02 (less is an idle worker's noise, unless each of
+    three calls raises it), or the status must become "full"; and while the burner has 95 % of the allowed cores it must
+    not fall to less than half, unless others moved it. Skipped if it never reports a load, if nothing can burn CPU and
+    calls do not move it, or if its reports differ and may be of something that was not to rise: of a machine with so
+    many cores that those burnt are less than 4 %, of the machine's load average, or of calls that used less than 2 % of
+    the allowed cores. An overloaded machine is an error, one that fills the worker at rest, and a burner that got less
+    than half of the allowed cores.
     """
     seen = load()
     lk_evidence["moved_by"] = seen.moved_by

@@ -116,11 +116,12 @@ class ImageWorker(Worker):
 
     def _launch(self) -> None:
         self.started = time.monotonic()
-        self._code, self._cpu_before, self._cpu_s = None, self._cpu_before + self._cpu_s, 0.0
+        self._cpu_before, self._cpu_s = self._cpu_before + self._cpu_s, 0.0
         self.container.start()
         # The engine took its time.
         self.started = time.monotonic()
         self._meter = Meter(self.container)
+        self._code = None
         self._waiter = threading.Thread(target=self._await_end, name="lk-exit", daemon=True)
         self._waiter.start()
 
