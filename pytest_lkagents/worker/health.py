@@ -38,8 +38,8 @@ class HealthFinder:
         self._get = get
         # By port, once it is found.
         self._paths: dict[int, str] = {}
-        # Whether the SDKs' own port answered as a health endpoint does, once.
-        self._usual = False
+        # Whether the SDKs' own port is the one, once that is known.
+        self._usual: bool | None = None
 
     def find(self, listeners: Iterable[Listener]) -> Health | None:
         """None if there is none: the declared port, else 8081, else the port that speaks HTTP as a health endpoint does (first
@@ -52,10 +52,8 @@ class HealthFinder:
         if wanted is not None:
             return self._at(wanted, by_port) if wanted in by_port else None
         candidates = [port for port in by_port if port != self._settings.metrics_port]
-        # The SDKs' own port needs no answer to be the one, but where another one answers and it does not.
-        usual = DEFAULT_PORT in candidates
-        self._usual = self._usual or (usual and self._is_health(*self._answer(DEFAULT_PORT)))
-        if usual and self._usual:
+        # The SDKs' own port needs no answer to be the one, but where metrics are served there and no health.
+        if DEFAULT_PORT in candidates and self._is_usual():
             return self._at(DEFAULT_PORT, by_port)
         speaking = {port: self._answer(port) for port in candidates if port != DEFAULT_PORT}
         # A /worker page is the surest sign, then a 200, then a refusal; reachable ones first. Whatever else answers may be a
@@ -65,9 +63,13 @@ class HealthFinder:
             for port, (status, worker_page) in speaking.items()
             if self._is_health(status, worker_page)
         )
-        if ranked:
-            return self._at(ranked[0][3], by_port)
-        return self._at(DEFAULT_PORT, by_port) if usual else None
+        return self._at(ranked[0][3], by_port) if ranked else None
+
+    def _is_usual(self) -> bool:
+        if self._usual is None:
+            metrics = self._get("/metrics", DEFAULT_PORT, ASK_SECONDS) == 200
+            self._usual = not metrics or self._is_health(*self._answer(DEFAULT_PORT))
+        return self._usual
 
     @staticmethod
     def _is_health(status: int | None, worker_page: int | None) -> bool:

@@ -246,7 +246,10 @@ class ImageWorker(Worker):
         return "" if code else output
 
     def explain_absence(self) -> None:
-        if self.wire.disturbed or self.sidecar.get(f"http://{self.server_peer}/", REACH_SECONDS)[0] is not None:
+        # Only where it tried: what is asked here counts as its own contact.
+        if self.wire.disturbed or f"{self.server_peer}/tcp" not in self.contacted():
+            return
+        if self.sidecar.get(f"http://{self.server_peer}/", REACH_SECONDS)[0] is not None:
             return
         raise StageError(
             f"a container cannot reach {self.server_peer}, where this run listens for it: let this machine's firewall "
