@@ -158,17 +158,17 @@ class History:
     def belies_average(self, load: float, at: float) -> bool:
         """Whether a load that was reported then cannot be the kernel's average, which was far above it for some seconds. A
         worker may share it among fewer cores than there are, so that one above it says nothing."""
-        first, last = (bisect_left(self._readings, moment, key=_moment) for moment in (at - STALE_SECONDS, at))
-        lowest = min((reading.average for reading in self._readings[first : last + 1]), default=0.0)
-        return load < min(lowest / (os.cpu_count() or 1), 1.0) - 2 * ALIKE
+        return load < min(self._averages(at), default=0.0) - 2 * ALIKE
 
     def is_average(self, load: float, at: float) -> bool:
         """Whether a load that was reported then may be the kernel's average, shared among all cores, which stood out: near 0
         all loads of a machine at rest are alike."""
+        return any(average > ALIKE and abs(load - average) <= ALIKE for average in self._averages(at))
+
+    def _averages(self, at: float) -> list[float]:
+        """The kernel's average, shared among all cores, of the seconds of which a load may be that was reported then."""
         first, last = (bisect_left(self._readings, moment, key=_moment) for moment in (at - STALE_SECONDS, at))
-        cores = os.cpu_count() or 1
-        averages = [min(reading.average / cores, 1.0) for reading in self._readings[first : last + 1]]
-        return any(average > ALIKE and abs(load - average) <= ALIKE for average in averages)
+        return [min(reading.average / (os.cpu_count() or 1), 1.0) for reading in self._readings[first : last + 1]]
 
     def average_rose(self, since: float, until: float) -> float:
         """By how much the kernel's average for a core rose between two moments (monotonic seconds)."""

@@ -32,8 +32,8 @@ class Memory:
     def look(self) -> None:
         for worker in self._workers():
             used = worker.look_at_memory()
-            if not worker.wire.transcript.answers():
-                self._largest = max(self._largest, used)
+            if used > self._largest and not worker.wire.transcript.answers():
+                self._largest = used
 
     @contextlib.contextmanager
     def room(self) -> Iterator[None]:

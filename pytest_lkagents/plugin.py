@@ -257,8 +257,8 @@ def pytest_runtest_makereport(
         node = None if selection.is_packaged(item) else _typed(item)
         waiver = waiver_of(check.id, settings.waivers, dt.date.today())
         judged = judge(check, error, evidence, call.duration, accepted=waiver is not None)
-        if (stage := item.config.stash[STAGE].opened) is not None:
-            judged = judged if waiver is not None else doubted(judged, stage.out_of_memory(check.roles))
+        if waiver is None and (stage := item.config.stash[STAGE].opened) is not None:
+            judged = doubted(judged, stage.out_of_memory(check.roles))
         result = redacted(waived(replace(judged, node=node), waiver), redactor)
         present(report, result, strict=settings.strict, where=item.location, command=item.config.stash[COMMAND])
         report.lkagents = asdict(result)  # type: ignore[attr-defined]

@@ -161,9 +161,10 @@ def replace(stage: Stage) -> Replacement:
         both = time.monotonic()
         wait_free(new)
         reading = Reading.now()
-        arrivals.start(min(LINES, len(calls)))
+        lines = min(LINES, len(calls))
+        arrivals.start(lines)
         with contextlib.suppress(DeadlineMissed):
-            poll(lambda: len(arrivals.seen) >= min(LINES, len(calls)), what="arrivals", seconds=LAST_SECONDS)
+            poll(lambda: len(arrivals.seen) >= lines, what="arrivals", seconds=LAST_SECONDS)
         lost = [seen for seen in before if not seen.agents_are_there]
         for seen in lost:
             seen.note_leave()

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import PurePath
 
 from pytest_lkagents.manifests import amounts, fields
 from pytest_lkagents.manifests.model import COMPOSE, EVERYTHING, Deployment, Files, Given, Loss, Probe, Resources
 from pytest_lkagents.manifests.readers import probes
-from pytest_lkagents.manifests.readers.common import (
-    beside,
-    doubt,
-    environment_of,
-    given,
-    split,
-    variables_of,
-    whole,
-)
+from pytest_lkagents.manifests.readers.common import beside, doubt, environment_of, given, split, variables_of, whole
 from pytest_lkagents.manifests.tree import Node
 
 # Compose itself passes these over: https://docs.docker.com/reference/compose-file/deploy/
@@ -57,7 +50,7 @@ def _is_part(service: Node) -> bool:
 
 
 def _part(name: str, service: Node) -> Deployment:
-    """What is known of a part that is to be searched for secrets."""
+    """What a service, or a part of one, says that is searched for secrets."""
     words = [*_words(service, "entrypoint"), *_words(service, "command")]
     return Deployment(
         COMPOSE,
@@ -119,23 +112,16 @@ def _merged(below: Node, above: Node) -> Node:
 
 def _service(name: str, service: Node) -> Deployment:
     grace = _duration(service.text("stop_grace_period"))
-    words = [*_words(service, "entrypoint"), *_words(service, "command")]
     swarm, each = _is_swarm(service), service.text("deploy", "mode") == "global"
-    made = Deployment(
-        COMPOSE,
-        name,
-        service.place,
-        environment_of(name, service.place.file),
-        given(service, "image"),
-        Given(words, service.at("command" if service.get("command") else "entrypoint")) if words else None,
-        variables_of(service, "environment"),
-        Given(grace, service.at("stop_grace_period")) if grace is not None else None,
+    made = replace(
+        _part(name, service),
+        image=given(service, "image"),
+        grace_s=Given(grace, service.at("stop_grace_period")) if grace is not None else None,
         probes=_probes(service, swarm),
         resources=_resources(service),
         sleeps=[],
         per_node=each,
         stop_signal=given(service, "stop_signal"),
-        other_variables=variables_of(service, "build", "args"),
         built_from=_built_from(service),
     )
     doubt(made, "grace_s", grace, service, "stop_grace_period", wanted="a unit is wanted, as in 600s")
