@@ -12,7 +12,7 @@ from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import KILLED, Worker
 
 from .crowds import QUIET_SECONDS, Audience, Level, Sampler, Say, bounds_broken, rest
-from .pool import settle
+from .pool import settle, still
 
 # Up to what the guide's rule has on one worker; in steps that stay about a quarter, as the line through them is straight.
 LEVELS = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25)
@@ -70,6 +70,8 @@ def climb(stage: Stage, say: Say) -> Climb:
             # So that there are enough for a line: the last one at which all was well, once more.
             if 1 < len(done.levels) < LEAST_LEVELS and worker.is_running:
                 audience.shrink(done.levels[-1].sessions)
+                # What jobs hold that have just ended is no call's.
+                still(stage, worker, set(), QUIET_SECONDS)
             while 1 < len(done.levels) < LEAST_LEVELS and worker.is_running:
                 _keep(done, worker, audience.hold(sampler, HOLD_SECONDS))
         finally:
@@ -87,10 +89,14 @@ def _step(done: Climb, audience: Audience, sampler: Sampler, sessions: int, bega
         done.detail = f"after {CLIMB_SECONDS} s"
         return False
     audience.say(f"capacity: {sessions} calls (at most {LEVELS[-1]}, at most {left:.0f} s left)")
+    unsure = audience.unsure
     try:
         grown = audience.grow(sessions)
         if audience.unserved:
             done.gave_way, done.detail = "worker", f"beside {audience.served} calls it took one to which no agent came"
+            return False
+        if not grown and audience.unsure > unsure:
+            done.gave_way, done.detail = "machine", "it had no time while a user waited for an agent"
             return False
         if not grown and audience.served <= done.levels[-1].sessions:
             done.gave_way = "threshold"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from pytest_lkagents.callers.caller import Call
@@ -16,7 +17,7 @@ from pytest_lkagents.callers.continuity import (
 )
 from pytest_lkagents.callers.reception import STALL_SECONDS
 from pytest_lkagents.checks import StageError, Unproven
-from pytest_lkagents.wire.model import Answer
+from pytest_lkagents.wire.model import Answer, Question
 
 # The guide's figure: a worker that was asked to stop takes no new job after this time.
 STOPS_SECONDS = 5
@@ -118,6 +119,15 @@ class Together:
     # Why it may be no fault that its agent left, in words.
     unproven: str | None = None
     settled: bool = False
+
+
+def refused_for_all(asked: Sequence[Question], undisturbed: Iterable[Question], sent: float) -> bool:
+    """Whether a worker that was ``asked`` wants no other worker to be asked since its signal was ``sent`` (monotonic
+    seconds). One that does so ``undisturbed``, too, is balancing.redispatch-on-refusal's business; so is one that is full with
+    a call of the same instant, which is to be left out."""
+    refused = [question.asked for question in asked if question.terminated]
+    before = any(question.terminated for question in undisturbed)
+    return bool(refused) and min(refused) >= sent and not before
 
 
 @dataclass
@@ -278,7 +288,9 @@ class Drain:
     @property
     def lost_signal(self) -> str:
         """What to add to a complaint, in words; empty if there is nothing."""
-        return ", but heeds a second one: the first was lost" if self.heeds_second else ""
+        if not self.heeds_second:
+            return ""
+        return ", but heeds a second one" + (": the first was lost" if self.stopped_s is None else "")
 
     @property
     def usual(self) -> Stay | None:

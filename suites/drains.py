@@ -22,7 +22,7 @@ from pytest_lkagents.values import LONGEST_HOLD
 from pytest_lkagents.worker.base import Worker
 from pytest_lkagents.worker.health import Health
 
-from .drained import STOPS_SECONDS, Drain, Kept, Together
+from .drained import STOPS_SECONDS, Drain, Kept, Together, refused_for_all
 from .load import wait_free
 from .observations import stop_signal
 
@@ -38,6 +38,8 @@ CALLS = 4
 # Two of the SDKs' status reports (2.5 s apart): the next one still counts the start of the last job.
 PAUSE_SECONDS = 6.0
 GOODBYE_SECONDS = 8.0
+# A yes after so much of the time that the server waits for it may be too late, on a busy machine.
+IN_TIME = 0.9
 # For a worker to end that believes itself to be drained.
 LAST_SECONDS = 3.0
 # A drain that is over too early cuts the other calls up to 15 s later (the same patience).
@@ -270,30 +272,35 @@ class Drainage:
         late.settled = True
         asked = self.stage.calls.questions(call.room_name, call.joined, self.worker.server).get(self.worker.name)
         late.answer = asked.available if asked is not None else None
-        late.assigned = asked is not None and asked.assigned is not None
-        if (late.assigned or late.answer) and not call.agents:
+        if asked is not None and (asked.assigned or late.answer) and not call.agents:
             self._watch(max(AGENT_SECONDS - self.passed, 1), lambda: bool(call.agents))
+            asked = self.stage.calls.questions(call.room_name, call.joined, self.worker.server).get(self.worker.name, asked)
+        late.assigned = asked is not None and asked.assigned is not None
+        in_time = asked is not None and (asked.answered_after or 0.0) < IN_TIME * ANSWER_SECONDS
         if call.agents:
             late.agent_s = round(min(call.agents.values()) - self.sent, 1)
             if not call.agents_present:
                 call.raise_if_cut_off()
                 late.trouble = "its agent left it"
-        elif late.assigned or late.answer:
+        elif late.assigned or (late.answer and in_time):
+            # A yes for which the server no longer waited is availability.answers-in-time's business.
             call.raise_if_cut_off()
-            # Gone meanwhile, or too late with its answer: the server asks nobody else in either case.
+            # The server asks nobody else in either case.
             late.trouble = "no agent came to it" if late.assigned else "the worker accepted it, and was not given it"
         if not call.agents_present:
             call.leave()
 
     def _refused_for_all(self) -> bool:
-        """Whether it wants no other worker to be asked, since the signal or in its instant. One that does so before, too, is
-        balancing.redispatch-on-refusal's business."""
+        others = [
+            asked
+            for other in self.stage.alike(self.worker)
+            if other is not self.worker
+            for asked in other.wire.transcript.questions()
+            if asked.asked < min(other.disturbed_at, self.sent)
+        ]
         instant = self._late.room_name if self._late is not None else None
-        ours = [asked for asked in self.transcript.questions() if asked.terminated]
-        others = [worker.wire.transcript for worker in self.stage.alike(self.worker) if worker is not self.worker]
-        if any(asked.terminated for log in others for asked in log.questions() if asked.asked < self.sent):
-            return False
-        return bool(ours) and all(asked.asked >= self.sent or asked.room == instant for asked in ours)
+        ours = [asked for asked in self.transcript.questions() if asked.room != instant]
+        return refused_for_all(ours, others, self.sent)
 
     def _finish_late(self) -> None:
         """A drain that waits for those calls that it knew at the signal ends now, with this one in progress."""
@@ -380,7 +387,9 @@ class Drainage:
             seen.outlasted, seen.busy = True, seen.busy or too_busy(before, self.worker.reading())
             if seen.busy is None and not all(kept.call.hung_up for kept in seen.kept):
                 seen.busy = "a caller could not hang up in time"
-            if not seen.heeded:
+            at_end = seen.asked_at_end
+            if not seen.heeded or (at_end is not None and at_end.available):
+                # What is full with its calls looks as if it heeded it.
                 seen.heeds_second = self._signal_again()
 
     def _free_again(self, since: float) -> bool:

@@ -146,7 +146,8 @@ class Loaded:
     peer: str
     idle: float
     top: float
-    full_at_rest: bool = False
+    # That it is full at rest, in words; empty if it is not.
+    full_at_rest: str = ""
     moved_by: str | None = None
     full_after: float | None = None
     asked_when_full: Answer | None = None
@@ -234,12 +235,13 @@ def _observe(stage: Stage, worker: Worker, peer: Worker | None) -> Loaded:
 
 
 def _at_rest(stage: Stage, worker: Worker, peer: Worker | None) -> Loaded:
-    """Wait until two statuses in a row agree: a start costs CPU. A load that never rests is judged as it is, unless others
-    may be what it is the load of."""
+    """Wait until two statuses in a row agree, and no job is left: a start costs CPU. A load that never rests is judged as it
+    is, unless others may be what it is the load of."""
 
     def rested(transcript: Transcript) -> bool:
         statuses = transcript.statuses()
-        return len(statuses) >= 2 and abs(statuses[-1].load - statuses[-2].load) < 0.1 and not statuses[-1].full
+        agree = len(statuses) >= 2 and abs(statuses[-1].load - statuses[-2].load) < 0.1 and not statuses[-1].full
+        return agree and not worker.wire.calls_at
 
     before = worker.reading()
     had_jobs = any(asked.assigned is not None for asked in worker.wire.transcript.questions())
@@ -250,7 +252,14 @@ def _at_rest(stage: Stage, worker: Worker, peer: Worker | None) -> Loaded:
     status = worker.wire.transcript.latest_status()
     if status is None:
         raise NotJudgeable("the worker never reported a load: see availability.reports-load")
-    return Loaded(worker.name, peer.name if peer is not None else "", status.load, status.load, status.full)
+    filled = (
+        ""
+        if not status.full
+        else "still full after its last call (see jobs.ends-with-call)"
+        if had_jobs
+        else "full without a call"
+    )
+    return Loaded(worker.name, peer.name if peer is not None else "", status.load, status.load, filled)
 
 
 def _rise(worker: Worker, seen: Loaded, since: float, seconds: float) -> bool:

@@ -130,6 +130,8 @@ def test_load_follows_work(lk_stage: Stage, lk_evidence: Evidence, load: Callabl
         if seen.not_burnt:
             raise NotJudgeable(f"{seen.calls} calls do not move its load, and its CPU could not be burnt: {seen.not_burnt}")
         _raise_if_it_may_not_show(seen)
+        if seen.full_at_rest:
+            raise AssertionError(f"it is {seen.full_at_rest}, with a load of {seen.idle:.3f}")
         raise AssertionError(
             f"its load stays between {seen.idle:.3f} and {seen.top:.3f} with {seen.cores_used or 0:.1f} of "
             f"{seen.cores_allowed:g} cores burnt for {RISE_SECONDS} s and with {seen.calls} calls"

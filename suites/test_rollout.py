@@ -52,8 +52,8 @@ def test_sigterm_stops_new_jobs(
     it says that it is free again after its last call, and to one without calls (see `rollout.idle-exit`) that is still
     registered and not full 5 s after the signal. If the job of the further call is assigned to it, the agent must come
     within 15 s of the signal and stay; this call ends last, and must go on for 3 s (17 s, if the worker is no longer
-    registered then) after the jobs of all others. Neither that job nor one of the proxy's may be refused for everybody
-    (`terminate`), upon which the server asks no other worker. Skipped if no call is served, or if that job is lost like
+    registered then) after the jobs of all others. No job of the proxy may be refused for everybody (`terminate`), upon
+    which the server asks no other worker. Skipped if no call is served, or if that job is lost like
     others without a signal; on an overloaded machine a miss is an error, and so it is where the worker may be full to
     the end for what others use of the machine.
     """
@@ -237,7 +237,8 @@ def test_sigint_drains(lk_stage: Stage, lk_evidence: Evidence, interrupt: Callab
     if seen.asked_at_end is not None and seen.asked_at_end.available:
         # It had said that it takes nothing more, as one does that the call fills.
         lk_evidence["transcript"] = seen.lines[-8:]
-        raise AssertionError("SIGINT changes nothing: after its call it is free again, and accepts a job")
+        changed = "" if seen.exit_code is not None else f"SIGINT changes nothing{seen.lost_signal}: "
+        raise AssertionError(f"{changed}after SIGINT and the end of its call it is free again, and accepts a job")
     lk_evidence.summary = f"its call went on for {seen.held_s:.0f} s after SIGINT"
 
 

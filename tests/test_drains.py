@@ -9,7 +9,8 @@ import pytest
 
 from pytest_lkagents.callers.caller import Call
 from pytest_lkagents.callers.continuity import AGENT_LEFT, Continuity
-from suites.drained import Drain, Kept
+from pytest_lkagents.wire.model import Answer, Question
+from suites.drained import Drain, Kept, refused_for_all
 from suites.judging import exit_codes
 
 
@@ -42,3 +43,20 @@ def test_a_call_that_is_cut_as_another_one_ends(cut: float, hung_up: float, whil
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("15", 143), ("SIGRTMIN+3", 128 + signal.SIGRTMIN + 3)])
 def test_codes_of_a_worker_that_its_stop_signal_ended(name: str, code: int) -> None:
     assert exit_codes(name) == {0, code, 130, 143}
+
+
+def test_what_is_refused_for_everybody_because_of_the_signal() -> None:
+    def asked(at: float, terminated: bool = True) -> Question:
+        return Question("AJ_1", "room", "", at, ((at, False),), terminated=terminated)
+
+    assert refused_for_all([asked(1, False), asked(6)], [], sent=5)
+    assert not refused_for_all([asked(1, False), asked(6, False)], [], sent=5)
+    assert not refused_for_all([asked(1), asked(6)], [], sent=5)
+    assert not refused_for_all([asked(6)], [asked(1)], sent=5)
+
+
+def test_a_signal_that_was_lost_on_a_worker_that_its_call_fills() -> None:
+    seen = Drain("SIGINT", None, [], stopped_s=1.2, asked_at_end=Answer("AJ_1", True, 0.1), outlasted=True, heeds_second=True)
+    assert seen.heeded
+    assert seen.doubt == "SIGINT was lost, perhaps by chance"
+    assert seen.lost_signal == ", but heeds a second one"

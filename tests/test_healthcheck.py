@@ -54,8 +54,12 @@ def listening(*ports: int) -> list[Listener]:
 
 
 def found(answers: dict[str, int], *ports: int, **declared: Any) -> tuple[int, str] | None:
-    """``answers``: status by "port/path"; what is not there is 404."""
-    finder = HealthFinder(Settings(**declared), lambda path, port, seconds: answers.get(f"{port}{path}", 404))
+    """``answers``: status by "port/path", or "port/*" for any; what is not there is 404."""
+
+    def get(path: str, port: int, seconds: float) -> int | None:
+        return answers.get(f"{port}{path}", answers.get(f"{port}/*", 404))
+
+    finder = HealthFinder(Settings(**declared), get)
     health = finder.find(listening(*ports))
     return (health.port, health.path) if health is not None else None
 
@@ -73,12 +77,36 @@ def found(answers: dict[str, int], *ports: int, **declared: Any) -> tuple[int, s
         ({"8080/readyz": 200}, (9090, 8080), (8080, "/readyz")),
         ({"8080/": 503}, (8080,), (8080, "/")),
         ({"8080/worker": 200, "7070/": 200}, (7070, 8080), (8080, "/")),
+        ({"8081/healthz": 503, "8081/metrics": 200}, (8081,), (8081, "/healthz")),  # not ready yet
+        ({"8081/healthz": 503, "8081/readyz": 200}, (8081,), (8081, "/readyz")),
+        ({"8081/*": 200, "8080/": 200}, (8080, 8081), (8080, "/")),  # all paths of 8081 are the same: metrics
+        ({"8081/*": 200}, (8081,), (8081, "/")),
+        ({"9090/*": 200, "8080/healthz": 200}, (8080, 9090), (8080, "/healthz")),
         ({"9090/metrics": 200}, (9090,), None),
         ({}, (6060,), None),
     ],
 )
 def test_where_health_is_found(answers: dict[str, int], ports: tuple[int, ...], expected: tuple[int, str] | None) -> None:
     assert found(answers, *ports) == expected
+
+
+def test_first_impressions_of_health_do_not_last() -> None:
+    said: dict[str, int | None] = {"8081/metrics": 200, "8081/healthz": 404, "8080/": 200}
+    finder = HealthFinder(Settings(), lambda path, port, seconds: said.get(f"{port}{path}", 404))
+
+    def port() -> int | None:
+        found = finder.find(listening(8080, 8081))
+        return found.port if found is not None else None
+
+    assert port() == 8080
+    said["8081/healthz"] = 200
+    assert port() == 8081
+
+    said = {"8081/metrics": None, "8081/": None, "8080/": 200}
+    finder = HealthFinder(Settings(), lambda path, port, seconds: said.get(f"{port}{path}", 404))
+    assert port() == 8081  # it may not have been there yet
+    said |= {"8081/metrics": 200, "8081/": 404}
+    assert port() == 8080
 
 
 def test_where_health_is_declared_to_be() -> None:

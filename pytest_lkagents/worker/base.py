@@ -6,6 +6,7 @@ import contextlib
 import functools
 import http.client
 import json
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -42,6 +43,7 @@ def disturbing(act: Act) -> Act:
     @functools.wraps(act)
     def noted(worker: Worker, *arguments: object, **options: object) -> Any:
         worker.disturbed = True
+        worker.disturbed_at = min(worker.disturbed_at, time.monotonic())
         return act(worker, *arguments, **options)
 
     return cast(Act, noted)
@@ -68,6 +70,8 @@ class Worker(ABC):
         self.environment: dict[str, str] = {}
         # Whether anything was done to it that an ordinary worker may end for.
         self.disturbed = False
+        # When that was first done to it as it ran (monotonic seconds).
+        self.disturbed_at = math.inf
         self._frozen: list[tuple[float, float]] = []
         # Processes of it that the kernel ended, as the machine was out of memory, as far as was seen.
         self.killed = 0

@@ -15,6 +15,8 @@ ANSWERS = (200, 503)
 NOT_FOUND = 404
 # Where servers answer that have nothing at /: the names that Kubernetes' own components and its users' frameworks have.
 USUAL_PATHS = ("/healthz", "/health", "/livez", "/readyz", "/ready", "/live")
+# Where nothing is: some servers, as that of Python's client for Prometheus, have the same answer for any path.
+NOWHERE = "/pytest-lkagents-asks-for-nothing"
 ASK_SECONDS = 2.0
 
 # Path, port and seconds to the status, None when nothing answers.
@@ -38,8 +40,8 @@ class HealthFinder:
         self._get = get
         # By port, once it is found.
         self._paths: dict[int, str] = {}
-        # Whether the SDKs' own port is the one, once that is known.
-        self._usual: bool | None = None
+        # Whether the SDKs' own port is certainly the one. That it is not may change while a worker starts.
+        self._usual = False
 
     def find(self, listeners: Iterable[Listener]) -> Health | None:
         """None if there is none: the declared port, else 8081, else the port that speaks HTTP as a health endpoint does (first
@@ -55,21 +57,30 @@ class HealthFinder:
         # The SDKs' own port needs no answer to be the one, but where metrics are served there and no health.
         if DEFAULT_PORT in candidates and self._is_usual():
             return self._at(DEFAULT_PORT, by_port)
-        speaking = {port: self._answer(port) for port in candidates if port != DEFAULT_PORT}
+        speaking = {port: self._answer(port) for port in candidates}
         # A /worker page is the surest sign, then a 200, then a refusal; reachable ones first. Whatever else answers may be a
-        # server of metrics or a profiler.
+        # server of metrics or a profiler, and so may one to which all paths are the same.
         ranked = sorted(
-            (worker_page != 200, status != 200, by_port[port], port)
+            (self._answers_anything(port), worker_page != 200, status != 200, port != DEFAULT_PORT, by_port[port], port)
             for port, (status, worker_page) in speaking.items()
             if self._is_health(status, worker_page)
         )
-        return self._at(ranked[0][3], by_port) if ranked else None
+        return self._at(ranked[0][-1], by_port) if ranked else None
 
     def _is_usual(self) -> bool:
-        if self._usual is None:
-            metrics = self._get("/metrics", DEFAULT_PORT, ASK_SECONDS) == 200
-            self._usual = not metrics or self._is_health(*self._answer(DEFAULT_PORT))
+        if self._usual:
+            return True
+        metrics = self._get("/metrics", DEFAULT_PORT, ASK_SECONDS)
+        if metrics is None:
+            # No answer, yet.
+            return True
+        self._usual = metrics != 200 or (
+            self._is_health(*self._answer(DEFAULT_PORT)) and not self._answers_anything(DEFAULT_PORT)
+        )
         return self._usual
+
+    def _answers_anything(self, port: int) -> bool:
+        return self._get(NOWHERE, port, ASK_SECONDS) == 200
 
     @staticmethod
     def _is_health(status: int | None, worker_page: int | None) -> bool:
@@ -98,9 +109,12 @@ class HealthFinder:
         status = self._get(DEFAULT_PATH, port, ASK_SECONDS)
         if status == NOT_FOUND:
             for path in USUAL_PATHS:
-                if self._get(path, port, ASK_SECONDS) == 200:
-                    self._paths[port] = path
-                    return 200
+                found = self._get(path, port, ASK_SECONDS)
+                # Not ready is an answer too, if no other path has a better one.
+                if found == 200 or (found in ANSWERS and status == NOT_FOUND):
+                    self._paths[port], status = path, found
+                if found == 200:
+                    break
         elif status is not None:
             self._paths[port] = DEFAULT_PATH
         return status
