@@ -14,6 +14,9 @@ SECRET_NAME = re.compile(
     r"(SECRET|(?<!TIK)TOKEN(?!IZ)|PASSWORD|PASSWD|PRIVATE|CREDENTIAL|API_?KEY|ACCESS_?KEY|AUTH_?KEY)", re.IGNORECASE
 )
 
+# What is hidden may be more than what is a leak: this word is in names of places too (GOPRIVATE, PRIVATE_HOST).
+PRIVATE = re.compile(r"PRIVATE(?!_?KEY)", re.IGNORECASE)
+
 # Shorter values ("1", "true", "dev") are no secrets, and masking them would make every report unreadable.
 SHORTEST_SECRET = 4
 SHORTEST_OTHER = 6
@@ -28,8 +31,9 @@ def looks_secret(name: str) -> bool:
 
 # Names that only point to a secret, and values that stand for one that is still to come.
 POINTER = re.compile(
-    r"_(FILE|PATH|DIR|NAME|ARN|URL|URI|TTL|TYPE|ID|PARALLELISM|COUNT|LIMIT|ENDPOINT|SOURCE|BACKEND|PROVIDER|REGION|ISSUER"
-    r"|AUDIENCE|ALGORITHM|FORMAT|ENCODING|HEADER|PREFIX|SCOPE|SCOPES|MODEL|MODE|VERSION|MANAGER|STORE|EXPIRY|EXPIRATION)$",
+    r"_(FILE|PATH|DIR|NAMES?|USERNAME|HOST|DOMAIN|SERVER|REGISTRY|MOUNT|ARN|URL|URI|TTL|TYPE|ID|PARALLELISM|COUNT|LIMIT|ENDPOINT|SOURCE|BACKEND|PROVIDER"
+    r"|REGION|ISSUER|AUDIENCE|ALGORITHM|FORMAT|ENCODING|HEADER|PREFIX|SCOPE|SCOPES|MODEL|MODE|VERSION|MANAGER|STORE|EXPIRY"
+    r"|EXPIRATION)$",
     re.IGNORECASE,
 )
 # Where something is: a file, or an address, which holds a secret only with a password or a query.
@@ -38,13 +42,19 @@ PLACE = re.compile(
 )
 PLACEHOLDER = re.compile(
     r"^(<.*>?|[$`%].*|x{3,}.*|.*x{8,}|sk-ant-\w+-x{3,}.*|\*{3,}.*|change.?me.*|.*placeholder.*|.*dummy.*|.*example.*"
-    r"|(.*[-_ ])?replace[-_ ]?(me|this|with|by).*|replace.?|lm-studio|none|null|true|false|unset)$",
+    r"|(.*[-_ ])?replace[-_ ]?(me|this|with|by).*|replace.?|lm-studio|none|null|true|false|unset"
+    r"|(?-i:__([A-Z][A-Z0-9_]*|[a-z_]+)__)|\{\{.*\}\}|\{\w+\}|#\{.*\}#?|@@\w+@@"
+    r"|\[?redacted\]?|undefined|override[-_ ]?me|dev[-_]?(secret|key)"
+    r"|not[-_ ]?an?[-_ ](real[-_ ]|valid[-_ ])?(api[-_ ])?(secret|key|token|password)"
+    r"|(set|given|passed|loaded|mounted|injected|provided|supplied|configured)[-_ ](at|on)[-_ ]"
+    r"(run[-_ ]?time|start(up)?|deploy(ment)?))$",
     re.IGNORECASE,
 )
 # What stands for one in words. Such words stand in passwords too, which have digits among their letters.
 IN_WORDS = re.compile(
     r"^((.*[-_ ])?(your|replaced?)([-_ .].*)?|.*x{4,}|(put|insert|fill|todo|tbd)[-_ ].*|.*[-_]here"
     r"|set[-_ ](me|this|a|the|in|by)([-_ ].*)?"
+    r"|(to|must|will)[-_ ]be[-_ ](set|given|injected|provided|supplied|defined|filled|changed|overridden)([-_ ].*)?"
     r"|not[-_ ]?(needed|required|used|set).*|.*no[-_]key.*|fake.*|unused.*|build[-_ ]?(time|only).*)$",
     re.IGNORECASE,
 )
@@ -80,11 +90,20 @@ def is_placeholder(value: str) -> bool:
     return len(value) < SHORTEST_CREDENTIAL or stands_in(value)
 
 
+# What a program asks for in its own words, as ``python -c`` does in a command: ``os.environ["TOKEN"]``, ``process.env.TOKEN``.
+CODE = re.compile(r"^(process|import\.meta|Deno|Bun)\.env\b|^([A-Za-z_]\w*\.)+[A-Za-z_]\w*[\[(]")
+
+
 def holds_secret(name: str, value: str) -> bool:
     """Whether this variable of an image really carries a credential, judged by name and value."""
-    if not looks_secret(name) or POINTER.search(name):
+    if not looks_secret(PRIVATE.sub("", name)) or POINTER.search(name):
         return False
-    return not (is_placeholder(value) or PLACE.search(value) or STORED.match(value))
+    return not (is_placeholder(value) or _is_its_name(name, value) or any(of.search(value) for of in (PLACE, STORED, CODE)))
+
+
+def _is_its_name(name: str, value: str) -> bool:
+    """``OPENAI_API_KEY=openai-api-key``; of one word alone (``PASSWORD=password``) it may be meant."""
+    return "_" in name and name.upper() == value.upper().replace("-", "_")
 
 
 # Of one kind of letters each, as words are written.

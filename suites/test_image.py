@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 
 from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, WorkerFault, check
 from pytest_lkagents.manifests.readers.common import DEVELOPMENT
-from pytest_lkagents.secrets import holds_secret
 from pytest_lkagents.stage import Stage
-from pytest_lkagents.worker.credentials import in_text
+from pytest_lkagents.worker.credentials import findings_in_words
 from pytest_lkagents.worker.healthcheck import healthcheck
 
 from .drained import Drain
@@ -83,30 +81,17 @@ def test_no_secrets(lk_stage: Stage, lk_evidence: Evidence) -> None:
 
     The image's variables, labels and history are read, and all layers as `docker save` gives them, files that a later
     layer deletes included. Looked for are variables, labels, assignments in the history and lines of .env files and
-    shell scripts whose name is a secret's and whose value has 8 or more characters and is no placeholder or path;
-    private keys; tokens in the formats of OpenAI, ElevenLabs, Cartesia, Groq, Hugging Face, AWS, Google, GitHub and
-    others; URLs with a password (letters and digits), in files those of git, pip, npm and yarn; a LiveKit API secret
-    and any service's API key that is written out in code or configuration (24 or more letters and digits; not in tests,
-    examples and documents); the access that .npmrc, .netrc, .pypirc and Docker's configuration hold; and secret values
-    of `--lk-env` and `--lk-env-file`. In the layers only files up to 256 KiB are read, and in folders of libraries only
-    these last values count. One finding is a failure; skipped with `--lk-command`.
+    shell scripts whose name is a secret's and whose value has 8 or more characters and is no placeholder, path or code
+    (`os.environ["TOKEN"]`); private keys; tokens in the formats of OpenAI, ElevenLabs, Cartesia, Groq, Hugging Face,
+    AWS, Google, GitHub and others; URLs with a password (letters and digits), in files those of git, pip, npm and yarn;
+    a LiveKit API secret and any service's API key that is written out in code or configuration (24 or more letters and
+    digits; not in tests, examples and documents); the access that .npmrc, .netrc, .pypirc and Docker's configuration
+    hold; and secret values of `--lk-env` and `--lk-env-file`. In the layers only files up to 256 KiB are read, and in
+    folders of libraries only these last values count. One finding is a failure; skipped with `--lk-command`.
     """
-    config = lk_stage.contents.attrs["Config"]
-    found = []
-    for entry in config.get("Env") or []:
-        name, _, value = entry.partition("=")
-        if holds_secret(name, value) or in_text(value):
-            found.append(f"ENV {name}")
-    for name, value in (config.get("Labels") or {}).items():
-        if holds_secret(name.replace(".", "_").replace("-", "_"), value) or in_text(value):
-            found.append(f"label {name}")
-    history = lk_stage.contents.history()
-    for line in history:
-        for name, value in re.findall(r"\b([A-Za-z_][A-Za-z0-9_]*)=([^\s\"']+)", line):
-            if holds_secret(name, value):
-                found.append(f"history: {name}")
-        if in_text(line):
-            found.append("history: an access token, a private key, or a URL with a password")
+    contents = lk_stage.contents
+    history = contents.history()
+    found = findings_in_words(contents.attrs["Config"], history, contents.planted)
     scanned = lk_stage.image_scan()
     found = sorted({*found, *scanned.secrets})
     lk_evidence["layers_read"], lk_evidence["files_read"] = scanned.layers, scanned.files

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pytest_lkagents.secrets import Redactor, can_be_told, holds_secret, spellings
-from pytest_lkagents.worker.credentials import findings_in, in_text
+from pytest_lkagents.worker.credentials import findings_in, findings_in_words, in_text
 from pytest_lkagents.worker.layers import scan
 
 SECRET = "h7Jd2kP0" + "xQ9vR4mT1sLw8yZc"
@@ -121,6 +121,21 @@ def test_a_credential_in_a_variable(text: str, leaks: bool) -> None:
         ("DEEPGRAM_API_KEY_SOURCE", "environment", False),
         ("OPENAI_API_KEY", "sk-no-key-required", False),
         ("LIVEKIT_API_SECRET", "build-time-only", False),
+        ("LIVEKIT_PRIVATE_KEY", "abcdefgh1", True),
+        ("PRIVATE_TOKEN", "abcdefgh1", True),
+        ("GOPRIVATE", "github.com/acme/*", False),
+        ("PRIVATE_REGISTRY", "registry.internal:5000", False),
+        ("UV_INDEX_PRIVATE_USERNAME", "deployer1", False),
+        ("PRIVATE_HOST", "agent.railway.internal", False),
+        ("RAILWAY_PRIVATE_DOMAIN", "agent.railway.internal", False),
+        ("SECRET_NAMES", "livekit,openai", False),
+        ("VAULT_SECRET_MOUNT", "kv-production", False),
+        ("TOKEN_SERVER", "tokens.internal:8080", False),
+        ("HF_TOKEN", "os.environ['HF_TOKEN']", False),
+        ("HF_TOKEN", "process.env.HF_TOKEN", False),
+        ("OPENAI_API_KEY", "openai-api-key", False),
+        ("PASSWORD", "password", True),
+        ("HF_TOKEN", "os.urandom-9Xk2", True),
         *[
             ("LIVEKIT_API_SECRET", stand_in, False)
             for stand_in in (
@@ -134,6 +149,37 @@ def test_a_credential_in_a_variable(text: str, leaks: bool) -> None:
             for stand_in in (
                 *("your-256-bit-secret", "sk-or-v1-your-openrouter-key", "your-s3-secret-key", "your_auth0_client_secret"),
                 *("set-in-k8s-secret", "TO_BE_REPLACED", "REPLACE_API_KEY", "replace-in-production", "__REPLACE__"),
+            )
+        ],
+        *[
+            ("OPENAI_API_KEY", stand_in, False)
+            for stand_in in (
+                *(
+                    "OPENAI_API_KEY",
+                    "__OPENAI_API_KEY__",
+                    "__openai_key__",
+                    "{{OPENAI_API_KEY}}",
+                    "{{ key }}",
+                    "#{OPENAI_KEY}#",
+                ),
+                *(
+                    "@@OPENAI_KEY@@",
+                    "REDACTED",
+                    "[REDACTED]",
+                    "undefined",
+                    "not-a-secret",
+                    "not-a-real-key",
+                    "not_a_valid_api_key",
+                ),
+                *("set-at-runtime", "injected-at-runtime", "provided_at_run_time", "given-on-deploy", "to-be-set"),
+                *("must-be-set", "to-be-injected-by-vault", "override-me", "OVERRIDE_ME", "devsecret", "dev-secret"),
+            )
+        ],
+        *[
+            ("OPENAI_API_KEY", value, True)
+            for value in (
+                *("override99x", "override-me9Xk2", "__9Xk2ab88__", "devsecret9", "not-a-chance-9Xk2", "redacted99x"),
+                *("to-be-or-not-2b", "must-be-set-9Xk2", "set-at-noon-9Xk2", "undefined9Xk2", "a{{9Xk2ab}}"),
             )
         ],
         *[
@@ -157,6 +203,38 @@ def test_a_credential_in_a_variable(text: str, leaks: bool) -> None:
 )
 def test_a_variable_that_holds_a_secret(name: str, value: str, secret: bool) -> None:
     assert holds_secret(name, value) is secret
+
+
+COMMANDS = {
+    "RUN python -c \"import os; token=os.environ['HF_TOKEN']; load(token)\"": [],
+    "RUN python -c \"token=os.getenv('HF_TOKEN')\" # buildkit": [],
+    'RUN python -c "token=os.environ.get(NAME_OF_TOKEN)"': [],
+    "RUN python -c \"token=getenv('HF_TOKEN')\"": [],
+    "RUN node -e 'const apiKey=process.env.OPENAI_API_KEY'": [],
+    'RUN API_TOKEN="$(cat /run/secrets/token)" ./fetch': [],
+    "RUN API_TOKEN=$(cat /run/secrets/token) ./fetch": [],
+    'RUN API_TOKEN="Bearer-$TOKEN" ./fetch': [],
+    "RUN echo \"API_TOKEN='set one before the start'\"": [],
+    'RUN PASSWORD="" ./init --user="$NAME"': [],
+    "RUN |1 DB_PASSWORD=pa(ss$word9 /bin/sh -c ./init": ["DB_PASSWORD"],
+    'RUN DB_PASSWORD="correcthorse" ./init': ["DB_PASSWORD"],
+    "RUN export DB_PASSWORD='correct$horse' && ./init": ["DB_PASSWORD"],
+    'CMD ["sh" "-c" "DB_PASSWORD=\\"correcthorse\\" ./agent"]': ["DB_PASSWORD"],
+    "RUN python -c \"password='correcthorse'\"": ["password"],
+    "ENV DB_PASSWORD=correcthorse": ["DB_PASSWORD"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_what_a_command_of_the_history_writes_out(command: str) -> None:
+    assert findings_in_words({}, [command], []) == [f"history: {name}" for name in COMMANDS[command]]
+
+
+def test_variables_labels_and_history_are_searched_for_the_environments_values() -> None:
+    config = {"Env": ["SETTING=x-opensesame-1", "PATH=/bin"], "Labels": {"note": "opensesame-1", "com.x.token": "abcdefgh1"}}
+    found = findings_in_words(config, ["RUN login opensesame-1", "RUN true"], ["opensesame-1"])
+    assert found == ["ENV SETTING", "label note", "label com.x.token", "history: a value of the worker's environment"]
+    assert findings_in_words({"Env": None, "Labels": None}, [], ["opensesame-1"]) == []
 
 
 @pytest.mark.parametrize(("value", "told"), [("postgres", False), ("not-needed", False), ("Change it", False), (SECRET, True)])

@@ -20,7 +20,7 @@ class ImageContents:
 
     def __init__(self, image: Image, planted: Sequence[str]) -> None:
         self._image = image
-        self._planted = list(planted)
+        self.planted = list(planted)
         self._scanner = Scanner()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="lk-scan")
         self._reading: Future[ImageScan] | None = None
@@ -40,7 +40,7 @@ class ImageContents:
         """Begin to read the layers, if that has not begun yet."""
         with self._lock:
             if self._reading is None:
-                self._reading = self._thread.submit(self._scanner.scan, str(self._image.id), self._planted)
+                self._reading = self._thread.submit(self._scanner.scan, str(self._image.id), self.planted)
             return self._reading
 
     def under_way(self) -> list[Future[ImageScan]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from pytest_lkagents.secrets import holds_secret, is_placeholder, looks_random, url_passwords
 
@@ -31,6 +32,12 @@ TOKENS = re.compile(
     rb"gsk_[A-Za-z0-9]{40,}|hf_[A-Za-z0-9]{30,}|nvapi-[A-Za-z0-9_-]{40,}|xai-[A-Za-z0-9]{40,})"
 )
 ASSIGNMENT = re.compile(r"^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*[\"']?([^\"'\s#]+)")
+# The same in a command, however it is quoted. What has blanks between its quotes is a sentence.
+IN_COMMAND = re.compile(r"""\b([A-Za-z_][A-Za-z0-9_]*)=(?:\\?"([^"\s]+)"|\\?'([^'\s]+)'|([^\s"']+))""")
+# What a shell puts in, between quotes that let it and in any text; and a program's own words, up to where a quote begins.
+EXPANDED = re.compile(r"\$[A-Za-z_]|`")
+SUBSTITUTED = re.compile(r"\$[({]")
+CALLED = re.compile(r"([A-Za-z_][\w.]*[\[(])+(\w*[\])].*)?$")
 # LiveKit's own secret where it is written out: as an argument, a default, an entry, a line; and behind its key. As it is
 # generated it has no dashes, slashes or underscores, which names of secrets and paths to them have.
 LIVEKIT = re.compile(
@@ -61,6 +68,39 @@ SHORT_STRING = re.compile(rb"[zZ\xda\xfa](?=(.))", re.DOTALL)
 def in_text(text: str) -> bool:
     """Whether a text, such as a variable's value, holds an access token, a private key, or a URL with a password."""
     return bool(_tokens(text.encode("utf-8", "surrogateescape")) or url_passwords(text))
+
+
+def findings_in_words(config: Mapping[str, Any], history: Iterable[str], planted: Sequence[str]) -> list[str]:
+    """What in an image's variables and labels (``Config`` of its inspection) and in the commands that made it is a secret, in
+    words without the value. ``planted`` are values that must not be in the image."""
+    found = []
+    variables = [tuple(entry.partition("=")[::2]) for entry in config.get("Env") or []]
+    for kind, words in (("ENV", variables), ("label", (config.get("Labels") or {}).items())):
+        for name, value in words:
+            if holds_secret(re.sub(r"[.-]", "_", name), value) or in_text(value) or any(plant in value for plant in planted):
+                found.append(f"{kind} {name}")
+    for line in history:
+        found += [f"history: {name}" for name in _assigned_in_command(line)]
+        if in_text(line):
+            found.append("history: an access token, a private key, or a URL with a password")
+        if any(plant in line for plant in planted):
+            found.append("history: a value of the worker's environment")
+    return found
+
+
+def _assigned_in_command(line: str) -> Iterable[str]:
+    """The names to which a command assigns a secret that is written out in it."""
+    for name, double, single, bare in IN_COMMAND.findall(line):
+        if EXPANDED.search(double):
+            continue
+        if single or _is_literal(double or bare):
+            value = (double or single or bare).rstrip("\\")
+            if holds_secret(name, value):
+                yield name
+
+
+def _is_literal(value: str) -> bool:
+    return not (SUBSTITUTED.search(value) or CALLED.match(value))
 
 
 def findings_in(path: str, data: bytes, planted: Sequence[str]) -> list[str]:
@@ -116,5 +156,5 @@ def _word(match: re.Match[bytes]) -> str:
 def _assigned(text: str) -> Iterable[str]:
     for line in text.splitlines():
         matched = ASSIGNMENT.match(line)
-        if matched and holds_secret(matched[1], matched[2]):
+        if matched and _is_literal(matched[2]) and holds_secret(matched[1], matched[2]):
             yield f"{matched[1]} is set"
