@@ -11,7 +11,7 @@ from pytest_lkagents.secrets import holds_secret, is_placeholder, looks_random, 
 # Distribution packages and installed libraries ship sample keys and test fixtures; they are not the user's secrets.
 LIBRARIES = re.compile(
     r"(^|/)(site-packages|dist-packages|node_modules|usr/share|usr/lib|usr/include|lib/python3[^/]*|go/pkg|\.?cargo/registry|\.cargo"
-    r"|pnpm/store|\.cache/(uv|pip|pypoetry)|[^/]+\.(dist|egg)-info)/"
+    r"|pnpm/store|\.pnpm-store|\.bun/install|usr/local/go|go/src/crypto|\.cache/(uv|pip|pypoetry)|[^/]+\.(dist|egg)-info)/"
 )
 # Nor is the key that the distribution makes for a host which has none.
 MADE_BY_PACKAGES = re.compile(r"(^|/)etc/ssl/private/ssl-cert-snakeoil\.key$")
@@ -25,9 +25,9 @@ EXAMPLE = re.compile(r"(example|sample|template|dist)", re.IGNORECASE)
 # A JSON document, such as a cloud's service account, has no line breaks but writes them.
 PRIVATE_KEY = re.compile(rb"-----BEGIN (?:RSA |EC |DSA |OPENSSH |ENCRYPTED )?PRIVATE KEY-----(?:\s|\\n)+[A-Za-z0-9+/=]{16}")
 # Formats that their issuers document as recognisable: OpenAI and look-alikes, ElevenLabs, Cartesia and Stripe, AWS, Google,
-# GitHub, GitLab, Slack, Groq, Hugging Face, NVIDIA, xAI.
+# GitHub, GitLab, Slack, Groq, Hugging Face, NVIDIA, xAI. Google's Slovak voices look like one: sk-SK-Chirp3-HD-Achernar.
 TOKENS = re.compile(
-    rb"\b(sk-(?:proj-|ant-)?[A-Za-z0-9_-]{20,}|sk_(?:live_|car_)?[A-Za-z0-9]{20,}|AKIA[0-9A-Z]{16}|AIza[0-9A-Za-z_-]{35}|"
+    rb"\b(?<!sk-)(sk-(?![Ss][Kk]-)(?:proj-|ant-)?[A-Za-z0-9_-]{20,}|sk_(?:live_|car_)?[A-Za-z0-9]{20,}|AKIA[0-9A-Z]{16}|AIza[0-9A-Za-z_-]{35}|"
     rb"gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{50,}|glpat-[A-Za-z0-9_-]{20,}|xox[abprs]-[A-Za-z0-9-]{20,}|"
     rb"gsk_[A-Za-z0-9]{40,}|hf_[A-Za-z0-9]{30,}|nvapi-[A-Za-z0-9_-]{40,}|xai-[A-Za-z0-9]{40,})"
 )
