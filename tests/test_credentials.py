@@ -20,6 +20,7 @@ from pytest_lkagents.worker.layers import scan
 SECRET = "h7Jd2kP0" + "xQ9vR4mT1sLw8yZc"
 KEY = "-----BEGIN PRIVATE KEY-----"
 HASH = "A0Zk" * 9
+HEX = "9f8e7d6c5b4a" * 3 + "0321"
 
 LEAKS = {
     "an argument": ("app/agent.py", f'api.LiveKitAPI(URL, api_key="APIabc", api_secret="{SECRET}")'),
@@ -38,6 +39,14 @@ LEAKS = {
     "YAML": ("app/compose.yaml", f"environment:\n  LIVEKIT_API_SECRET: {SECRET}\n"),
     "a Dockerfile": ("app/Dockerfile", f"FROM python\nENV LIVEKIT_API_SECRET={SECRET}\n"),
     "a script": ("app/start.sh", "#!/bin/sh\nexport DEEPGRAM_API_KEY=9f8e7d6c5b4a\nexec python agent.py start\n"),
+    "YAML, by the service's own name": ("app/config.yaml", f"livekit:\n  api_secret: {SECRET}  # of production\n"),
+    "YAML, another service's": ("app/config.yml", "stt:\n- apiKey: " + HEX + "\r\n"),
+    "INI": ("app/agent.ini", "[deepgram]\nDEEPGRAM_API_KEY = " + HEX + "\n"),
+    "TOML": ("app/livekit.toml", f'[project]\n"client-secret" = "x"\nclient_secret = "{SECRET}"\n'),
+    "a LiveKit server's": ("app/livekit.yaml", f"keys:\n  APIx7Kd93jfQq: {SECRET}\n"),
+    ".env of production": ("app/.env.production.local", "OPENAI_API_KEY=abcdefgh1\n"),
+    ".env below dist": ("app/dist/.env", "OPENAI_API_KEY=abcdefgh1\n"),
+    ".env below examples": ("app/examples/agent/.env", f"LIVEKIT_API_SECRET={SECRET}\n"),
     ".env": ("app/.env", "OPENAI_API_KEY='abcdefgh1'\n"),
     "a service account": ("app/gcp.json", f'{{"private_key": "{KEY}\\nMIIEvQIBADANBgkqhkiG\\n"}}'),
     "a key": ("root/.ssh/id_rsa", f"{KEY}\nMIIEvQIBADANBgkqhkiG\n"),
@@ -65,6 +74,18 @@ INNOCENT = {
     "a key by name": ("app/agent.py", 'Client(api_key="deepgram", apiKey="productionKeyOfTheSpeechService")'),
     "a test's": ("app/tests/test_token.py", f'Token(api_secret="{SECRET}")'),
     "a sample": ("app/.env.example", "LIVEKIT_API_SECRET=abcdefgh12345678\n"),
+    "a sample of production": ("app/.env.production.example", "LIVEKIT_API_SECRET=abcdefgh12345678\n"),
+    "a sample by its folder": ("app/examples/agent/.env", "LIVEKIT_API_SECRET=correcthorse\n"),
+    "a lock file's": ("app/pnpm-lock.yaml", f"lodash:\n  checksum: {HEX}\n  sha512: {HASH}\n  commit: {HEX}\n"),
+    "a digest of one": ("app/config.yaml", f"api_key_sha256: {HEX}\nhashed_api_key: {HEX}\nAPI: {HEX}\n"),
+    "known to all": ("app/config.yaml", f"public_api_key: {HEX}\n"),
+    "a name of one": (
+        "app/config.yaml",
+        "api_secret: livekitApiSecretOfProduction1\nAPIVERSIONING: aVeryLongNameOfAVersion2\n",
+    ),
+    "a reference": ("app/config.yaml", f"api_key: ${{KEY}}\napi_secret:\n  {HEX}\napi_key: !secret {HEX}\n"),
+    "a sentence in YAML": ("app/config.yaml", f"hint: api_key: {HEX} is an example\n"),
+    "a sample in YAML": ("app/examples/config.yaml", f"api_key: {HEX}\n"),
     "what an installed package consists of": (
         "root/.cache/uv/archive-v0/x/numpy-2.4.6.dist-info/RECORD",
         "numpy/lib/_ufunclike.pyi,sha256=sk_" + HASH + ",1403\n",

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pytest_lkagents.secrets import holds_secret, is_placeholder, looks_random, url_passwords
+from pytest_lkagents.secrets import holds_secret, is_placeholder, looks_generated, looks_random, url_passwords
 
 # Distribution packages and installed libraries ship sample keys and test fixtures; they are not the user's secrets.
 LIBRARIES = re.compile(
@@ -20,8 +20,10 @@ SAMPLES = re.compile(
     r"(^|/)(tests?|__tests__|specs?|fixtures|examples?|docs?)/|(^|/)test_[^/]*$|[._](test|spec)\.[a-z]+$|\.(md|rst)$",
     re.IGNORECASE,
 )
-SETS_VARIABLES = re.compile(r"(^|/)\.env(\.[A-Za-z0-9_-]+)?$|(^|/)[A-Za-z0-9_-]+\.env$|\.sh$")
-EXAMPLE = re.compile(r"(example|sample|template|dist)", re.IGNORECASE)
+SETS_VARIABLES = re.compile(r"(^|/)\.env(\.[A-Za-z0-9_-]+)*$|(^|/)[A-Za-z0-9_-]+\.env$|\.sh$")
+EXAMPLE = re.compile(r"(example|sample|template|dist)[^/]*$", re.IGNORECASE)
+# In a folder of examples what a hand writes is none.
+IN_EXAMPLES = re.compile(r"(example|sample|template)[^/]*/", re.IGNORECASE)
 # A JSON document, such as a cloud's service account, has no line breaks but writes them.
 PRIVATE_KEY = re.compile(rb"-----BEGIN (?:RSA |EC |DSA |OPENSSH |ENCRYPTED )?PRIVATE KEY-----(?:\s|\\n)+[A-Za-z0-9+/=]{16}")
 # Formats that their issuers document as recognisable: OpenAI and look-alikes, ElevenLabs, Cartesia and Stripe, AWS, Google,
@@ -48,6 +50,15 @@ LIVEKIT = re.compile(
 )
 # Other services' keys, written out as an argument, a default, an entry or a line of code; as long as theirs are.
 API_KEY = re.compile(rb"""api_?key["']?\]?\s*(?:=>|[:=,])\s*["']([A-Za-z0-9]{24,})["']""", re.IGNORECASE)
+# Lines of configuration, where values need no quotes: a key or secret as services and LiveKit generate them, behind a name that
+# ends so; and LiveKit's own under ``keys:``, behind its key. What may be known to all, or is made of one, is none.
+CONFIGURATION = re.compile(r"\.(ya?ml|toml|ini|conf|cfg)$")
+LINE = re.compile(
+    rb"""^[ \t]*(?:-[ \t]+)?["']?(?:(?![\w.-]*(?:public|publishable|hash|digest|checksum|fingerprint))[\w.-]*?"""
+    rb"""(?:api_?key|(?:api|client)_?secret|secret_?key|(?:access|auth)_?token)|API[A-Za-z0-9]{9,})["']?"""
+    rb"""[ \t]*[:=][ \t]*["']?([A-Za-z0-9+=]{24,})["']?[ \t]*(?:[#;].*)?\r?$""",
+    re.IGNORECASE | re.MULTILINE,
+)
 # What fingers write, and generators do not.
 ROW = re.compile(r"123456789|abcdefgh", re.IGNORECASE)
 # Files that hold nothing but somebody's access to a registry, a repository or a host.
@@ -117,9 +128,11 @@ def findings_in(path: str, data: bytes, planted: Sequence[str]) -> list[str]:
         for written, kind in ((LIVEKIT, "a LiveKit API secret"), (API_KEY, "an API key")):
             if any(_generated(_word(match)) for match in written.finditer(data)):
                 found.append(kind)
+        if CONFIGURATION.search(path) and any(_is_key(_word(match)) for match in LINE.finditer(data)):
+            found.append("a key or secret of a service")
     text = data.decode("utf-8", "replace")
     if SETS_VARIABLES.search(path) and not EXAMPLE.search(path):
-        found += _assigned(text)
+        found += _assigned(text, generated=bool(IN_EXAMPLES.search(path)))
     for where, what in ACCESS:
         if where.search(path) and any(not is_placeholder(value) for value in what.findall(text)):
             found.append("access to another service")
@@ -149,12 +162,19 @@ def _generated(value: str) -> bool:
     return looks_random(value) and not ROW.search(value)
 
 
+def _is_key(value: str) -> bool:
+    return looks_generated(value) and not ROW.search(value)
+
+
 def _word(match: re.Match[bytes]) -> str:
     return next(group for group in match.groups() if group is not None).decode("ascii")
 
 
-def _assigned(text: str) -> Iterable[str]:
+def _assigned(text: str, *, generated: bool) -> Iterable[str]:
+    """What is set to a secret, one by its looks too if ``generated``."""
     for line in text.splitlines():
         matched = ASSIGNMENT.match(line)
-        if matched and _is_literal(matched[2]) and holds_secret(matched[1], matched[2]):
+        if matched is None or not _is_literal(matched[2]) or (generated and not _is_key(matched[2])):
+            continue
+        if holds_secret(matched[1], matched[2]):
             yield f"{matched[1]} is set"
