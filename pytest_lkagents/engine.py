@@ -63,13 +63,14 @@ def require_cache() -> None:
 ALSO_RUNS = {"amd64": ("386",), "arm64": ("arm",)}
 
 
-def connect() -> DockerClient:
-    """A client for the engine that DOCKER_HOST names, or the default one. Raises StageError with the remedy."""
+def connect(timeout: int | None = 120) -> DockerClient:
+    """A client for the engine that DOCKER_HOST names, or the default one, which waits so many seconds for an answer (None: for
+    ever). Raises StageError with the remedy."""
     import docker
     from docker.errors import DockerException
 
     try:
-        client = docker.from_env(timeout=120)
+        client = docker.from_env(timeout=timeout)  # type: ignore[arg-type]  # None is requests' own word for no limit
         client.ping()
     except (DockerException, OSError) as error:
         # Without a password.

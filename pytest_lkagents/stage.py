@@ -461,7 +461,7 @@ class Stage:
     def image_scan(self) -> ImageScan:
         """What the image's layers hold. Raises NotJudgeable where there is no image, StageError if they cannot be read."""
         with self.ledger.waiting("image"):
-            return self.contents.read().result()
+            return self.contents.scan()
 
     # -- what the verdict says about all this
 

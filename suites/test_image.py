@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, WorkerFault, check
 from pytest_lkagents.manifests.readers.common import DEVELOPMENT
 from pytest_lkagents.stage import Stage
+from pytest_lkagents.worker.contents import MOST_READ_SECONDS
 from pytest_lkagents.worker.credentials import findings_in_words
 from pytest_lkagents.worker.healthcheck import healthcheck
 
@@ -17,6 +18,8 @@ from .observations import Stop
 
 # Whoever gives a worker's health check longer waits for longer than this suite does.
 LONGEST_PATIENCE = 240
+# Whoever comes first waits until the layers are read, and for the starts before.
+READ_LIMIT = MOST_READ_SECONDS + 60
 
 
 @check(
@@ -73,7 +76,7 @@ def test_production_mode(lk_stage: Stage, lk_evidence: Evidence, drain: Callable
     section="Environment variables",
     why="Whoever can pull the image can read every layer and all of its history.",
     remedy="pass secrets at run time, or as build secrets; rotate what has been in a layer",
-    seconds=300,
+    seconds=READ_LIMIT,
     order=2,
 )
 def test_no_secrets(lk_stage: Stage, lk_evidence: Evidence) -> None:
@@ -98,6 +101,7 @@ def test_no_secrets(lk_stage: Stage, lk_evidence: Evidence) -> None:
     lk_evidence["history_lines_read"] = len(history)
     lk_evidence["found"] = found
     assert not found, f"{len(found)} in the image: {'; '.join(found[:3])}"
+    scanned.raise_if_unread()
     lk_evidence.summary = f"none in {scanned.files} files of {scanned.layers} layers, variables, labels, history"
 
 
@@ -108,7 +112,7 @@ def test_no_secrets(lk_stage: Stage, lk_evidence: Evidence) -> None:
     section="Overview",
     why="Without a CA bundle the worker cannot connect to any wss:// URL.",
     remedy="install the distribution's ca-certificates package",
-    seconds=300,
+    seconds=READ_LIMIT,
     order=2,
 )
 def test_ca_certificates(lk_stage: Stage, lk_evidence: Evidence) -> None:
@@ -120,6 +124,7 @@ def test_ca_certificates(lk_stage: Stage, lk_evidence: Evidence) -> None:
     `--lk-command`.
     """
     scanned = lk_stage.image_scan()
+    scanned.raise_if_unread()
     lk_evidence["bundles"] = [f"/{path}" for path in scanned.ca_bundles]
     lk_evidence["layers_read"] = scanned.layers
     assert scanned.ca_bundles, "no CA bundle is in the image"

@@ -8,14 +8,19 @@ import io
 import json
 import marshal
 import tarfile
+import threading
+import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from pytest_lkagents.checks import StageError
 from pytest_lkagents.secrets import Redactor, can_be_told, holds_secret, spellings
+from pytest_lkagents.worker import contents, scanner
 from pytest_lkagents.worker.credentials import findings_in, findings_in_words, in_text
-from pytest_lkagents.worker.layers import scan
+from pytest_lkagents.worker.layers import ImageScan, scan
 
 SECRET = "h7Jd2kP0" + "xQ9vR4mT1sLw8yZc"
 KEY = "-----BEGIN PRIVATE KEY-----"
@@ -316,9 +321,44 @@ def test_layers_are_read_however_they_are_saved(layers: tuple[str, ...]) -> None
     assert found.ca_bundles == ["etc/ssl/cert.pem", "nix/store/cacert/ca-bundle.crt"]
 
 
-def test_a_layer_that_cannot_be_read_is_said() -> None:
-    with pytest.raises(tarfile.ReadError, match="1 of 2 are damaged, or compressed"):
-        scan(Saved("plain", "zstd"), [])  # type: ignore[arg-type]
+def test_a_layer_that_cannot_be_read_is_said_beside_what_was_found() -> None:
+    found = scan(Saved("plain", "zstd"), [])  # type: ignore[arg-type]
+    assert found.secrets == ["/app/agent.py: a LiveKit API secret"]
+    with pytest.raises(StageError, match="1 of 2 are damaged, or compressed"):
+        found.raise_if_unread()
+    scan(Saved("plain", "link"), []).raise_if_unread()  # type: ignore[arg-type]
+
+
+def test_all_who_wait_for_the_layers_wait_for_one_time_which_grows_with_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+    monkeypatch.setattr(scanner.Scanner, "scan", lambda *_: ended.wait(20) and ImageScan(layers=3))
+    monkeypatch.setattr(contents, "READ_SECONDS", 0.2)
+    small, large = (contents.ImageContents(SimpleNamespace(id="x", attrs={"Size": size}), []) for size in (0, 10**9))  # type: ignore[arg-type]
+    try:
+        for _ in range(2):
+            began = time.monotonic()
+            with pytest.raises(StageError, match="not read after 0 s"):
+                small.scan()
+        assert time.monotonic() - began < 0.2
+        threading.Timer(0.5, ended.set).start()
+        assert large.scan().layers == 3
+    finally:
+        ended.set()
+        small.close()
+        large.close()
+
+
+def test_whoever_reads_an_image_waits_for_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    timeouts: list[int | None] = []
+
+    def from_env(timeout: int | None) -> SimpleNamespace:
+        timeouts.append(timeout)
+        images = SimpleNamespace(get=lambda _: Saved("plain"))
+        return SimpleNamespace(ping=lambda: True, images=images, close=lambda: None)
+
+    monkeypatch.setattr("docker.from_env", from_env)
+    assert scanner.read("x", []).layers == 1
+    assert timeouts == [None]
 
 
 def test_a_value_of_the_environment_counts_in_libraries_too() -> None:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from pytest_lkagents.checks import StageError
 from pytest_lkagents.worker.layers import ImageScan
 from pytest_lkagents.worker.scanner import Scanner
 
 if TYPE_CHECKING:
     from docker.models.images import Image
+
+
+# Reading an image of the usual size takes seconds; a large one on a slow disk, whose engine writes it all out before, as many
+# as it has 20 megabytes; nobody waits longer than for 12 gigabytes.
+READ_SECONDS = 240
+READ_BYTES_PER_SECOND = 20_000_000
+MOST_READ_SECONDS = 840
 
 
 class ImageContents:
@@ -24,6 +34,7 @@ class ImageContents:
         self._scanner = Scanner()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="lk-scan")
         self._reading: Future[ImageScan] | None = None
+        self._began = 0.0
         self._lock = threading.Lock()
 
     @property
@@ -40,8 +51,19 @@ class ImageContents:
         """Begin to read the layers, if that has not begun yet."""
         with self._lock:
             if self._reading is None:
+                self._began = time.monotonic()
                 self._reading = self._thread.submit(self._scanner.scan, str(self._image.id), self.planted)
             return self._reading
+
+    def scan(self) -> ImageScan:
+        """What the layers hold. Raises StageError if they cannot be read, or not within a time that is the same for all who
+        wait."""
+        reading = self.read()
+        limit = min(READ_SECONDS + int(self.attrs["Size"]) / READ_BYTES_PER_SECOND, MOST_READ_SECONDS)
+        try:
+            return reading.result(max(self._began + limit - time.monotonic(), 0))
+        except concurrent.futures.TimeoutError:
+            raise StageError(f"the image's layers are not read after {limit:.0f} s") from None
 
     def under_way(self) -> list[Future[ImageScan]]:
         """The reading, if it has begun."""

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING
 
+from pytest_lkagents.checks import StageError
 from pytest_lkagents.worker.credentials import LIBRARIES, findings_in
 
 if TYPE_CHECKING:
@@ -34,12 +35,19 @@ CA_BUNDLES = (
 
 @dataclass
 class ImageScan:
-    """``secrets`` names what was found and where, never the value; ``ca_bundles`` are paths in the final file system."""
+    """``secrets`` names what was found and where, never the value; ``ca_bundles`` are paths in the final file system, as far as
+    its layers could be read; ``unread`` says why some could not (empty: all were)."""
 
     secrets: list[str] = field(default_factory=list)
     ca_bundles: list[str] = field(default_factory=list)
     layers: int = 0
     files: int = 0
+    unread: str = ""
+
+    def raise_if_unread(self) -> None:
+        """Raises StageError unless all layers were read."""
+        if self.unread:
+            raise StageError(f"the image's layers cannot be read: {self.unread}")
 
 
 class _Stream(io.RawIOBase):
@@ -95,7 +103,7 @@ def scan(image: Image, planted: Sequence[str]) -> ImageScan:
     read = [layers.get(links.get(name, name)) for name in order]
     whole = [layer for layer in read if layer is not None]
     if len(whole) < len(read):
-        raise tarfile.ReadError(f"{len(read) - len(whole)} of {len(read)} are damaged, or compressed in an unknown way (zstd)")
+        result.unread = f"{len(read) - len(whole)} of {len(read)} are damaged, or compressed in an unknown way (zstd)"
     result.ca_bundles = sorted(_bundles_left(whole))
     result.secrets = sorted(set(result.secrets))
     result.layers = len(order)
