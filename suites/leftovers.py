@@ -26,6 +26,9 @@ MOST_ITEMS = 0.5
 MOST_BYTES = 1_000_000
 
 SEPARATOR = "--lkagents--"
+# From a table of mounts, without the root's, whatever its kind (overlay; zfs, btrfs, fuse of other storage drivers).
+MOUNTS = """awk '$5 == "/" || $(NF-2) ~ /^(overlay|proc|sysfs|cgroup2?|mqueue|devpts)$/ {next}
+  $5 !~ /^\\/(proc|sys)(\\/|$)/ {print $5}'"""
 # For each pid: descriptors, then bytes that are its own (anonymous, shared memory, swapped out), whether shared with a
 # parent or not: file pages come and go with the machine's cache. Then the files on every mount but the image's own layer,
 # which the engine compares itself, and the system's; and those that have no name any more but are open, by device and inode:
@@ -37,8 +40,7 @@ for pid in "$@"; do
   echo "$pid $count ${{kib:-0}}"
 done
 echo {SEPARATOR}
-awk '$(NF-2) ~ /^(overlay|proc|sysfs|cgroup2?|mqueue|devpts)$/ {{next}}
-  $5 !~ /^\\/(proc|sys)(\\/|$)/ {{print $5}}' /proc/1/mountinfo | while read -r mount; do
+{MOUNTS} /proc/1/mountinfo | while read -r mount; do
   find "/proc/1/root$mount/" -xdev -type f -printf '%s %p\\n' 2>/dev/null
 done
 find /proc/[0-9]*/fd -lname '* (deleted)' ! -lname '/memfd:*' ! -lname '/dev/zero*' ! -lname '/SYSV*' -print0 2>/dev/null |

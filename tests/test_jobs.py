@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from pytest_lkagents.calls import Accepted
 from pytest_lkagents.checks import NotJudgeable
 from pytest_lkagents.worker.processes import SEPARATOR, parse
 from suites.accepted import enough
-from suites.leftovers import trend
+from suites.leftovers import MOUNTS, trend
 from suites.pool import require_own_processes
 
 from .test_workers import image
@@ -85,6 +86,19 @@ def test_only_growth_beyond_doubt_is_a_leftover(values: tuple[int, ...], slope: 
     found = trend([2, 4, 6, 8, 10], values)
     assert found.slope == pytest.approx(slope)
     assert found.exceeds(0.5) is exceeds
+
+
+@pytest.mark.parametrize("kind", ["overlay", "zfs", "btrfs", "fuse.fuse-overlayfs"])
+def test_the_images_own_files_are_none_of_the_workers(kind: str, tmp_path: Path) -> None:
+    table = tmp_path / "mountinfo"
+    table.write_text(
+        f"90 80 0:50 / / rw,relatime master:1 - {kind} pool/layer rw\n"
+        "91 90 0:51 / /proc rw - proc proc rw\n"
+        "92 90 0:52 / /dev/shm rw - tmpfs shm rw\n"
+        f"93 90 0:53 /volume /data rw,relatime - {'ext4' if kind == 'overlay' else kind} pool/volume rw\n"
+    )
+    told = subprocess.run(f"{MOUNTS} {table}", shell=True, capture_output=True, text=True, check=True).stdout.split()
+    assert told == ["/dev/shm", "/data"]
 
 
 def test_a_trend_needs_three_points() -> None:
