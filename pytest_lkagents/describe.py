@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 
-def image(name: str, attrs: dict[str, Any], sdk: str | None, version: str | None) -> Subject:
-    """From what the engine says about the image."""
+def image(name: str, attrs: dict[str, Any], size: int, sdk: str | None, version: str | None) -> Subject:
+    """From what the engine says about the image; ``size``: bytes."""
     digests = attrs.get("RepoDigests") or []
     digest = str(digests[0]).partition("@")[2] if digests else str(attrs.get("Id"))
-    return Subject("image", name, digest, int(attrs["Size"]), sdk, version)
+    return Subject("image", name, digest, size, sdk, version)
 
 
 def sdk(worker: Worker) -> tuple[str | None, str | None]:

@@ -507,7 +507,7 @@ class Stage:
         sdk = self._sdk()
         if self.settings.image is None:
             return Subject("command", self.settings.command_text, None, None, *sdk)
-        return describe.image(str(self.settings.image), self.contents.attrs, *sdk)
+        return describe.image(str(self.settings.image), self.contents.attrs, self.contents.stated_bytes(), *sdk)
 
     def _sdk(self) -> tuple[str | None, str | None]:
         """As far as the shared worker tells: its ``/worker`` page, and the interpreter that holds its registration."""

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import requests
 
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.secrets import Redactor, can_be_told, holds_secret, spellings
@@ -346,6 +347,36 @@ def test_all_who_wait_for_the_layers_wait_for_one_time_which_grows_with_the_imag
         ended.set()
         small.close()
         large.close()
+
+
+LAYERS = {"Size": 300, "RootFS": {"Layers": ["a", "b"]}}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "unpacked"),
+    [
+        ((500, 0, 400), 900),  # as containerd's store has it: what is compressed is less
+        ((100, 0, 100), 200),  # and both together are more
+        ((), 300),
+        ((100,), 300),  # a part of it
+        ((0, 0, 0), 300),
+    ],
+)
+def test_an_images_size_is_that_of_its_unpacked_layers(sizes: tuple[int, ...], unpacked: int) -> None:
+    steps = [{"Size": size, "CreatedBy": "RUN x"} for size in sizes]
+    made = contents.ImageContents(SimpleNamespace(attrs=LAYERS, history=lambda: steps), [])  # type: ignore[arg-type]
+    assert (made.unpacked_bytes(), made.stated_bytes()) == (unpacked, unpacked)
+    assert made.history() == ["RUN x"] * len(sizes)
+    made.close()
+
+
+def test_an_engine_that_is_gone_takes_no_verdict_away() -> None:
+    def history() -> list[object]:
+        raise requests.ConnectionError
+
+    made = contents.ImageContents(SimpleNamespace(attrs=LAYERS, history=history), [])  # type: ignore[arg-type]
+    assert made.stated_bytes() == 300
+    made.close()
 
 
 def test_whoever_reads_an_image_waits_for_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import threading
 import time
 from collections.abc import Sequence
@@ -43,9 +44,34 @@ class ImageContents:
         attrs: dict[str, Any] = self._image.attrs
         return attrs
 
+    @functools.cached_property
+    def _steps(self) -> list[dict[str, Any]]:
+        return list(self._image.history())
+
     def history(self) -> list[str]:
         """The commands that made the image, as the engine keeps them."""
-        return [str(step.get("CreatedBy") or "") for step in self._image.history()]
+        return [str(step.get("CreatedBy") or "") for step in self._steps]
+
+    def unpacked_bytes(self) -> int:
+        """What its files take on a node's disk, layer by layer.
+
+        ``Size`` of an inspection is that with the classic image store only: with containerd's it is what lies compressed in
+        the store, and from 2026 on both together (moby/moby, pull request 53426). An image may come without a history, or
+        with a part of one; then that figure is all there is.
+        """
+        layers = (self.attrs.get("RootFS") or {}).get("Layers") or []
+        told = sum(int(step.get("Size") or 0) for step in self._steps)
+        return told if told and len(self._steps) >= len(layers) else int(self.attrs["Size"])
+
+    def stated_bytes(self) -> int:
+        """The same, or what the engine said at first if it does not answer any more."""
+        from docker.errors import DockerException
+        from requests import RequestException
+
+        try:
+            return self.unpacked_bytes()
+        except (DockerException, RequestException):
+            return int(self.attrs["Size"])
 
     def read(self) -> Future[ImageScan]:
         """Begin to read the layers, if that has not begun yet."""
