@@ -79,6 +79,8 @@ def _play(trace: Trace, worker: WorkerModel, scaling: Scaling) -> Result:
 
 def play_all(files: Files, needs: Needs, settings: Settings, say: Callable[[str], None]) -> list[Played]:
     """Every deployment with an autoscaler under every trace. Raises NotJudgeable where there is none that can be simulated."""
+    if needs.load_metric == "calls":
+        raise NotJudgeable("calls and not CPU moved its load, and a load of cores is simulated: see manifests.scaling-metric")
     played, reasons = [], []
     for deployment in files.deployments:
         if deployment.place.file in files.for_development:
@@ -145,10 +147,12 @@ def worker_of(deployment: Deployment, needs: Needs) -> tuple[WorkerModel, tuple[
     assumed = []
     counted = counted_cores(deployment)
     assert counted is not None, "there is no target load without it"
-    cores = needs.cores_per_session
+    # What was measured of calls that cost next to nothing may be noise, 0 or less.
+    cores = needs.cores_per_session if (needs.cores_per_session or 0) > 0 else None
+    threshold = needs.load_threshold if (needs.load_threshold or 0) > 0 else None
     if cores is None:
         assumed.append(f"{TEST_CORES:.3f} cores per call, as in the guide's load test")
-    if needs.load_threshold is None:
+    if threshold is None:
         assumed.append(f"a load threshold of {THRESHOLD:g}")
     # What was measured began with a container on a machine that had the image; a cluster schedules and pulls before.
     start = max(needs.start_s or 0.0, WorkerModel().start_s)
@@ -156,7 +160,7 @@ def worker_of(deployment: Deployment, needs: Needs) -> tuple[WorkerModel, tuple[
         assumed.append(f"{start:.0f} s until a new worker has registered, scheduling and pulling the image included")
     model = WorkerModel(
         slope=(cores or TEST_CORES) / counted,
-        threshold=needs.load_threshold or THRESHOLD,
+        threshold=threshold or THRESHOLD,
         start_s=start,
     )
     return model, tuple(assumed)

@@ -69,8 +69,9 @@ def test_no_refused_calls(lk_evidence: Evidence, played: AllPlayed) -> None:
 
     Each Kubernetes deployment with an HPA or a KEDA autoscaler (CPU target and maximum known) is simulated: the
     server's dispatch, the workers' load, the autoscaler, start (30 s at least) and drain; others are left out, and with
-    none left it is skipped. So is one where the file does not tell at which load of a worker its target is met: there
-    is neither CPU limit nor NUM_CPUS, another metric beside the CPU, or a container beside the worker whose use counts.
+    none left, or where calls and not CPU moved the worker's load in the same run, it is skipped. So is one where the
+    file does not tell at which load of a worker its target is met: there is neither CPU limit nor NUM_CPUS, another
+    metric beside the CPU, or a container beside the worker whose use counts.
     The standard traces (`--lk-traces`: steady for 4 h, daily for 24 h, burst for 2 h) rise to `--lk-calls` at a time,
     or else to 80 % of what the maximum of replicas carries at the target; a CSV file is played as it is. At most 0.1 %
     of the calls of a trace may be refused, because a rarer refusal is chance; a standard burst is reported and not

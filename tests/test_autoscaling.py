@@ -27,7 +27,7 @@ from pytest_lkagents.manifests.findings import Needs
 from pytest_lkagents.manifests.load import load
 from pytest_lkagents.manifests.model import Deployment
 from pytest_lkagents.settings import Settings
-from suites.autoscaling import MOST_CALLS, scaling_of, traces_for, worker_of
+from suites.autoscaling import MOST_CALLS, play_all, scaling_of, traces_for, worker_of
 
 from .conftest import ROOT
 from .test_workers import image
@@ -253,6 +253,19 @@ def test_a_target_is_a_load_of_the_worker(
     deployment = only(changed(tmp_path, file, changes))
     assert scaling_of(deployment).target == pytest.approx(target)
     assert worker_of(deployment, Needs())[0].slope == pytest.approx(TEST_CORES / cores)
+
+
+@pytest.mark.parametrize("measured", [0.0, -0.002])
+def test_what_was_measured_as_nothing_is_assumed_and_said(measured: float) -> None:
+    needs = Needs(cores_per_session=measured, load_threshold=0.0, start_s=40)
+    worker, assumed = worker_of(only(AUTOSCALED), needs)
+    assert (worker.slope, worker.threshold) == (pytest.approx(TEST_CORES / 4), 0.7)
+    assert len(assumed) == 2
+
+
+def test_a_worker_that_counts_its_calls_is_not_simulated_as_one_that_uses_cores() -> None:
+    with pytest.raises(NotJudgeable, match=r"manifests\.scaling-metric"):
+        play_all(load([str(AUTOSCALED)]), Needs(load_metric="calls"), Settings(), print)
 
 
 @pytest.mark.parametrize(
