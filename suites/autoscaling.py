@@ -27,6 +27,8 @@ from pytest_lkagents.values import TRACES
 # Standard traces have no more calls of the usual length at a time: about a million in a day. Of shorter ones they have fewer,
 # so that there are as many in a day.
 MOST_CALLS = 5000.0
+# If all replicas at once refuse some of them, as few replicas do of calls that come by chance, fewer calls are tried.
+FEWER = 1.5
 # Standard traces rise to this share of what all replicas carry at the autoscaler's target: room that whoever wrote the
 # maximum surely meant to have.
 PEAK = 0.8
@@ -35,7 +37,8 @@ PEAK = 0.8
 @dataclass(frozen=True)
 class Played:
     """One deployment under one trace. ``assumed``: what of the worker was neither measured nor declared. ``limited``: the
-    trace has fewer calls than the workers are for, as it would take too long."""
+    trace has fewer calls than the workers are for, as it would take too long. ``another``: a trace of the same kind with other
+    calls at a time, where their number is ours and not the user's."""
 
     deployment: Deployment
     trace: Trace
@@ -45,6 +48,7 @@ class Played:
     own: bool
     assumed: tuple[str, ...]
     limited: bool = False
+    another: Callable[[float], Trace] | None = None
 
     @property
     def peak(self) -> int:
@@ -57,6 +61,22 @@ class Played:
     def advice(self, good: Callable[[Result], bool]) -> Advice | None:
         play = functools.partial(_play, self.trace, self.worker)
         return better(self.scaling, self.trace.longest_s, play, good)
+
+    def carried(self, good: Callable[[Result], bool]) -> Played | None:
+        """The same with as many calls of our number as are ``good`` with all replicas at once, which no autoscaler can be
+        better than; None: not even one call at a time is."""
+        trace = self.trace
+        if self.another is None or trace.rises_to is None:
+            return self
+        always = Scaling.fixed(self.scaling.ceiling, grace_s=self.scaling.grace_s)
+        while not good(_play(trace, self.worker, always)):
+            rises_to = (trace.rises_to or 0) / FEWER
+            if rises_to < 1:
+                return None
+            trace = self.another(rises_to)
+        if trace is self.trace:
+            return self
+        return dataclasses.replace(self, trace=trace, result=_play(trace, self.worker, self.scaling))
 
     def evidence(self) -> dict[str, Any]:
         scaling = self.scaling
@@ -95,7 +115,8 @@ def play_all(files: Files, needs: Needs, settings: Settings, say: Callable[[str]
         for trace, own, limited in traces_for(scaling, worker, needs, settings):
             say(f"autoscaling: {trace.name}, {len(trace)} calls on {scaling.min_replicas} to {scaling.max_replicas} workers")
             result = simulate(trace, scaling, worker)
-            played.append(Played(deployment, trace, scaling, worker, result, own, assumed, limited))
+            another = None if own or settings.calls else functools.partial(_standard, trace.name, needs)
+            played.append(Played(deployment, trace, scaling, worker, result, own, assumed, limited, another))
     if not played:
         raise NotJudgeable("; ".join(dict.fromkeys(reasons)) or "no deployment that scales")
     return played
@@ -177,9 +198,16 @@ def traces_for(scaling: Scaling, worker: WorkerModel, needs: Needs, settings: Se
             continue
         target = min(scaling.target or worker.threshold, worker.threshold)
         carried = max((target - worker.base) / worker.slope, 1.0) * scaling.ceiling
-        longest = needs.drain_s or traces.LONGEST_SECONDS
-        most = MOST_CALLS * min(1.0, traces.mean_seconds(longest) / traces.mean_seconds())
+        most = MOST_CALLS * min(1.0, traces.mean_seconds(_longest(needs)) / traces.mean_seconds())
         peak = settings.calls or max(1.0, min(PEAK * carried, most))
         limited = settings.calls is None and PEAK * carried > most
-        found.append((traces.standard(name, peak, longest_s=longest), False, limited))
+        found.append((_standard(name, needs, peak), False, limited))
     return found
+
+
+def _longest(needs: Needs) -> float:
+    return needs.drain_s or traces.LONGEST_SECONDS
+
+
+def _standard(kind: str, needs: Needs, calls: float) -> Trace:
+    return traces.standard(kind, calls, longest_s=_longest(needs))

@@ -28,6 +28,7 @@ from pytest_lkagents.manifests.load import load
 from pytest_lkagents.manifests.model import Deployment
 from pytest_lkagents.settings import Settings
 from suites.autoscaling import MOST_CALLS, play_all, scaling_of, traces_for, worker_of
+from suites.test_autoscaling import carried, few_refused
 
 from .conftest import ROOT
 from .test_workers import image
@@ -299,6 +300,39 @@ def changed(tmp_path: Path, file: str, changes: list[tuple[str, str]]) -> Path:
     path = tmp_path / file
     path.write_text(text)
     return path
+
+
+def test_few_small_workers_are_not_accused_of_calls_that_all_of_them_would_refuse(tmp_path: Path) -> None:
+    """Erlang's formula: of 6.3 calls at a time twelve places refuse 1 %."""
+    small = [('cpu: "4"', 'cpu: "1"'), ("maxReplicas: 20", "maxReplicas: 2")]
+    settings = Settings(traces=("steady",))
+    files = load([str(changed(tmp_path, "kubernetes-hpa.yaml", small))])
+    (run,) = play_all(files, Needs(), settings, print)
+    assert not few_refused(run)
+    (eased,), beyond = carried([run])
+    assert (few_refused(eased), beyond) == (True, [])
+    assert 100 < eased.result.calls < run.result.calls
+    # The user's own number stays as it is.
+    asked = play_all(files, Needs(), dataclasses.replace(settings, calls=run.trace.rises_to), print)
+    assert carried(asked) == (asked, [])
+    # Four places for one call at a time.
+    tiny = [('cpu: "4"', "cpu: 250m"), ("maxReplicas: 20", "maxReplicas: 2")]
+    found = play_all(load([str(changed(tmp_path, "kubernetes-hpa.yaml", tiny))]), Needs(), settings, print)
+    assert carried(found) == ([], found)
+
+
+def test_a_late_autoscaler_is_not_helped_by_fewer_calls(tmp_path: Path) -> None:
+    late = changed(tmp_path, "kubernetes-hpa.yaml", [("averageUtilization: 50", "averageUtilization: 90")])
+    found = play_all(load([str(late)]), Needs(), Settings(traces=("steady",)), print)
+    assert carried(found) == (found, [])
+    assert not few_refused(found[0])
+
+
+def test_a_trace_of_ones_own_begins_with_its_first_call(tmp_path: Path) -> None:
+    path = tmp_path / "calls.csv"
+    path.write_text("start_s,duration_s\n28830,60\n28800,90\n")
+    trace = traces.from_csv(path)
+    assert (trace.start_s.tolist(), trace.duration_s.tolist(), trace.length_s) == ([0, 30], [90, 60], 90)
 
 
 # As a user does

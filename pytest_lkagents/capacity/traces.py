@@ -32,12 +32,13 @@ RAMP_SECONDS = 1800.0
 @dataclass(frozen=True)
 class Trace:
     """``start_s`` (sorted) and ``duration_s``: arrays of the same length, one entry per call, seconds. It is watched for
-    ``length_s``; calls that still run then are neither served nor lost."""
+    ``length_s``; calls that still run then are neither served nor lost. A standard one ``rises_to`` so many calls at a time."""
 
     name: str
     start_s: Seconds
     duration_s: Seconds
     length_s: float
+    rises_to: float | None = None
 
     def __len__(self) -> int:
         return len(self.start_s)
@@ -88,10 +89,11 @@ def standard(kind: str, in_progress: float, *, seed: int = 0, longest_s: float =
 
 
 def from_csv(path: Path) -> Trace:
-    """A file's calls, sorted by start. Raises ValueError with file, line and what is wanted."""
+    """A file's calls, sorted by start and counted from the first one: seconds of a day begin in the middle of it. Raises
+    ValueError with file, line and what is wanted."""
     starts, durations = (np.frombuffer(column, dtype=np.float64) for column in read_rows(path))
     order = np.argsort(starts, kind="stable")
-    starts, durations = starts[order], durations[order]
+    starts, durations = starts[order] - starts.min(), durations[order]
     return Trace(path.name, starts, durations, float((starts + durations).max()))
 
 
@@ -122,4 +124,4 @@ def _poisson(
     rng = np.random.default_rng(seed)
     starts = np.sort(rng.uniform(0, length_s, rng.poisson(in_progress / mean_seconds(longest_s) * length_s)))
     starts = starts[rng.random(len(starts)) < share(starts)]
-    return Trace(name, starts, durations(len(starts), rng, longest_s=longest_s), length_s)
+    return Trace(name, starts, durations(len(starts), rng, longest_s=longest_s), length_s, in_progress)
