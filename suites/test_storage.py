@@ -84,9 +84,9 @@ def test_read_only(lk_stage: Stage, lk_evidence: Evidence) -> None:
     """With a file system that cannot be written to, but for /tmp, it registers and serves a call.
 
     A worker's container is started with a read-only file system and a tmpfs at `/tmp`. It must register within
-    `lk_start_timeout` (default 60 s), and one of three calls must get its agent within 15 s. Skipped if the shared
-    worker does not register with an ordinary file system either, or with `--lk-command`; an overloaded machine is an
-    error.
+    `lk_start_timeout` (default 60 s), and one of three calls must get its agent within 15 s (30 s, if the worker
+    accepted it). Skipped if the shared worker does not register with an ordinary file system either, or with
+    `--lk-command`; an overloaded machine is an error.
     """
     lk_stage.needs_image("a process here shares this machine's files")
     worker = lk_stage.contrast("read-only", "with a read-only file system it does not register")
@@ -116,8 +116,8 @@ def test_starts_again(lk_stage: Stage, lk_evidence: Evidence) -> None:
 
     With a call in progress all processes of a worker are ended by SIGKILL, as by the kernel when memory runs out. Then
     the same container is started again, with the files that were left. It must register within `lk_start_timeout`
-    (default 60 s), and one of three calls must get its agent within 15 s. Skipped if the first call is not served, or
-    with `--lk-command`; an overloaded machine is an error.
+    (default 60 s), and one of three calls must get its agent within 15 s (30 s, if the worker accepted it). Skipped if
+    the first call is not served, or with `--lk-command`; an overloaded machine is an error.
     """
     worker = lk_stage.untouched("restarted")
     ever = len(worker.wire.transcript.registrations())

@@ -294,6 +294,10 @@ class Saved:
             entry = tarfile.TarInfo("nix/store/cacert/ca-bundle.crt")
             entry.size = 2000
             layer.addfile(entry, io.BytesIO(bytes(2000)))
+            for place in ("", "pip/_vendor/"):
+                entry = tarfile.TarInfo(f"lib/site-packages/{place}certifi/cacert.pem")
+                entry.size = 2000
+                layer.addfile(entry, io.BytesIO(bytes(2000)))
             entry = tarfile.TarInfo("etc/ssl/cert.pem")
             entry.type, entry.linkname = tarfile.LNKTYPE, "nix/store/cacert/ca-bundle.crt"
             layer.addfile(entry)
@@ -319,7 +323,11 @@ class Saved:
 def test_layers_are_read_however_they_are_saved(layers: tuple[str, ...]) -> None:
     found = scan(Saved(*layers), [])  # type: ignore[arg-type]
     assert (found.layers, len(found.secrets)) == (len(layers), 1)
-    assert found.ca_bundles == ["etc/ssl/cert.pem", "nix/store/cacert/ca-bundle.crt"]
+    assert found.ca_bundles == [
+        "etc/ssl/cert.pem",
+        "lib/site-packages/certifi/cacert.pem",  # and not that of pip, for pip
+        "nix/store/cacert/ca-bundle.crt",
+    ]
 
 
 def test_a_layer_that_cannot_be_read_is_said_beside_what_was_found() -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import lzma
 import posixpath
+import re
 import tarfile
 import zlib
 from collections.abc import Collection, Iterator, Sequence
@@ -31,6 +32,9 @@ CA_BUNDLES = (
     "etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
     "etc/ssl/ca-bundle.pem",
 )
+
+# The package itself; of what others bring along (pip/_vendor/certifi) only they make use.
+CERTIFI = re.compile(r"(^|/)(?<!_vendor/)certifi/cacert\.pem$")
 
 
 @dataclass
@@ -141,7 +145,7 @@ def _scan_layer(content: IO[bytes], planted: Sequence[str], bundles: Collection[
             if base.startswith(".wh."):
                 found.gone.append(folder if base == ".wh..wh..opq" else f"{folder}/{base[4:]}".lstrip("/"))
                 continue
-            if path in bundles or path.endswith("certifi/cacert.pem"):
+            if path in bundles or CERTIFI.search(path):
                 if member.issym() or member.islnk() or member.size > SMALLEST_BUNDLE:
                     found.present.add(path)
                 else:
