@@ -83,11 +83,11 @@ class Calls:
     def caller(self, worker: Worker) -> Caller:
         """A caller on the worker's server who asks for its agent."""
         settings = self._stage.settings
-        name = settings.agent_name
-        if name is None:
-            # The same throughout a run, where it registers under several.
-            name = min((found.agent_name for found in worker.wire.transcript.live()), default="")
-        request = CallRequest(name, settings.metadata, settings.attributes)
+        wanted = settings.agent_name
+        live = [found.dispatched_to for found in worker.wire.transcript.live() if wanted in (None, found.agent_name)]
+        # The same throughout a run, where it registers under several.
+        name, deployment = min(live, default=(wanted or "", ""))
+        request = CallRequest(name, settings.metadata, settings.attributes, deployment)
         return Caller(worker.server, self._stage.media, self._stage.ledger, request)
 
     def served(self, caller: Caller, tries: int = 3) -> Call:

@@ -155,9 +155,11 @@ def replace(stage: Stage) -> Replacement:
         nonlocal both, reading
         before = [stage.calls.continuity(call) for call in calls]
         new = stage.untouched("new")
-        names = [worker.wire.transcript.registrations()[-1].agent_name for worker in (old, new)]
-        if names[0] != names[1]:
-            raise NotJudgeable(f"the old worker registers as {names[0]!r}, the new one as {names[1]!r}: no call can go over")
+        last = [worker.wire.transcript.registrations()[-1] for worker in (old, new)]
+        if last[0].dispatched_to != last[1].dispatched_to:
+            raise NotJudgeable(
+                f"the old worker registers as {last[0].named}, the new one as {last[1].named}: no call can go over"
+            )
         both = time.monotonic()
         wait_free(new)
         reading = Reading.now()

@@ -135,13 +135,17 @@ def test_agent_name(lk_stage: Stage, lk_evidence: Evidence, first_call: Callable
     each other worker of this run to whose environment nothing was done must be the same (two at least, unless workers
     take turns). After an ordinary call, a participant joins a new room without naming an agent: a worker that
     registered with a name must not be asked for it within 3 s (the server needs 0.2 s to ask). A worker without a name
-    passes and is reported to join every room. Skipped if the ordinary call is not served.
+    passes and is reported to join every room. Where it registers in a deployment (LIVEKIT_AGENT_DEPLOYMENT), with a name
+    or without, that counts as part of the name. Skipped if the ordinary call is not served.
     """
     worker = lk_stage.worker("shared")
     transcript = worker.wire.transcript
     worker.registration()
     names = sorted({found.agent_name for found in transcript.live()})
+    reached_as = {found.dispatched_to: found.named for found in transcript.live()}
     lk_evidence["registered_as"] = names
+    if deployments := {deployment for _, deployment in reached_as if deployment}:
+        lk_evidence["deployments"] = sorted(deployments)
     wanted = lk_stage.settings.agent_name
     if wanted is not None:
         lk_evidence["expected"] = wanted
@@ -153,15 +157,16 @@ def test_agent_name(lk_stage: Stage, lk_evidence: Evidence, first_call: Callable
     others = _names_of_others(lk_stage, worker)
     lk_evidence["other_workers"] = len(others)
     for other in others:
-        assert other & set(names), (
-            f"one worker registers as {names[0]!r}, another one as {min(other)!r}: a call reaches one of them only"
+        assert other.keys() & reached_as.keys(), (
+            f"one worker registers as {reached_as[min(reached_as)]}, another one as {other[min(other)]}: a call reaches one of "
+            "them only"
         )
-    called = [name for name in names if name]
+    # One process may hold two agents, of which one has no name.
+    by_name = {found.connection for found in transcript.live() if any(found.dispatched_to)}
+    called = [named for to, named in sorted(reached_as.items()) if any(to)]
     if not called:
         lk_evidence.summary = "no name: it joins every room of its project"
         return
-    # One process may hold two agents, of which one has no name.
-    by_name = {found.connection for found in transcript.live() if found.agent_name}
     plain = Caller(worker.server, lk_stage.media, lk_stage.ledger)
     since = time.monotonic()
     try:
@@ -177,22 +182,23 @@ def test_agent_name(lk_stage: Stage, lk_evidence: Evidence, first_call: Callable
     lk_evidence["asked_for_a_plain_room"] = reached is not None
     if reached is not None:
         lk_evidence["transcript"] = transcript.lines(since, kinds=("question", "answer"))
-    assert reached is None, f"registered as {called[0]!r}, yet it is asked for rooms that nobody dispatched it to"
+    assert reached is None, f"registered as {called[0]}, yet it is asked for rooms that nobody dispatched it to"
     more = f"; it has {', '.join(called[1:])} too, which were not called (--lk-agent-name)" if not wanted and called[1:] else ""
-    if called != names:
+    if len(called) < len(reached_as):
         more += "; its agent without a name joins every room"
-    lk_evidence.summary = f"only explicit dispatch to {called[0]!r} reaches it{more}"
+    lk_evidence.summary = f"only explicit dispatch to {called[0]} reaches it{more}"
 
 
-def _names_of_others(stage: Stage, worker: Worker) -> list[set[str]]:
-    """The names under which each other worker of the image registered that was given the same ones."""
+def _names_of_others(stage: Stage, worker: Worker) -> list[dict[tuple[str, str], str]]:
+    """What each other worker of the image that was given the same names registered as: what a dispatch has to state, and the
+    same in words."""
     if not stage.takes_turns:
         # One that does not get ready is another check's business.
         with contextlib.suppress(WorkerFault, NotJudgeable, StageError):
             stage.worker("loaded")
     given = worker.environment.get(AGENT_NAME)
     found = [
-        {known.agent_name for known in other.wire.transcript.registrations()}
+        {known.dispatched_to: known.named for known in other.wire.transcript.registrations()}
         for other in stage.alike(worker)
         if other is not worker and other.environment.get(AGENT_NAME) == given
     ]

@@ -45,6 +45,8 @@ def test_registers(lk_stage: Stage, lk_evidence: Evidence) -> None:
     found = worker.wire.transcript.registrations()[0]
     lk_evidence["registered_after_s"] = round(found.registered - worker.started, 2)
     lk_evidence["agent_name"] = found.agent_name
+    if found.deployment:
+        lk_evidence["deployment"] = found.deployment
     lk_evidence["transcript"] = worker.wire.transcript.lines(worker.started, kinds=("register", "registered"), last=2)
     lk_evidence.summary = f"registered {lk_evidence['registered_after_s']} s after its start"
 

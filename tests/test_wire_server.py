@@ -9,13 +9,16 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from google.protobuf.json_format import ParseDict
 from livekit import api
 from livekit.protocol import agent
 
+from pytest_lkagents.callers.request import CallRequest, token
 from pytest_lkagents.loop import EventLoop
 from pytest_lkagents.server.binary import find_binary
 from pytest_lkagents.wire.tap import Tap
-from tests.wire_server import RealServer, dispatch
+from tests.test_tokens import Elsewhere, claims
+from tests.wire_server import RealServer, create_room, dispatch
 
 pytestmark = [
     pytest.mark.timeout(60),
@@ -43,13 +46,14 @@ def tap(server: RealServer) -> Iterator[Tap]:
 class FakeWorker:
     """Registers, reports its status, takes every job. ``text``: speaks JSON."""
 
-    def __init__(self, url: str, token: str, name: str, *, text: bool = False) -> None:
-        self._arguments = (url, token, name, text)
+    def __init__(self, url: str, token: str, name: str, *, text: bool = False, deployment: str = "") -> None:
+        self._arguments = (url, token, text)
+        self._register = agent.RegisterWorkerRequest(agent_name=name, version="9.9", deployment=deployment)
         self.thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self.thread.start()
 
     async def _serve(self) -> None:
-        url, token, name, text = self._arguments
+        url, token, text = self._arguments
         from google.protobuf.json_format import MessageToJson, Parse
 
         async with (
@@ -63,7 +67,7 @@ class FakeWorker:
                 else:
                     await socket.send_bytes(message.SerializeToString())
 
-            await send(agent.WorkerMessage(register=agent.RegisterWorkerRequest(agent_name=name, version="9.9")))
+            await send(agent.WorkerMessage(register=self._register))
             async for frame in socket:
                 message = agent.ServerMessage()
                 if frame.type is aiohttp.WSMsgType.TEXT:
@@ -112,6 +116,24 @@ def test_a_dispatch_is_seen_from_question_to_assignment(server: RealServer, tap:
     assert server.secret not in written
     (assigned,) = seen.entries("assignment")
     assert assigned.data["token"] == "[token]"
+
+
+@pytest.mark.parametrize("name", ["me-deployed", ""])
+def test_a_call_reaches_a_worker_of_a_deployment(server: RealServer, tap: Tap, name: str) -> None:
+    FakeWorker(tap.url, server.worker_token(), name, deployment="blue")
+    seen = tap.transcript
+    assert seen.wait(lambda found: found.live() and found.statuses(), SECONDS), seen.lines()
+    (known,) = seen.live()
+    assert known.dispatched_to == (name, "blue")
+
+    def ask(room: str, request: CallRequest) -> bool:
+        config = claims(token(Elsewhere(), room, request)).get("roomConfig", {})
+        asked = ParseDict({**config, "name": room}, api.CreateRoomRequest())
+        asyncio.run(create_room(tap.url, server, asked))
+        return bool(seen.wait(lambda now: [question for question in now.questions() if question.room == room], 3))
+
+    assert not ask(f"plain-{name}", CallRequest(name))
+    assert ask(f"blue-{name}", CallRequest(name, deployment="blue"))
 
 
 def test_the_refusal_of_a_wrong_token_is_told(server: RealServer, tap: Tap) -> None:

@@ -79,6 +79,11 @@ class RealServer:
         return api.AccessToken(self.key, self.secret).with_grants(api.VideoGrants(agent=True)).to_jwt()
 
 
+async def create_room(url: str, server: RealServer, request: api.CreateRoomRequest) -> None:
+    async with api.LiveKitAPI(url.replace("ws", "http", 1), server.key, server.secret) as client:
+        await client.room.create_room(request)
+
+
 async def dispatch(url: str, server: RealServer, name: str, room: str) -> None:
     async with api.LiveKitAPI(url.replace("ws", "http", 1), server.key, server.secret) as client:
         await client.agent_dispatch.create_dispatch(api.CreateAgentDispatchRequest(agent_name=name, room=room))

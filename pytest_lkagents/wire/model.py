@@ -37,6 +37,7 @@ def _words(kind: str, data: dict[str, Any]) -> str:
     job = data.get("job") or {}
     if kind == "register":
         words = f"agent_name {data.get('agent_name') or '(none)'} sdk {data.get('version') or '?'}"
+        words += f" deployment {data['deployment']}" if data.get("deployment") else ""
     elif kind == "registered":
         words = f"{data.get('worker_id')} server {(data.get('server_info') or {}).get('version') or '?'}"
     elif kind == "status":
@@ -75,7 +76,7 @@ class Answer:
 class Registration:
     """One registered worker connection. ``registered`` is when the server's response passed, ``closed`` None while
     the connection lives; ``sdk_version`` and ``server_version`` as both sides state them; ``hidden``: it asks that nobody
-    in a room sees its agents."""
+    in a room sees its agents; ``deployment``: empty, or one of several of the same name (LIVEKIT_AGENT_DEPLOYMENT)."""
 
     worker_id: str
     agent_name: str
@@ -86,6 +87,18 @@ class Registration:
     connection: int
     server_version: str
     hidden: bool = False
+    deployment: str = ""
+
+    @property
+    def dispatched_to(self) -> tuple[str, str]:
+        """Agent name and deployment: the server gives a job to workers that have both in common with its dispatch
+        (livekit-server, pkg/service/agentservice.go, workerKey)."""
+        return self.agent_name, self.deployment
+
+    @property
+    def named(self) -> str:
+        """The same in words."""
+        return f"{self.agent_name!r} (deployment {self.deployment!r})" if self.deployment else repr(self.agent_name)
 
 
 @dataclass(frozen=True)

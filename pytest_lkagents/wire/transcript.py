@@ -122,6 +122,7 @@ class Transcript:
                 connection=connection,
                 server_version=str((data.get("server_info") or {}).get("version", "")),
                 hidden=bool((asked.get("allowed_permissions") or {}).get("hidden")),
+                deployment=str(asked.get("deployment", "")),
             )
         )
 
