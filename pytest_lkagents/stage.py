@@ -413,12 +413,8 @@ class Stage:
 
     def alike(self, worker: Worker) -> list[Worker]:
         """Every worker so far of this one's image, itself included; of the image that is replaced (--lk-from) it alone."""
-        replaced = self.workers("old")
+        replaced = self.workers("old") if self.settings.from_image is not None else []
         return [worker] if worker in replaced else [other for other in self.workers() if other not in replaced]
-
-    def everything_written(self) -> dict[str, str]:
-        """Output of every worker so far, by worker; unredacted."""
-        return {worker.name: worker.logs() for worker in self.workers()}
 
     # -- other hosts
 

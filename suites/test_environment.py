@@ -135,7 +135,7 @@ def test_agent_name(lk_stage: Stage, lk_evidence: Evidence) -> None:
 def test_secrets_not_logged(lk_stage: Stage, lk_evidence: Evidence) -> None:
     """No secret value is in the worker's output or in a process's arguments.
 
-    At the end of the run the whole output of every worker that was started is searched, and so are the command lines of
+    At the end of the run the whole output of every worker of the image is searched, and so are the command lines of
     all processes: those of the shared worker at that moment (if it runs), and those that any check came across, beside
     calls too. Looked for are the LIVEKIT_API_SECRET of each worker and those values of `--lk-env` and `--lk-env-file`
     whose name and form are a secret's (at least 8 characters, no placeholder, no plain words, no path): as they are, and as
@@ -144,24 +144,25 @@ def test_secrets_not_logged(lk_stage: Stage, lk_evidence: Evidence) -> None:
     worker = lk_stage.worker_as_is("shared")
     with contextlib.suppress(WorkerFault):  # its output can still be judged
         worker.snapshot()
-    written = lk_stage.everything_written()
+    judged_ones = lk_stage.alike(worker)
+    written = {judged.name: judged.logs() for judged in judged_ones}
     given = {name: value for name, value in lk_stage.settings.env.items() if can_be_told(name, value)}
     leaks = set()
-    for judged in lk_stage.workers():
+    for judged in judged_ones:
         secrets = {**given, "LIVEKIT_API_SECRET": judged.environment.get("LIVEKIT_API_SECRET", "")}
         for name, value in secrets.items():
             for spelling in spellings(value):
-                if spelling in written.get(judged.name, ""):
+                if spelling in written[judged.name]:
                     leaks.add(f"{name} in the worker's output")
                 if any(spelling in words for words in judged.command_lines):
                     leaks.add(f"{name} in a process's arguments")
     lk_evidence["output_bytes_read"] = sum(len(text) for text in written.values())
     lk_evidence["workers_read"] = len(written)
-    lk_evidence["command_lines_read"] = lines = sum(len(judged.command_lines) for judged in lk_stage.workers())
+    lk_evidence["command_lines_read"] = lines = sum(len(judged.command_lines) for judged in judged_ones)
     lk_evidence["secrets_looked_for"] = sorted({*given, "LIVEKIT_API_SECRET"})
     lk_evidence["found"] = sorted(leaks)
     assert not leaks, "; ".join(sorted(leaks))
-    if not any(judged.wire.transcript.registrations() for judged in lk_stage.workers()):
+    if not any(judged.wire.transcript.registrations() for judged in judged_ones):
         raise NotJudgeable("no worker came so far as to use its secret: see registration.registers")
     lk_evidence.summary = f"no secret in the output of {len(written)} workers nor in {lines} command lines"
 
@@ -182,10 +183,11 @@ def test_tokens_not_logged(lk_stage: Stage, lk_evidence: Evidence) -> None:
     signed with the LIVEKIT_API_SECRET of the worker's server: those that a worker makes to register, and those that the
     server gives to its jobs. One is a failure. Skipped if there is none, but no job was ever given to a worker.
     """
-    written = lk_stage.everything_written()
+    judged_ones = lk_stage.alike(lk_stage.worker_as_is("shared"))
+    written = {judged.name: judged.logs() for judged in judged_ones}
     leaks, lines_with_one = set(), []
-    for judged in lk_stage.workers():
-        output = written.get(judged.name, "").splitlines()
+    for judged in judged_ones:
+        output = written[judged.name].splitlines()
         for where, texts in (("the worker's output", output), ("a process's arguments", sorted(judged.command_lines))):
             for text in texts:
                 found = {what for what in map(judged.server.opened_by, tokens_in(text)) if what}
@@ -194,9 +196,9 @@ def test_tokens_not_logged(lk_stage: Stage, lk_evidence: Evidence) -> None:
                 lines_with_one += [without_tokens(text)[:LINE_LENGTH]] if found else []
     lk_evidence["lines"] = lines_with_one[:MOST_LINES]
     lk_evidence["output_bytes_read"] = sum(len(text) for text in written.values())
-    lk_evidence["command_lines_read"] = lines = sum(len(judged.command_lines) for judged in lk_stage.workers())
+    lk_evidence["command_lines_read"] = lines = sum(len(judged.command_lines) for judged in judged_ones)
     lk_evidence["found"] = sorted(leaks)
     assert not leaks, "; ".join(sorted(leaks))
-    if not any(question.assigned for judged in lk_stage.workers() for question in judged.wire.transcript.questions()):
+    if not any(question.assigned for judged in judged_ones for question in judged.wire.transcript.questions()):
         raise NotJudgeable("no job was given to a worker, and so no token: see jobs.joins")
     lk_evidence.summary = f"no token in the output of {len(written)} workers nor in {lines} command lines"

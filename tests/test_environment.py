@@ -1,0 +1,70 @@
+"""What the checks of the environment take for evidence, shown with workers that only are what was seen of them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pytest_lkagents.checks import Evidence, WorkerFault
+from pytest_lkagents.stage import Stage
+from suites import test_environment as checks
+from tests.test_tokens import HERE, token
+
+SERVER = "172.30.0.1:7880"
+
+
+class Seen(SimpleNamespace):
+    """A worker, as far as these checks look at one."""
+
+    def __init__(self, name: str = "shared", log: str = "", **facts: Any) -> None:
+        questions = [SimpleNamespace(assigned=1.0)]
+        transcript = SimpleNamespace(registrations=lambda: self.registered, questions=lambda: questions)
+        super().__init__(
+            name=name,
+            started=1.0,
+            logs=lambda: log,
+            snapshot=lambda: None,
+            command_lines=set(),
+            environment={"LIVEKIT_API_SECRET": HERE.api_secret},
+            server=HERE,
+            server_peer=SERVER,
+            registered=[object()],
+            wire=SimpleNamespace(transcript=transcript),
+            is_running=True,
+        )
+        self.__dict__.update(facts)
+
+    __hash__ = object.__hash__
+
+
+def stage(*workers: Seen, env: dict[str, str] | None = None, from_image: str | None = None) -> Stage:
+    """Workers by the name of their role."""
+    made = object.__new__(Stage)
+    made.settings = SimpleNamespace(env=env or {}, from_image=from_image)
+    made._workers = list(workers)
+    made._by_role = {worker.name: [worker] for worker in workers}
+
+    def worker(role: str = "shared") -> Seen:
+        found = made._by_role[role][0]
+        if not found.registered:
+            raise WorkerFault("it did not register")
+        return found
+
+    made.worker = worker
+    return made
+
+
+@pytest.mark.parametrize("check", [checks.test_secrets_not_logged, checks.test_tokens_not_logged])
+@pytest.mark.parametrize("kind", ["shared", "old"])
+@pytest.mark.parametrize("from_image", [None, "myagent:old"])
+def test_the_image_does_not_answer_for_what_the_old_one_prints(check: Any, kind: str, from_image: str | None) -> None:
+    printed = f"secret {HERE.api_secret} token {token()}"
+    seen = stage(*(Seen(role, printed if role == kind else "") for role in ("shared", "old", "new")), from_image=from_image)
+    if kind == "old" and from_image:
+        check(seen, evidence := Evidence())
+        assert evidence["found"] == []
+    else:
+        with pytest.raises(AssertionError, match="in the worker's output"):
+            check(seen, Evidence())
