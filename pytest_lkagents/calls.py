@@ -232,14 +232,15 @@ class Calls:
 
     def questions(self, room: str, joined: float, server: Server) -> dict[str, Question]:
         """Which workers on this server were asked for the job of this room, which a caller joined then (monotonic
-        seconds), by the worker's name."""
-        return {
-            worker.name: asked
-            for worker in self._stage.workers()
-            if worker.server is server
-            for asked in worker.wire.transcript.questions(joined - 1)
-            if asked.room == room and not asked.probe
-        }
+        seconds), by the worker's name. One with several connections may have been asked on each: what it took counts."""
+        found: dict[str, Question] = {}
+        for worker in self._stage.workers():
+            asked = worker.wire.transcript.questions(joined - 1) if worker.server is server else []
+            of_room = [question for question in asked if question.room == room and not question.probe]
+            if of_room:
+                # The last one of those that say as much.
+                found[worker.name] = max(reversed(of_room), key=lambda one: (one.assigned is not None, bool(one.available)))
+        return found
 
     def lost(self, room: str, joined: float, server: Server) -> bool:
         """Whether certainly no agent will come to this room: no worker accepted its job while the server waited."""

@@ -6,9 +6,11 @@ import json
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from pytest_lkagents.calls import Calls
 from pytest_lkagents.wire.model import Entry
 from pytest_lkagents.wire.transcript import Transcript
 
@@ -112,3 +114,30 @@ def test_lines_are_one_line_each() -> None:
     assert all(line.isprintable() for line in seen.lines())
     assert seen.lines(last=0) == []
     assert len(seen.lines(last=3)) == 3
+
+
+def test_a_job_is_asked_about_on_each_connection_for_itself() -> None:
+    seen = Transcript()
+    for connection, yes in ((1, False), (2, True)):
+        seen.add(entry("question", at=connection * 2.0, connection=connection, source="server", job={"id": "AJ_1"}))
+        seen.add(entry("answer", at=connection * 2.0 + 0.5, connection=connection, job_id="AJ_1", available=yes))
+    seen.add(entry("assignment", at=5.0, connection=2, source="server", job={"id": "AJ_1"}))
+    refused, taken = seen.questions()
+    assert (refused.connection, refused.answers, refused.assigned) == (1, ((2.5, False),), None)
+    assert (taken.connection, taken.answers, taken.assigned) == (2, ((4.5, True),), 5.0)
+    assert [answer.data["after_s"] for answer in seen.entries("answer")] == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("taken_by", [1, 2])
+def test_of_a_worker_with_two_connections_counts_which_one_took_the_call(taken_by: int) -> None:
+    seen, now = Transcript(), time.monotonic()
+    for connection in (1, 2):
+        job = {"id": "AJ_1", "room": {"name": "call"}}
+        seen.add(entry("question", at=now - 5, connection=connection, source="server", job=job))
+        seen.add(entry("answer", at=now - 4, connection=connection, job_id="AJ_1", available=connection == taken_by))
+    server = SimpleNamespace(controllable=True)
+    worker = SimpleNamespace(name="shared", server=server, wire=SimpleNamespace(transcript=seen))
+    calls = Calls(SimpleNamespace(workers=lambda: [worker], raise_if_closing=None))
+    assert not calls.lost("call", now - 6, server)
+    seen.add(entry("assignment", at=now - 3, connection=taken_by, source="server", job={"id": "AJ_1"}))
+    assert calls.questions("call", now - 6, server)["shared"].connection == taken_by

@@ -116,7 +116,7 @@ class Status:
 
 @dataclass(frozen=True)
 class Question:
-    """One job that the worker was asked about. ``answers`` are (time, available), every one of them;
+    """One job that the worker was asked about on one connection. ``answers`` are (time, available), every one of them;
     ``assigned`` is when the assignment passed; ``probe``: asked by the tap, not by the server; ``terminated``: it refused
     and wanted no other worker to be asked, upon which the server counts the job as done."""
 

@@ -34,7 +34,8 @@ class Transcript:
         self._registers: dict[int, Entry] = {}
         self._registrations: list[Registration] = []
         self._statuses: list[Status] = []
-        self._questions: dict[str, Question] = {}
+        # By connection and job: the server asks for a job on one after the other, and each answers for itself.
+        self._questions: dict[tuple[int, str], Question] = {}
 
     def add(self, entry: Entry, *, passed: bool = True) -> None:
         """``passed`` is False for a server's message that a rule keeps from the worker: so far it changes nothing."""
@@ -70,7 +71,7 @@ class Transcript:
         self._entries = kept
 
     def _answered(self, entry: Entry) -> None:
-        question = self._questions.get(entry.data.get("job_id", ""))
+        question = self._questions.get((entry.connection, entry.data.get("job_id", "")))
         if question is not None:
             entry.data["after_s"] = round(entry.at - question.asked, 6)
             if question.probe:
@@ -91,20 +92,20 @@ class Transcript:
             if len(self._statuses) > self._most:
                 del self._statuses[: self._most // 10 or 1]
         elif entry.kind == "question":
-            # The same job asked about twice is one question: its answers count from the first time.
+            # The same job asked about twice on a connection is one question: its answers count from the first time.
             name, room = str(job.get("id", "")), str((job.get("room") or {}).get("name", ""))
             probe = bool(data.get("probe"))
             asked = Question(name, room, str(job.get("agent_name", "")), at, probe=probe, connection=connection)
-            self._questions.setdefault(name, asked)
+            self._questions.setdefault((connection, name), asked)
             if len(self._questions) > self._most:
                 del self._questions[next(iter(self._questions))]
-        elif entry.kind == "answer" and data.get("job_id") in self._questions:
-            known, yes = self._questions[data["job_id"]], bool(data.get("available"))
+        elif entry.kind == "answer" and (key := (connection, data.get("job_id", ""))) in self._questions:
+            known, yes = self._questions[key], bool(data.get("available"))
             terminated = known.terminated or (not yes and bool(data.get("terminate")))
-            self._questions[known.job_id] = replace(known, answers=(*known.answers, (at, yes)), terminated=terminated)
-        elif entry.kind == "assignment" and job.get("id") in self._questions:
-            known = self._questions[job["id"]]
-            self._questions[known.job_id] = replace(known, assigned=at if known.assigned is None else known.assigned)
+            self._questions[key] = replace(known, answers=(*known.answers, (at, yes)), terminated=terminated)
+        elif entry.kind == "assignment" and (key := (connection, job.get("id", ""))) in self._questions:
+            known = self._questions[key]
+            self._questions[key] = replace(known, assigned=at if known.assigned is None else known.assigned)
         elif entry.kind == "closed":
             self._close(connection, at)
 
