@@ -22,6 +22,8 @@ SHORTEST_SECRET = 4
 SHORTEST_OTHER = 6
 # Of a value of several lines (a private key) each line is hidden too: output is shown line by line.
 SHORTEST_LINE = 16
+# What every ``livekit-server --dev`` has for its key and secret is a secret to nobody (cmd/server/main.go).
+KNOWN_TO_ALL = frozenset(("devkey", "secret"))
 
 
 def looks_secret(name: str) -> bool:
@@ -203,7 +205,7 @@ class Redactor:
 
     def add(self, name: str, value: str) -> None:
         least = SHORTEST_SECRET if looks_secret(name) else SHORTEST_OTHER
-        if len(value.strip()) < least:
+        if len(value.strip()) < least or value in KNOWN_TO_ALL:
             return
         lines = {line.strip() for line in value.splitlines() if len(line.strip()) >= SHORTEST_LINE}
         for part in spellings(value) | lines:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pytest_lkagents.checks import Evidence, WorkerFault
+from pytest_lkagents.checks import Evidence, NotJudgeable, WorkerFault
+from pytest_lkagents.secrets import Redactor
 from pytest_lkagents.stage import Stage
 from suites import test_environment as checks
 from tests.test_tokens import HERE, token
@@ -68,3 +69,29 @@ def test_the_image_does_not_answer_for_what_the_old_one_prints(check: Any, kind:
     else:
         with pytest.raises(AssertionError, match="in the worker's output"):
             check(seen, Evidence())
+
+
+def test_the_secret_of_a_development_server_is_a_word_of_any_log() -> None:
+    environment = {"LIVEKIT_API_SECRET": "secret"}
+    log = "no client secret configured"
+    with pytest.raises(NotJudgeable, match="is a plain word"):
+        checks.test_secrets_not_logged(stage(Seen(log=log, environment=environment)), evidence := Evidence())
+    assert evidence["not_looked_for"] == "LIVEKIT_API_SECRET: it is a plain word"
+    given = {"OPENAI_API_KEY": "sk-9f3kq0v7Zp2w"}
+    checks.test_secrets_not_logged(stage(Seen(log=log, environment=environment), env=given), evidence := Evidence())
+    assert (evidence["secrets_looked_for"], evidence["found"]) == (["OPENAI_API_KEY"], [])
+
+
+@pytest.mark.parametrize("secret", ["s3cr3tOf12", "correct-horse-battery-staple-and-more"])
+def test_any_other_secret_is_looked_for(secret: str) -> None:
+    worker = Seen(log=f"secret is {secret}", environment={"LIVEKIT_API_SECRET": secret})
+    with pytest.raises(AssertionError, match="LIVEKIT_API_SECRET in the worker's output"):
+        checks.test_secrets_not_logged(stage(worker), Evidence())
+
+
+def test_words_that_everybody_knows_are_not_hidden() -> None:
+    redactor = Redactor()
+    redactor.add("LIVEKIT_API_KEY", "devkey")
+    redactor.add("LIVEKIT_API_SECRET", "secret")
+    redactor.add("PASSWORD", "postgres")
+    assert redactor.text("secrets-not-logged devkey postgres") == "secrets-not-logged devkey [PASSWORD]"
