@@ -95,3 +95,21 @@ def test_words_that_everybody_knows_are_not_hidden() -> None:
     redactor.add("LIVEKIT_API_SECRET", "secret")
     redactor.add("PASSWORD", "postgres")
     assert redactor.text("secrets-not-logged devkey postgres") == "secrets-not-logged devkey [PASSWORD]"
+
+
+@pytest.mark.parametrize(
+    ("contacted", "runs", "refused", "says"),
+    [
+        (["203.0.113.9:7880/tcp"], True, AssertionError, "never contacted the given LIVEKIT_URL, but 203.0.113.9:7880/tcp$"),
+        (["1.1.1.1:53/udp", "203.0.113.9:7880/tcp"], True, AssertionError, "URL, but 203.0.113.9:7880/tcp$"),
+        (["1.1.1.1:53/udp", "9.9.9.9:853/tcp"], True, WorkerFault, "it did not register"),
+        (["1.1.1.1:53/udp"], False, WorkerFault, "it did not register"),
+        (["203.0.113.9:443/tcp"], False, NotJudgeable, "it ended before it came to its server"),
+        (["203.0.113.9:443/tcp", f"{SERVER}/tcp"], False, WorkerFault, "it did not register"),
+        ([], True, WorkerFault, "it did not register"),
+    ],
+)
+def test_a_worker_that_never_comes_to_its_server(contacted: list[str], runs: bool, refused: type, says: str) -> None:
+    worker = Seen(registered=[], contacted=lambda: contacted, is_running=runs)
+    with pytest.raises(refused, match=says):
+        checks.test_configured_by_variables(stage(worker), Evidence())
