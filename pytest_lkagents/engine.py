@@ -140,8 +140,10 @@ def _cache_id() -> str:
 
 ELSEWHERE = (
     "the container engine's networks are not on this machine, which the callers and the tap need: run pytest on the "
-    "engine's own host (DOCKER_HOST, Docker Desktop)"
+    "engine's own host, with an engine that is neither rootless nor in a machine of its own (DOCKER_HOST, Docker Desktop)"
 )
+# Their networks are in a namespace or a machine of their own.
+ROOTLESS, DESKTOP = "name=rootless", "Docker Desktop"
 
 
 def _is_here(network: Network) -> bool:
@@ -157,10 +159,14 @@ def _gateway(network: Network) -> str:
 
 
 def is_elsewhere(client: DockerClient) -> bool:
-    """Whether the engine's networks are certainly on another machine, judged by the one that engines have by themselves."""
+    """Whether the engine's networks are certainly on another machine, or in a namespace of their own, judged by what it says
+    of itself and by the one that engines have by themselves: of a rootful one beside it the address may be the same."""
     from docker.errors import APIError
 
     try:
+        about = client.info()
+        if ROOTLESS in (about.get("SecurityOptions") or ()) or about.get("OperatingSystem") == DESKTOP:
+            return True
         return not _is_here(client.networks.get("bridge"))
     except (APIError, LookupError, TypeError):
         return False
@@ -254,9 +260,9 @@ class Session:
 
     @property
     def bridge_is_here(self) -> bool:
-        """Whether this machine has the network's bridge: it has not where the engine runs elsewhere or in a machine of
-        its own."""
-        return _is_here(self.network)
+        """Whether this machine has the network's bridge: it has not where the engine runs elsewhere, in a machine of its own,
+        or rootless. By its name, which is this session's alone: another engine here may have a network of the same address."""
+        return self.bridge in psutil.net_if_addrs() and _is_here(self.network)
 
     def record_process(self, pid: int) -> None:
         (self.folder / f"{pid}.pid").write_text(repr(psutil.Process(pid).create_time()))

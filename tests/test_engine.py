@@ -63,13 +63,28 @@ def test_caches_at_the_same_place_are_of_different_owners(tmp_path: Path, monkey
 
 
 def test_an_engine_elsewhere_is_known_by_its_own_network() -> None:
-    def client(config: list[dict[str, str]]) -> Any:
+    def client(config: list[dict[str, str]], **about: object) -> Any:
         network = SimpleNamespace(attrs={"IPAM": {"Config": config}})
-        return SimpleNamespace(networks=SimpleNamespace(get=lambda _: network))
+        return SimpleNamespace(networks=SimpleNamespace(get=lambda _: network), info=lambda: about)
 
     assert engine.is_elsewhere(client([{"Subnet": "192.0.2.0/24", "Gateway": "192.0.2.1"}]))
     assert not engine.is_elsewhere(client([{"Subnet": "127.0.0.0/8", "Gateway": engine.LOOPBACK}]))
     assert not engine.is_elsewhere(client([]))
+    # Beside a rootful one, whose networks may have the same addresses.
+    here = [{"Subnet": "127.0.0.0/8", "Gateway": engine.LOOPBACK}]
+    assert engine.is_elsewhere(client(here, SecurityOptions=["name=seccomp,profile=builtin", "name=rootless"]))
+    assert engine.is_elsewhere(client(here, OperatingSystem="Docker Desktop"))
+    assert not engine.is_elsewhere(client(here, SecurityOptions=["name=apparmor"], OperatingSystem="Debian GNU/Linux 12"))
+
+
+def test_a_bridge_is_here_under_the_name_that_this_session_gave_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    session: Any = object.__new__(engine.Session)
+    session._client, session.id = object(), "0123456789abcdef"
+    session._network = SimpleNamespace(attrs={"IPAM": {"Config": [{"Subnet": "172.18.0.0/16", "Gateway": "172.18.0.1"}]}})
+    address = SimpleNamespace(address="172.18.0.1")
+    for name, here in ((session.bridge, True), ("br-4e533375a986", False)):
+        monkeypatch.setattr("psutil.net_if_addrs", lambda name=name: {name: [address]})
+        assert session.bridge_is_here is here
 
 
 class Gone:
