@@ -240,7 +240,11 @@ class Worker(ABC):
         self.explain_exit()
         if (killed := self._killed()) is not None:
             raise killed
-        raise WorkerFault(self.last_words(f"the worker exited with code {self.exit_code} before it registered"))
+        if not self.wire.transcript.entries("opened"):
+            self.explain_absence()
+        ever = len(self.wire.transcript.registrations())
+        when = "as soon as it had registered" if ever > more_than else f"before it registered{' again' if ever else ''}"
+        raise WorkerFault(self.last_words(f"the worker exited with code {self.exit_code} {when}"))
 
     def registration(self) -> Registration:
         """Its newest live one, awaited for a while if it is just renewed. Raises WorkerFault if it has none any more."""
