@@ -22,6 +22,7 @@ from livekit.protocol import agent
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.clock import poll
 from pytest_lkagents.loop import EventLoop
+from pytest_lkagents.wire import http
 from pytest_lkagents.wire import tap as tap_module
 from pytest_lkagents.wire import websocket as ws
 from pytest_lkagents.wire.tap import Tap
@@ -249,6 +250,38 @@ def test_the_host_is_rewritten_for_tls(loop: EventLoop, tmp_path: Path, monkeypa
         assert server.ended() == "eof"
     finally:
         tap.close()
+
+
+def test_the_host_is_rewritten_for_a_server_with_a_name(loop: EventLoop) -> None:
+    listener = Listener()
+    for name, called in (("localhost", b"localhost:%d" % listener.port), ("127.0.0.1", None)):
+        tap = Tap(loop, "127.0.0.1", f"ws://{name}:{listener.port}")
+        tap.start()
+        try:
+            worker = Peer(socket.create_connection(("127.0.0.1", int(tap.url.rpartition(":")[2])), SECONDS), client=True)
+            server = Peer(listener.socket.accept()[0], client=False)
+            for request in (b"POST /twirp HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", UPGRADE + b"\r\n"):
+                worker.raw(request)
+                expected = http.header(request, b"host") if called is None else called
+                assert http.header(server.head(), b"host") == expected
+        finally:
+            tap.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("ws://livekit.test", "livekit.test"),
+        ("ws://livekit.test:443", "livekit.test:443"),
+        ("wss://livekit.test", "livekit.test"),
+        ("wss://livekit.test:7880", "livekit.test:7880"),
+        ("wss://203.0.113.1", "203.0.113.1"),
+        ("ws://203.0.113.1:7880", None),
+        ("ws://[::1]:7880", None),
+    ],
+)
+def test_what_a_server_is_called(url: str, host: str | None) -> None:
+    assert tap_module._upstream(url).host_header == host
 
 
 def test_urls_that_cannot_be_tapped_are_refused(loop: EventLoop) -> None:

@@ -125,8 +125,8 @@ class Link:
         # Later requests of a connection that is kept alive are looked at where one starts: clients reuse them for the
         # upgrade. One that does not come in one piece is only forwarded: these bytes may as well be part of a body.
         first = self._phase == "head"
-        tls = self._owner.upstream.context is not None
-        if not first and not tls and not data.startswith(b"GET "):
+        host = self._owner.upstream.host_header
+        if not first and host is None and not data.startswith(b"GET "):
             self.server.write(data)
             return
         self._head += data
@@ -145,8 +145,8 @@ class Link:
         known = {"names_key": bool(http.issuer(begun[: request.end]))} if request.agent else {}
         self.record(WORKER, "request", {"method": request.method, "path": request.path, "agent": request.agent, **known})
         head, rest = begun[: request.end], begun[request.end :]
-        if tls:
-            head = http.with_host(head, self._owner.upstream.host_header.encode())
+        if host is not None:
+            head = http.with_host(head, host.encode())
         self._phase = "raw" if request.upgrade else "between"
         self.signals = request.upgrade and not request.agent
         if not request.agent:

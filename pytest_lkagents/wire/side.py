@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
 import ssl
 import struct
@@ -22,12 +23,23 @@ class Connection(Protocol):
 
 
 class Upstream:
-    """Where the server is. ``context`` is set for TLS; ``host_header`` is then what the server expects to be called."""
+    """Where the server is. ``context`` is set for TLS. ``host_header`` is what it expects to be called, None where that
+    tells nobody anything: an address without TLS. A name may be what a proxy before it goes by."""
 
     def __init__(self, host: str, port: int, context: ssl.SSLContext | None) -> None:
         self.host, self.port, self.context = host, port, context
         name = f"[{host}]" if ":" in host else host
-        self.host_header = name if port == 443 else f"{name}:{port}"
+        usual = 80 if context is None else 443
+        named = context is not None or not _is_address(host)
+        self.host_header = (name if port == usual else f"{name}:{port}") if named else None
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+        return True
+    except ValueError:
+        return False
 
 
 class Side(asyncio.Protocol):
