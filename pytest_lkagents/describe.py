@@ -82,7 +82,7 @@ def _lane(tap: Tap, began: float) -> Lane:
     for status in statuses:
         if status.full and since is None:
             since = status.at
-        elif not status.full and status.has_status and since is not None:
+        elif not status.full and since is not None:
             full.append(span(since, status.at))
             since = None
     if since is not None:

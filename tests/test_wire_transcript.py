@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from pytest_lkagents.calls import Calls
+from pytest_lkagents.describe import lanes
 from pytest_lkagents.wire.model import Entry
 from pytest_lkagents.wire.transcript import Transcript
 
@@ -141,3 +142,28 @@ def test_of_a_worker_with_two_connections_counts_which_one_took_the_call(taken_b
     assert not calls.lost("call", now - 6, server)
     seen.add(entry("assignment", at=now - 3, connection=taken_by, source="server", job={"id": "AJ_1"}))
     assert calls.questions("call", now - 6, server)["shared"].connection == taken_by
+
+
+def test_a_status_that_is_left_out_is_the_one_before() -> None:
+    seen = Transcript()
+    said: list[tuple[int, dict[str, str]]] = [
+        (1, {}),
+        (1, {"status": "full"}),
+        (1, {}),
+        (2, {}),
+        (1, {"status": "available"}),
+        (1, {}),
+    ]
+    for connection, status in said:
+        seen.add(entry("status", connection=connection, load=0.1, **status))
+    assert [known.full for known in seen.statuses()] == [False, True, True, False, False, False]
+    assert [known.has_status for known in seen.statuses()] == [False, True, False, False, True, False]
+
+
+def test_a_lane_is_full_until_the_worker_says_otherwise() -> None:
+    seen = Transcript()
+    for at, status in ((1.0, {}), (2.0, {"status": "full"}), (3.0, {}), (5.0, {"status": "available"}), (6.0, {})):
+        seen.add(entry("status", at=at, load=0.1, **status))
+    seen.started = 0.0
+    (lane,) = lanes([SimpleNamespace(name="shared", transcript=seen)])
+    assert lane.full == [(2.0, 5.0)]

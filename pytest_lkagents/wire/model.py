@@ -103,8 +103,9 @@ class Registration:
 
 @dataclass(frozen=True)
 class Status:
-    """One UpdateWorkerStatus. ``has_status`` is False if it left its status out (unchanged, at first AVAILABLE: such
-    a message never makes ``full`` true); an absent load is 0, an absent ``job_count`` too (the format does not tell)."""
+    """One UpdateWorkerStatus. ``has_status`` is False if it left its status out: ``full`` is then what was said last on its
+    connection, at first not (livekit-server, pkg/agent/worker.go, HandleUpdateWorker); an absent load is 0, an absent
+    ``job_count`` too (the format does not tell)."""
 
     at: float
     load: float

@@ -34,6 +34,8 @@ class Transcript:
         self._registers: dict[int, Entry] = {}
         self._registrations: list[Registration] = []
         self._statuses: list[Status] = []
+        # By connection, as long as it lives: whether it said last that it is full.
+        self._full: dict[int, bool] = {}
         # By connection and job: the server asks for a job on one after the other, and each answers for itself.
         self._questions: dict[tuple[int, str], Question] = {}
 
@@ -85,9 +87,12 @@ class Transcript:
         elif entry.kind == "registered":
             self._register(data, connection, at)
         elif entry.kind == "status":
-            status = data.get("status")
+            # The server keeps what was said last where a message leaves it out.
+            if "status" in data:
+                self._full[connection] = data["status"] == "full"
+            full = self._full.get(connection, False)
             self._statuses.append(
-                Status(at, float(data.get("load", 0)), status == "full", data.get("job_count"), "status" in data, connection)
+                Status(at, float(data.get("load", 0)), full, data.get("job_count"), "status" in data, connection)
             )
             if len(self._statuses) > self._most:
                 del self._statuses[: self._most // 10 or 1]
@@ -129,6 +134,7 @@ class Transcript:
 
     def _close(self, connection: int, at: float) -> None:
         self._registers.pop(connection, None)
+        self._full.pop(connection, None)
         self._end(connection, at)
 
     def _end(self, connection: int, at: float) -> None:
