@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import itertools
 import json
 from typing import Any
@@ -364,6 +365,7 @@ def test_a_message_over_the_bound_is_streamed_past_rules() -> None:
     [
         (b"Authorization: Bearer " + jwt.encode({"iss": "APIx"}, "s" * 32).encode(), "APIx"),
         (b"Authorization: Bearer " + jwt.encode({"sub": "x"}, "s" * 32).encode(), ""),
+        (b"Authorization: Bearer e30." + base64.urlsafe_b64encode(b'{"iss": null}') + b".c", ""),
         (b"Authorization: Bearer a.!.c", ""),
         (b"Authorization: Bearer", ""),
         (b"Host: here", ""),
@@ -371,3 +373,21 @@ def test_a_message_over_the_bound_is_streamed_past_rules() -> None:
 )
 def test_whom_a_request_names_as_its_issuer(line: bytes, issuer: str) -> None:
     assert http.issuer(b"GET /agent HTTP/1.1\r\n" + line + b"\r\n\r\n") == issuer
+
+
+@pytest.mark.parametrize(
+    ("query", "line", "issuer"),
+    [
+        (b"?access_token=TOKEN", b"Host: a", "APIx"),
+        (b"?protocol=1&access_token=TOKEN&sdk=none", b"Host: a", "APIx"),
+        (b"?access_token=TOKEN", b"Authorization: Bearer a.b.c", ""),  # which the server looks at first
+        (b"?token=TOKEN", b"Host: a", ""),
+        (b"?access_token=\xff%zz", b"Host: a", ""),
+        (b"?access_token", b"Host: a", ""),
+        (b"", b"Host: a", ""),
+    ],
+)
+def test_a_token_in_the_query_names_an_issuer_too(query: bytes, line: bytes, issuer: str) -> None:
+    token = jwt.encode({"iss": "APIx"}, "s" * 32).encode()
+    head = b"GET /agent" + query.replace(b"TOKEN", token) + b" HTTP/1.1\r\n" + line + b"\r\n\r\n"
+    assert http.issuer(head) == issuer

@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from dataclasses import dataclass
+from urllib.parse import parse_qs
 
 # Bytes. Go's server refuses a larger request head with its default settings only at 1 MiB; a token is about 1 KiB.
 HEAD_BOUND = 64 * 1024
@@ -64,13 +65,21 @@ def header(head: bytes, name: bytes) -> bytes:
     return b""
 
 
+def _query(head: bytes, name: str) -> bytes:
+    """The first value of this name in the query of a request, b"" without one."""
+    target = head.partition(b"\n")[0].split(b" ")[1:2]
+    query = b"".join(target).partition(b"?")[2].decode("ascii", "replace")
+    return parse_qs(query).get(name, [""])[0].encode()
+
+
 def issuer(head: bytes) -> str:
-    """Whom the bearer token of a request names as its issuer, which to LiveKit is the API key; "" without one. Nothing is
-    verified."""
-    claims = header(head, b"authorization").rpartition(b" ")[2].split(b".")[1:2]
+    """Whom the token of a request names as its issuer, which to LiveKit is the API key; "" without one. It is the bearer's,
+    else the query's (livekit-server, pkg/service/auth.go). Nothing is verified."""
+    token = header(head, b"authorization").rpartition(b" ")[2] or _query(head, "access_token")
+    claims = token.split(b".")[1:2]
     try:
         known = json.loads(base64.urlsafe_b64decode(claims[0] + b"=="))
-        return str(known.get("iss", ""))
+        return str(known.get("iss") or "")
     except (IndexError, ValueError, AttributeError):
         return ""
 
