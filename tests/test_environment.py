@@ -113,3 +113,44 @@ def test_a_worker_that_never_comes_to_its_server(contacted: list[str], runs: boo
     worker = Seen(registered=[], contacted=lambda: contacted, is_running=runs)
     with pytest.raises(refused, match=says):
         checks.test_configured_by_variables(stage(worker), Evidence())
+
+
+def registered(name: str, variable: str | None, *names: str) -> Seen:
+    live = [SimpleNamespace(agent_name=known) for known in names]
+    transcript = SimpleNamespace(live=lambda: live, registrations=lambda: live)
+    transcript.wait = lambda predicate, seconds: predicate(transcript)
+    return Seen(
+        name,
+        environment={} if variable is None else {"LIVEKIT_AGENT_NAME": variable},
+        wire=SimpleNamespace(transcript=transcript),
+        registration=lambda: live[-1],
+        wait_registered=lambda: live[0],
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "own", "renamed", "outcome"),
+    [
+        (None, [""], ["lk-renamed"], None),
+        (None, [""], [""], "is ignored: it registered as ''"),
+        (None, ["mine"], ["mine"], NotJudgeable),
+        # In the user's env file.
+        ("mine", ["mine"], ["lk-renamed"], None),
+        ("mine", ["mine"], ["mine"], NotJudgeable),
+        ("mine", ["mine"], [""], "is ignored"),
+        ("mine", ["other"], ["other"], NotJudgeable),
+        # Two agents in one process, of which one has a name of its own; whichever registers first.
+        (None, ["", "mine"], ["mine", "lk-renamed"], None),
+        (None, ["mine", ""], ["lk-renamed", "mine"], None),
+        (None, ["mine", ""], ["", "mine"], "is ignored: it registered as '', 'mine'"),
+    ],
+)
+def test_a_name_from_outside(variable: str | None, own: list[str], renamed: list[str], outcome: Any) -> None:
+    seen = stage(registered("shared", variable, *own), registered("renamed", "lk-renamed", *renamed))
+    if outcome is None:
+        checks.test_agent_name(seen, evidence := Evidence())
+        assert "'lk-renamed'" in str(evidence.summary)
+        return
+    raised, says = (AssertionError, outcome) if isinstance(outcome, str) else (outcome, "sets its name itself")
+    with pytest.raises(raised, match=says):
+        checks.test_agent_name(seen, Evidence())
