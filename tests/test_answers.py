@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import tarfile
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import nullcontext
@@ -74,6 +77,26 @@ def test_no_server_binary(lk, example: str, tmp_path) -> None:
     assert "no livekit-server on PATH" in run.output
     assert run.verdict["verdict"] == "error"
     assert "Traceback" not in run.output
+
+
+def test_no_livekit_server_there(lk) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        threading.Thread(target=greet, args=(other,), daemon=True).start()
+        url = f"ws://127.0.0.1:{other.getsockname()[1]}"
+        keys = {"LIVEKIT_API_KEY": "APIx", "LIVEKIT_API_SECRET": "s" * 32}
+        run = lk("--lk-command", "true", "--lk-server", url, env=keys)
+    assert run.code == 4, run.output
+    assert f"answer of the LiveKit server at {url}: not within 5 s" in run.output
+    assert "Traceback" not in run.output
+
+
+def greet(listener: socket.socket) -> None:
+    """As a server of another kind does."""
+    with contextlib.suppress(OSError):
+        while True:
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
 
 
 def test_image_without_a_command(lk, tmp_path) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
 import json
-import urllib.error
 import urllib.request
 from abc import ABC, abstractmethod
 from typing import Any
@@ -64,11 +64,11 @@ class Server(ABC):
         return "of a worker" if grants is not None and grants.agent and not grants.room_join else "for a call"
 
     def is_up(self) -> bool:
-        """Whether ``GET /`` says 200."""
+        """Whether ``GET /`` says 200; what answers may be no HTTP server at all."""
         try:
             with DIRECT.open(self.api_url, timeout=2) as answer:
                 return bool(answer.status == 200)
-        except (OSError, urllib.error.URLError):
+        except (OSError, http.client.HTTPException):
             return False
 
 
