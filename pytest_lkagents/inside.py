@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from concurrent.futures import Future, wait
@@ -24,6 +25,13 @@ exit $code
 READ_TRIES = 5
 # What runs here takes a moment, or some seconds on a busy machine.
 ANSWER_SECONDS = 60.0
+# What an engine says of a command that the image does not let it run (runc, crun); anything else is its own failure.
+COMMAND_FAULT = re.compile(
+    r"no command specified|executable file .*not found|open executable"
+    r"|\bexec:? .*(no such file|denied|format error|a directory)"
+    r"|unable to find (user|group)|no matching entries in (passwd|group)|chdir to cwd",
+    re.IGNORECASE,
+)
 # How often it is looked whether the container is still there.
 LOOK_SECONDS = 0.5
 

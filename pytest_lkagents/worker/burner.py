@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pytest_lkagents.checks import NotJudgeable, StageError
+from pytest_lkagents.inside import COMMAND_FAULT
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
@@ -104,15 +105,19 @@ class Burner:
             api.exec_start(made, detach=True)
             return bool(api.exec_inspect(made)["Running"])
         except APIError as error:
-            if "executable file not found" in str(error) or "no such file" in str(error):
+            if COMMAND_FAULT.search(str(error)):
                 return False
             raise StageError(f"the engine does not run a burner: {' '.join(str(error).split())[:120]}") from error
 
     def _bring(self) -> bool:
-        """Whether a program that burns could be put into the container: not if its file system cannot be written to."""
+        """Whether a program that burns could be put into the container: not if its file system cannot be written to, or its
+        image is no longer here to say for which processor it is."""
         from docker.errors import APIError
 
-        image = self._container.image
+        try:
+            image = self._container.image
+        except APIError:
+            return False
         program = endless(str(image.attrs.get("Architecture"))) if image is not None else None
         if program is None:
             return False

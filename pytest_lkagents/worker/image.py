@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_lkagents.checks import StageError, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, Ledger, poll
 from pytest_lkagents.engine import Session
-from pytest_lkagents.inside import Unanswered, read_in, run_in
+from pytest_lkagents.inside import COMMAND_FAULT, Unanswered, read_in, run_in
 from pytest_lkagents.probe.sidecar import Listener, Sidecar, parse_listeners
 from pytest_lkagents.server.base import Server
 from pytest_lkagents.settings import Settings
@@ -34,13 +33,6 @@ USUAL_SHARES = 1024
 ENDED_SECONDS = 3
 # For a proxy that is on this machine.
 REACH_SECONDS = 2
-# What an engine says of a command that the image does not let it run; anything else is its own failure.
-COMMAND_FAULT = re.compile(
-    r"no command specified|executable file .*not found|open executable"
-    r"|\bexec:? .*(no such file|denied|format error|a directory)"
-    r"|unable to find (user|group)|no matching entries in (passwd|group)|chdir to cwd",
-    re.IGNORECASE,
-)
 # Its own user may lower a process's limits, root without SYS_RESOURCE may not. The limit is the size that it has, so that
 # every further mapping fails with ENOMEM. A large number is printed as one: awks have 3e+09 for it else.
 LIMIT = """
