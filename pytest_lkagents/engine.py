@@ -73,8 +73,7 @@ def connect(timeout: int | None = 120) -> DockerClient:
         client = docker.from_env(timeout=timeout)  # type: ignore[arg-type]  # None is requests' own word for no limit
         client.ping()
     except (DockerException, OSError) as error:
-        # Without a password.
-        where = re.sub(r"//[^/@]*@", "//", os.environ.get("DOCKER_HOST", "its default socket"))
+        where = _where()
         # Where there is more to it than an engine that is not there.
         special = os.environ.get("DOCKER_TLS_VERIFY") or where.startswith("ssh:")
         reason = f" ({' '.join(str(error).split())[:REASON]})" if special else ""
@@ -82,6 +81,11 @@ def connect(timeout: int | None = 120) -> DockerClient:
             f"no container engine answers at {where}{reason}: start Docker, or set DOCKER_HOST (pytest --lk-doctor tells more)"
         ) from error
     return client
+
+
+def _where() -> str:
+    """Which engine is asked, without a password."""
+    return re.sub(r"//[^/@]*@", "//", os.environ.get("DOCKER_HOST") or "its default socket")
 
 
 def find_image(client: DockerClient, name: str) -> Image:
@@ -95,7 +99,12 @@ def find_image(client: DockerClient, name: str) -> Image:
             image = client.images.pull(name) if ":" in name or "@" in name else client.images.pull(name, tag="latest")
         except (DockerException, UnicodeError) as error:
             reason = " ".join(str(getattr(error, "explanation", None) or error).split())[:REASON]
-            raise StageError(f"image {name!r} is neither here nor can it be pulled: build it or log in ({reason})") from error
+            # The SDK does not follow the context that is chosen for Docker's command line.
+            more = "" if os.environ.get("DOCKER_HOST") else " (set DOCKER_HOST for one that `docker context` chose)"
+            raise StageError(
+                f"image {name!r} is neither here nor can it be pulled: build it or log in ({reason}); asked was the engine at "
+                f"{_where()}{more}"
+            ) from error
     if (foreign := made_for_others(client, image)) is not None:
         raise StageError(f"image {name!r} {foreign}")
     return image

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from docker.errors import ImageNotFound
 from requests import ConnectionError, ReadTimeout
 
 from pytest_lkagents import engine
@@ -123,3 +124,16 @@ def test_whatever_cannot_be_closed_the_rest_is(capsys: pytest.CaptureFixture[str
     told = capsys.readouterr().err.splitlines()
     assert told[0].startswith("pytest-lkagents: the container engine does not answer")
     assert told[1] == "pytest-lkagents: at the end: KeyError: 'nothing'"
+
+
+def test_it_is_said_which_engine_has_not_got_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(*_: Any, **__: Any) -> Any:
+        raise ImageNotFound("no such image")
+
+    client: Any = SimpleNamespace(images=SimpleNamespace(get=absent, pull=absent))
+    monkeypatch.setenv("DOCKER_HOST", "tcp://me:t0psecret@engine.test:2375")
+    with pytest.raises(StageError, match=r"asked was the engine at tcp://engine\.test:2375$"):
+        engine.find_image(client, "agent:1")
+    monkeypatch.delenv("DOCKER_HOST")
+    with pytest.raises(StageError, match=r"its default socket \(set DOCKER_HOST for one that `docker context` chose\)$"):
+        engine.find_image(client, "agent:1")
