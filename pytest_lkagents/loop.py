@@ -31,7 +31,8 @@ class EventLoop:
         self._closed = False
 
     def run(self, function: Callable[..., Coroutine[Any, Any, T]], *arguments: object) -> T:
-        """Run a coroutine function there and return its result. Raises StageError if it never ends, or after close."""
+        """Run a coroutine function there and return its result. Raises StageError if there can be no loop (a machine without
+        open files left), if it never ends, or after close."""
         import asyncio
 
         with self._lock:
@@ -59,10 +60,25 @@ class EventLoop:
             started.set_result(asyncio.get_running_loop())
             await self._stop.wait()
 
-        # ``asyncio.run`` ends what is left when the loop is closed. A daemon, so that a loop that hangs ends with the process.
-        self._thread = threading.Thread(target=lambda: asyncio.run(stay()), name="lk-loop", daemon=True)
+        def live() -> None:
+            staying = stay()
+            try:
+                # It ends what is left when the loop is closed.
+                asyncio.run(staying)
+            except BaseException as error:
+                if started.done():
+                    raise
+                started.set_exception(error)
+            finally:
+                staying.close()
+
+        # A daemon, so that a loop that hangs ends with the process.
+        self._thread = threading.Thread(target=live, name="lk-loop", daemon=True)
         self._thread.start()
-        return started.result()
+        try:
+            return started.result()
+        except OSError as error:
+            raise StageError(f"{self._what} cannot be started on this machine: {error.strerror or error}") from error
 
     def close(self) -> None:
         with self._lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import threading
 from collections.abc import Iterator
 
@@ -68,3 +69,15 @@ def test_what_waits_when_it_is_closed_is_told(made: loop.EventLoop, monkeypatch:
     made.close()
     thread.join(5)
     assert [str(error) for error in seen] == ["the library is closed"]
+
+
+@pytest.mark.timeout(20)
+def test_a_loop_that_cannot_begin_is_no_wait_for_ever(made: loop.EventLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left() -> asyncio.AbstractEventLoop:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as short:
+        short.setattr(asyncio.events, "new_event_loop", none_left)
+        with pytest.raises(StageError, match="the library cannot be started on this machine: Too many open files"):
+            made.run(add, 1, 2)
+    assert made.run(add, 1, 2) == 3
