@@ -221,7 +221,8 @@ def test_tokens_not_logged(lk_stage: Stage, lk_evidence: Evidence) -> None:
     signed with the LIVEKIT_API_SECRET of the worker's server: those that a worker makes to register, and those that the
     server gives to its jobs. One is a failure. Skipped if there is none, but no job was ever given to a worker.
     """
-    judged_ones = lk_stage.alike(lk_stage.worker_as_is("shared"))
+    # Whatever became of the shared one: what others wrote can still be judged.
+    judged_ones = [judged for shared in lk_stage.workers("shared")[:1] for judged in lk_stage.alike(shared)]
     written = {judged.name: judged.logs() for judged in judged_ones}
     leaks, lines_with_one = set(), []
     for judged in judged_ones:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_lkagents.checks import Evidence, NotJudgeable, WorkerFault
+from pytest_lkagents.checks import Evidence, NotJudgeable, StageError, WorkerFault
 from pytest_lkagents.secrets import Redactor
 from pytest_lkagents.stage import Stage
 from suites import test_environment as checks
@@ -154,3 +154,14 @@ def test_a_name_from_outside(variable: str | None, own: list[str], renamed: list
     raised, says = (AssertionError, outcome) if isinstance(outcome, str) else (outcome, "sets its name itself")
     with pytest.raises(raised, match=says):
         checks.test_agent_name(seen, Evidence())
+
+
+def test_tokens_are_looked_for_where_nobody_knows_how_the_shared_worker_does() -> None:
+    seen = stage(Seen(), Seen("loaded", f"token {token()}"))
+
+    def busy(_role: str = "shared") -> Seen:
+        raise StageError("this machine is too busy to judge")
+
+    seen.worker = busy
+    with pytest.raises(AssertionError, match="a token for a call in the worker's output"):
+        checks.test_tokens_not_logged(seen, Evidence())
