@@ -6,7 +6,7 @@ import functools
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ class Gathered:
         self.results: dict[str, CheckResult] = {}
         # The test that each result is of.
         self._by: dict[str, str] = {}
+        # What each test of this process measured, before values of the environment were masked in it.
+        self._unmasked: dict[str, dict[str, Any]] = {}
         self.facts: dict[str, Any] = {}
         self.broken: str | None = None
         self.verdict: Verdict | None = None
@@ -50,6 +52,16 @@ class Gathered:
         replaces = by == report.nodeid and report.when != "teardown"
         if known is None or replaces or RANKS[made.status] >= RANKS[known.status]:
             self.results[made.id], self._by[made.id] = made, report.nodeid
+
+    def keep_unmasked(self, nodeid: str, evidence: dict[str, Any]) -> None:
+        self._unmasked[nodeid] = evidence
+
+    def measured(self) -> dict[str, CheckResult]:
+        """The results so far, for checks that judge by them: their evidence is as it was measured, and never shown."""
+        return {
+            name: replace(result, evidence=self._unmasked.get(self._by[name], result.evidence))
+            for name, result in self.results.items()
+        }
 
     def merge(self, facts: dict[str, Any]) -> None:
         """Take in what a process knows about its stage (``stage_facts``); with xdist there are several."""

@@ -259,6 +259,7 @@ def pytest_runtest_makereport(
         judged = judge(check, error, evidence, call.duration, accepted=waiver is not None)
         if waiver is None and (stage := item.config.stash[STAGE].opened) is not None:
             judged = doubted(judged, stage.out_of_memory(check.roles))
+        item.config.stash[GATHERED].keep_unmasked(item.nodeid, judged.evidence)
         result = redacted(waived(replace(judged, node=node), waiver), redactor)
         present(report, result, strict=settings.strict, where=item.location, command=item.config.stash[COMMAND])
         report.lkagents = asdict(result)  # type: ignore[attr-defined]

@@ -332,7 +332,7 @@ def manifests(request: pytest.FixtureRequest, lk_settings: Settings) -> tuple[Fi
         files = load_manifests(lk_settings.manifests, lk_settings.standard_input)
     except OSError as error:
         raise StageError(f"{error.filename}: {error.strerror}") from None
-    return files, measured.needs(request.config.stash[GATHERED].results, lk_settings)
+    return files, measured.needs(request.config.stash[GATHERED].measured(), lk_settings)
 
 
 @pytest.fixture(scope="session")
