@@ -25,11 +25,18 @@ JOINS = "jobs.joins"
 
 
 def judge(
-    check: Check, error: BaseException | None, evidence: Evidence, seconds: float, *, accepted: bool = False
+    check: Check,
+    error: BaseException | None,
+    evidence: Evidence,
+    seconds: float,
+    *,
+    when: str = "call",
+    accepted: bool = False,
 ) -> CheckResult:
-    """The result of one check from the exception that ended it (None: it ended well). ``accepted``: its failure would be
-    waived, so that it cannot report for others what the worker failed at."""
-    status, summary = _status(check, error, evidence, accepted=accepted)
+    """The result of one check from the exception that ended it (None: it ended well). ``when``: in its test function
+    (``call``), or in the ``setup`` or ``teardown`` of its fixtures. ``accepted``: its failure would be waived, so that it
+    cannot report for others what the worker failed at."""
+    status, summary = _status(check, error, evidence, when=when, accepted=accepted)
     failed = error if isinstance(error, WorkerFailed) and status == FAIL else None
     return CheckResult(
         check.id,
@@ -53,7 +60,7 @@ def _is_fault(error: BaseException | None) -> bool:
     return error is not None
 
 
-def _status(check: Check, error: BaseException | None, evidence: Evidence, *, accepted: bool) -> tuple[str, str]:
+def _status(check: Check, error: BaseException | None, evidence: Evidence, *, when: str, accepted: bool) -> tuple[str, str]:
     if error is None:
         if not evidence:
             return ERROR, "the check recorded no evidence"
@@ -77,7 +84,9 @@ def _status(check: Check, error: BaseException | None, evidence: Evidence, *, ac
     if isinstance(error, pytest.fail.Exception) and first.startswith("Timeout"):
         return ERROR, f"not judged within the check's own limit: {first}"
     if isinstance(error, (AssertionError, pytest.fail.Exception)):
-        return FAIL, first.removeprefix("AssertionError: ")
+        said = first.removeprefix("AssertionError: ")
+        # Fixtures may be anybody's, such as one of a conftest that is there for every test.
+        return (FAIL, said) if when == "call" else (ERROR, f"a fixture failed in {when}: {said}")
     return ERROR, f"{type(error).__name__}: {first}"
 
 

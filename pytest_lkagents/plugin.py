@@ -256,7 +256,7 @@ def pytest_runtest_makereport(
         evidence = item.stash.get(EVIDENCE, Evidence())
         node = None if selection.is_packaged(item) else _typed(item)
         waiver = waiver_of(check.id, settings.waivers, dt.date.today())
-        judged = judge(check, error, evidence, call.duration, accepted=waiver is not None)
+        judged = judge(check, error, evidence, call.duration, when=call.when, accepted=waiver is not None)
         if waiver is None and (stage := item.config.stash[STAGE].opened) is not None:
             judged = doubted(judged, stage.out_of_memory(check.roles))
         item.config.stash[GATHERED].keep_unmasked(item.nodeid, judged.evidence)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from .conftest import ROOT
 
 RENDER = ("--lk-manifests", str(ROOT / "examples/render/render.yaml"))
@@ -26,3 +28,26 @@ def test_files_are_held_against_what_was_measured_and_not_against_what_is_shown_
     found = {check["id"]: check for check in run.verdict["checks"]}
     assert found["manifests.health-probe"]["status"] == "pass", run.output
     assert found["health.answers"]["evidence"] == {"path": "[HEALTH_PATH]"}
+
+
+FOR_EVERY_TEST = """
+import pytest
+
+@pytest.fixture(autouse=True)
+def everywhere():
+    {before}
+    yield
+    {after}
+"""
+
+
+@pytest.mark.parametrize("fails", ["assert 1 == 2, 'no database'", "pytest.fail('no database')"])
+@pytest.mark.parametrize("when", ["setup", "teardown"])
+def test_a_fixture_that_fails_accuses_nobody(when: str, fails: str, lk, tmp_path: Path) -> None:
+    before, after = (fails, "pass") if when == "setup" else ("pass", fails)
+    (tmp_path / "conftest.py").write_text(FOR_EVERY_TEST.format(before=before, after=after))
+    (tmp_path / "test_own.py").write_text(MEASURED)
+    run = lk(*RENDER, "test_own.py", "--lk-suite", "manifests.secrets")
+    assert (run.code, run.verdict["verdict"], run.checks("fail")) == (4, "error", set()), run.output
+    found = {check["id"]: check["summary"] for check in run.verdict["checks"]}
+    assert found["health.answers"] == f"a fixture failed in {when}: no database"
