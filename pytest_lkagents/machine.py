@@ -18,6 +18,9 @@ END_SECONDS = 5
 # Below those that systems give to sockets that name none (Linux: from 32768), such as the callers' and the workers' media.
 FIXED_PORTS = (10000, 32768)
 TRIES = 100
+# Nobody else seeds it: pytest-randomly sets Python's own one back before each test, and the same ports would come again, of
+# which those of a server that is stopped for a while are free.
+CHANCE = random.SystemRandom()
 # Variables that lead programs to a proxy.
 PROXY = re.compile(r"(https?|all)_proxy", re.IGNORECASE)
 
@@ -121,7 +124,7 @@ def fixed_port(address: str, kind: socket.SocketKind = socket.SOCK_STREAM) -> in
     OSError."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     for _ in range(TRIES):
-        port = random.randrange(*FIXED_PORTS)  # noqa: S311 - no secret
+        port = CHANCE.randrange(*FIXED_PORTS)
         with socket.socket(family, kind) as probe:
             try:
                 probe.bind((address, port))

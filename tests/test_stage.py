@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -82,6 +84,16 @@ def test_a_server_that_starts_again_finds_its_port_free() -> None:
     given_by_chance = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     ports = [fixed_port("127.0.0.1", kind) for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM) for _ in range(20)]
     assert max(ports) < given_by_chance
+
+
+def test_ports_are_others_whoever_seeds_python(request: pytest.FixtureRequest) -> None:
+    """As pytest-randomly does before each test."""
+    request.addfinalizer(functools.partial(random.setstate, random.getstate()))
+    found = set()
+    for _ in range(5):
+        random.seed(7)
+        found.add(fixed_port("127.0.0.1"))
+    assert len(found) > 1
 
 
 @pytest.mark.alone
