@@ -18,6 +18,7 @@ __all__ = [
     "MUST",
     "PROFILES",
     "SHOULD",
+    "TRIED_AGAIN",
     "Blame",
     "Check",
     "Evidence",
@@ -34,6 +35,9 @@ __all__ = [
 PROFILES = ("smoke", "core", "full", "soak")
 ID = re.compile(r"^[a-z]+\.[a-z0-9-]+$")
 GUIDE = "https://docs.livekit.io/agents/ops/deployment/"
+
+# What evidence says of a check that was tried once more; it is evidence of nothing.
+TRIED_AGAIN = "tried_again_because"
 
 Function = TypeVar("Function", bound=Callable[..., object])
 

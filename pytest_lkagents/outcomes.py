@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pytest_lkagents.checks import Check, Evidence, NotJudgeable, StageError, Waiver, WorkerFailed, WorkerFault
+from pytest_lkagents.checks import TRIED_AGAIN, Check, Evidence, NotJudgeable, StageError, Waiver, WorkerFailed, WorkerFault
 from pytest_lkagents.report import terminal, words
 from pytest_lkagents.secrets import Redactor
 from pytest_lkagents.verdict import ERROR, FAIL, MUST, PASS, SHOULD, SKIP, WAIVED, CheckResult
@@ -62,7 +62,7 @@ def _is_fault(error: BaseException | None) -> bool:
 
 def _status(check: Check, error: BaseException | None, evidence: Evidence, *, when: str, accepted: bool) -> tuple[str, str]:
     if error is None:
-        if not evidence:
+        if not evidence.keys() - {TRIED_AGAIN}:
             return ERROR, "the check recorded no evidence"
         return PASS, evidence.summary or check.title
     message = str(error).strip() or type(error).__name__

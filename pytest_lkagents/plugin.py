@@ -18,7 +18,7 @@ import pytest
 from pytest_lkagents import selection, signals
 from pytest_lkagents import settings as options
 from pytest_lkagents.beginning import adds_checks, adds_worker_checks, begin, is_xdist_worker, require_or_end, uses_xdist
-from pytest_lkagents.checks import Evidence, TryAgain, check_of
+from pytest_lkagents.checks import TRIED_AGAIN, Evidence, TryAgain, check_of
 from pytest_lkagents.fixtures import (
     EVIDENCE,
     REDACTOR,
@@ -217,15 +217,17 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
         return (yield)
     except TryAgain as error:
         stage, why = pyfuncitem.config.stash[STAGE].opened, str(error)
-        if check_of(pyfuncitem) is None or stage is None:
+        # Another plugin's event loop runs a coroutine: here it would only be made.
+        if check_of(pyfuncitem) is None or stage is None or inspect.iscoroutinefunction(pyfuncitem.obj):
             raise
     evidence = pyfuncitem.stash.get(EVIDENCE, Evidence())
     evidence.clear()
     try:
         with stage.background.in_peace():
-            pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in inspect.signature(pyfuncitem.obj).parameters})
+            # By the names that pytest takes for fixtures: a parameter may have a default.
+            pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames})
     finally:
-        evidence["tried_again_because"] = why
+        evidence[TRIED_AGAIN] = why
     return True
 
 

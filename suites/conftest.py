@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import pytest
 
-from pytest_lkagents.checks import Evidence, NotJudgeable, StageError, TryAgain, Unproven, WorkerFault, check_of
+from pytest_lkagents.checks import (
+    TRIED_AGAIN,
+    Evidence,
+    NotJudgeable,
+    StageError,
+    TryAgain,
+    Unproven,
+    WorkerFault,
+    check_of,
+)
 from pytest_lkagents.gathered import GATHERED
 from pytest_lkagents.manifests.findings import Needs
 from pytest_lkagents.manifests.load import load as load_manifests
@@ -122,7 +131,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
         evidence = pyfuncitem.funcargs.get("lk_evidence")
         for name, shared in pyfuncitem.funcargs.items():
             if isinstance(evidence, Evidence) and isinstance(shared, Ahead) and shared.again_because is not None:
-                evidence.setdefault("tried_again_because", f"{name}: {shared.again_because}")
+                evidence.setdefault(TRIED_AGAIN, f"{name}: {shared.again_because}")
 
 
 @pytest.fixture(scope="session")

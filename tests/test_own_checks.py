@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from pytest_lkagents.checks import MUST, TRIED_AGAIN, Evidence, StageError, TooBusy, check, check_of
+from pytest_lkagents.fixtures import EVIDENCE, STAGE
+from pytest_lkagents.outcomes import judge
+from pytest_lkagents.plugin import pytest_pyfunc_call
 
 from .conftest import ROOT
 
@@ -51,3 +59,44 @@ def test_a_fixture_that_fails_accuses_nobody(when: str, fails: str, lk, tmp_path
     assert (run.code, run.verdict["verdict"], run.checks("fail")) == (4, "error", set()), run.output
     found = {check["id"]: check["summary"] for check in run.verdict["checks"]}
     assert found["health.answers"] == f"a fixture failed in {when}: no database"
+
+
+def tried_again(function: Callable[..., object], evidence: Evidence, *arguments: str) -> None:
+    """A collected check whose first try said that this machine was too busy; StopIteration: a second one was made."""
+    stage = SimpleNamespace(background=SimpleNamespace(in_peace=nullcontext))
+    item = SimpleNamespace(
+        config=SimpleNamespace(stash={STAGE: SimpleNamespace(opened=stage)}),
+        function=function,
+        obj=function,
+        stash={EVIDENCE: evidence},
+        funcargs={"lk_evidence": evidence, "request": None},
+        _fixtureinfo=SimpleNamespace(argnames=arguments),
+    )
+    trying = pytest_pyfunc_call(item)
+    next(trying)
+    trying.throw(TooBusy("so says this test"))
+
+
+def test_a_second_try_is_no_evidence() -> None:
+    @check("own.nothing", MUST)
+    def nothing(lk_evidence: Evidence, least: int = 3) -> None:
+        assert least == 3
+
+    evidence = Evidence()
+    with pytest.raises(StopIteration):
+        tried_again(nothing, evidence, "lk_evidence")
+    assert evidence == {TRIED_AGAIN: "so says this test"}
+    found = check_of(SimpleNamespace(function=nothing))
+    assert (judge(found, None, evidence, 1.0).status, judge(found, None, Evidence(evidence, n=1), 1.0).status) == (
+        "error",
+        "pass",
+    )
+
+
+def test_what_another_plugin_awaits_is_not_tried_again() -> None:
+    @check("own.awaited", MUST)
+    async def awaited(lk_evidence: Evidence) -> None:
+        raise AssertionError("it is broken")
+
+    with pytest.raises(StageError, match="so says this test"):
+        tried_again(awaited, Evidence(n=1), "lk_evidence")
