@@ -117,6 +117,7 @@ def conclude(config: pytest.Config) -> Verdict:
         told(gathered.results.values()),
         settings.strict,
         gathered.broken,
+        gathered.left_out,
         config.stash[COMMAND],
         tuple(Lane(**redactor.fields(lane)) for lane in gathered.facts.get("lanes", [])),
     )

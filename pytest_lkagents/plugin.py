@@ -321,6 +321,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     stopped = session.shouldfail or session.shouldstop
     if stopped and (uses_xdist(config) or _unjudged(session)):
         gathered.broken = gathered.broken or f"the run was stopped: {stopped}"
+    if not uses_xdist(config) and (unjudged := _unjudged(session)):
+        # Such as by pytest.exit in somebody's test.
+        gathered.broken = gathered.broken or f"{len(unjudged)} checks were not run, the first {unjudged[0]}"
     if not (gathered.results or gathered.broken or adds_checks(config)):
         if settings.json_path is not None:
             gathered.notes.append(f"no check was run, so there is no verdict: {settings.json_path} was not written")

@@ -83,6 +83,8 @@ class Verdict:
     checks: tuple[CheckResult, ...]
     strict: bool = False
     broken: str | None = None
+    # How many checks pytest's own options took away (-k, -m, --deselect, --lf).
+    left_out: int = 0
     # Not part of the JSON contract, as what follows: how to type it again, without what selects checks.
     command: str = "pytest"
     lanes: tuple[Lane, ...] = ()
@@ -109,7 +111,11 @@ class Verdict:
             "verdict": self.verdict,
             "profile": self.profile,
             "subject": asdict(self.subject),
-            "stage": self.stage if self.broken is None else {**self.stage, "error": self.broken},
+            "stage": {
+                **self.stage,
+                **({"error": self.broken} if self.broken is not None else {}),
+                **({"left_out": self.left_out} if self.left_out else {}),
+            },
             "duration_s": round(self.duration_s, 3),
             "floor_s": None if self.floor_s is None else round(self.floor_s, 3),
             "checks": [_to_json(check) for check in in_order(self.checks)],

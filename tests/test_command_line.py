@@ -432,6 +432,7 @@ def test_a_part_of_the_checks_is_said_to_be_one(lk) -> None:
     run = lk(*HERE, "-k", "secrets")
     assert run.checks("pass") == {"manifests.secrets"}, run.output
     assert "checks were left out (-k, --lf or the like)" in run.output
+    assert f"may be rolled out; {run.verdict['stage']['left_out']} checks were left out." in run.output
     assert "left out" not in lk(*HERE, "--lk-suite", "manifests").output
 
 

@@ -100,3 +100,12 @@ def test_what_another_plugin_awaits_is_not_tried_again() -> None:
 
     with pytest.raises(StageError, match="so says this test"):
         tried_again(awaited, Evidence(n=1), "lk_evidence")
+
+
+def test_a_run_that_somebody_ends_is_not_complete(lk, tmp_path: Path) -> None:
+    (tmp_path / "test_own.py").write_text(
+        f"{MEASURED}\ndef test_b():\n    import pytest\n    pytest.exit('enough', returncode=0)\n"
+    )
+    run = lk(*RENDER, "test_own.py", "--lk-suite", "manifests")
+    assert (run.code, run.verdict["verdict"]) == (4, "error"), run.output
+    assert "checks were not run, the first manifests." in run.verdict["stage"]["error"]

@@ -74,6 +74,15 @@ def test_the_decision_is_one_sentence(checks: list[CheckResult], sentence: str) 
     assert words.decision(verdict(*checks)) == sentence
 
 
+def test_a_part_of_the_checks_is_said_to_be_one_in_every_form() -> None:
+    part = verdict(result("a.b"), result("a.c", SKIP), left_out=7)
+    sentence = "my agent:1 may be rolled out; a.c could not be judged; 7 checks were left out."
+    assert words.decision(part) == sentence
+    assert sentence in page.render(part)
+    assert sentence in markdown.render(part)
+    assert part.to_json()["stage"] == {"server_version": "1.13.5", "left_out": 7}
+
+
 def test_strict_rejects_for_a_promise() -> None:
     found = verdict(result("a.figure", FAIL, INFO), result("a.should", FAIL, SHOULD), strict=True)
     assert words.decision(found) == "my agent:1 must not be rolled out: a.should failed."

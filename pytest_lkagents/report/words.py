@@ -29,7 +29,8 @@ def decision(verdict: Verdict) -> str:
     skipped = [check.id for check in verdict.checks if check.status == SKIP and check.severity == MUST]
     mended = f"; {_some(soft)} should be mended" if soft else ""
     unknown = f"; {_some(skipped)} could not be judged" if skipped else ""
-    return f"{name} may be rolled out{mended}{unknown}."
+    partly = f"; {verdict.left_out} checks were left out" if verdict.left_out else ""
+    return f"{name} may be rolled out{mended}{unknown}{partly}."
 
 
 def _some(ids: list[str]) -> str:
