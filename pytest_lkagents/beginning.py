@@ -26,7 +26,7 @@ def begin(session: pytest.Session) -> None:
     """Start the workers of the checks ahead of them. Under xdist every process collects all checks but runs some: it starts
     what it needs when it needs it."""
     config = session.config
-    if not config.stash[SETTINGS].active or config.getoption("collectonly") or uses_xdist(config):
+    if not config.stash[SETTINGS].has_worker or config.getoption("collectonly") or uses_xdist(config):
         return
     found = [check for item in session.items if (check := check_of(item)) is not None]
     needs_stage = any("lk_stage" in getattr(item, "fixturenames", ()) for item in session.items)

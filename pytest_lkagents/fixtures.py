@@ -80,7 +80,7 @@ def lk_settings(pytestconfig: pytest.Config) -> Settings:
 @pytest.fixture(scope="session")
 def lk_stage(pytestconfig: pytest.Config, lk_settings: Settings) -> Stage:
     """The stage itself: workers by role, the image's contents. For suites; users' tests rarely need it."""
-    if not lk_settings.active:
+    if not lk_settings.has_worker:
         pytest.skip("no worker to judge: give --lk-image or --lk-command (or its ini twin)")
     return pytestconfig.stash[STAGE].get()
 

@@ -109,3 +109,10 @@ def test_a_run_that_somebody_ends_is_not_complete(lk, tmp_path: Path) -> None:
     run = lk(*RENDER, "test_own.py", "--lk-suite", "manifests")
     assert (run.code, run.verdict["verdict"]) == (4, "error"), run.output
     assert "checks were not run, the first manifests." in run.verdict["stage"]["error"]
+
+
+def test_a_test_of_a_worker_is_skipped_where_there_are_files_only(lk, tmp_path: Path) -> None:
+    (tmp_path / "test_b.py").write_text("def test_b(lk_worker):\n    pass\n")
+    run = lk(*RENDER, "test_b.py", "-rs", env={"DOCKER_HOST": "tcp://127.0.0.1:1"})
+    assert (run.code, run.verdict["verdict"]) == (0, "pass"), run.output
+    assert "no worker to judge: give --lk-image" in run.output
