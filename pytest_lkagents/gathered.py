@@ -126,23 +126,27 @@ def conclude(config: pytest.Config) -> Verdict:
         from pytest_lkagents.report import baseline
 
         gathered.worse = baseline.worse(settings.baseline, verdict)
-    for write, asked_for in _reports(verdict, settings, gathered.worse):
+    for path, write, asked_for in _reports(verdict, settings, gathered.worse):
+        unwritten = gathered.unwritten if asked_for else gathered.notes
         try:
             write()
         except OSError as error:
-            (gathered.unwritten if asked_for else gathered.notes).append(f"cannot write {error.filename}: {error.strerror}")
+            unwritten.append(f"cannot write {error.filename or path}: {error.strerror}")
+        except Exception as error:  # evidence of users' own checks may be anything; the other reports can be made
+            unwritten.append(redactor.text(f"cannot make {path}: {type(error).__name__}: {error}"))
     return verdict
 
 
-def _reports(verdict: Verdict, settings: Settings, worse: list[str] | None) -> Iterator[tuple[Callable[[], None], bool]]:
-    """What writes each of them, raising OSError, and whether it was asked for."""
+def _reports(verdict: Verdict, settings: Settings, worse: list[str] | None) -> Iterator[tuple[Path, Callable[[], None], bool]]:
+    """Each of them: where it goes, what writes it, and whether it was asked for."""
     from pytest_lkagents.report import json_file, markdown, page
 
     if settings.json_path is not None:
-        yield functools.partial(json_file.write, verdict, settings.json_path), True
+        yield settings.json_path, functools.partial(json_file.write, verdict, settings.json_path), True
     if settings.report_dir is not None:
-        yield functools.partial(page.write, verdict, settings.report_dir, worse), True
-        yield functools.partial(markdown.write, verdict, settings.report_dir / "summary.md"), True
+        yield settings.report_dir / page.NAME, functools.partial(page.write, verdict, settings.report_dir, worse), True
+        summary = settings.report_dir / markdown.NAME
+        yield summary, functools.partial(markdown.write, verdict, summary), True
     # GitHub's own: what is written there is shown on the page of the run.
-    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
-        yield functools.partial(markdown.write, verdict, Path(summary), append=True), False
+    if step := os.environ.get("GITHUB_STEP_SUMMARY"):
+        yield Path(step), functools.partial(markdown.write, verdict, Path(step), append=True), False

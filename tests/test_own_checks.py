@@ -116,3 +116,37 @@ def test_a_test_of_a_worker_is_skipped_where_there_are_files_only(lk, tmp_path: 
     run = lk(*RENDER, "test_b.py", "-rs", env={"DOCKER_HOST": "tcp://127.0.0.1:1"})
     assert (run.code, run.verdict["verdict"]) == (0, "pass"), run.output
     assert "no worker to judge: give --lk-image" in run.output
+
+
+ODD_EVIDENCE = """
+from pytest_lkagents.checks import MUST, check
+
+@check("own.odd", MUST)
+def test_odd(lk_evidence):
+    lk_evidence["card"] = 5
+    lk_evidence["series_s_calls"] = [[0, 1], [None, 2], [2, None], [float("inf"), 3], [4, 10**400], 5, [], ["6", 1], [7, 3]]
+    lk_evidence["transcript"] = None
+    assert not FAILS
+"""
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_own_evidence_may_be_anything(fails: bool, lk, tmp_path: Path) -> None:
+    (tmp_path / "test_own.py").write_text(ODD_EVIDENCE.replace("FAILS", str(fails)))
+    run = lk(*RENDER, "--lk-report=report", "test_own.py")
+    assert (run.code, run.verdict["verdict"]) == ((1, "fail") if fails else (0, "pass")), run.output
+    assert "INTERNALERROR" not in run.output
+    assert "calls, at most 3" in (tmp_path / "report/report.html").read_text()
+
+
+def test_a_report_that_cannot_be_made_is_one_line_and_the_others_are(lk, tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(
+        "from pytest_lkagents.report import page\n\n"
+        "def broken(verdict, worse):\n    raise RuntimeError('no page, says this test')\n\n"
+        "page.render = broken\n"
+    )
+    run = lk(*RENDER, "--lk-report=report")
+    assert (run.code, run.verdict["verdict"]) == (4, "pass"), run.output
+    assert "report/report.html: RuntimeError: no page, says this test" in run.output
+    assert "Traceback" not in run.output
+    assert (tmp_path / "report/summary.md").is_file()

@@ -8,6 +8,7 @@ from pathlib import Path
 from pytest_lkagents.report import words
 from pytest_lkagents.verdict import ERROR, FAIL, WAIVED, CheckResult, Verdict
 
+NAME = "summary.md"
 # GitHub refuses a summary above 1 MiB; a line of evidence that is longer is not read there.
 LONGEST = 300
 TRANSCRIPT_LINES = 6

@@ -12,6 +12,8 @@ from pytest_lkagents.report import charts, words
 from pytest_lkagents.verdict import ERROR, FAIL, MUST, PASS, CheckResult, Verdict
 
 NAME = "report.html"
+# In a drawing; larger ones cannot be multiplied.
+LARGEST = 1e100
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2330; --paper: #ffffff; --soft: #5b6577; --line: #d9dee7; --panel: #f5f7fa;
@@ -127,10 +129,16 @@ def _curves(name: str, rows: list[Any]) -> list[str]:
     names = name.removeprefix(words.SERIES).split("_")
     found = []
     for column, title in enumerate(names, start=1):
-        points = [(float(row[0]), float(row[column])) for row in rows if len(row) > column]
+        pairs = [(row[0], row[column]) for row in rows if isinstance(row, list) and len(row) > column]
+        points = [(float(x), float(y)) for x, y in pairs if _can_be_drawn(x) and _can_be_drawn(y)]
         if len(points) > 1:
             found.append(charts.curve(title, points))
     return found
+
+
+def _can_be_drawn(value: Any) -> bool:
+    """A number, and a finite one: users' own checks may have others, or none where nothing was measured."""
+    return isinstance(value, (int, float)) and abs(value) < LARGEST
 
 
 def _text(text: str) -> str:

@@ -55,7 +55,8 @@ def lines(verdict: Verdict, width: int, *, whole: bool) -> list[Line]:
         for check in checks:
             if whole or check.status != PASS:
                 rows += _entry(verdict, check, width)
-            rows += [(f"       {text}", None) for text in check.evidence.get("card", ())]
+            card = check.evidence.get("card")
+            rows += [(f"{'':{MARK_COLUMNS}}{text}", None) for text in card] if isinstance(card, list) else []
     return rows
 
 
