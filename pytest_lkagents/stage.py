@@ -148,12 +148,29 @@ class Stage:
         return self._session
 
     def close(self) -> None:
-        """Remove everything; safe to call twice and half opened. Never raises: what cannot be removed is told."""
+        """Remove everything; safe to call twice and half opened. Never raises: what cannot be removed is told. Ctrl-C is
+        heeded at the second time: what is not removed costs more than the wait for it."""
         self._closing = True
-        for step in self._last_steps():
-            with _told():
-                step()
+        try:
+            self._close_unless_interrupted_twice()
+        except KeyboardInterrupt:
+            print("pytest-lkagents: the next run removes what is left", file=sys.stderr)
         self._session = self._client = None
+
+    def _close_unless_interrupted_twice(self) -> None:
+        interrupted = False
+        for step in self._last_steps():
+            try:
+                with _told():
+                    step()
+            except KeyboardInterrupt:
+                if interrupted:
+                    raise
+                interrupted = True
+                print("pytest-lkagents: still removing what this run started; Ctrl-C once more leaves it", file=sys.stderr)
+                # From its beginning: half of it may be done.
+                with _told():
+                    step()
 
     def _last_steps(self) -> Iterator[Callable[[], object]]:
         """In order, each to be tried whatever became of those before."""
@@ -164,9 +181,7 @@ class Stage:
         # Removing the containers also ends the waits of starters that are under way.
         yield self._remove_containers
         yield from [server.stop for server in self._servers]
-        # A starter that was just about to create its container would wait for it in vain: remove that one too.
-        while not self.background.is_over(1):
-            yield self._remove_containers
+        yield self._wait_for_starters
         if self._contents is not None:
             yield self._contents.close
         yield from [server.stop for server in self._servers]
@@ -182,6 +197,12 @@ class Stage:
     def _remove_containers(self) -> None:
         if self._session is not None:
             self._session.remove()
+
+    def _wait_for_starters(self) -> None:
+        """One that was just about to create its container would wait for it in vain: remove that one too."""
+        while not self.background.is_over(1):
+            with _told():
+                self._remove_containers()
 
     def _keep_transcripts(self) -> None:
         if self.settings.report_dir is None:

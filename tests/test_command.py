@@ -259,6 +259,40 @@ def test_ctrl_c_leaves_nothing(python: str, corner: Corner, tmp_path: Path) -> N
     assert not corner.leftovers(), output
 
 
+INTERRUPTED_AT_ITS_END = """
+from pytest_lkagents.worker.command import CommandWorker
+
+remove, times = CommandWorker.remove, []
+
+def interrupted(self):
+    times.append(1)
+    if len(times) <= {times}:
+        raise KeyboardInterrupt
+    remove(self)
+
+CommandWorker.remove = interrupted
+"""
+
+
+@pytest.mark.parametrize(("times", "says"), [(1, "still removing"), (2, "the next run removes what is left")])
+@pytest.mark.timeout(1200)
+def test_ctrl_c_while_it_tidies_up_is_heeded_at_the_second_time(
+    lk, corner: Corner, tmp_path: Path, times: int, says: str
+) -> None:
+    (corner.temporary / "conftest.py").write_text(INTERRUPTED_AT_ITS_END.format(times=times))
+    process = corner.start("--lk-command", script(tmp_path, "import time\ntime.sleep(600)\n"), "--lk-json=verdict.json")
+    corner.wait_for("script.py")
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert says in output
+    assert process.returncode == pytest.ExitCode.INTERRUPTED, output
+    assert json.loads((corner.temporary / "verdict.json").read_text())["stage"]["error"] == "the run was interrupted"
+    if times > 1:
+        assert any("script.py" in line for line in corner.processes())
+        lk("--lk-command", f"{sys.executable} -c 'raise SystemExit(7)'", "--lk-suite", "jobs.joins", env=corner.env)
+    assert not corner.leftovers(), output
+
+
 @pytest.mark.timeout(1200)
 def test_kill_9_is_swept_by_the_next_run(lk, corner: Corner, tmp_path: Path) -> None:
     command = script(tmp_path, "import time\ntime.sleep(600)\n")
