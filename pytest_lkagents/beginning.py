@@ -28,6 +28,8 @@ def begin(session: pytest.Session) -> None:
     config = session.config
     if not config.stash[SETTINGS].has_worker or config.getoption("collectonly") or uses_xdist(config):
         return
+    if session.testsfailed and not config.getoption("continue_on_collection_errors"):
+        return  # a file could not be collected, so that nothing will run
     found = [check for item in session.items if (check := check_of(item)) is not None]
     needs_stage = any("lk_stage" in getattr(item, "fixturenames", ()) for item in session.items)
     if needs_stage and not adds_worker_checks(config):

@@ -36,10 +36,16 @@ class Gathered:
         # What could not be written, in words; and what else is to be said at the end.
         self.unwritten: list[str] = []
         self.notes: list[str] = []
+        # What may hold checks that nobody knows.
+        self.uncollected: list[str] = []
         # How many checks were taken away by pytest's own options.
         self.left_out = 0
         # What got worse since --lk-baseline; None: there is none.
         self.worse: list[str] | None = None
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed and report.nodeid not in self.uncollected:
+            self.uncollected.append(report.nodeid)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         result: dict[str, Any] | None = getattr(report, "lkagents", None)

@@ -179,12 +179,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     try:
         config.stash[GATHERED].notes += selection.reject_unknown(settings, {found.id for found in checks.values()})
     except pytest.UsageError as error:
-        if not is_xdist_worker(config):
-            raise
-        # There it would be an internal error: the process that reports says it.
         config.stash[GATHERED].broken = str(error)
-        items.clear()
-        return
+        items.clear()  # so that nothing is started for them
+        if is_xdist_worker(config):
+            return  # here it would be an internal error: the process that reports says it
+        raise
     small = {found.suite for found in checks.values() if found.included_in(settings.profile)}
     chosen = [
         item
@@ -315,6 +314,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if gathered.verdict is not None:
         return  # the run ended before its checks, and said why
     status = int(session.exitstatus)
+    if gathered.uncollected:
+        gathered.broken = gathered.broken or f"{', '.join(gathered.uncollected)} could not be collected"
     if status in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR):
         gathered.broken = gathered.broken or f"the run was {'interrupted' if status == 2 else 'ended by an internal error'}"
     # Such as -x, or a time limit of the session.

@@ -150,3 +150,40 @@ def test_a_report_that_cannot_be_made_is_one_line_and_the_others_are(lk, tmp_pat
     assert "report/report.html: RuntimeError: no page, says this test" in run.output
     assert "Traceback" not in run.output
     assert (tmp_path / "report/summary.md").is_file()
+
+
+WATCHED = """
+import pathlib
+from pytest_lkagents.stage import Stage
+
+def opened(self):
+    pathlib.Path("opened").touch()
+
+Stage.open = opened
+"""
+WORKER = ("--lk-command", "sleep 9", "--lk-server", "binary")
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (("--lk-suite", "rollout.idle-exits"), "--lk-suite: no check 'rollout.idle-exits'; did you mean"),
+        (("--lk-waive", "rollout.idle-exits=known"), "--lk-waive: no check 'rollout.idle-exits'; did you mean"),
+        (("--lk-suite", "rollout", "test_typo.py"), "test_typo.py could not be collected"),
+    ],
+)
+def test_nothing_is_started_for_checks_that_will_not_run(more: tuple[str, ...], says: str, lk, tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(WATCHED)
+    (tmp_path / "test_typo.py").write_text("import no_such_module_of_anybody\n")
+    run = lk(*WORKER, *more, "--lk-report=report", env={"DOCKER_HOST": "tcp://127.0.0.1:1"})
+    assert not (tmp_path / "opened").exists(), run.output
+    assert (run.code, run.verdict["verdict"]) == (2 if "test_typo.py" in more else 4, "error"), run.output
+    assert says in run.verdict["stage"]["error"]
+    assert says in (tmp_path / "report/summary.md").read_text()
+
+
+def test_a_file_that_is_not_collected_leaves_a_run_incomplete(lk, tmp_path: Path) -> None:
+    (tmp_path / "test_typo.py").write_text("import no_such_module_of_anybody\n")
+    run = lk(*RENDER, "test_typo.py", "--continue-on-collection-errors")
+    assert run.checks("pass"), run.output
+    assert (run.code, run.verdict["verdict"]) == (4, "error"), run.output
