@@ -206,6 +206,7 @@ def read(config: pytest.Config) -> Settings:
 
     env = value("lk_env_file", lambda text, origin: values.read_env_file(path(text, origin), origin)) or {}
     baseline_path = value("lk_baseline", path)
+    report_dir = value("lk_report", lambda text, origin: values.folder_to_write(path(text, origin), text, origin))
     command_text = text("lk_command")
     sources = {name: source for name, (_, source) in given.items()}
     command = value("lk_command", lambda text, origin: values.parse_command(text, origin, sources))
@@ -233,8 +234,8 @@ def read(config: pytest.Config) -> Settings:
         drain_hold=value("lk_drain_hold", values.duration),
         strict=value("lk_strict", values.yes_or_no) or False,
         waivers=tuple(entries("lk_waive", _waiver)),
-        json_path=value("lk_json", lambda text, origin: values.file_to_write(path(text, origin), text, origin)),
-        report_dir=value("lk_report", lambda text, origin: values.folder_to_write(path(text, origin), text, origin)),
+        json_path=value("lk_json", lambda text, origin: values.file_to_write(path(text, origin), text, origin, report_dir)),
+        report_dir=report_dir,
         baseline_path=baseline_path,
         baseline=_baseline(baseline_path, origin("lk_baseline")) if baseline_path is not None else None,
         sessions=value("lk_sessions", lambda text, origin: values.whole(text, origin, MOST_PLACED)),

@@ -86,8 +86,11 @@ def path_of(config: pytest.Config, text: str, origin: str) -> Path:
     return path
 
 
-def file_to_write(path: Path, text: str, origin: str) -> Path:
+def file_to_write(path: Path, text: str, origin: str, folder: Path | None) -> Path:
+    """``folder``: one that will be there when it is written (``folder_to_write``)."""
     there = path.exists()
+    if folder is not None and not folder.exists() and path.parent.resolve() == folder.resolve():
+        return path
     if path.is_dir() or not path.parent.is_dir() or not os.access(path if there else path.parent, os.W_OK):
         raise SettingsError(f"{origin}: cannot write {text!r}; name a file in an existing directory")
     return path

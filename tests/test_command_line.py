@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -180,6 +181,37 @@ def test_what_stands_where_json_goes_stays_what_it_is(tmp_path: Path) -> None:
     finally:
         os.close(reader)
     json_file.write(verdict(), tmp_path / ("n" * 255))
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [("replace", errno.EBUSY), ("write_text", errno.EACCES), ("write_text", errno.EROFS)]
+)
+def test_json_goes_to_a_file_that_cannot_be_replaced(
+    name: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is mounted by itself into a container, or stands in a folder where nothing can be made."""
+    target, does = tmp_path / "verdict.json", getattr(Path, name)
+
+    def refused(path: Path, *arguments: object, **more: object) -> object:
+        if path == target:
+            return does(path, *arguments, **more)
+        raise OSError(number, os.strerror(number), str(path))
+
+    target.write_text("an earlier one, which is longer" * 99)
+    monkeypatch.setattr(Path, name, refused)
+    json_file.write(verdict(), target)
+    assert json.loads(target.read_text())["version"] == 1
+    with pytest.raises(OSError, match=os.strerror(number)):
+        json_file.write(verdict(), tmp_path / "another.json")
+
+
+def test_json_may_go_into_the_reports_folder(lk, tmp_path: Path) -> None:
+    run = lk(*HERE, "--lk-report", "report", "--lk-json=report/verdict.json", "--lk-suite", "manifests.secrets")
+    assert run.code == 0, run.output
+    assert json.loads((tmp_path / "report/verdict.json").read_text())["verdict"] == "pass"
+    assert (tmp_path / "report/report.html").is_file()
+    run = lk(*HERE, "--lk-report", "another", "--lk-json=nowhere/verdict.json")
+    assert (run.code, "--lk-json: cannot write 'nowhere/verdict.json'" in run.output) == (4, True), run.output
 
 
 @pytest.mark.parametrize("folder", ["/dev/fd", "/proc/self/fd"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import shutil
@@ -11,6 +13,8 @@ from pytest_lkagents.verdict import Verdict
 
 # Of a name so much goes into that of a temporary file, which may be no longer than 255 bytes either.
 NAME_BYTES = 50
+# A file that is mounted by itself, and one in a folder that we may not write to, can be written but not replaced.
+IRREPLACEABLE = (errno.EBUSY, errno.EACCES, errno.EPERM, errno.EROFS, errno.EXDEV)
 STREAMS = ("/dev/stdin", "/dev/stdout", "/dev/stderr")
 
 
@@ -23,8 +27,8 @@ def _descriptor(path: Path) -> int | None:
 
 
 def write(verdict: Verdict, path: Path) -> None:
-    """Write atomically: a reader sees the whole file or none. What is no file (a device, a pipe) is written to, and a link
-    stays one. Raises OSError."""
+    """Write atomically where that is possible: a reader sees the whole file or none. What is no file (a device, a pipe) is
+    written to, and a link stays one; the folder may be that of the report, which is still to come. Raises OSError."""
     text = json.dumps(verdict.to_json(), indent=2, ensure_ascii=False) + "\n"
     if (opened := _descriptor(path)) is not None:
         try:
@@ -37,6 +41,16 @@ def write(verdict: Verdict, path: Path) -> None:
     if target.exists() and not target.is_file():
         target.write_text(text, encoding="utf-8")
         return
+    try:
+        _replace(target, text)
+    except OSError as error:
+        if error.errno not in IRREPLACEABLE or not target.exists():
+            raise
+        target.write_text(text, encoding="utf-8")
+
+
+def _replace(target: Path, text: str) -> None:
+    target.parent.mkdir(exist_ok=True)
     temporary = target.with_name(f".{os.getpid()}.{target.name[-NAME_BYTES:]}")
     try:
         temporary.write_text(text, encoding="utf-8")
@@ -44,4 +58,5 @@ def write(verdict: Verdict, path: Path) -> None:
             shutil.copymode(target, temporary)
         temporary.replace(target)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
