@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 SETTINGS = pytest.StashKey[Settings]()
 REDACTOR = pytest.StashKey[Redactor]()
 STAGE = pytest.StashKey["StageHolder"]()
+# Why the ini file's settings cannot be used, where it was not clear at once whether anything needs them.
+UNUSABLE = pytest.StashKey[str]()
 EVIDENCE = pytest.StashKey[Evidence]()
 
 
@@ -74,6 +76,8 @@ class StageHolder:
 @pytest.fixture(scope="session")
 def lk_settings(pytestconfig: pytest.Config) -> Settings:
     """The settings of this run, validated and frozen."""
+    if (unusable := pytestconfig.stash.get(UNUSABLE, None)) is not None:
+        raise StageError(unusable)
     return pytestconfig.stash[SETTINGS]
 
 

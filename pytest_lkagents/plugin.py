@@ -24,6 +24,7 @@ from pytest_lkagents.fixtures import (
     REDACTOR,
     SETTINGS,
     STAGE,
+    UNUSABLE,
     StageHolder,
     lk_caller,
     lk_evidence,
@@ -49,7 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 # Options of pytest that only show something.
-SHOWING = ("help", "version", "showfixtures", "show_fixtures_per_test", "setupplan", "cacheshow")
+SHOWING = ("help", "version", "markers", "showfixtures", "show_fixtures_per_test", "setupplan", "cacheshow")
 
 
 def _settings(config: pytest.Config) -> Settings:
@@ -58,7 +59,10 @@ def _settings(config: pytest.Config) -> Settings:
     try:
         return options.read(config)
     except SettingsError as error:
-        raise pytest.UsageError(str(error)) from None
+        if config.getoption("lk_doctor") or options.concern(config):
+            raise pytest.UsageError(str(error)) from None
+        config.stash[UNUSABLE] = str(error)
+        return Settings()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -89,7 +93,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[GATHERED] = Gathered()
     config.pluginmanager.register(config.stash[GATHERED], "lkagents-results")
     config.stash[GATHERED].notes += selection.expired(settings)
-    if settings.suites and not settings.active:
+    if settings.suites and not settings.active and options.is_typed(config, "lk_suite"):
         raise pytest.UsageError("--lk-suite: nothing to judge; give --lk-image, --lk-command or --lk-manifests too")
     if settings.manifests:
         selection.require_manifests(settings)
@@ -97,7 +101,7 @@ def pytest_configure(config: pytest.Config) -> None:
             if uses_xdist(config):
                 raise pytest.UsageError("--lk-manifests -: several test processes cannot share standard input; name a file")
             config.stash[SETTINGS] = replace(settings, standard_input=_standard_input(config))
-    elif settings.traces or settings.calls is not None:
+    elif any(options.is_typed(config, name) for name in ("lk_traces", "lk_calls")):
         raise pytest.UsageError("--lk-traces, --lk-calls: nothing to simulate; give --lk-manifests too")
     if settings.manifests and settings.has_worker and uses_xdist(config):
         raise pytest.UsageError(
@@ -112,7 +116,7 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(
             "--lk-server: workers of several test processes would be offered each other's calls; leave -n away (-n 0)"
         )
-    if settings.from_image is not None and settings.image is None:
+    if settings.image is None and options.is_typed(config, "lk_from"):
         raise pytest.UsageError("--lk-from: nothing replaces it; give --lk-image too")
     if settings.active:
         selection.add_packaged(config, settings)
@@ -122,6 +126,10 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_finish(session: pytest.Session) -> None:
     """From here on a line per check. What is needed starts now that it is known what will run."""
     config = session.config
+    if (unusable := config.stash.get(UNUSABLE, None)) is not None and not config.getoption("collectonly"):
+        needed = any("lk_settings" in getattr(item, "fixturenames", ()) or check_of(item) for item in session.items)
+        if needed and not uses_xdist(config):
+            raise pytest.UsageError(unusable)
     begin(session)
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if not config.stash[SETTINGS].active or reporter is None or config.get_verbosity() or config.getoption("collectonly"):
@@ -349,6 +357,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     gathered = config.stash[GATHERED]
     if gathered.verdict is not None and (gathered.results or gathered.broken):
         _show_verdict(terminalreporter, config, gathered.verdict)
+    if (unusable := config.stash.get(UNUSABLE, None)) is not None:
+        terminalreporter.write_line(f"note: {unusable}; without it no worker and no file is judged", yellow=True)
     if not config.stash[SETTINGS].active:
         return
     for line in gathered.notes:

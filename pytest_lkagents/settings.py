@@ -162,6 +162,31 @@ def declare(parser: pytest.Parser) -> None:
     group.addoption("--lk-doctor", action="store_true", help="list what this machine has and lacks, then exit")
 
 
+def is_typed(config: pytest.Config, name: str) -> bool:
+    return config.getoption(name, None) is not None
+
+
+def concern(config: pytest.Config) -> bool:
+    """Whether a run is about a worker or files whatever it collects, so that values which cannot be used end it at once. An
+    ini file is for all runs: what it says may be of no use where no more is to be run, or seen, than tests that need none of
+    it."""
+    if any(is_typed(config, option.name) for option in OPTIONS if option.command_line):
+        return True
+    if config.getoption("collectonly"):
+        return False
+    named = config.args_source == type(config).ArgsSource.ARGS
+    if named and not _is_in_ini(config, "lk_suite"):
+        return _is_in_ini(config, "lk_manifests")
+    return any(_is_in_ini(config, name) for name in ("lk_image", "lk_command", "lk_manifests"))
+
+
+def _is_in_ini(config: pytest.Config, name: str) -> bool:
+    try:
+        return _ini(config, next(option for option in OPTIONS if option.name == name)) not in (None, "", [])
+    except SettingsError:
+        return True
+
+
 # What selects checks or says where results go is no part of what is typed to see one check again.
 NOT_AGAIN = ("lk_suite", "lk_json", "lk_report", "lk_baseline")
 

@@ -456,8 +456,39 @@ def test_an_ini_files_worker_is_nothing_to_other_tests(lk, tmp_path: Path) -> No
     (tmp_path / "test_b.py").write_text("def test_b(lk_worker):\n    pass\n")
     run = lk("test_b.py", env=NO_ENGINE)
     assert run.code == 4, run.output
-    (tmp_path / "pytest.ini").write_text("[pytest]\nlk_image = agent:1\nlk_env_file = absent.env\n")
-    assert lk("--help", env=NO_ENGINE).code == 0
+
+
+@pytest.mark.parametrize("line", ["lk_env_file = absent.env", "lk_json = absent/verdict.json"])
+def test_what_an_ini_file_names_is_needed_where_it_is_used(line: str, lk, tmp_path: Path) -> None:
+    (tmp_path / "pytest.ini").write_text(f"[pytest]\nlk_image = agent:1\n{line}\n")
+    (tmp_path / "test_a.py").write_text("def test_a():\n    pass\n")
+    (tmp_path / "test_b.py").write_text("def test_b(lk_worker):\n    pass\n")
+    name = line.partition(" ")[0]
+    for arguments in (["--help"], ["--markers"]):
+        assert plain(tmp_path, *arguments)[0] == 0, arguments
+    for arguments in (["--collect-only"], ["--collect-only", "test_b.py"], ["test_a.py"], ["-n", "2", "test_a.py"]):
+        code, output = plain(tmp_path, *arguments)
+        assert (code, f"note: {name}: " in output) == (0, True), output
+    for arguments in ([], ["test_a.py", "test_b.py"], ["--lk-doctor"], ["--lk-profile=smoke", "test_a.py"]):
+        code, output = plain(tmp_path, *arguments)
+        assert (code, f"ERROR: {name}: " in output) == (4, True), output
+    code, output = plain(tmp_path, "-n", "2", "test_b.py")
+    assert (code, f"StageError: {name}: " in output) == (1, True), output
+
+
+@pytest.mark.parametrize("line", ["lk_suite = rollout\nlk_calls = 3\nlk_from = agent:1", "lk_env_file = absent.env"])
+def test_an_ini_file_may_leave_what_is_judged_to_who_types(line: str, tmp_path: Path) -> None:
+    (tmp_path / "pytest.ini").write_text(f"[pytest]\n{line}\n")
+    (tmp_path / "test_a.py").write_text("def test_a():\n    pass\n")
+    code, output = plain(tmp_path)
+    assert (code, "1 passed" in output) == (0, True), output
+
+
+def plain(folder: Path, *arguments: str) -> tuple[int, str]:
+    """pytest without any option of ours: its exit code, and what it says."""
+    process = start_pytest(*arguments, cwd=folder, env=NO_ENGINE)
+    output, _ = process.communicate(timeout=60)
+    return process.returncode, output
 
 
 def test_a_part_of_the_checks_is_said_to_be_one(lk) -> None:
