@@ -491,6 +491,26 @@ def plain(folder: Path, *arguments: str) -> tuple[int, str]:
     return process.returncode, output
 
 
+def test_the_example_of_a_gate_needs_nothing_of_the_checkout(tmp_path: Path) -> None:
+    """Its command, with a manifest's folder only, where the repository's own tests need what is not installed."""
+    yaml = pytest.importorskip("yaml")
+    steps = yaml.safe_load((ROOT / "examples/ci/github.yml").read_text())["jobs"]["conformance"]["steps"]
+    gate = next(step for step in steps if "--lk-image" in step.get("run", ""))
+    assert gate["working-directory"] == "${{ runner.temp }}"
+    checkout, temporary = tmp_path / "checkout", tmp_path / "temporary"
+    (checkout / "deploy").mkdir(parents=True)
+    temporary.mkdir()
+    (checkout / "deploy/render.yaml").write_text(Path(FILES).read_text())
+    (checkout / "conftest.py").write_text("import no_such_module_of_anybody\n")
+    (checkout / "pytest.ini").write_text("[pytest]\naddopts = --cov\n")
+    (checkout / "agent.env").write_text("OPENAI_API_KEY=planted-4711\n")
+    typed = gate["run"].replace("pytest --lk-image=myagent:${{ github.sha }}", f"{sys.executable} -m pytest")
+    env = {**os.environ, "GITHUB_WORKSPACE": str(checkout)}
+    run = subprocess.run(["bash", "-c", typed], cwd=temporary, env=env, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert (temporary / "report/report.html").is_file()
+
+
 def test_a_part_of_the_checks_is_said_to_be_one(lk) -> None:
     run = lk(*HERE, "-k", "secrets")
     assert run.checks("pass") == {"manifests.secrets"}, run.output
