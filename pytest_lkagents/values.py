@@ -108,7 +108,8 @@ def read_env_file(path: Path, origin: str) -> dict[str, str]:
     """NAME=VALUE lines as `docker run --env-file` reads them, with quotes around a value removed and an ``export``
     before the name allowed. A line is never quoted in an error: it may hold a secret."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Editors of other systems put a byte order mark before the first name.
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise SettingsError(f"{origin}: cannot read {str(path)!r}: {reason}") from None

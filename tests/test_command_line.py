@@ -23,6 +23,7 @@ from pytest_lkagents.gathered import GATHERED, conclude
 from pytest_lkagents.report import json_file
 from pytest_lkagents.selection import extra_seconds
 from pytest_lkagents.settings import Settings
+from pytest_lkagents.values import read_env_file
 from pytest_lkagents.verdict import Lane, Subject, Verdict
 
 from .conftest import ROOT, start_pytest
@@ -64,6 +65,11 @@ def test_no_variable_holds_a_nul(lk, tmp_path: Path) -> None:
     run = lk("--lk-image", "a", "--lk-env-file", "worker.env")
     assert (run.code, "planted" in run.output) == (4, False), run.output
     assert "line 1: a NUL in the value" in run.output
+
+
+def test_a_file_of_variables_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "worker.env").write_bytes(b"\xef\xbb\xbfMY_API_KEY=planted\n")
+    assert read_env_file(tmp_path / "worker.env", "--lk-env-file") == {"MY_API_KEY": "planted"}
 
 
 def test_a_servers_password_is_not_shown(lk) -> None:
