@@ -13,11 +13,14 @@ from typing import Any
 import pytest
 
 from pytest_lkagents.fixtures import REDACTOR, SETTINGS, STAGE
+from pytest_lkagents.secrets import Redactor
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.verdict import RANKS, CheckResult, Lane, Subject, Verdict, told
 
 GATHERED = pytest.StashKey["Gathered"]()
 COMMAND = pytest.StashKey[str]()
+# For what the user typed: an image may have the name that a variable gives its agent, and is to be typed again.
+TYPED = pytest.StashKey[Redactor]()
 
 
 class Gathered:
@@ -112,7 +115,7 @@ def conclude(config: pytest.Config) -> Verdict:
     else:
         known = Subject("manifests", ", ".join(settings.manifests))
     about = {**asdict(known), **gathered.facts.get("subject", {})}
-    ours = {name: about[name] for name in ("kind", "sdk")}
+    ours = {"kind": about["kind"], "sdk": about["sdk"], "name": config.stash[TYPED].text(about["name"])}
     subject = Subject(**{**redactor.fields(about), **ours})
     verdict = Verdict(
         settings.profile,

@@ -34,7 +34,7 @@ from pytest_lkagents.fixtures import (
     lk_wire,
     lk_worker,
 )
-from pytest_lkagents.gathered import COMMAND, GATHERED, Gathered, conclude, stage_facts
+from pytest_lkagents.gathered import COMMAND, GATHERED, TYPED, Gathered, conclude, stage_facts
 from pytest_lkagents.manifests import STANDARD_INPUT
 from pytest_lkagents.outcomes import doubted, judge, present, redacted, waived, waiver_of
 from pytest_lkagents.secrets import Redactor, looks_secret
@@ -78,17 +78,17 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 
 def pytest_configure(config: pytest.Config) -> None:
     settings = _settings(config)
-    redactor = Redactor()
+    redactor, typed = Redactor(), Redactor()
     for name, value in settings.env.items():
         redactor.add(name, value)
-    for name, value in _command_secrets(settings):
+    secrets = [(name, value) for name, value in [*settings.env.items(), *settings.attributes.items()] if looks_secret(name)]
+    for name, value in [*secrets, *_command_secrets(settings)]:
         redactor.add(name, value)
-    for name, value in settings.attributes.items():
-        if looks_secret(name):
-            redactor.add(name, value)
+        typed.add(name, value)
     config.stash[SETTINGS] = settings
     config.stash[REDACTOR] = redactor
-    config.stash[COMMAND] = redactor.text(options.retyped(config))
+    config.stash[TYPED] = typed
+    config.stash[COMMAND] = typed.text(options.retyped(config))
     config.stash[STAGE] = StageHolder(settings, redactor)
     config.stash[GATHERED] = Gathered()
     config.pluginmanager.register(config.stash[GATHERED], "lkagents-results")
@@ -261,6 +261,7 @@ def pytest_runtest_makereport(
     settings, redactor = item.config.stash[SETTINGS], item.config.stash[REDACTOR]
     check = check_of(item)
     error = call.excinfo.value if call.excinfo is not None else None
+    _hide_secrets(report, redactor)
     if check is not None and settings.active and (call.when == "call" or error is not None):
         evidence = item.stash.get(EVIDENCE, Evidence())
         node = None if selection.is_packaged(item) else _typed(item)
@@ -274,7 +275,6 @@ def pytest_runtest_makereport(
         report.lkagents = asdict(result)  # type: ignore[attr-defined]
         # For --junit-xml, which reads them from the report of the teardown.
         item.user_properties += [(f"lk_{name}", getattr(result, name)) for name in ("id", "severity", "status", "summary")]
-    _hide_secrets(report, redactor)
     return report
 
 

@@ -187,3 +187,16 @@ def test_a_file_that_is_not_collected_leaves_a_run_incomplete(lk, tmp_path: Path
     run = lk(*RENDER, "test_typo.py", "--continue-on-collection-errors")
     assert run.checks("pass"), run.output
     assert (run.code, run.verdict["verdict"]) == (4, "error"), run.output
+
+
+def test_what_was_typed_can_be_typed_again(lk, tmp_path: Path) -> None:
+    (tmp_path / "deploy-myagent").mkdir()
+    (tmp_path / "deploy-myagent/myagent.yaml").write_text(KUBERNETES.read_text().replace("replicas: 2", "replicas: 1"))
+    variables = ("--lk-env", "LIVEKIT_AGENT_NAME=myagent", "--lk-env", "MY_TOKEN=deploy")
+    run = lk("--lk-manifests=deploy-myagent", *variables, "--lk-strict")
+    assert run.code == 1, run.output
+    again = "again: pytest --lk-manifests [MY_TOKEN]-myagent --lk-env LIVEKIT_AGENT_NAME="
+    assert run.output.count(again) == 2, run.output
+    assert run.verdict["subject"]["name"].endswith("/[MY_TOKEN]-myagent")
+    found = {check["id"]: check["summary"] for check in run.verdict["checks"]}
+    assert found["manifests.replicas"].startswith("[LIVEKIT_AGENT_NAME].yaml:8")
