@@ -72,7 +72,10 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
     from pytest_lkagents.doctor import report
 
     complete, lines = report(_settings(config))
-    print("\n".join(lines))
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    for line in lines:
+        # Names of files and programs may have signs that a terminal does not.
+        print(line.encode(encoding, "backslashreplace").decode(encoding))
     return int(pytest.ExitCode.OK if complete else pytest.ExitCode.USAGE_ERROR)
 
 

@@ -202,6 +202,14 @@ def retyped(config: pytest.Config) -> str:
             name = str(one).partition("=")[0]
             shown = f'{name}="${name}"' if option.name == "lk_env" else shlex.quote(str(one))
             words += [option.flag] if option.kind == "bool" else [option.flag, shown]
+    known = {option.name for option in OPTIONS if option.name not in NOT_AGAIN}
+    for override in config.getoption("override_ini", None) or ():
+        name, _, value = override.partition("=")
+        if name == "lk_env":
+            variable = value.partition("=")[0]
+            words += ["-o", f'lk_env={variable}="${variable}"']
+        elif name in known:
+            words += ["-o", shlex.quote(override)]
     return " ".join(words)
 
 

@@ -165,6 +165,12 @@ def test_where_nothing_can_be_kept_is_said(lk) -> None:
     assert "MISSING cannot write into" in lk("--lk-doctor", "--lk-image", "a", env={"XDG_CACHE_HOME": "/proc/nowhere"}).output
 
 
+def test_the_doctor_speaks_to_every_terminal(lk, tmp_path: Path) -> None:
+    (tmp_path / "café.yaml").write_text(Path(FILES).read_text())
+    run = lk("--lk-doctor", "--lk-manifests=café.yaml", env={"PYTHONIOENCODING": "ascii"})
+    assert (run.code, "caf\\xe9.yaml can be judged" in run.output) == (0, True), run.output
+
+
 def verdict() -> Verdict:
     return Verdict("core", Subject("image", "agent:1"), {}, 1.0, None, ())
 

@@ -146,6 +146,21 @@ def test_typed_again_without_values(pytester: pytest.Pytester) -> None:
     shown.no_fnmatch_line("*sdf98s7df*")
 
 
+def test_values_of_the_ini_file_that_were_typed_are_typed_again(pytester: pytest.Pytester) -> None:
+    kept = f"lk_json={pytester.path / 'v.json'}"
+    typed = ["-o", "lk_health_port=9000", "-o", "lk_env=KEY=sdf98s7df", "-o", kept, "-o", "lk_metadata=a b"]
+    shown = pytester.runpytest_subprocess(
+        "--lk-manifests", str(BROKEN_FILES), *typed, "-o", "console_output_style=classic"
+    ).stdout
+    shown.fnmatch_lines(
+        [
+            f"*again: pytest --lk-manifests {BROKEN_FILES} -o lk_health_port=9000 -o lk_env=KEY=\"$KEY\" -o 'lk_metadata=a b' "
+            "--lk-suite manifests.grace-period"
+        ]
+    )
+    shown.no_fnmatch_line("*sdf98s7df*")
+
+
 def test_markdown_keeps_its_tables() -> None:
     bad = dataclasses.replace(result("a.bad", FAIL, limit_s=3, transcript=["line"]), summary=NASTY)
     text = markdown.render(verdict(bad, result("a.good")))
@@ -154,6 +169,18 @@ def test_markdown_keeps_its_tables() -> None:
     assert "<script" not in text
     row = next(line for line in text.splitlines() if line.startswith("| fail"))
     assert row.replace("\\|", "").count("|") == 5
+
+
+def test_markdown_shows_what_a_worker_wrote_and_does_nothing_with_it() -> None:
+    picture = "![x](http://example.com/a.png) [y](http://example.com) &lt; *z*"
+    ticks = "``` <b>x</b> ` y"
+    bad = result("a.bad", FAIL, seen=picture, pairs={ticks: [ticks]}, transcript=[ticks, "a\n```\nb"])
+    text = markdown.render(verdict(dataclasses.replace(bad, summary=picture), command="pytest --lk-command 'a `b`'"))
+    assert r"- seen: \!\[x](http://example.com/a.png) \[y](http://example.com) &amp;lt; \*z\*" in text
+    assert "![" not in text.replace("\\!\\[", "")
+    assert f"- pairs: ```` {json.dumps({ticks: [ticks]})} ````" in text
+    assert f"\n````\n{ticks}\na ``` b\n````\n" in text
+    assert "Again: `` pytest --lk-command 'a `b`' --lk-suite a.bad ``" in text
 
 
 @pytest.mark.parametrize(("longest", "last"), [(0, 0), (7, 6), (61.5, 60), (3600, 3000), (0.004, 0.004)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from pytest_lkagents.report import words
@@ -31,26 +32,38 @@ def _failed(verdict: Verdict, check: CheckResult) -> list[str]:
     lines = [f"### `{check.id}` ({check.severity}): {check.status}", "", _cell(check.summary), ""]
     for name, value in check.evidence.items():
         if name == "transcript" and isinstance(value, list):
-            lines += ["```", *(str(line) for line in value[:TRANSCRIPT_LINES]), "```"]
+            shown = [" ".join(str(line).split()) for line in value[:TRANSCRIPT_LINES]]
+            fence = _fence("\n".join(shown), 3)
+            lines += [fence, *shown, fence]
         elif isinstance(value, (str, int, float, bool)):
-            lines.append(f"- {name}: {_cell(str(value))}")
+            lines.append(f"- {_cell(name)}: {_cell(str(value))}")
         elif value is not None and not name.startswith(words.SERIES):
-            lines.append(f"- {name}: `{json.dumps(value, ensure_ascii=False)[:LONGEST]}`")
+            lines.append(f"- {_cell(name)}: {_code(json.dumps(value, ensure_ascii=False)[:LONGEST])}")
     if check.why and check.status != ERROR:
         lines += ["", f"Why it matters: {check.why}"]
     if check.remedy and check.status != ERROR:
         lines += ["", f"How to fix it: {check.remedy}"]
     if check.doc:
         lines += ["", f"[The guide]({check.doc})"]
-    return [*lines, "", f"Again: `{words.again(verdict.command, check)}`", ""]
+    return [*lines, "", f"Again: {_code(words.again(verdict.command, check))}", ""]
 
 
 def _cell(text: str) -> str:
-    """One line of a table, with nothing in it that ends the cell or begins a tag."""
-    flat = " ".join(text.split())
-    for sign in ("\\", "|", "`", "*", "_"):
+    """One line of a table, with nothing in it that ends the cell, or begins a tag, a link or a picture."""
+    flat = " ".join(text.split())[:LONGEST].replace("&", "&amp;")
+    for sign in ("\\", "|", "`", "*", "_", "[", "!"):
         flat = flat.replace(sign, f"\\{sign}")
-    return flat.replace("<", "&lt;")[:LONGEST]
+    return flat.replace("<", "&lt;")
+
+
+def _fence(text: str, least: int) -> str:
+    """Backticks that do not end within the text."""
+    return "`" * max([least, *(len(run) + 1 for run in re.findall("`+", text))])
+
+
+def _code(text: str) -> str:
+    fence = _fence(text, 1)
+    return f"{fence} {text} {fence}" if len(fence) > 1 else f"`{text}`"
 
 
 def write(verdict: Verdict, path: Path, *, append: bool = False) -> None:
