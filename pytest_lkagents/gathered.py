@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 
 from pytest_lkagents.fixtures import REDACTOR, SETTINGS, STAGE
+from pytest_lkagents.roles import ROLES
 from pytest_lkagents.secrets import Redactor
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.verdict import RANKS, CheckResult, Lane, Subject, Verdict, told
@@ -21,6 +24,20 @@ GATHERED = pytest.StashKey["Gathered"]()
 COMMAND = pytest.StashKey[str]()
 # For what the user typed: an image may have the name that a variable gives its agent, and is to be typed again.
 TYPED = pytest.StashKey[Redactor]()
+
+
+# What an earlier run left in its report's folder: of workers and figures that this run may not have. The rest it writes anew.
+EARLIER = re.compile(rf"capacity\.txt|wire-(gw\d+-)?({'|'.join(ROLES)})(-\d+)?\.jsonl")
+
+
+def remove_earlier(folder: Path) -> None:
+    """Remove what an earlier run left in a report's folder, and nothing else."""
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if EARLIER.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+            with contextlib.suppress(OSError):  # what may not be removed can be written over
+                path.unlink()
 
 
 class Gathered:

@@ -34,7 +34,7 @@ from pytest_lkagents.fixtures import (
     lk_wire,
     lk_worker,
 )
-from pytest_lkagents.gathered import COMMAND, GATHERED, TYPED, Gathered, conclude, stage_facts
+from pytest_lkagents.gathered import COMMAND, GATHERED, TYPED, Gathered, conclude, remove_earlier, stage_facts
 from pytest_lkagents.manifests import STANDARD_INPUT
 from pytest_lkagents.outcomes import doubted, judge, present, redacted, waived, waiver_of
 from pytest_lkagents.secrets import Redactor, looks_secret
@@ -179,6 +179,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     # An ini file names a worker for all runs, also of tests that have nothing to do with it.
     if not is_xdist_worker(config) and (uses_xdist(config) or adds_worker_checks(config)):
         require_or_end(config)
+    if settings.report_dir is not None and not is_xdist_worker(config):
+        remove_earlier(settings.report_dir)
 
 
 @pytest.hookimpl(trylast=True)

@@ -276,6 +276,18 @@ def test_a_report_that_cannot_be_written_is_no_success_and_the_others_are_writte
     assert (tmp_path / "report/summary.md").is_file()
 
 
+def test_what_an_earlier_run_left_is_not_taken_for_this_ones(lk, tmp_path: Path) -> None:
+    report = tmp_path / "report"
+    report.mkdir()
+    ours = ["capacity.txt", "wire-shared.jsonl", "wire-gw1-half-open.jsonl", "wire-shared-3.jsonl"]
+    theirs = ["wire-notes.jsonl", "wire-shared.txt", "my-capacity.txt", "notes.jsonl", "wire-shared.jsonl.gz"]
+    for name in ours + theirs:
+        (report / name).touch()
+    run = lk(*HERE, "--lk-report", "report", "--lk-suite", "manifests.secrets")
+    assert run.code == 0, run.output
+    assert {path.name for path in report.iterdir()} == {*theirs, "report.html", "summary.md"}
+
+
 def test_an_expired_waiver_is_a_note_also_where_warnings_are_errors(lk) -> None:
     run = lk(*HERE, "-W", "error", "--lk-waive", "manifests.secrets=known until 2020-01-01")
     assert run.code == 0, run.output
