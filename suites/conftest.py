@@ -271,15 +271,18 @@ def started_ahead(request: pytest.FixtureRequest, lk_settings: Settings, selecte
     take turns, each observation waits for its own."""
     if hasattr(request.config, "workerinput") or not lk_settings.has_worker:
         return
+    needed = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
+    begun = {name: role for name, role in AHEAD.items() if name in needed}
+    scanned = bool(selected & {"image.no-secrets", "image.ca-certificates"})
+    if not begun and not scanned:
+        return  # files, for which no stage is opened
     lk_stage: Stage = request.getfixturevalue("lk_stage")
     if lk_stage.takes_turns:
         return
-    if selected & {"image.no-secrets", "image.ca-certificates"}:
+    if scanned:
         lk_stage.scan_after_starts()
-    needed = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
-    for name, role in AHEAD.items():
-        if name in needed:
-            lk_stage.when_ready(role, request.getfixturevalue(name).begin)
+    for name, role in begun.items():
+        lk_stage.when_ready(role, request.getfixturevalue(name).begin)
 
 
 @pytest.fixture(scope="session")

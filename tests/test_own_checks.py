@@ -182,6 +182,14 @@ def test_nothing_is_started_for_checks_that_will_not_run(more: tuple[str, ...], 
     assert says in (tmp_path / "report/summary.md").read_text()
 
 
+def test_no_stage_is_opened_for_files(lk, tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(WATCHED)
+    (tmp_path / "test_a.py").write_text("def test_a():\n    pass\n")
+    run = lk(*WORKER, *RENDER, "test_a.py", env={"DOCKER_HOST": "tcp://127.0.0.1:1"})
+    assert (run.code, run.verdict["verdict"]) == (0, "pass"), run.output
+    assert not (tmp_path / "opened").exists()
+
+
 def test_a_file_that_is_not_collected_leaves_a_run_incomplete(lk, tmp_path: Path) -> None:
     (tmp_path / "test_typo.py").write_text("import no_such_module_of_anybody\n")
     run = lk(*RENDER, "test_typo.py", "--continue-on-collection-errors")
