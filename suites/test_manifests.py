@@ -196,9 +196,12 @@ def test_health_probe(lk_evidence: Evidence, manifests: Manifests) -> None:
     for Swarm, which replaces the container (elsewhere the default is 3). Compose by itself only shows what is
     unhealthy, and its `retries` are not judged; it is for Swarm where `deploy` has `mode`, `placement`,
     `endpoint_mode`, `update_config` or `rollback_config`. A command that asks several addresses, another host, or a
-    port that is a variable, has no port or path to judge. Nor is a probe judged of another port that its container
-    names beside 8081, or, on Cloud Run, of the container's own port, unless `lk_health_port` is set or the port was
-    measured. Skipped without a probe to judge.
+    port that is a variable, has no port or path to judge. A worker may have a health server of its own: unless
+    `lk_health_port` is set or the port was measured, a probe is not judged of another port than 8081 that the files
+    name as the worker's (ports of its containers, `expose`, `internal_port`, `targetPort`, `http_port`, `port` of
+    Cerebrium, EXPOSE, the value of a variable, its command, a variable such as PORT or HEALTH_PORT whose value is not
+    in the file), nor of another path where the port is not known (Render, Railway), except where the command that is
+    seen starts one script of an agent and nothing beside it. Skipped without a probe to judge.
     """
     judge(rules.health_probe, manifests, lk_evidence, "no probe whose port or path the file tells", "they fit")
 

@@ -265,6 +265,10 @@ NOT_JUDGED = [
     ),
     ("resources", "good/app-platform.json", [], ""),
     ("health-probe", APP_SERVICE, [("http_path: /worker, port: 8081", 'port: "${PORT}"')], ""),
+    # ... and App Platform of a service, by default 8080.
+    ("health-probe", APP_SERVICE, [(", port: 8081", ""), ("    internal_ports: [8081]\n", "")], "without lk_health_port"),
+    ("health-probe", APP_SERVICE, [(", port: 8081", ""), ("internal_ports: [8081]", "http_port: 3000")], "on port 3000, which"),
+    ("health-probe", CEREBRIUM, [("port = 8081", "port = 8600")], "on port 8600, which"),
     (
         "grace-period",
         CEREBRIUM,
@@ -324,8 +328,6 @@ FOUND = [
     ("no-inbound", APP_SERVICE, [("    internal_ports: [8081]\n", "")]),
     ("no-inbound", APP_SERVICE, [("internal_ports: [8081]", "routes: [{path: /}]")]),
     ("always-on", APP_SERVICE, [("internal_ports: [8081]", "inactivity_sleep: {after_seconds: 600}")]),
-    ("health-probe", APP_SERVICE, [(", port: 8081", ""), ("    internal_ports: [8081]\n", "")]),
-    ("health-probe", APP_SERVICE, [(", port: 8081", ""), ("internal_ports: [8081]", "http_port: 3000")]),
     ("health-probe", APP_SERVICE, [("/worker", "/healthz")]),
     ("always-on", CEREBRIUM, [("min_replicas = 2", "min_replicas = 0")]),
     # The buffer is for what counts requests only.

@@ -491,25 +491,6 @@ def test_a_rollout_runs_the_deployment_that_it_names(tmp_path: Path) -> None:
     assert rules.always_on(load([str(tmp_path)]), Needs()).findings
 
 
-def test_a_probe_of_a_port_that_the_container_names_beside_the_workers_is_not_judged(tmp_path: Path) -> None:
-    pod = """apiVersion: apps/v1
-kind: Deployment
-metadata: {name: agent}
-spec:
-  template:
-    spec:
-      containers:
-      - name: agent
-        ports: [{name: monitoring, containerPort: 8080}, {name: health, containerPort: 8081}]
-        livenessProbe: {httpGet: {path: /healthz, port: monitoring}}
-"""
-    files = written(tmp_path, {"worker.yaml": pod})
-    found = rules.health_probe(files, Needs())
-    assert (found.findings, found.looked_at) == ([], 0)
-    assert "lk_health_port" in found.notes[0]
-    assert rules.health_probe(files, Needs(health_port=8081)).findings, "measured or declared"
-
-
 def test_a_probe_that_does_not_tell_what_it_asks_is_not_judged(tmp_path: Path) -> None:
     compose = "services: {agent: {image: a, healthcheck: {test: [CMD, pgrep, -f, agent.py]}}}\n"
     found = rules.health_probe(written(tmp_path, {"compose.yaml": compose}), Needs())

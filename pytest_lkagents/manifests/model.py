@@ -97,8 +97,7 @@ class Probe:
     """``kind`` is liveness, readiness, startup or health. Probes by command have port and path as far as the command tells.
     ``ends``: the platform ends or replaces the worker when it has failed ``failures`` times. ``over``: http, https, tcp or
     grpc. ``limit``: what ``failures`` should be, where its field or default is not that of Kubernetes or Docker.
-    ``nowhere``: the name of a port that its container does not have; ``beside``: the ports that its container names, where
-    this one is among them."""
+    ``nowhere``: the name of a port that its container does not have."""
 
     kind: str
     place: Place
@@ -109,7 +108,6 @@ class Probe:
     over: str = "http"
     limit: str = ""
     nowhere: str | None = None
-    beside: tuple[int, ...] = ()
 
 
 # Whatever a platform counts of requests from outside: how many there are at once or in a second, how long they take.
@@ -219,6 +217,8 @@ class Deployment:
     # The drain gets what is left of the grace period after this.
     pre_stop_s: float = 0.0
     probes: list[Probe] = field(default_factory=list)
+    # Those that it has by its file: of its containers, of a service that leads to it, of EXPOSE.
+    ports: list[int] = field(default_factory=list)
     exposures: list[Given[str]] | None = None
     resources: Resources | None = None
     replicas: Given[int] | None = None

@@ -29,6 +29,7 @@ from pytest_lkagents.manifests.readers.common import (
     environment_of,
     from_outside,
     grace_within,
+    ports_of,
     split,
     whole,
     within,
@@ -86,6 +87,7 @@ def read(document: Node, files: Files) -> None:
                 made.probes = [*_probes(component, "health", "health_check"), *made.probes]
                 _expose(made, component, spec)
                 _sleep(made, component)
+                made.ports = _ports(component)
             files.deployments.append(made)
             credentials = component.text("image", "registry_credentials")
             if credentials is not None and _is_plain(credentials):
@@ -180,6 +182,11 @@ def _port(component: Node, check: Node, *, own: bool) -> int | None:
     else:
         return USUAL_PORT
     return port.value if port is not None else None
+
+
+def _ports(service: Node) -> list[int]:
+    found = ports_of([service], "http_port") + ports_of(service.items("internal_ports"))
+    return found or ([] if service.items("internal_ports") else [USUAL_PORT])
 
 
 def _expose(made: Deployment, service: Node, spec: Node) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pytest_lkagents.manifests import fields
 from pytest_lkagents.manifests.model import CEREBRIUM, REQUESTS, Autoscaler, Deployment, Files, Given, Probe, Resources, Target
-from pytest_lkagents.manifests.readers.common import beside, doubt, environment_of, given, whole
+from pytest_lkagents.manifests.readers.common import beside, doubt, environment_of, given, ports_of, whole
 from pytest_lkagents.manifests.tree import Node
 
 DEPLOYMENT, HARDWARE, SCALING = ("cerebrium", "deployment"), ("cerebrium", "hardware"), ("cerebrium", "scaling")
@@ -47,6 +47,8 @@ def read(document: Node, files: Files) -> None:
         Given(words, document.at(*CUSTOM, "entrypoint")) if words else None,
         grace_s=Given(grace, document.at(*GRACE)) if grace is not None else None,
         probes=_probes(custom) if custom is not None else [],
+        # It has to listen there.
+        ports=ports_of([custom], "port") if custom is not None else [],
         resources=_resources(document),
         built_from=beside(document.place.file, dockerfile) if dockerfile else None,
     )

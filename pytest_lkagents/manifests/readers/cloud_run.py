@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from pytest_lkagents.manifests import amounts
 from pytest_lkagents.manifests.model import CLOUD_RUN, CLOUD_RUN_POOL, Deployment, Files, Given, Resources, Variable
 from pytest_lkagents.manifests.readers import probes
@@ -13,6 +11,7 @@ from pytest_lkagents.manifests.readers.common import (
     env_of,
     environment_of,
     given,
+    ports_of,
     whole,
     words_of,
     worker_container,
@@ -52,9 +51,7 @@ def read(document: Node, files: Files) -> None:
     for part in ("cpu", "memory"):
         doubt(made, "resources", amounts.quantity(container.text(*limits, part)), container, *limits, part)
     made.probes = probes.of_container(container)
-    if not any(one.items("ports") for one in containers):
-        usual = (USUAL_PORT,)
-        made.probes = [replace(one, beside=usual) if one.port == USUAL_PORT else one for one in made.probes]
+    made.ports = ports_of([port for one in containers for port in one.items("ports")], "containerPort") or [USUAL_PORT]
     if _is_pool(document):
         _count_pool(made, document)
     else:

@@ -38,6 +38,23 @@ def whole(node: Node, *path: str | int) -> Given[int] | None:
     return Given(int(number), node.at(*path)) if number is not None else None
 
 
+def ports_of(nodes: Sequence[Node], *path: str) -> list[int]:
+    """The numbers at a path of each, as ports are written."""
+    return [int(number) for node in nodes if (number := node.number(*path))]
+
+
+# Of so many ports a range is one that somebody listens on; more of them are for media.
+MOST_PORTS = 100
+
+
+def range_of(text: str) -> list[int]:
+    """``8081``, ``8081/tcp`` or ``8080-8089`` as numbers; none of what is not in the file."""
+    found = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?(?:/\w+)?", text)
+    if found is None:
+        return []
+    return list(range(int(found[1]), int(found[2] or found[1]) + 1))[:MOST_PORTS]
+
+
 def doubt(made: Deployment, field: str, value: object, node: Node, *path: str | int, wanted: str = "") -> None:
     """Where something stands that is no such value, nothing is known of the field, not even that a default holds. It is a
     problem of its own where it is plain words or an amount, which nobody fills in."""

@@ -9,7 +9,7 @@ from pathlib import PurePath
 from pytest_lkagents.manifests import amounts, fields
 from pytest_lkagents.manifests.model import COMPOSE, EVERYTHING, Deployment, Files, Given, Loss, Probe, Resources
 from pytest_lkagents.manifests.readers import probes
-from pytest_lkagents.manifests.readers.common import beside, doubt, environment_of, given, split, variables_of, whole
+from pytest_lkagents.manifests.readers.common import beside, doubt, environment_of, given, range_of, split, variables_of, whole
 from pytest_lkagents.manifests.tree import Node
 
 # Compose itself passes these over: https://docs.docker.com/reference/compose-file/deploy/
@@ -118,6 +118,7 @@ def _service(name: str, service: Node) -> Deployment:
         image=given(service, "image"),
         grace_s=Given(grace, service.at("stop_grace_period")) if grace is not None else None,
         probes=_probes(service, swarm),
+        ports=_ports(service),
         resources=_resources(service),
         sleeps=[],
         per_node=each,
@@ -177,6 +178,12 @@ def _expose(made: Deployment, service: Node) -> None:
             made.unclear["exposures"] = Given("which address it is bound to is not in the file", port.place)
         elif text:
             made.exposures.append(Given(f"port {text}", port.place))
+
+
+def _ports(service: Node) -> list[int]:
+    """Those of the container: the last part of ``ports``, ``target``, and ``expose``."""
+    words = [port.text("target") or (port.text() or "").rpartition(":")[2] for port in service.items("ports")]
+    return [port for word in [*words, *(service.words("expose") or [])] for port in range_of(word)]
 
 
 def _published(port: Node) -> str | None:

@@ -24,6 +24,7 @@ from pytest_lkagents.manifests.readers.common import (
     from_outside,
     given,
     is_stored,
+    ports_of,
     whole,
     words_of,
     worker_container,
@@ -52,7 +53,7 @@ def read(document: Node, files: Files) -> None:
     containers = document.items(*TEMPLATE, "containers")
     container = worker_container(containers, _variables, words_of)
     name = document.text("name") or container.text("name") or "unnamed"
-    grace = document.number(*GRACE)
+    grace, ingress = document.number(*GRACE), document.get(*CONFIGURATION, "ingress")
     made = Deployment(
         CONTAINER_APPS,
         name,
@@ -63,15 +64,16 @@ def read(document: Node, files: Files) -> None:
         _variables(container),
         Given(grace, document.at(*GRACE)) if grace is not None else None,
         probes=probes.of_list(container),
+        ports=ports_of([ingress, *ingress.items("additionalPortMappings")], "targetPort") if ingress is not None else [],
         exposures=[],
         resources=_resources(container),
         beside=[_resources(other) for other in containers if other is not container],
         other_variables=[variable for other in containers if other is not container for variable in _variables(other)],
     )
     doubt(made, "grace_s", grace, document, *GRACE)
-    ingress = (*CONFIGURATION, "ingress", "external")
-    if document.text(*ingress) == "true":
-        made.exposures = [Given("an external ingress", document.at(*ingress))]
+    external = (*CONFIGURATION, "ingress", "external")
+    if document.text(*external) == "true":
+        made.exposures = [Given("an external ingress", document.at(*external))]
     _scale(made, document)
     files.deployments.append(made)
 

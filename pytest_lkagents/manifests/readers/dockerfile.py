@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pytest_lkagents.manifests.model import DOCKERFILE, Deployment, Files, Given, Probe, Problem, Variable
 from pytest_lkagents.manifests.readers import probes
-from pytest_lkagents.manifests.readers.common import environment_of, split, told_in
+from pytest_lkagents.manifests.readers.common import environment_of, range_of, split, told_in
 from pytest_lkagents.manifests.tree import Place
 from pytest_lkagents.secrets import looks_random
 
@@ -89,6 +89,7 @@ class Stage:
     variables: list[Variable] = field(default_factory=list)
     check: Probe | None = None
     signal: Given[str] | None = None
+    ports: list[int] = field(default_factory=list)
 
 
 def read(file: str, text: str, files: Files) -> None:
@@ -114,6 +115,7 @@ def read(file: str, text: str, files: Files) -> None:
     made = Deployment(DOCKERFILE, file, Place(file, 1, ""), environment_of(file), last.image, other_variables=others)
     made.variables = last.variables
     made.stop_signal = last.signal
+    made.ports = last.ports
     made.probes = [last.check] if last.check is not None else []
     if last.entry is not None or last.command is not None:
         words = [*(last.entry.value if last.entry else []), *(last.command.value if last.command else [])]
@@ -129,7 +131,7 @@ def _from(rest: str, place: Place, stages: dict[str, Stage]) -> Stage:
     base = words[0] if words else ""
     before = stages.get(base.lower())
     if before is not None:
-        made = Stage(before.image, before.entry, before.command, list(before.variables), before.check, before.signal)
+        made = replace(before, variables=[*before.variables], ports=[*before.ports])
     else:
         made = Stage(None if "$" in base or base == "scratch" else Given(base, place))
     named = len(words) >= 3 and words[1].lower() == "as"
@@ -150,6 +152,8 @@ def _apply(instruction: Instruction, place: Place, stage: Stage) -> None:
         stage.command = Given(_words(instruction.rest), place)
     elif instruction.name == "STOPSIGNAL":
         stage.signal = Given(instruction.rest.strip("\"'"), place)
+    elif instruction.name == "EXPOSE":
+        stage.ports += [port for word in instruction.rest.split() for port in range_of(word)]
     elif instruction.name == "RUN":
         told = told_in([instruction.rest])
         stage.variables += [Variable(name, place, value, "build") for name, value in told if looks_random(value)]

@@ -17,7 +17,7 @@ from pytest_lkagents.manifests.model import (
     Variable,
 )
 from pytest_lkagents.manifests.readers import probes
-from pytest_lkagents.manifests.readers.common import doubt, environment_of, from_outside, given, worker_container
+from pytest_lkagents.manifests.readers.common import doubt, environment_of, from_outside, given, ports_of, worker_container
 from pytest_lkagents.manifests.tree import Node
 
 
@@ -47,6 +47,7 @@ def deployment_of(task: Node) -> Deployment:
         Given(words, container.at("command" if container.get("command") else "entryPoint")) if words else None,
         _variables(container),
         Given(grace, container.at("stopTimeout")) if grace is not None else None,
+        ports=ports_of([mapping for one in containers for mapping in one.items("portMappings")], "containerPort"),
         resources=_resources(task, container),
         other_variables=[variable for other in containers if other is not container for variable in _variables(other)],
     )

@@ -13,6 +13,7 @@ from pytest_lkagents.manifests.readers.common import (
     doubt,
     environment_of,
     given,
+    ports_of,
     runs_agent,
     variables_of,
 )
@@ -49,6 +50,7 @@ def read(document: Node, files: Files) -> None:
     doubt(made, "grace_s", grace, document, "kill_timeout")
     for service in _services(document, group):
         _service(made, service)
+        made.ports += ports_of([service], "internal_port")
     # A table of tables, or an array of those that have a name: both are flyctl's.
     for check in [check for _, check in document.entries("checks")] + document.items("checks"):
         if not _is_for(check, group, document):

@@ -27,6 +27,7 @@ from pytest_lkagents.manifests.readers.common import (
     given,
     has_livekit,
     is_stored,
+    ports_of,
     runs_agent,
     whole,
     words_of,
@@ -190,6 +191,8 @@ def _workload(document: Node) -> Deployment:
         Given(grace, pod.at("terminationGracePeriodSeconds")) if grace is not None else None,
         _pre_stop(container),
         probes.of_container(container),
+        # Those of one pod share its network.
+        ports_of([port for one in pod.items("containers") for port in one.items("ports")], "containerPort"),
         resources=_resources(container),
         lost_at_rollout=_loss(document),
         sleeps=[],

@@ -61,7 +61,6 @@ def _of_pod(kind: str, probe: Node, named: Mapping[str, float | None]) -> Probe:
     nowhere = name if port is None and name not in named and not from_outside(name) else None
     path = (probe.text(action, "path") or "/") if action == "httpGet" else None
     over = {"httpGet": (probe.text(action, "scheme") or "http").lower(), "tcpSocket": "tcp", "grpc": "grpc"}[action]
-    there = tuple(int(number) for number in named.values() if number is not None)
     return Probe(
         kind,
         probe.at(action, "port"),
@@ -71,5 +70,4 @@ def _of_pod(kind: str, probe: Node, named: Mapping[str, float | None]) -> Probe:
         ends,
         over,
         nowhere=nowhere,
-        beside=there if port in there else (),
     )

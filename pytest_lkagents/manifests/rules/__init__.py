@@ -2,9 +2,10 @@
 
 from pytest_lkagents.manifests.rules.common import Rule
 from pytest_lkagents.manifests.rules.files import readable, secrets, separate_environments
+from pytest_lkagents.manifests.rules.health import health_probe
 from pytest_lkagents.manifests.rules.rollout import always_on, grace_period, replicas, rolling_update
 from pytest_lkagents.manifests.rules.scaling import scale_up_below_threshold, scaling_metric, stabilization
-from pytest_lkagents.manifests.rules.worker import health_probe, image_pinned, no_inbound, production_command, resources
+from pytest_lkagents.manifests.rules.worker import image_pinned, no_inbound, production_command, resources
 
 __all__ = [
     "Rule",

@@ -1,4 +1,4 @@
-"""What a worker is started from and with, and how it is looked at."""
+"""What a worker is started from and with, and what leads to it."""
 
 from __future__ import annotations
 
@@ -6,72 +6,12 @@ import re
 
 from pytest_lkagents.guide import RULE_BYTES, RULE_CORES
 from pytest_lkagents.manifests.findings import Finding, Judgement, Needs
-from pytest_lkagents.manifests.model import CLOUD_RUN, COMPOSE, KUBERNETES, Deployment, Files, Probe
+from pytest_lkagents.manifests.model import COMPOSE, KUBERNETES, Deployment, Files
 from pytest_lkagents.manifests.readers.common import COMMANDS, DEVELOPMENT
 from pytest_lkagents.manifests.rules.common import of_production, tells_cores, unclear
 
-HEALTH_PORT = 8081
-# What the SDKs' health server answers.
-HEALTH_PATHS = ("/", "/worker")
 # Docker's own least memory limit.
 LEAST_BYTES = 6 * 1024 * 1024
-
-
-@of_production
-def health_probe(files: Files, needs: Needs) -> Judgement:
-    made = Judgement()
-    port = needs.health_port or HEALTH_PORT
-    paths = (needs.health_path,) if needs.health_path not in (None, "/") else HEALTH_PATHS
-    for deployment in files.deployments:
-        for probe in deployment.probes:
-            untold = probe.port is None and probe.path is None and probe.nowhere is None
-            if untold and not (probe.ends and probe.failures == 1):
-                made.notes.append(f"{probe.place}: what this {probe.kind} probe asks is not in the file, not judged")
-                continue
-            named = _why_own_port(deployment, probe, port)
-            if probe.port is not None and probe.port != port and needs.health_port is None and named is not None:
-                made.notes.append(
-                    f"{probe.place}: a {probe.kind} probe on port {probe.port}, {named}; not judged without lk_health_port"
-                )
-                continue
-            made.looked_at += 1
-            wrong = _wrong_probe(probe, port, paths)
-            if wrong is not None:
-                why = "A probe that cannot succeed has the platform restart, or never use, a worker that is well."
-                made.findings.append(Finding(probe.place, wrong[0], wrong[1], why))
-            elif probe.ends and probe.failures == 1:
-                made.findings.append(
-                    Finding(
-                        probe.place,
-                        f"a single failed {probe.kind} {'probe' if probe.kind == 'liveness' else 'check'} ends the worker",
-                        probe.limit
-                        or f"{'failureThreshold' if probe.kind == 'liveness' else 'retries'} of at least 3, the default",
-                        "A busy or draining worker may answer late once; its calls end with it.",
-                    )
-                )
-    return made
-
-
-def _why_own_port(deployment: Deployment, probe: Probe, port: int) -> str | None:
-    """Why another port than the usual one may be the worker's own, where the file lets one think so. Cloud Run asks for one
-    port that a container listens on, which may well be that of the health endpoint."""
-    if port in probe.beside:
-        return f"which its container names beside {port}"
-    if deployment.platform is CLOUD_RUN and probe.beside:
-        return "which its container has to listen on"
-    return None
-
-
-def _wrong_probe(probe: Probe, port: int, paths: tuple[str | None, ...]) -> tuple[str, str] | None:
-    if probe.over in ("https", "grpc") and (probe.port is not None or probe.path is not None):
-        return f"a {probe.kind} probe over {probe.over}", "plain HTTP, which the worker's health endpoint speaks"
-    if probe.nowhere is not None:
-        return f"a {probe.kind} probe on port {probe.nowhere!r}, which its container does not name", f"port {port}"
-    if probe.port is not None and probe.port != port:
-        return f"a {probe.kind} probe on port {probe.port}", f"port {port}, where the worker answers"
-    if probe.path is not None and probe.path.split("?")[0] not in paths:
-        return f"a {probe.kind} probe of {probe.path}", " or ".join(path for path in paths if path)
-    return None
 
 
 @of_production

@@ -1,0 +1,113 @@
+"""Deployment files: what is known of the health endpoint that a probe asks, and what is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pytest_lkagents.manifests import rules
+from pytest_lkagents.manifests.findings import Judgement, Needs
+from pytest_lkagents.manifests.load import load
+
+
+def probed(folder: Path, files: dict[str, str], needs: Needs = Needs()) -> Judgement:  # noqa: B008 - it is frozen
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return rules.health_probe(load([str(folder)]), needs)
+
+
+def pod(container: str, probe: str = "httpGet: {path: /health, port: 8080}", beside: str = "") -> str:
+    return (
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: voice-agent}\nspec: {template: {spec: {containers: ["
+        f"{{name: agent, image: 'r/agent:1', {container}, readinessProbe: {{{probe}}}}}{beside}]}}}}}}\n"
+    )
+
+
+OWN, BOTH = "ports: [{name: own, containerPort: 8080}]", "ports: [{containerPort: 8080}, {containerPort: 8081}]"
+IMAGE = "FROM python:3.12\nCMD [python, agent.py, start]\n"
+COMPOSED = "services: {agent: {build: ., healthcheck: {test: [CMD, curl, -f, 'http://localhost:8080/health']}"
+ENDPOINT = 'HEALTHCHECK CMD ["curl", "-f", "http://localhost:8080/health"]\n'
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"worker.yaml": pod(OWN)},
+        {"worker.yaml": pod(OWN, "httpGet: {path: /health, port: own}")},
+        {"worker.yaml": pod(OWN, "tcpSocket: {port: 8080}")},
+        {"worker.yaml": pod(BOTH)},
+        {"worker.yaml": pod("env: [{name: PORT, value: '8080'}]")},
+        {"worker.yaml": pod("env: [{name: HEALTH_PORT, valueFrom: {configMapKeyRef: {name: a, key: b}}}]")},
+        {"worker.yaml": pod("args: [start, '--health-port=8080']")},
+        {"worker.yaml": pod("args: [start]", beside=", {name: health, image: 'r/health:1', ports: [{containerPort: 8080}]}")},
+        {"worker.yaml": pod("args: [start]"), "Dockerfile": f"{IMAGE}EXPOSE 8080/tcp\n"},
+        {"compose.yaml": COMPOSED + ", expose: [8080]}}\n"},
+        {"compose.yaml": COMPOSED + ", ports: ['127.0.0.1:9000:8080']}}\n"},
+        {"compose.yaml": COMPOSED + ", environment: {PORT: $PORT}}}\n"},
+        {"compose.yaml": COMPOSED + "}}\n", "Dockerfile": f"{IMAGE}ENV PORT=8080\n"},
+        {"agent/Dockerfile": f"FROM python:3.12\nEXPOSE 8080-8081\n{ENDPOINT}"},
+        {"fly.toml": 'app = "agent"\n[[services]]\ninternal_port = 8080\n[[services.http_checks]]\npath = "/health"\n'},
+    ],
+)
+def test_a_probe_of_a_port_that_the_files_name_is_not_judged(tmp_path: Path, files: dict[str, str]) -> None:
+    found = probed(tmp_path, files)
+    assert (found.findings, found.looked_at) == ([], 0)
+    assert "not judged without lk_health_port" in found.notes[0]
+    assert probed(tmp_path, files, Needs(health_port=8081)).findings, "measured or declared"
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"worker.yaml": pod("args: [start]")},
+        {"worker.yaml": pod("ports: [{containerPort: 8081}]")},
+        {"worker.yaml": pod("env: [{name: HEALTH_PORT, value: '8081'}, {name: REDIS_PORT, valueFrom: {}}]")},
+        {"worker.yaml": pod("args: [start]"), "Dockerfile": f"{IMAGE}EXPOSE 8081\n"},
+        {"agent/Dockerfile": f"FROM python:3.12\n{ENDPOINT}"},
+    ],
+)
+def test_a_probe_of_a_port_that_nothing_names_is_judged(tmp_path: Path, files: dict[str, str]) -> None:
+    (finding,) = probed(tmp_path, files).findings
+    assert "on port 8080" in finding.found
+
+
+def test_a_single_failure_ends_a_worker_whatever_its_port(tmp_path: Path) -> None:
+    text = pod(OWN).replace("readinessProbe: {", "livenessProbe: {failureThreshold: 1, ")
+    (finding,) = probed(tmp_path, {"worker.yaml": text}).findings
+    assert finding.found == "a single failed liveness probe ends the worker"
+
+
+RENDER = "services: [{type: web, name: voice-agent, runtime: docker, healthCheckPath: /health%s}]\n"
+RAILWAY = '[deploy]\nhealthcheckPath = "/health"\n'
+STARTS = 'FROM python:3.12\nCMD ["python", "agent.py", "start"]\n'
+
+
+@pytest.mark.parametrize(
+    ("files", "judged"),
+    [
+        ({"railway.toml": f'{RAILWAY}startCommand = "python agent.py start"\n'}, True),
+        ({"railway.toml": f'{RAILWAY}startCommand = "uv run python -m voice_agent start"\n'}, True),
+        ({"railway.toml": f'{RAILWAY}startCommand = "python healthcheck.py & python agent.py start"\n'}, False),
+        ({"railway.toml": f'{RAILWAY}startCommand = "python healthcheck.py &\\npython agent.py start"\n'}, False),
+        ({"railway.toml": f"{RAILWAY}startCommand = \"sh -c 'python health.py; exec python agent.py start'\"\n"}, False),
+        ({"railway.toml": f"{RAILWAY}startCommand = \"concurrently 'python health.py' 'python agent.py start'\"\n"}, False),
+        ({"railway.toml": f'{RAILWAY}startCommand = "./start.sh python agent.py start"\n'}, False),
+        ({"railway.toml": f'{RAILWAY}startCommand = "python agent.py start --port 8000"\n'}, False),
+        ({"railway.toml": RAILWAY}, False),
+        ({"railway.toml": RAILWAY, "Dockerfile": STARTS}, True),
+        ({"railway.toml": RAILWAY, "Dockerfile": STARTS + "EXPOSE 8080\n"}, False),
+        ({"railway.toml": RAILWAY, "Dockerfile": STARTS + "ENV HEALTH_PORT=8080\n"}, False),
+        ({"render.yaml": RENDER % ""}, False),
+        ({"render.yaml": RENDER % ", dockerCommand: python agent.py start"}, True),
+        ({"render.yaml": RENDER % ", dockerCommand: python agent.py start, envVars: [{key: PORT, value: 10000}]"}, False),
+    ],
+)
+def test_a_path_of_an_unknown_port_is_judged_where_an_agent_alone_is_started(
+    tmp_path: Path, files: dict[str, str], *, judged: bool
+) -> None:
+    found = probed(tmp_path, files)
+    assert (bool(found.findings), found.looked_at) == (judged, int(judged))
+    assert judged or "/health, which a health server of the worker's own may answer" in found.notes[0]
+    assert probed(tmp_path, files, Needs(health_port=8081)).findings, "measured or declared"
