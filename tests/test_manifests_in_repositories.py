@@ -152,7 +152,7 @@ def test_what_compose_runs_makes_no_part_of_what_a_cluster_runs(tmp_path: Path, 
 )
 def test_the_word_behind_agent_tells_a_part(tmp_path: Path, name: str, *, is_one: bool) -> None:
     starts = deployed("voice-agent", "acme/voice:1.0", ", command: [python, agent.py, start]")
-    files = written(tmp_path, {"agent.yaml": starts, "other.yaml": deployed(name, "acme/other:1.0")})
+    files = written(tmp_path, {"agent.yaml": starts, "other.yaml": deployed(name, "acme/other:1.0", LIVEKIT)})
     assert judged(files) == {"voice-agent", name} if is_one else {"voice-agent"}
 
 

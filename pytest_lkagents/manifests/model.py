@@ -213,6 +213,8 @@ class Deployment:
     image: Given[str] | None = None
     command: Given[list[str]] | None = None
     variables: list[Variable] = field(default_factory=list)
+    # Whether it may have variables that its file does not list.
+    more_variables: bool = True
     grace_s: Given[float] | None = None
     # The drain gets what is left of the grace period after this.
     pre_stop_s: float = 0.0
@@ -276,5 +278,7 @@ class Files:
     for_development: list[str] = field(default_factory=list)
     # Nothing looks like a worker: all is judged that may be one.
     doubtful: bool = False
+    # The names of workers that are such by their names or variables alone.
+    unsure: list[str] = field(default_factory=list)
     # What stands beside the workers and is not judged, each in a few words.
     passed_over: list[str] = field(default_factory=list)

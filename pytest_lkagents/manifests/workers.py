@@ -31,9 +31,11 @@ PART = re.compile(
 )
 # Agents of other kinds, as their makers name them.
 OTHER_AGENT = re.compile(
-    r"(datadog|dd|grafana|newrelic|vault|elastic|buildkite|jenkins|azure|otel|fluent|zabbix|puppet|teamcity|gitlab)"
-    r"[-_/]([a-z]+[-_])?agent"
+    r"(datadog|dd|grafana|newrelic|vault|elastic|buildkite|jenkins|azure|otel|fluent|zabbix|puppet|teamcity|gitlab|beszel|portainer"
+    r"|consul|nomad|wazuh|netdata|dozzle|checkmk|woodpecker|cloudwatch|ssm|spire)[-_/]([a-z]+[-_])?agent"
 )
+# What hands out tokens has the same variables as a worker.
+TOKENS = re.compile(r"(^|[^a-z])tokens?([-_]?(server|service|api|issuer|generator|endpoint))?$")
 
 Images = Mapping[str | None, Deployment]
 
@@ -48,17 +50,21 @@ def pick(files: Files) -> list[Deployment]:
     deployed = [one for one in candidates if one.place.file not in files.for_development]
     apart = [one for one in candidates if one.place.file in files.for_development]
     built = _built(deployed, images)
-    workers = _workers(_others(deployed, deployed, images), built, images) + built
+    found = _workers(_others(deployed, deployed, images), built, images)
+    files.doubtful = bool(found) and not built and not any(_is_worker(one, images) for one in found)
+    if not files.doubtful:
+        files.unsure = _unsure(found, built, images)
+    workers = found + built
     built_apart = _built(apart, images)
     choose = _certain if workers else _workers
     developed = choose(_others(apart, candidates, images), [*built, *built_apart], images) + built_apart
     if not workers and developed:
         workers, files.doubtful = _beside_development(deployed, developed, images)
-        if not workers and not any(_may_be_one(one) and not _serves(one, images) for one in deployed):
+        if not workers and not any(_may_be_one(one, images) and not _serves(one, images) for one in deployed):
             files.for_development = []
     workers += developed
     if not workers:
-        workers = [one for one in candidates if _may_be_one(one)]
+        workers = [one for one in candidates if _may_be_one(one, images)]
         files.doubtful = bool(workers)
         if workers and all(one.place.file in files.for_development for one in workers):
             files.for_development = []
@@ -66,12 +72,15 @@ def pick(files: Files) -> list[Deployment]:
     workers += [image for image in made if image.place.file in of_workers and image not in workers]
     files.parts = [part for part in files.parts if _is_part_of_worker(part, workers, files.deployments)]
     kept = {id(deployment) for deployment in workers}
-    files.passed_over += [
-        f"{deployment.place.file}: {deployment.name} looks like no worker"
-        for deployment in files.deployments
-        if id(deployment) not in kept
-    ]
+    files.passed_over += [_why_not(one, images) for one in files.deployments if id(one) not in kept]
     return workers
+
+
+def _why_not(deployment: Deployment, images: Images) -> str:
+    named = f"{deployment.place.file}: {deployment.name}"
+    if _is_worker(deployment, images) and not _is_evident(deployment, images) and not _is_part(deployment):
+        return f"{named} is a worker by its name alone, beside what is more certainly one"
+    return f"{named} looks like no worker"
 
 
 def _is_part_of_worker(part: Deployment, workers: list[Deployment], every: list[Deployment]) -> bool:
@@ -82,7 +91,7 @@ def _is_part_of_worker(part: Deployment, workers: list[Deployment], every: list[
         return any(one.platform is COMPOSE and one.name == part.name for one in workers)
     name = part.name.lower()
     named = AGENT.search(name) or WORKER.search(name)
-    return bool(named) and not OTHER_AGENT.search(name) and not _is_part(part) and not _is_site(part)
+    return bool(named) and not OTHER_AGENT.search(name) and not _is_part(part) and not _is_site(part, {})
 
 
 def _built(some: list[Deployment], images: Images) -> list[Deployment]:
@@ -100,10 +109,42 @@ def _certain(deployed: list[Deployment], built: list[Deployment], images: Images
     files_of = {image.place.file for image in built}
     # Another command makes something else of the same image.
     workers = [one for one in deployed if _is_worker(one, images) or (one.command is None and one.built_from in files_of)]
-    if any(_starts_agent(one) for one in workers):
-        # Beside one that certainly is: LiveKit's own web site for agents is named after them.
-        workers = [one for one in workers if not _is_site(one)]
-    return workers
+    # LiveKit's own web site for agents is named after them.
+    if any(not _is_site(one, images) for one in workers):
+        workers = [one for one in workers if not _is_site(one, images)]
+    evident = [one for one in workers if _is_evident(one, images)]
+    there = {one.platform for one in evident}
+    mentioning = {one.platform for one in deployed if _mentions_livekit(one) and _may_be_one(one, images)}
+
+    def is_kept(one: Deployment) -> bool:
+        """A name is no evidence where something else has some, unless it is of the same; and what has no variables of LiveKit's
+        is no worker beside what has them."""
+        if one.platform in there:
+            return any(_is_akin(one, other) for other in evident)
+        return one.more_variables or one.platform not in mentioning
+
+    return list(filter(is_kept, workers))
+
+
+def _is_akin(one: Deployment, other: Deployment) -> bool:
+    images = [_image_name(each) or None for each in (one, other)]
+    same = one.built_from == other.built_from if one.built_from is not None else images[0] == images[1] is not None
+    return one is other or one.name == other.name or same
+
+
+def _is_evident(deployment: Deployment, images: Images) -> bool:
+    """Whether more than a name says that this is a worker: its command, LiveKit's variables, or an image that has these."""
+    image = images.get(deployment.built_from) if deployment.command is None else None
+    if _starts_agent(deployment) or (_mentions_livekit(deployment) and _is_worker(deployment, images)):
+        return True
+    return image is not None and _is_evident(image, images)
+
+
+def _unsure(workers: list[Deployment], built: list[Deployment], images: Images) -> list[str]:
+    """Those that are workers by their names alone, or as they work with LiveKit. An agent's image that lies there speaks for a
+    name."""
+    image = any(_is_evident(one, images) for one in built)
+    return [one.name for one in workers if not (_is_evident(one, images) or (image and _is_worker(one, images)))]
 
 
 def _workers(deployed: list[Deployment], built: list[Deployment], images: Images) -> list[Deployment]:
@@ -111,10 +152,10 @@ def _workers(deployed: list[Deployment], built: list[Deployment], images: Images
     workers = _certain(deployed, built, images)
     if workers:
         return workers
-    others = [one for one in deployed if not _is_site(one)]
+    others = [one for one in deployed if not _is_site(one, images) and not TOKENS.search(one.name.lower())]
     if built:
-        # A worker's image lies there: what certainly runs something else is none.
-        others = [one for one in others if not _runs_other(one, images)]
+        # A worker's image lies there: what certainly runs something else is none, nor is what is built from another one.
+        others = [one for one in others if not _runs_other(one, images) and not _is_of_other(one, built, images)]
     workers = [one for one in others if _mentions_livekit(one)]
     if not workers and built:
         # Which of several is the worker's, no image says; what Compose runs may be all that a developer needs beside it.
@@ -128,7 +169,8 @@ def _beside_development(
 ) -> tuple[list[Deployment], bool]:
     """Where only files for development have a worker: what is deployed by its name, or of its image; or else (then it is not
     certain) whatever may be one, but for what Compose runs beside it."""
-    others = [one for one in deployed if one.platform is not DOCKERFILE and _may_be_one(one) and not _runs_other(one, images)]
+    others = [one for one in deployed if one.platform is not DOCKERFILE and _may_be_one(one, images)]
+    others = [one for one in others if not _runs_other(one, images)]
     names = {one.name for one in developed}
     sources = {one.built_from for one in developed} - {None}
     same = [one for one in others if one.name in names or one.built_from in sources]
@@ -159,9 +201,10 @@ def _is_server(deployment: Deployment, images: Images) -> bool:
     return any(one is not None and one.image is not None and bool(SERVER.search(one.image.value)) for one in found)
 
 
-def _may_be_one(deployment: Deployment) -> bool:
+def _may_be_one(deployment: Deployment, images: Images) -> bool:
     """Whether it is nothing else for certain."""
-    return not _is_site(deployment) and not BACKING.fullmatch(_image_name(deployment))
+    other = BACKING.fullmatch(_image_name(deployment)) or TOKENS.search(deployment.name.lower())
+    return not other and not _is_site(deployment, images)
 
 
 def _mentions_livekit(deployment: Deployment) -> bool:
@@ -192,9 +235,15 @@ def _runs_other(deployment: Deployment, images: Images) -> bool:
     return not _starts_agent(starting) and bool((WEB_SERVERS | SITES | PROGRAMS) & _programs(starting))
 
 
-def _is_site(deployment: Deployment) -> bool:
+def _is_of_other(deployment: Deployment, built: list[Deployment], images: Images) -> bool:
+    """Whether its image alone says what it runs, and is none of a worker's (``built``)."""
+    image = images.get(deployment.built_from)
+    return deployment.command is None and image is not None and all(one is not image for one in built)
+
+
+def _is_site(deployment: Deployment, images: Images) -> bool:
     """Whether its name or image says that it is what callers use, and its command does not say otherwise."""
-    return bool(SITE.search(_words(deployment))) and not _starts_agent(deployment)
+    return bool(SITE.search(_words(deployment))) and not _starts_agent(_starting(deployment, images))
 
 
 def _serves(deployment: Deployment, images: Images) -> bool:
@@ -229,4 +278,5 @@ def _is_worker(deployment: Deployment, images: Images) -> bool:
         started = COMMANDS & starts and not SITES & starts
         return bool(WORKER.search(words) or AGENT.search(words) or started)
     # What runs on each node usually watches it.
-    return bool(AGENT.search(words)) and not OTHER_AGENT.search(words) and not deployment.per_node
+    other = OTHER_AGENT.search(words) or deployment.per_node or _is_site(deployment, images)
+    return bool(AGENT.search(words)) and not other

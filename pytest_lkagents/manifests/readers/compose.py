@@ -124,6 +124,8 @@ def _service(name: str, service: Node) -> Deployment:
         per_node=each,
         stop_signal=given(service, "stop_signal"),
         built_from=_built_from(service),
+        # What is built may hold a file of them.
+        more_variables=service.get("env_file") is not None or service.get("build") is not None,
     )
     doubt(made, "grace_s", grace, service, "stop_grace_period", wanted="a unit is wanted, as in 600s")
     _count(made, service, swarm and not each)

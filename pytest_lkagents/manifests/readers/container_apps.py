@@ -62,7 +62,7 @@ def read(document: Node, files: Files) -> None:
         given(container, "image"),
         command_of(container),
         _variables(container),
-        Given(grace, document.at(*GRACE)) if grace is not None else None,
+        grace_s=Given(grace, document.at(*GRACE)) if grace is not None else None,
         probes=probes.of_list(container),
         ports=ports_of([ingress, *ingress.items("additionalPortMappings")], "targetPort") if ingress is not None else [],
         exposures=[],

@@ -39,7 +39,7 @@ def read(document: Node, files: Files) -> None:
         given(document, "build", "image"),
         Given(command.words() or [], command.place) if command is not None and command.words() else None,
         variables_of(document, "env"),
-        Given(grace, document.at("kill_timeout")) if grace is not None else None,
+        grace_s=Given(grace, document.at("kill_timeout")) if grace is not None else None,
         exposures=[],
         resources=_resources(document, group),
         sleeps=[],

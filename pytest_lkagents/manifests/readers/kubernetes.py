@@ -188,6 +188,7 @@ def _workload(document: Node) -> Deployment:
         given(container, "image"),
         command,
         _variables(container),
+        bool(container.items("envFrom")),
         Given(grace, pod.at("terminationGracePeriodSeconds")) if grace is not None else None,
         _pre_stop(container),
         probes.of_container(container),

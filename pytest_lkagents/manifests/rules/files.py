@@ -39,6 +39,8 @@ def readable(files: Files, _needs: Needs) -> Judgement:
         named = [deployment.name for deployment in files.deployments if deployment.place.file not in files.for_development]
         nothing = "nothing" if len(named) == len(files.deployments) else "nothing but what is for development"
         made.notes.append(f"{nothing} looks like a LiveKit worker; judged is {_some(named)}")
+    if files.unsure:
+        made.notes.append(f"workers by their names or variables alone: {_some(files.unsure)}")
     if files.passed_over:
         made.notes.append(f"not judged: {_some(files.passed_over, '; ')}")
     for problem in problems:

@@ -1,0 +1,134 @@
+"""Deployment files: which of what they deploy is a worker, by more than its name, and what is said where a name is all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pytest_lkagents.manifests import rules
+from pytest_lkagents.manifests.findings import Needs
+from pytest_lkagents.manifests.load import load
+from pytest_lkagents.manifests.model import Files
+
+
+def written(folder: Path, files: dict[str, str]) -> Files:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return load([str(folder)])
+
+
+def judged(files: Files) -> set[str]:
+    return {deployment.name for deployment in files.deployments}
+
+
+def composed(*services: str) -> dict[str, str]:
+    return {"compose.yaml": "services:\n" + "".join(f"  {service}\n" for service in services)}
+
+
+def deployed(name: str, image: str, more: str = "") -> str:
+    pod = f"{{containers: [{{name: main, image: '{image}'{more}}}]}}"
+    return f"apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: {name}}}\nspec: {{template: {{spec: {pod}}}}}\n"
+
+
+AGENT_IMAGE = 'FROM python:3.12\nCMD ["python", "agent.py", "start"]\n'
+LIVEKIT = "environment: {LIVEKIT_URL: $URL}"
+VOICE = f"voicebot: {{image: 'r/voice:1', stop_grace_period: 5s, {LIVEKIT}}}"
+STARTED = "voice: {image: 'r/voice:1', command: python main.py start}"
+
+
+@pytest.mark.parametrize(
+    ("services", "worker"),
+    [
+        ([VOICE, "beszel-agent: {image: 'henrygd/beszel-agent:0.12', stop_grace_period: 10m}"], "voicebot"),
+        ([VOICE, "agent: {image: 'portainer/agent:2.19'}"], "voicebot"),
+        ([VOICE, "watch-agent: {image: 'acme/watch:1', stop_grace_period: 10m}"], "voicebot"),
+        ([STARTED, "consul-agent: {image: 'r/consul:1'}"], "voice"),
+        ([STARTED, "portainer_agent: {image: 'r/p:1', env_file: .env}"], "voice"),
+        ([STARTED, "agent-orchestrator: {image: 'r/orchestrator:1', env_file: .env}"], "voice"),
+    ],
+)
+def test_a_name_does_not_outrank_what_works_with_livekit(tmp_path: Path, services: list[str], worker: str) -> None:
+    files = written(tmp_path, composed(*services))
+    assert judged(files) == {worker}
+    (finding,) = rules.grace_period(files, Needs()).findings
+    assert finding.place.field.startswith(f"services.{worker}")
+
+
+def test_a_name_does_not_outrank_evidence_on_kubernetes(tmp_path: Path) -> None:
+    livekit = ", env: [{name: LIVEKIT_URL, value: 'wss://voice.livekit.cloud'}]"
+    files = written(
+        tmp_path,
+        {"a.yaml": deployed("research-agent", "r/langgraph:1"), "b.yaml": deployed("voice-worker", "r/voice:1", livekit)},
+    )
+    assert judged(files) == {"voice-worker"}
+    assert files.passed_over == [
+        "a.yaml: research-agent is a worker by its name alone, beside what is more certainly one",
+    ]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "sales-agent: {image: 'r/voice:2', command: ./run sales}",
+        "sales-agent: {image: 'r/sales:1', command: python sales.py start}",
+        f"sales-agent: {{image: 'r/sales:1', {LIVEKIT}}}",
+        "sales-agent: {build: ./sales}",
+    ],
+)
+def test_more_than_a_name_makes_another_worker(tmp_path: Path, other: str) -> None:
+    files = {**composed(STARTED, other), "sales/Dockerfile": AGENT_IMAGE}
+    assert judged(written(tmp_path, files)) == {"voice", "sales-agent", "sales/Dockerfile"}
+
+
+def said(files: Files) -> str:
+    return "; ".join(rules.readable(files, Needs()).notes)
+
+
+def test_where_a_name_is_all_this_is_said(tmp_path: Path) -> None:
+    files = written(
+        tmp_path, composed("agent: {build: ./agent, env_file: .env}", "backend: {build: ./backend, " + LIVEKIT + "}")
+    )
+    assert judged(files) == {"agent"}
+    assert "workers by their names or variables alone: agent" in said(files)
+    (tmp_path / "agent").mkdir()
+    (tmp_path / "agent/Dockerfile").write_text(AGENT_IMAGE)
+    assert "alone" not in said(load([str(tmp_path)]))
+
+
+@pytest.mark.parametrize("image", [{}, {"agent/Dockerfile": AGENT_IMAGE}])
+@pytest.mark.parametrize("site", ["{build: ./frontend, ports: ['3000:3000']}", f"{{build: ./frontend, {LIVEKIT}}}"])
+def test_a_web_site_named_after_an_agent_is_none_beside_one(tmp_path: Path, image: dict[str, str], site: str) -> None:
+    files = written(tmp_path, {**composed(f"agent-frontend: {site}", "agent: {build: ./agent}"), **image})
+    assert {one.name for one in files.deployments if one.name != "agent/Dockerfile"} == {"agent"}
+    started = {"frontend/Dockerfile": AGENT_IMAGE}
+    assert "agent-frontend" in judged(written(tmp_path, started)), "its image starts an agent"
+
+
+def test_what_is_built_from_another_image_than_the_agents_is_no_worker(tmp_path: Path) -> None:
+    backend = f"backend: {{build: ./backend, {LIVEKIT}}}"
+    server = "FROM golang:1.24\nCMD [/app/server]\n"
+    files = written(
+        tmp_path,
+        {
+            **composed(backend),
+            "backend/Dockerfile": server,
+            "agent/Dockerfile": AGENT_IMAGE,
+            "agent/livekit.toml": '[agent]\nid = "CA_1"\n',
+        },
+    )
+    assert judged(files) == {"agent/Dockerfile"}
+    files = written(tmp_path / "alone", {**composed(backend), "backend/Dockerfile": server})
+    assert judged(files) == {"backend", "backend/Dockerfile"}
+    assert "nothing looks like a LiveKit worker; judged is backend" in said(files)
+    files = written(
+        tmp_path / "image", {**composed("backend: {image: 'r/backend:1', " + LIVEKIT + "}"), "Dockerfile": AGENT_IMAGE}
+    )
+    assert "workers by their names or variables alone: backend" in said(files)
+
+
+def test_what_hands_out_tokens_is_no_worker(tmp_path: Path) -> None:
+    services = [f"{name}: {{image: 'r/{name}:1', {LIVEKIT}}}" for name in ("tokens", "token-server", "livekit-token-service")]
+    files = written(tmp_path, composed("livekit: {image: 'livekit/livekit-server:v1.9'}", *services))
+    assert (files.deployments, len(files.passed_over)) == ([], 4)
