@@ -258,9 +258,11 @@ def test_secrets(lk_evidence: Evidence, manifests: Manifests) -> None:
     of Compose falls back to (`${TOKEN:-...}`), if it looks made by a generator; any variable, ConfigMap entry or
     command with a password in a URL that looks made by a generator (letters and digits). A command with such a name
     (`--api-secret VALUE`, `API_KEY=VALUE` before it) counts like a variable, one of RUN in a Dockerfile if the value
-    has letters and digits. Values are never shown. Skipped if there is no variable and no such entry.
+    has letters and digits. Values are never shown. What is found on standard input may come from outside of the
+    repository (`docker compose config` fills in `.env`): it is named, and neither a failure nor a pass. Skipped if
+    there is no variable and no such entry.
     """
-    judge(rules.secrets, manifests, lk_evidence, "no variable and no Secret", "no literal secret")
+    judge(rules.secrets, manifests, lk_evidence, "no variable and no Secret to judge", "no literal secret")
 
 
 @check(

@@ -498,6 +498,29 @@ def test_a_probe_that_does_not_tell_what_it_asks_is_not_judged(tmp_path: Path) -
     assert "is not in the file" in found.notes[0]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"services: {{agent: {{image: 'r/agent:1', environment: {{LIVEKIT_API_SECRET: {SECRET}, LEVEL: info}}}}}}\n",
+        f"services: {{agent: {{image: 'r/agent:1', command: python agent.py start --api-secret {SECRET}}}}}\n",
+        f"apiVersion: v1\nkind: Secret\nmetadata: {{name: livekit}}\nstringData: {{LIVEKIT_API_SECRET: {SECRET}}}\n",
+    ],
+)
+def test_secrets_in_what_another_program_printed_are_neither_red_nor_green(tmp_path: Path, text: str) -> None:
+    found = rules.secrets(load(["-"], text), Needs())
+    assert (found.findings, found.looked_at) == ([], 0)
+    assert "may come from outside of the repository; not judged" in found.notes[0]
+    (tmp_path / "own.yaml").write_text(text)
+    (finding,) = rules.secrets(load(["-", str(tmp_path / "own.yaml")], text), Needs()).findings
+    assert finding.place.file == str(tmp_path / "own.yaml")
+
+
+def test_what_another_program_printed_without_secrets_passes() -> None:
+    text = "services: {agent: {image: 'r/agent:1', environment: {LIVEKIT_API_SECRET: '${LIVEKIT_API_SECRET}'}}}\n"
+    found = rules.secrets(load(["-"], text), Needs())
+    assert (found.findings, found.looked_at, found.notes) == ([], 1, [])
+
+
 def test_a_command_without_words_says_nothing(tmp_path: Path) -> None:
     files = written(tmp_path, {"compose.yaml": "services: {agent: {image: a, command: ['']}}\n"})
     assert rules.secrets(files, Needs()).findings == []

@@ -2,3 +2,5 @@
 
 # The path by which standard input is meant.
 STANDARD_INPUT = "-"
+# What it is called among the files.
+RENDERED = "standard input"

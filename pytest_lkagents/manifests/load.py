@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from pytest_lkagents.manifests import STANDARD_INPUT, workers
+from pytest_lkagents.manifests import RENDERED, STANDARD_INPUT, workers
 from pytest_lkagents.manifests.model import Files, Problem
 from pytest_lkagents.manifests.readers import (
     app_platform,
@@ -86,7 +86,7 @@ def load(paths: Sequence[str], standard_input: str = "") -> Files:
     # The outermost folder first, so that what files say of each other can be followed.
     for given in sorted(paths, key=lambda given: (os.path.abspath(given) in named, len(Path(os.path.abspath(given)).parts))):
         if given == STANDARD_INPUT:
-            _read("standard input", standard_input, files, known, named=True)
+            _read(RENDERED, standard_input, files, known, named=True)
             continue
         path = Path(given)
         for file in find(path):

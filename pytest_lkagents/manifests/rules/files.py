@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pytest_lkagents.manifests import RENDERED
 from pytest_lkagents.manifests.findings import Finding, Judgement, Needs
 from pytest_lkagents.manifests.model import Deployment, Files, Variable
 from pytest_lkagents.manifests.readers.common import from_outside, told_in
@@ -75,7 +76,19 @@ def secrets(files: Files, _needs: Needs) -> Judgement:
         made.looked_at += 1
         found = f"the value of {stored.name} is in the file"
         made.findings.append(Finding(stored.place, found, "a Secret that is made outside of these files", why))
-    return made
+    return _without_rendered(made)
+
+
+def _without_rendered(made: Judgement) -> Judgement:
+    """What another program printed (`docker compose config` with the values of .env) need not stand in the repository: of its
+    secrets nothing is known, and that there are some is no evidence that all is well either."""
+    rendered = [finding for finding in made.findings if finding.place.file == RENDERED]
+    if not rendered:
+        return made
+    findings = [finding for finding in made.findings if finding not in rendered]
+    said = "rendered, and may come from outside of the repository; not judged"
+    notes = [f"{finding.place}: {finding.found}; {said}" for finding in rendered]
+    return Judgement(findings, made.looked_at if findings else 0, made.notes + notes)
 
 
 def _search(deployment: Deployment, made: Judgement, why: str) -> None:
