@@ -521,6 +521,17 @@ def test_what_another_program_printed_without_secrets_passes() -> None:
     assert (found.findings, found.looked_at, found.notes) == ([], 1, [])
 
 
+@pytest.mark.parametrize(
+    ("placement", "swarm"), [("{}", False), ("{constraints: []}", True), ("{max_replicas_per_node: 1}", True)]
+)
+def test_an_empty_placement_makes_no_swarm(tmp_path: Path, placement: str, *, swarm: bool) -> None:
+    deploy = f"deploy: {{resources: {{limits: {{cpus: '4', memory: 8g}}}}, placement: {placement}}}"
+    health = "healthcheck: {test: [CMD, curl, -f, 'http://localhost:8081/'], retries: 1}"
+    files = written(tmp_path, {"compose.yaml": f"services: {{agent: {{image: 'r/agent:1', {deploy}, {health}}}}}\n"})
+    assert bool(rules.replicas(files, Needs()).looked_at) is swarm
+    assert bool(rules.health_probe(files, Needs()).findings) is swarm
+
+
 def test_a_command_without_words_says_nothing(tmp_path: Path) -> None:
     files = written(tmp_path, {"compose.yaml": "services: {agent: {image: a, command: ['']}}\n"})
     assert rules.secrets(files, Needs()).findings == []

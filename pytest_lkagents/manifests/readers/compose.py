@@ -155,7 +155,9 @@ def _words(service: Node, key: str) -> list[str]:
 
 
 def _is_swarm(service: Node) -> bool:
-    return any(service.get("deploy", key) is not None for key in SWARM_ONLY)
+    """``docker compose config`` prints an empty ``placement`` for whatever has a ``deploy``."""
+    found = [service.get("deploy", key) for key in SWARM_ONLY]
+    return any(one is not None and one.value not in ({}, []) for one in found)
 
 
 def _count(made: Deployment, service: Node, one_by_default: bool) -> None:
