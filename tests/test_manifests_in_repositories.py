@@ -532,6 +532,51 @@ def test_an_empty_placement_makes_no_swarm(tmp_path: Path, placement: str, *, sw
     assert bool(rules.health_probe(files, Needs()).findings) is swarm
 
 
+PRODUCED = 'FROM python:3.12 AS production\nCMD ["python", "agent.py", "start"]\n'
+DEVELOPING = f'FROM production AS development\nENV API_TOKEN={SECRET}\nCMD ["python", "agent.py", "dev"]\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("compose.yaml", "services: {agent: {build: {context: ., target: %s}}}\n"),
+        ("fly.toml", 'app = "agent"\n[build]\nbuild-target = "%s"\n'),
+    ],
+)
+def test_of_a_dockerfile_the_stage_is_judged_that_is_built(tmp_path: Path, name: str, text: str) -> None:
+    def commands(target: str) -> tuple[int, list[str]]:
+        files = written(tmp_path, {name: text % target, "Dockerfile": PRODUCED + DEVELOPING})
+        assert len(rules.secrets(files, Needs()).findings) == 1, "whatever the stage"
+        found = rules.production_command(files, Needs())
+        return found.looked_at, [finding.found for finding in found.findings]
+
+    assert commands("production") == commands("Production") == (1, [])
+    assert commands("development") == (1, ["the worker is started with 'dev'"])
+    for unknown in ("$STAGE", "nowhere"):
+        assert commands(unknown) == (0, [])
+        files = load([str(tmp_path)])
+        assert f"{name}: agent builds a stage of Dockerfile that is not known" in files.passed_over
+        assert rules.image_pinned(files, Needs()).looked_at == 0
+
+
+def test_each_stage_that_is_built_is_judged(tmp_path: Path) -> None:
+    both = "services: {agent: {build: {context: ., target: production}}, other-agent: {build: .}}\n"
+    files = written(tmp_path, {"compose.yaml": both, "Dockerfile": PRODUCED + DEVELOPING})
+    assert judged(files) == {"agent", "other-agent", "Dockerfile", "Dockerfile, stage production"}
+    found = rules.production_command(files, Needs())
+    assert (found.looked_at, len(found.findings)) == (2, 1)
+
+
+@pytest.mark.parametrize(("stage", "looked_at"), [("production", 1), ("development", 0)])
+def test_a_last_stage_that_is_built_for_development_is_not_judged(tmp_path: Path, stage: str, looked_at: int) -> None:
+    dev = f"services: {{agent: {{build: {{context: ., target: {stage}}}}}}}\n"
+    deployment = deployed("voice", "r/voice:1", LIVEKIT)
+    files = written(tmp_path, {"compose.dev.yaml": dev, "Dockerfile": PRODUCED + DEVELOPING, "deployment.yaml": deployment})
+    assert rules.production_command(files, Needs()).looked_at == looked_at
+    assert ("Dockerfile: its last stage is built for development" in files.passed_over) is not bool(looked_at)
+    assert rules.secrets(files, Needs()).findings
+
+
 def test_a_command_without_words_says_nothing(tmp_path: Path) -> None:
     files = written(tmp_path, {"compose.yaml": "services: {agent: {image: a, command: ['']}}\n"})
     assert rules.secrets(files, Needs()).findings == []

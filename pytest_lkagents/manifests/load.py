@@ -97,6 +97,7 @@ def load(paths: Sequence[str], standard_input: str = "") -> Files:
                 _open(file, shown, files, known, named=where in named)
     kustomize.read(known, files)
     kubernetes.read(known, files)
+    dockerfile.choose_stages(files)
     files.deployments = workers.pick(files)
     return files
 

@@ -234,8 +234,11 @@ class Deployment:
     # The containers that run beside the worker's, and the variables of all others.
     beside: list[Resources] = field(default_factory=list)
     other_variables: list[Variable] = field(default_factory=list)
-    # The Dockerfile that its image is built from, as files are named here; None: the file does not say.
+    # The name of what its image is built from: a Dockerfile, as files are named here, with its stage where that is not the last
+    # one; None: the file does not say.
     built_from: str | None = None
+    # The stage that is built, as the file writes it; None: the last.
+    target: Given[str] | None = None
     # What the platform sends first; None: the file does not say.
     stop_signal: Given[str] | None = None
     # A field of this class -> why it cannot be judged, though the file says something of it.
@@ -270,6 +273,8 @@ class Files:
     unread: list[str] = field(default_factory=list)
     # No YAML yet: what is to be filled in stands between braces.
     templates: list[str] = field(default_factory=list)
+    # Of each Dockerfile what its stages make, the last one under an empty name too.
+    stages: dict[str, dict[str, Deployment]] = field(default_factory=dict)
     # Of which a Kustomization makes something else.
     changed: list[str] = field(default_factory=list)
     # Parts of workers in Compose files: with them only secrets are judged. Before workers are picked: parts of anything.

@@ -45,7 +45,7 @@ def pick(files: Files) -> list[Deployment]:
     like one, or else what works with LiveKit, or else all that may be one. The others are named. What is for development does
     not decide which of the others are judged, and is as good as any where it is all that there is."""
     made = [one for one in files.deployments if one.platform is DOCKERFILE]
-    images: Images = {image.place.file: image for image in made}
+    images: Images = {image.name: image for image in made}
     candidates = [one for one in files.deployments if not _is_server(one, images)]
     deployed = [one for one in candidates if one.place.file not in files.for_development]
     apart = [one for one in candidates if one.place.file in files.for_development]
@@ -69,7 +69,7 @@ def pick(files: Files) -> list[Deployment]:
         if workers and all(one.place.file in files.for_development for one in workers):
             files.for_development = []
     of_workers = {one.built_from for one in workers}
-    workers += [image for image in made if image.place.file in of_workers and image not in workers]
+    workers += [image for image in made if image.name in of_workers and image not in workers]
     files.parts = [part for part in files.parts if _is_part_of_worker(part, workers, files.deployments)]
     kept = {id(deployment) for deployment in workers}
     files.passed_over += [_why_not(one, images) for one in files.deployments if id(one) not in kept]
@@ -106,7 +106,7 @@ def _others(some: list[Deployment], beside: list[Deployment], images: Images) ->
 
 def _certain(deployed: list[Deployment], built: list[Deployment], images: Images) -> list[Deployment]:
     """Of what is deployed what a file says to be a worker, ``built`` being the images of workers."""
-    files_of = {image.place.file for image in built}
+    files_of = {image.name for image in built}
     # Another command makes something else of the same image.
     workers = [one for one in deployed if _is_worker(one, images) or (one.command is None and one.built_from in files_of)]
     # LiveKit's own web site for agents is named after them.

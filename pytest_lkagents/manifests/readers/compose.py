@@ -124,6 +124,7 @@ def _service(name: str, service: Node) -> Deployment:
         per_node=each,
         stop_signal=given(service, "stop_signal"),
         built_from=_built_from(service),
+        target=given(service, "build", "target"),
         # What is built may hold a file of them.
         more_variables=service.get("env_file") is not None or service.get("build") is not None,
     )

@@ -1,4 +1,4 @@
-"""Dockerfiles: what the last stage sets."""
+"""Dockerfiles: what the stage sets that is built, by default the last."""
 
 from __future__ import annotations
 
@@ -112,17 +112,57 @@ def read(file: str, text: str, files: Files) -> None:
     # Values of all stages stand in the file, whatever the last one takes of them.
     every = dict.fromkeys(variable for stage in (first, *stages.values()) for variable in stage.variables)
     others = [variable for variable in every if variable not in last.variables]
-    made = Deployment(DOCKERFILE, file, Place(file, 1, ""), environment_of(file), last.image, other_variables=others)
-    made.variables = last.variables
-    made.stop_signal = last.signal
-    made.ports = last.ports
-    made.probes = [last.check] if last.check is not None else []
-    if last.entry is not None or last.command is not None:
-        words = [*(last.entry.value if last.entry else []), *(last.command.value if last.command else [])]
-        told = last.command or last.entry
+    made = _deployment(file, file, last)
+    made.other_variables = others
+    files.deployments.append(made)
+    files.stages[file] = {
+        **{name: _deployment(file, f"{file}, stage {name}", stage) for name, stage in stages.items()},
+        **{name: made for name, stage in stages.items() if stage is last},
+        "": made,
+    }
+
+
+def _deployment(file: str, name: str, stage: Stage) -> Deployment:
+    made = Deployment(DOCKERFILE, name, Place(file, 1, ""), environment_of(file), stage.image)
+    made.variables = stage.variables
+    made.stop_signal = stage.signal
+    made.ports = stage.ports
+    made.probes = [stage.check] if stage.check is not None else []
+    if stage.entry is not None or stage.command is not None:
+        words = [*(stage.entry.value if stage.entry else []), *(stage.command.value if stage.command else [])]
+        told = stage.command or stage.entry
         assert told is not None
         made.command = Given(words, told.place)
-    files.deployments.append(made)
+    return made
+
+
+def choose_stages(files: Files) -> None:
+    """What others build of a Dockerfile takes the place of its last stage, unless somebody builds that. What is for development
+    says nothing of what others build."""
+    for file, stages in files.stages.items():
+        last, made = stages[""], {}
+        users = [one for one in files.deployments if one.built_from == file]
+        apart = [one for one in users if one.place.file in files.for_development]
+        developed = any(one.target is not None and stages.get(one.target.value.lower()) is last for one in apart)
+        users = [one for one in users if one not in apart]
+        if not any(one.target for one in users) and (users or not developed):
+            continue
+        if developed and not users:
+            files.passed_over.append(f"{file}: its last stage is built for development")
+        for one in users:
+            stage = stages.get(one.target.value.lower()) if one.target is not None else last
+            if stage is None:
+                files.passed_over.append(f"{one.place.file}: {one.name} builds a stage of {file} that is not known")
+            else:
+                one.built_from, made[stage.name] = stage.name, stage
+        if last.name not in made:
+            # The values of all stages stand in the file all the same.
+            every = [*last.other_variables, *last.variables]
+            first = next(iter(made.values()), None) or Deployment(DOCKERFILE, file, last.place, last.environment)
+            first.other_variables = [variable for variable in every if variable not in first.variables]
+            made[first.name] = first
+            files.deployments = [one for one in files.deployments if one is not last]
+        files.deployments += [stage for stage in made.values() if stage is not last]
 
 
 def _from(rest: str, place: Place, stages: dict[str, Stage]) -> Stage:

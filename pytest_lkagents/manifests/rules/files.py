@@ -76,6 +76,8 @@ def secrets(files: Files, _needs: Needs) -> Judgement:
         made.looked_at += 1
         found = f"the value of {stored.name} is in the file"
         made.findings.append(Finding(stored.place, found, "a Secret that is made outside of these files", why))
+    # Stages of one file share values.
+    made.findings = list(dict.fromkeys(made.findings))
     return _without_rendered(made)
 
 

@@ -55,7 +55,7 @@ def _what_says_something(deployment: Deployment, files: Files) -> list[Deploymen
     """It, and what may be its image, or deployed of it."""
 
     def together(image: Deployment, other: Deployment) -> bool:
-        return image.platform is DOCKERFILE is not other.platform and other.built_from in (None, image.place.file)
+        return image.platform is DOCKERFILE is not other.platform and other.built_from in (None, image.name)
 
     return [deployment, *(one for one in files.deployments if together(one, deployment) or together(deployment, one))]
 
