@@ -378,9 +378,11 @@ def test_production_command(lk_evidence: Evidence, manifests: Manifests) -> None
     Looked at are `command` and `args` of Kubernetes, Cloud Run and Azure Container Apps, entrypoint and command of
     Compose and ECS, `dockerCommand` and `startCommand` of Render, `processes` (the worker's, by its command or name, or
     else the first) and `experimental.cmd` of Fly.io, `startCommand` of Railway, `run_command` of App Platform,
-    `entrypoint` of Cerebrium, and ENTRYPOINT and CMD in the last stage of a Dockerfile, or in the stage that it is made
-    from. The word `dev`, `console` or `connect` without the word `start` is a failure. Commands with none of these four
-    words do not tell and are passed over; skipped if no other is left.
+    `entrypoint` of Cerebrium, and ENTRYPOINT and CMD in the stage of a Dockerfile that is built (by default the last),
+    or in the one that it is made from. The word `dev`, `console` or `connect` directly behind a script (`agent.py`,
+    `main.ts`), a module (`-m name`) or `npm`, `pnpm` or `yarn` with a script's name, or as the first word, is a
+    failure; of several commands of a shell the last counts that has one of these words or `start`. Commands with none
+    of these four words there do not tell and are passed over; skipped if no other is left.
     """
     judge(rules.production_command, manifests, lk_evidence, "no command that tells", "started with 'start'")
 
@@ -399,9 +401,10 @@ def test_image_pinned(lk_evidence: Evidence, manifests: Manifests) -> None:
 
     Looked at are `image` of Kubernetes, Compose, ECS, Cloud Run and Azure Container Apps, `image.url` of Render,
     `build.image` of Fly.io, `image` of App Platform, `docker_base_image_url` of Cerebrium without a Dockerfile, and the
-    last FROM of a Dockerfile (the one that its stage begins with, if that is another stage's name). An image without a
-    tag, or with the tag `latest`, is a failure; any other tag counts as a version, and a sha256 digest is enough. Names
-    with a variable or a template in them are passed over. Skipped if no image is left.
+    last FROM of a Dockerfile, or the one of the stage that is built (the one that its stage begins with, if that is
+    another stage's name). An image without a tag, or with the tag `latest`, is a failure; any other tag counts as a
+    version, and a sha256 digest is enough. Names with a variable or a template in them are passed over. Skipped if no
+    image is left.
     """
     judge(rules.image_pinned, manifests, lk_evidence, "no image is named", "by version or digest")
 

@@ -13,7 +13,7 @@ from pytest_lkagents.manifests.findings import Judgement, Needs
 from pytest_lkagents.manifests.load import is_dockerfile, load
 from pytest_lkagents.manifests.model import Files, Problem
 from pytest_lkagents.manifests.readers import dockerfile
-from pytest_lkagents.manifests.readers.common import environment_of, runs_agent
+from pytest_lkagents.manifests.readers.common import environment_of, mode_of, runs_agent
 from pytest_lkagents.manifests.readers.probes import of_command
 from pytest_lkagents.manifests.tree import Place, Unreadable, read_toml, read_yaml
 
@@ -519,6 +519,45 @@ def test_what_is_built_from_a_workers_dockerfile_is_a_worker(name: str, text: st
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text(text)
     assert [deployment.name for deployment in load([str(tmp_path)]).deployments] == ["bot", "Dockerfile"]
+
+
+@pytest.mark.parametrize(
+    ("command", "mode"),
+    [
+        *[(f"{agent} start", "start") for agent in ("python agent.py", "uv run main.py", "python -m shop.voice", "node a.mjs")],
+        *[(f"{runner} dev", "dev") for runner in ("pnpm start", "npm run agent --", "yarn start", "npx tsx src/agent.ts")],
+        ("doppler run -c dev -- ./entry.sh", None),
+        ("doppler run -c dev -- python agent.py start", "start"),
+        ("python main.py --env dev", None),
+        ("python main.py console --env dev", "console"),
+        ("npm start", None),
+        ("npm run dev", None),
+        ("./run.sh start", None),
+        ("start", "start"),
+        ("dev", "dev"),
+        ("dev --log-level debug", "dev"),
+        ("dev server", None),
+        ("python -m", None),
+        ("npm", None),
+        ("", None),
+    ],
+)
+def test_what_a_command_tells_the_agent(command: str, mode: str | None) -> None:
+    assert mode_of(command.split()) == mode
+
+
+@pytest.mark.parametrize(
+    ("line", "mode"),
+    [
+        ("service nginx start && exec python agent.py dev", "dev"),
+        ("python agent.py download-files && python agent.py start", "start"),
+        ("python prepare.py dev; python agent.py start", "start"),
+        ("python agent.py dev & wait", "dev"),
+        ("service nginx start", None),
+    ],
+)
+def test_what_a_line_of_a_shell_tells_the_agent(line: str, mode: str | None) -> None:
+    assert mode_of(["sh", "-c", line]) == mode
 
 
 @pytest.mark.parametrize(

@@ -218,6 +218,42 @@ def runs_agent(words: Sequence[str]) -> bool:
     )
 
 
+# What runs a script by its name in package.json, and passes on what stands behind it.
+SCRIPT_RUNNERS = {"npm", "pnpm", "yarn"}
+# What a shell puts between two commands.
+BETWEEN = re.compile(r"[;&|\n]+")
+
+
+def mode_of(words: Sequence[str]) -> str | None:
+    """Which of COMMANDS a command gives the agent: directly behind a script or module, or first of all (for an image's
+    entrypoint), and of several commands of a shell the last that has one. None: it does not tell."""
+    commands: list[list[str]] = [[]]
+    for word in words:
+        for number, piece in enumerate(BETWEEN.split(word)):
+            commands += [[]] if number else []
+            commands[-1] += split(piece)
+    modes = [mode for command in commands if (mode := _mode(command)) is not None]
+    return modes[-1] if modes else None
+
+
+def _mode(command: list[str]) -> str | None:
+    if command[:1] and command[0] in COMMANDS and all(part.startswith("-") for part in command[1:2]):
+        return command[0]
+    found = None
+    for number, part in enumerate(command):
+        behind = number + 1
+        if part in SCRIPT_RUNNERS:
+            behind += 1 + (command[behind : behind + 1] in (["run"], ["run-script"]))
+            behind += command[behind : behind + 1] == ["--"]
+        elif part == "-m":
+            behind += 1
+        elif not SCRIPT.search(part):
+            continue
+        if behind < len(command) and command[behind] in COMMANDS:
+            found = command[behind]
+    return found
+
+
 def worker_container(
     containers: Sequence[Node], variables: Callable[[Node], list[Variable]], words: Callable[[Node], list[str]]
 ) -> Node:

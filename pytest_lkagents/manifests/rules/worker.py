@@ -7,7 +7,7 @@ import re
 from pytest_lkagents.guide import RULE_BYTES, RULE_CORES
 from pytest_lkagents.manifests.findings import Finding, Judgement, Needs
 from pytest_lkagents.manifests.model import COMPOSE, KUBERNETES, Deployment, Files
-from pytest_lkagents.manifests.readers.common import COMMANDS, DEVELOPMENT
+from pytest_lkagents.manifests.readers.common import DEVELOPMENT, mode_of
 from pytest_lkagents.manifests.rules.common import of_production, tells_cores, unclear
 
 # Docker's own least memory limit.
@@ -120,16 +120,15 @@ def production_command(files: Files, _needs: Needs) -> Judgement:
         command = deployment.command
         if command is None:
             continue
-        words = [part for word in command.value for part in re.split(r"[\s;&|]+", word)]
-        if not COMMANDS & set(words):
+        mode = mode_of(command.value)
+        if mode is None:
             continue  # whatever it starts, this does not tell
         made.looked_at += 1
-        odd = next((word for word in words if word in DEVELOPMENT), None)
-        if odd is not None and "start" not in words:
+        if mode in DEVELOPMENT:
             made.findings.append(
                 Finding(
                     command.place,
-                    f"the worker is started with {odd!r}",
+                    f"the worker is started with {mode!r}",
                     "start",
                     "Development mode reloads, logs more and does not drain: SIGTERM cuts its calls.",
                 )
