@@ -429,6 +429,7 @@ def test_always_on(lk_evidence: Evidence, manifests: Manifests) -> None:
     `maintenance.archive`, and on Cloud Run a minimum (`minScale` of the revision or the service, or the manual instance
     count) that is 0 or missing, or `cpu-throttling` that is not false, its default (a worker pool: a manual instance
     count of 0). ECS task definitions and Dockerfiles say nothing of it and are not judged, nor are counts that are
-    variables. Skipped if nothing else is left.
+    variables, nor `auto_stop_machines` with `min_machines_running`: a worker gets no requests, so that all machines
+    above that number are stopped, and how many there are no file says. Skipped if nothing else is left.
     """
     judge(rules.always_on, manifests, lk_evidence, "no file that says when workers run", "they run all the time")

@@ -210,6 +210,12 @@ NOT_JUDGED = [
     ("always-on", FARGATE, [], ""),
     ("always-on", CLOUD_RUN, [('"2"', '"${LEAST}"')], "minScale: its value"),
     ("health-probe", "broken/health-probe/swarm.yaml", [('["CMD", "curl", "-f", "http://localhost:8081/"]', '["NONE"]')], ""),
+    (
+        "always-on",
+        "broken/always-on/fly.toml",
+        [('"stop"', '"suspend"\nmin_machines_running = 1')],
+        "all but 1; how many there are the file does not say (wanted: off); not judged",
+    ),
     ("replicas", "good/daemon-set.yaml", [], ""),
     ("replicas", "good/variables.yaml", [], "minReplicas: its value"),
     ("rolling-update", "good/daemon-set.yaml", [], ""),
@@ -302,6 +308,7 @@ FOUND = [
     ("no-inbound", CLOUD_RUN, [(INTERNAL, "run.googleapis.com/ingress: all")]),
     ("no-inbound", CLOUD_RUN, [(f"  annotations: {{{INTERNAL}}}\n", "")]),
     ("always-on", CLOUD_RUN, [('"2"', '"0"')]),
+    ("always-on", "broken/always-on/fly.toml", [('"stop"', '"stop"\nmin_machines_running = 0')]),
     ("health-probe", CLOUD_RUN, [(START, f"{START}{PROBE}3000}}}}")]),
     ("rolling-update", "good/stateful-set.yaml", [("replicas: 2", "replicas: 1")]),
     (

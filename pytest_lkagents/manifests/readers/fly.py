@@ -103,9 +103,14 @@ def _service(made: Deployment, service: Node) -> None:
     if service.place.field == "http_service" or service.items("ports"):
         made.exposures = [*(made.exposures or []), Given("a public service", service.place)]
     stops = service.text("auto_stop_machines")
-    if stops in ("true", "stop", "suspend") and not service.number("min_machines_running"):
-        place = service.at("auto_stop_machines")
-        made.sleeps = [*(made.sleeps or []), Given("idle machines are stopped, all of them", place)]
+    if stops in ("true", "stop", "suspend"):
+        place, kept = service.at("auto_stop_machines"), service.number("min_machines_running")
+        if kept:
+            # It counts connections from outside, of which a worker has none: https://fly.io/docs/reference/fly-proxy-autostop-autostart
+            reason = f"idle machines are stopped, all but {kept:g}; how many there are the file does not say (wanted: off)"
+            made.unclear["sleeps"] = Given(reason, place)
+        else:
+            made.sleeps = [*(made.sleeps or []), Given("idle machines are stopped, all of them", place)]
     for kind in ("tcp_checks", "http_checks", "checks"):
         for check in service.items(kind):
             port = service.number("internal_port")
