@@ -577,6 +577,31 @@ def test_a_last_stage_that_is_built_for_development_is_not_judged(tmp_path: Path
     assert rules.secrets(files, Needs()).findings
 
 
+@pytest.mark.parametrize(
+    ("signal", "looked_at", "found"),
+    [
+        ("SIGTERM", 1, 0),
+        ("int", 1, 0),
+        ("15", 1, 0),
+        ("SIGQUIT", 0, 0),
+        ("3", 0, 0),
+        ("$SIGNAL", 0, 0),
+        ("SIGSTOP", 1, 1),
+        ("19", 1, 1),
+    ],
+)
+def test_a_signal_that_a_worker_may_not_handle_is_no_pass(tmp_path: Path, signal: str, looked_at: int, found: int) -> None:
+    compose = f"services: {{agent: {{build: ., stop_grace_period: 10m, stop_signal: '{signal}'}}}}\n"
+    judgement = rules.grace_period(written(tmp_path, {"compose.yaml": compose}), Needs())
+    assert (judgement.looked_at, len(judgement.findings)) == (looked_at, found)
+    assert any(f"does the worker handle {signal}?" in note for note in judgement.notes) is not bool(looked_at)
+    plain, image = compose.replace(f", stop_signal: '{signal}'", ""), f"{AGENT_IMAGE}STOPSIGNAL {signal}\n"
+    judgement = rules.grace_period(written(tmp_path, {"compose.yaml": plain, "Dockerfile": image}), Needs())
+    assert (judgement.looked_at, len(judgement.findings)) == (looked_at, found)
+    short = {"compose.yaml": plain.replace("10m", "10s"), "Dockerfile": image}
+    assert rules.grace_period(written(tmp_path, short), Needs()).findings
+
+
 def test_a_command_without_words_says_nothing(tmp_path: Path) -> None:
     files = written(tmp_path, {"compose.yaml": "services: {agent: {image: a, command: ['']}}\n"})
     assert rules.secrets(files, Needs()).findings == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_lkagents.manifests.findings import Finding, Judgement, Needs
-from pytest_lkagents.manifests.model import Deployment, Files, Given, Platform
+from pytest_lkagents.manifests.model import DOCKERFILE, Deployment, Files, Given, Platform
 from pytest_lkagents.manifests.rules.common import of_production, seconds, unclear
 
 # The guide: "it may take up to 10 minutes or more" for a call to end.
@@ -17,11 +17,15 @@ def grace_period(files: Files, needs: Needs) -> Judgement:
     made = Judgement()
     for deployment in files.deployments:
         platform, signal = deployment.platform, deployment.stop_signal
-        if signal is not None and signal.value.upper().removeprefix("SIG") in KILLS:
+        if signal is not None and _signal(signal) in KILLS:
             made.looked_at += 1
             what = f"{signal.value} ends the worker at once, and its calls"
             made.findings.append(Finding(signal.place, what, "SIGTERM, at which a worker drains", DRAINS))
             continue
+        other = signal or _of_image(deployment, files)
+        handled = other is None or _signal(other) in ASKS
+        if other is not None and other is signal and not handled:
+            made.notes.append(f"{other.place}: not judged: does the worker handle {other.value}?")
         if (platform.grace_default_s is None and not platform.grace_field) or unclear(made, deployment, "grace_s"):
             continue
         grace = deployment.grace_s.value if deployment.grace_s is not None else platform.grace_default_s
@@ -40,14 +44,29 @@ def grace_period(files: Files, needs: Needs) -> Judgement:
         # A grace period that is too short without the hook is so with it.
         if left < need <= grace and unclear(made, deployment, "pre_stop_s"):
             continue
-        made.looked_at += 1
-        if not said and left < need:
+        short = not said and left < need
+        made.looked_at += handled or short
+        if short:
             made.findings.append(_too_short(deployment, grace, needs))
     return made
 
 
-# Signals that no process can act upon.
-KILLS = ("KILL", "9")
+def _signal(given: Given[str]) -> str:
+    return given.value.upper().removeprefix("SIG")
+
+
+def _of_image(deployment: Deployment, files: Files) -> Given[str] | None:
+    """The stop signal of the Dockerfile that it is built from."""
+    return next((one.stop_signal for one in files.deployments if one.platform is DOCKERFILE and _builds(one, deployment)), None)
+
+
+def _builds(image: Deployment, deployment: Deployment) -> bool:
+    return image.name == deployment.built_from
+
+
+# Signals that no process can act upon, with their numbers; and those at which both SDKs' workers drain.
+KILLS = ("KILL", "9", "STOP", "19")
+ASKS = ("TERM", "15", "INT", "2")
 DRAINS = "However long the grace period is, a worker drains only if it is asked to."
 
 
