@@ -73,6 +73,15 @@ def test_a_probe_of_a_port_that_nothing_names_is_judged(tmp_path: Path, files: d
     assert "on port 8080" in finding.found
 
 
+def test_what_takes_any_answer_succeeds_on_any_path(tmp_path: Path) -> None:
+    text = "services: {agent: {image: 'r/agent:1', healthcheck: {test: curl %s http://localhost:%d/health || exit 1}}}\n"
+    found = probed(tmp_path, {"compose.yaml": text % ("-s", 8081)})
+    assert (found.findings, found.looked_at) == ([], 1)
+    assert "curl without --fail takes any answer" in found.notes[0]
+    for failing in (text % ("-sf", 8081), text % ("-s", 9999)):
+        assert probed(tmp_path, {"compose.yaml": failing}).findings
+
+
 def test_a_single_failure_ends_a_worker_whatever_its_port(tmp_path: Path) -> None:
     text = pod(OWN).replace("readinessProbe: {", "livenessProbe: {failureThreshold: 1, ")
     (finding,) = probed(tmp_path, {"worker.yaml": text}).findings

@@ -97,7 +97,7 @@ class Probe:
     """``kind`` is liveness, readiness, startup or health. Probes by command have port and path as far as the command tells.
     ``ends``: the platform ends or replaces the worker when it has failed ``failures`` times. ``over``: http, https, tcp or
     grpc. ``limit``: what ``failures`` should be, where its field or default is not that of Kubernetes or Docker.
-    ``nowhere``: the name of a port that its container does not have."""
+    ``nowhere``: the name of a port that its container does not have. ``any_answer``: an HTTP status of failure is none."""
 
     kind: str
     place: Place
@@ -108,6 +108,7 @@ class Probe:
     over: str = "http"
     limit: str = ""
     nowhere: str | None = None
+    any_answer: bool = False
 
 
 # Whatever a platform counts of requests from outside: how many there are at once or in a second, how long they take.

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from pytest_lkagents.manifests.model import Probe
-from pytest_lkagents.manifests.readers.common import from_outside
+from pytest_lkagents.manifests.readers.common import from_outside, split
 from pytest_lkagents.manifests.tree import Node, Place
 
 # One address of the container itself, as curl, wget, a script in a line (``urlopen('http://localhost:8081/')``) or nc take it.
@@ -27,9 +27,21 @@ def of_command(kind: str, words: Sequence[str], place: Place, *, failures: int |
     if open_ or number is None:
         return Probe(kind, place, failures=failures, ends=ends)
     http = path is not None or scheme is not None
-    return Probe(
-        kind, place, number, (path or "/") if http else None, failures, ends, over=(scheme or "http") if http else "tcp"
-    )
+    over = (scheme or "http") if http else "tcp"
+    if http and _takes_any_answer(words):
+        return Probe(kind, place, number, None, failures, ends, over, any_answer=True)
+    return Probe(kind, place, number, (path or "/") if http else None, failures, ends, over)
+
+
+# Of curl: what makes a failure of a status such as 404, also among other letters that stand for options without a value.
+FAILS = re.compile(r"--fail(-with-body)?|-[#0-46aBgGiIjJklLMnNOpqRsSvVZ]*f\S*")
+
+
+def _takes_any_answer(words: Sequence[str]) -> bool:
+    """Whether this is curl, which by default succeeds whatever the status, and nothing looks at what it prints."""
+    parts = [part.rpartition("/")[2] for word in words for part in split(word)]
+    piped = re.search(r"(?<!\|)\|(?!\|)", " ".join(words))
+    return "curl" in parts and "wget" not in parts and not any(map(FAILS.fullmatch, parts)) and not piped
 
 
 def of_container(container: Node) -> list[Probe]:

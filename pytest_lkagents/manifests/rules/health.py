@@ -34,6 +34,8 @@ def health_probe(files: Files, needs: Needs) -> Judgement:
                 if not single:
                     continue
             made.looked_at += 1
+            if probe.any_answer:
+                made.notes.append(f"{probe.place}: curl without --fail takes any answer, such as 503, for a good one")
             wrong = _wrong_probe(probe, port, paths) if reason is None else None
             if wrong is not None:
                 why = "A probe that cannot succeed has the platform restart, or never use, a worker that is well."
