@@ -9,8 +9,9 @@ import pytest
 
 from pytest_lkagents.manifests import rules
 from pytest_lkagents.manifests.findings import Needs
-from pytest_lkagents.manifests.load import DEVELOPMENT, is_dockerfile, load
+from pytest_lkagents.manifests.load import is_dockerfile, load
 from pytest_lkagents.manifests.model import Files
+from pytest_lkagents.manifests.readers.common import FOR_DEVELOPMENT
 
 SECRET = "c2hvcnQtbGl2ZWQ5MXF6"
 
@@ -341,7 +342,7 @@ def test_a_file_for_development_is_judged_where_no_other_one_has_a_worker(
     ],
 )
 def test_names_of_files_for_development(name: str, *, is_it: bool) -> None:
-    assert bool(DEVELOPMENT.search(name)) is is_it
+    assert bool(FOR_DEVELOPMENT.search(name)) is is_it
 
 
 def test_named_checks_of_fly_are_read(tmp_path: Path) -> None:
@@ -600,6 +601,21 @@ def test_a_signal_that_a_worker_may_not_handle_is_no_pass(tmp_path: Path, signal
     assert (judgement.looked_at, len(judgement.findings)) == (looked_at, found)
     short = {"compose.yaml": plain.replace("10m", "10s"), "Dockerfile": image}
     assert rules.grace_period(written(tmp_path, short), Needs()).findings
+
+
+@pytest.mark.parametrize(
+    ("profiles", "judged_"), [("[dev]", False), ("[dev, local]", False), ("[dev, prod]", True), ("[]", True)]
+)
+def test_a_service_of_a_profile_for_development_is_judged_for_secrets_alone(
+    tmp_path: Path, profiles: str, *, judged_: bool
+) -> None:
+    dev = "build: ., command: python agent.py dev, environment: {LIVEKIT_API_SECRET: " + SECRET + "}"
+    text = f"services: {{agent: {{image: 'r/agent:1', stop_grace_period: 10m}}, try: {{profiles: {profiles}, {dev}}}}}\n"
+    files = written(tmp_path, {"compose.yaml": text})
+    assert bool(rules.production_command(files, Needs()).findings) is judged_
+    said = "compose.yaml: try is started only by a profile for development"
+    assert (said in files.passed_over) is not judged_
+    assert rules.secrets(files, Needs()).findings
 
 
 def test_a_command_without_words_says_nothing(tmp_path: Path) -> None:

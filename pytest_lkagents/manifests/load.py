@@ -24,6 +24,7 @@ from pytest_lkagents.manifests.readers import (
     railway,
     render,
 )
+from pytest_lkagents.manifests.readers.common import FOR_DEVELOPMENT
 from pytest_lkagents.manifests.tree import Node, Place, Unreadable, read_toml, read_yaml
 
 SUFFIXES = (".yaml", ".yml", ".json", ".toml")
@@ -47,10 +48,6 @@ NAMED = re.compile(
 TELLS = re.compile(
     r"""^[ \t{]*["']?(apiVersion|kind|services)["']?[ \t]*:|\b(containerDefinitions|AWSTemplateFormatVersion)\b""", re.MULTILINE
 )
-
-
-# Whoever has such a file beside another one does not deploy it.
-DEVELOPMENT = re.compile(r"(^|[._-])(dev|development|local)([._-]|$)", re.IGNORECASE)
 
 
 def is_dockerfile(name: str) -> bool:
@@ -119,7 +116,7 @@ def _open(file: Path, shown: str, files: Files, known: list[Node], *, named: boo
 
 def _read(file: str, text: str, files: Files, known: list[Node], *, named: bool) -> None:
     name = file.rsplit("/", 1)[-1]
-    if DEVELOPMENT.search(name) and not named:
+    if FOR_DEVELOPMENT.search(name) and not named:
         files.for_development.append(file)
     if is_dockerfile(name):
         files.read.append(file)

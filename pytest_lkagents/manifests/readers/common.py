@@ -12,6 +12,8 @@ from pytest_lkagents.manifests.model import Deployment, Given, Problem, Variable
 from pytest_lkagents.manifests.tree import Node, Place
 from pytest_lkagents.secrets import POINTER, STORED, is_placeholder, looks_secret
 
+# Whoever has such a file beside another one does not deploy it; nor such a profile of Compose.
+FOR_DEVELOPMENT = re.compile(r"(^|[._-])(dev|development|local)([._-]|$)", re.IGNORECASE)
 STAGES = {
     "staging": re.compile(r"(^|[^a-z])(stag(e|ing)|test|dev|development|qa|preview)([^a-z]|$)"),
     "production": re.compile(r"(^|[^a-z])(prod|production|live)([^a-z]|$)"),

@@ -9,7 +9,17 @@ from pathlib import PurePath
 from pytest_lkagents.manifests import amounts, fields
 from pytest_lkagents.manifests.model import COMPOSE, EVERYTHING, Deployment, Files, Given, Loss, Probe, Resources
 from pytest_lkagents.manifests.readers import probes
-from pytest_lkagents.manifests.readers.common import beside, doubt, environment_of, given, range_of, split, variables_of, whole
+from pytest_lkagents.manifests.readers.common import (
+    FOR_DEVELOPMENT,
+    beside,
+    doubt,
+    environment_of,
+    given,
+    range_of,
+    split,
+    variables_of,
+    whole,
+)
 from pytest_lkagents.manifests.tree import Node
 
 # Compose itself passes these over: https://docs.docker.com/reference/compose-file/deploy/
@@ -49,6 +59,12 @@ def _is_part(service: Node) -> bool:
     return bool(variables and KEYS & service.value.keys()) and service.get("image") is None
 
 
+def _is_for_development(service: Node) -> bool:
+    """`docker compose up` starts what has profiles only where one of them is asked for."""
+    profiles = service.words("profiles") or []
+    return bool(profiles) and all(map(FOR_DEVELOPMENT.search, profiles))
+
+
 def _part(name: str, service: Node) -> Deployment:
     """What a service, or a part of one, says that is searched for secrets."""
     words = [*_words(service, "entrypoint"), *_words(service, "command")]
@@ -79,6 +95,9 @@ def read(document: Node, files: Files) -> None:
             files.parts.append(_part(name, service))
         elif not _is_whole(whole_service):
             files.passed_over.append(f"{document.place.file}: {name} is a whole service only with another file")
+            files.parts.append(_part(name, whole_service))
+        elif _is_for_development(whole_service):
+            files.passed_over.append(f"{document.place.file}: {name} is started only by a profile for development")
             files.parts.append(_part(name, whole_service))
         else:
             files.deployments.append(_service(name, whole_service))
