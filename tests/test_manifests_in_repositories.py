@@ -618,6 +618,45 @@ def test_a_service_of_a_profile_for_development_is_judged_for_secrets_alone(
     assert rules.secrets(files, Needs()).findings
 
 
+POD_OF_TYPES = "template: {spec: {%s, containers: [{name: agent, image: 'r/agent:1', %s}]}}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "reason"),
+    [
+        (
+            "Deployment",
+            f"updateStrategy: {{type: RollingUpdate}}, {POD}",
+            "no field 'updateStrategy' in a Deployment; 'strategy'",
+        ),
+        ("StatefulSet", f"strategy: {{type: Recreate}}, {POD}", "no field 'strategy' in a StatefulSet; 'updateStrategy'"),
+        ("DaemonSet", f"replicas: 2, {POD}", "there is no field 'replicas' in a DaemonSet"),
+        ("Deployment", f"replicas: '2', {POD}", "'2' is text"),
+        ("Deployment", POD_OF_TYPES % ("terminationGracePeriodSeconds: '600'", "tty: false"), "'600' is text"),
+        ("Deployment", POD_OF_TYPES % ("a: 1", "livenessProbe: {failureThreshold: '3'}"), "'3' is text"),
+        ("Deployment", POD_OF_TYPES % ("a: 1", "env: [{name: PORT, value: 8081}]"), "the value of PORT is a number"),
+        ("StatefulSet", POD_OF_TYPES % ("a: 1", "env: [{name: DEBUG, value: true}]"), "the value of DEBUG is a number or"),
+    ],
+)
+def test_what_kubernetes_refuses_by_kind_or_type_is_unreadable(tmp_path: Path, kind: str, spec: str, reason: str) -> None:
+    (problem,) = written(tmp_path, {"agent.yaml": workload(kind, spec)}).problems
+    assert reason in problem.reason
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        f"replicas: '${{REPLICAS}}', {POD}",
+        f"replicas: '{{{{ .Values.replicas }}}}', {POD}",
+        POD_OF_TYPES % ("a: 1", "env: [{name: A, value: '8081'}, {name: B, value: }, {name: C, value: yes}]"),
+    ],
+)
+def test_types_that_kubernetes_takes_or_that_are_to_be_filled_in_are_no_problem(tmp_path: Path, spec: str) -> None:
+    assert written(tmp_path, {"agent.yaml": workload("Deployment", spec)}).problems == []
+    rollout = workload("Rollout", f"replicas: '2', {POD}").replace("apps/v1", "argoproj.io/v1alpha1")
+    assert written(tmp_path, {"agent.yaml": rollout}).problems == []
+
+
 def test_a_command_without_words_says_nothing(tmp_path: Path) -> None:
     files = written(tmp_path, {"compose.yaml": "services: {agent: {image: a, command: ['']}}\n"})
     assert rules.secrets(files, Needs()).findings == []

@@ -37,6 +37,16 @@ PROBE = _names("""exec failureThreshold grpc httpGet initialDelaySeconds periodS
 WORKLOAD = _names("""minReadySeconds ordinals paused persistentVolumeClaimRetentionPolicy podManagementPolicy
     progressDeadlineSeconds replicas revisionHistoryLimit selector serviceName strategy template updateStrategy
     volumeClaimTemplates""")
+# Of these what each kind has; `kubectl apply` refuses another one's.
+OF_KIND = {
+    "Deployment": WORKLOAD
+    - _names("""ordinals persistentVolumeClaimRetentionPolicy podManagementPolicy serviceName updateStrategy
+        volumeClaimTemplates"""),
+    "StatefulSet": WORKLOAD - _names("paused progressDeadlineSeconds strategy"),
+    "ReplicaSet": _names("minReadySeconds replicas selector template"),
+    "DaemonSet": _names("minReadySeconds revisionHistoryLimit selector template updateStrategy"),
+}
+STRATEGY = {"updateStrategy": "strategy", "strategy": "updateStrategy"}
 RULES = _names("policies selectPolicy stabilizationWindowSeconds tolerance")
 
 _POD, _CONTAINER = ("spec", "template", "spec"), ("spec", "template", "spec", "containers", EACH)
@@ -53,6 +63,26 @@ _WORKLOAD: Fields = (
     ),
     ((*_CONTAINER, "resources"), _names("claims limits requests")),
 )
+
+
+# Where a whole number must stand, which is refused as text, and the text that is refused as a number.
+_COUNTS = ("failureThreshold", "initialDelaySeconds", "periodSeconds", "successThreshold", "timeoutSeconds")
+NUMBERS: dict[str, tuple[tuple[str, ...], ...]] = {
+    **dict.fromkeys(
+        OF_KIND,
+        (
+            ("spec", "replicas"),
+            (*_POD, "terminationGracePeriodSeconds"),
+            *((*_CONTAINER, f"{kind}Probe", name) for kind in ("liveness", "readiness", "startup") for name in _COUNTS),
+            (*_CONTAINER, "ports", EACH, "containerPort"),
+        ),
+    ),
+    "HorizontalPodAutoscaler": (
+        ("spec", "minReplicas"),
+        ("spec", "maxReplicas"),
+        ("spec", "behavior", EACH, "stabilizationWindowSeconds"),
+    ),
+}
 
 
 def _behavior(*path: str) -> Fields:
@@ -213,6 +243,30 @@ def unknown(document: Node, fields: Fields) -> Iterator[Problem]:
                     yield Problem(below.place, f"there is no field {name!r}; {close!r} is meant")
                 elif close is None and (home := _home(name, fields)) is not None:
                     yield Problem(below.place, f"there is no field {name!r} here; it belongs to {home}")
+
+
+def of_other_kind(document: Node, kind: str) -> Iterator[Problem]:
+    """A problem for each name in a workload's ``spec`` that only other kinds have."""
+    own = OF_KIND.get(kind, WORKLOAD)
+    for name, below in document.entries("spec"):
+        if name in WORKLOAD and name not in own:
+            meant_ = f"; {STRATEGY[name]!r} is meant" if STRATEGY.get(name) in own else ""
+            yield Problem(below.place, f"there is no field {name!r} in a {kind}{meant_}")
+
+
+def mistyped(document: Node, kind: str) -> Iterator[Problem]:
+    """A problem for each number that is text and the other way round, where Kubernetes takes one of the two only. What is still
+    to be filled in is passed over. Values of variables are not shown."""
+    for path in NUMBERS.get(kind, ()):
+        for node in _at(document, path):
+            if isinstance(node.value, str) and node.value.isdigit():
+                yield Problem(node.place, f"{node.value!r} is text, where Kubernetes takes a number only")
+    for part in ("containers", "initContainers") if kind in OF_KIND else ():
+        for entry in _at(document, (*_POD, part, EACH, "env", EACH)):
+            value = entry.get("value")
+            if value is not None and isinstance(value.value, (bool, int, float)):
+                reason = f"the value of {entry.text('name')} is a number or a truth value, where Kubernetes takes text only"
+                yield Problem(value.place, f"{reason}, in quotes")
 
 
 def _home(name: str, fields: Fields) -> str | None:

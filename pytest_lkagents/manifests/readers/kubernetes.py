@@ -107,6 +107,9 @@ def read(documents: Sequence[Node], files: Files) -> None:
     for document in known:
         files.problems += fields.unknown(document, fields.KUBERNETES.get(_kind(document), ()))
         files.problems += _unserved(document)
+        if (document.text("apiVersion") or "") in SERVED.get(_kind(document), ()):
+            files.problems += fields.of_other_kind(document, _kind(document))
+            files.problems += fields.mistyped(document, _kind(document))
         if _kind(document) in WORKLOADS and document.items(*POD, "containers"):
             made.append((document, _workload(document)))
     services = [document for document in known if _kind(document) == "Service"]
