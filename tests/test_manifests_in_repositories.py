@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_lkagents.manifests import rules
+from pytest_lkagents.manifests import rules, tree
 from pytest_lkagents.manifests.findings import Needs
 from pytest_lkagents.manifests.load import is_dockerfile, load
 from pytest_lkagents.manifests.model import Files
@@ -655,6 +655,49 @@ def test_types_that_kubernetes_takes_or_that_are_to_be_filled_in_are_no_problem(
     assert written(tmp_path, {"agent.yaml": workload("Deployment", spec)}).problems == []
     rollout = workload("Rollout", f"replicas: '2', {POD}").replace("apps/v1", "argoproj.io/v1alpha1")
     assert written(tmp_path, {"agent.yaml": rollout}).problems == []
+
+
+def test_many_documents_in_one_file_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tree, "MOST_NODES", 50)
+    text = workload("Deployment", POD)
+    files = load(["-"], "---\n".join([text] * 20))
+    assert (len(files.deployments), files.problems, files.too_large) == (20, [], [])
+    (tmp_path / "agent.yaml").write_text(f"{text}---\na: [{', '.join(['1'] * 60)}]\n")
+    files = load([str(tmp_path)])
+    assert (files.deployments, files.problems) == ([], [])
+    assert "agent.yaml:6: a document of more than 50 values, not judged" in rules.readable(files, Needs()).notes
+
+
+def test_standard_input_that_is_too_large_is_not_judged() -> None:
+    files = load(["-"], workload("Deployment", POD) + "# padded\n" * 250_000)
+    assert (files.deployments, files.problems) == ([], [])
+    assert rules.readable(files, Needs()).notes == ["standard input: more than 2 MB, not judged"]
+
+
+def test_an_alias_that_contains_itself_is_told_as_such(tmp_path: Path) -> None:
+    (tmp_path / "compose.yaml").write_text("services: &x {agent: *x}\n")
+    (problem,) = load([str(tmp_path)]).problems
+    assert "an alias that contains itself" in problem.reason
+
+
+def test_a_file_of_a_folder_that_cannot_be_opened_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "acme.json").write_text("{}")
+    (tmp_path / "agent.yaml").write_text(workload("Deployment", POD))
+    (tmp_path / "dangling.yaml").symlink_to(tmp_path / "nowhere.yaml")
+    read = Path.read_bytes
+
+    def refused(path: Path) -> bytes:
+        if path.name == "acme.json":
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    files = load([str(tmp_path)])
+    assert (judged(files), files.unread) == ({"agent"}, ["acme.json"])
+    assert "acme.json: cannot be read, not judged" in rules.readable(files, Needs()).notes
+    for paths in ([str(tmp_path / "acme.json")], [str(tmp_path / "acme.json"), str(tmp_path)]):
+        with pytest.raises(PermissionError):
+            load(paths)
 
 
 def test_a_command_without_words_says_nothing(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from pytest_lkagents.manifests.readers import (
     render,
 )
 from pytest_lkagents.manifests.readers.common import FOR_DEVELOPMENT
-from pytest_lkagents.manifests.tree import Node, Place, Unreadable, read_toml, read_yaml
+from pytest_lkagents.manifests.tree import Node, Place, TooLarge, Unreadable, read_toml, read_yaml
 
 SUFFIXES = (".yaml", ".yml", ".json", ".toml")
 # Folders of tools, not of deployments.
@@ -65,7 +65,8 @@ def find(path: Path) -> list[Path]:
     return [
         file
         for file in sorted(path.rglob("*"))
-        if file.is_file()
+        # Path's own raises where a folder may not be entered.
+        if os.path.isfile(file)
         and not SKIPPED & set(file.relative_to(path).parts)
         and (file.suffix in SUFFIXES or is_dockerfile(file.name) or file.name in kustomize.NAMES)
     ]
@@ -73,8 +74,8 @@ def find(path: Path) -> list[Path]:
 
 def load(paths: Sequence[str], standard_input: str = "") -> Files:
     """Never raises for what is in a file: that is a Problem with its place. In a folder a file that describes no deployment,
-    and perhaps cannot even be read, is passed over; one that is named itself is said to be strange. Raises OSError for what
-    cannot be opened."""
+    and perhaps cannot even be read, is passed over; one that is named itself is said to be strange. Raises OSError for one
+    that is named and cannot be opened."""
     files = Files()
     known: list[Node] = []
     # A file that is named beside its folder is read once, and as one that is named.
@@ -100,7 +101,13 @@ def load(paths: Sequence[str], standard_input: str = "") -> Files:
 
 
 def _open(file: Path, shown: str, files: Files, known: list[Node], *, named: bool) -> None:
-    data = file.read_bytes()
+    try:
+        data = file.read_bytes()
+    except OSError:
+        if named:
+            raise
+        files.unread.append(shown)
+        return
     if len(data) > LARGEST_BYTES:
         if named:
             files.problems.append(Problem(Place(shown, 1, ""), "larger than any deployment file"))
@@ -122,8 +129,14 @@ def _read(file: str, text: str, files: Files, known: list[Node], *, named: bool)
         files.read.append(file)
         dockerfile.read(file, text, files)
         return
+    if file == RENDERED and len(text) > LARGEST_BYTES:
+        files.too_large.append(f"{file}: more than {LARGEST_BYTES // 1_000_000} MB")
+        return
     try:
         documents = [read_toml(file, text)] if name.endswith(".toml") else list(read_yaml(file, text))
+    except TooLarge as problem:
+        files.too_large.append(f"{file}:{problem.line}: {problem.reason}")
+        return
     except Unreadable as problem:
         if not named and not _is_meant(name, text):
             # JSON with comments, as tools have it, is not worth a word.

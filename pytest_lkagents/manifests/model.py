@@ -272,6 +272,8 @@ class Files:
     strange: list[str] = field(default_factory=list)
     # In a folder: what cannot be read, and does not look as if it were meant for a deployment; with the line.
     unread: list[str] = field(default_factory=list)
+    # What is too large to be looked at, and why.
+    too_large: list[str] = field(default_factory=list)
     # No YAML yet: what is to be filled in stands between braces.
     templates: list[str] = field(default_factory=list)
     # Of each Dockerfile what its stages make, the last one under an empty name too.

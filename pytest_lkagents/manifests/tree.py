@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-# A file that is deeper, or larger once its aliases are followed, was not written to be deployed.
+# A file that is deeper was not written to be deployed; nor mostly a document that is larger once its aliases are followed.
 DEEPEST = 60
-MOST_NODES = 50_000
+MOST_NODES = 100_000
 
 
 class Unreadable(Exception):
@@ -20,6 +20,10 @@ class Unreadable(Exception):
     def __init__(self, line: int, reason: str) -> None:
         super().__init__(f"line {line}: {reason}")
         self.line, self.reason = line, reason
+
+
+class TooLarge(Unreadable):
+    """One that is in order, as far as is known, and too large to be looked at."""
 
 
 @dataclass(frozen=True)
@@ -135,8 +139,10 @@ def read_yaml(file: str, text: str) -> Iterator[Node]:
         line = node.start_mark.line + 1
         if node.tag in INTRINSICS:
             return Node(Place(file, line, field), f"${{{node.value if isinstance(node, yaml.ScalarNode) else node.tag[1:]}}}")
-        if depth > DEEPEST or count > MOST_NODES:
+        if depth > DEEPEST:
             raise Unreadable(line, "nested too deeply, or an alias that contains itself")
+        if count > MOST_NODES:
+            raise TooLarge(line, f"a document of more than {MOST_NODES} values")
         place = Place(file, line, field)
         if isinstance(node, yaml.MappingNode):
             found: dict[str, Node] = {}
@@ -164,6 +170,7 @@ def read_yaml(file: str, text: str) -> Iterator[Node]:
 
     try:
         for root in yaml.compose_all(text, Loader=loader):
+            count = 0
             if root is not None:
                 made = build(root, "", 0)
                 if made.value is not None:

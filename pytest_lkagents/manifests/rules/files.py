@@ -20,6 +20,7 @@ def readable(files: Files, _needs: Needs) -> Judgement:
     made.notes += [f"{file}: of no format that is known here, not judged" for file in files.strange]
     if files.unread:
         made.notes.append(f"{_some(files.unread)}: cannot be read, not judged")
+    made.notes += [f"{one}, not judged" for one in files.too_large]
     if files.templates:
         made.notes.append(
             f"{_some(files.templates)}: a template, not judged; hand over what it makes, "
