@@ -11,7 +11,7 @@ from pytest_lkagents.manifests import rules, tree
 from pytest_lkagents.manifests.findings import Needs
 from pytest_lkagents.manifests.load import is_dockerfile, load
 from pytest_lkagents.manifests.model import Files
-from pytest_lkagents.manifests.readers.common import FOR_DEVELOPMENT
+from pytest_lkagents.manifests.readers.common import FOR_DEVELOPMENT, mode_of
 
 SECRET = "c2hvcnQtbGl2ZWQ5MXF6"
 
@@ -698,6 +698,45 @@ def test_a_file_of_a_folder_that_cannot_be_opened_is_passed_over(tmp_path: Path,
     for paths in ([str(tmp_path / "acme.json")], [str(tmp_path / "acme.json"), str(tmp_path)]):
         with pytest.raises(PermissionError):
             load(paths)
+
+
+def test_a_probe_with_a_shorter_grace_period_of_its_own_is_said(tmp_path: Path) -> None:
+    probe = "livenessProbe: {terminationGracePeriodSeconds: 60, httpGet: {port: 8081}}"
+    spec = POD_OF_TYPES % ("terminationGracePeriodSeconds: 600", probe)
+    found = rules.grace_period(written(tmp_path, {"agent.yaml": workload("Deployment", spec)}), Needs())
+    assert (found.findings, found.looked_at) == ([], 1)
+    assert "a worker that fails this probe has 60 s only, of 600 s" in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "is_read"),
+    [
+        ("fly.toml", "kill_timeout = 5\n", True),
+        ("fly-worker.toml", '[processes]\nworker = "python agent.py start"\n', True),
+        ("fly.toml", 'owner = "voice"\n', False),
+        ("flyway.toml", '[env]\nA = "b"\n', False),
+        ("worker.toml", 'app = "voice"\nprimary_region = "ams"\n', True),
+        ("worker.toml", 'app = "voice"\n', False),
+    ],
+)
+def test_a_file_of_fly_need_not_name_its_app(tmp_path: Path, name: str, text: str, *, is_read: bool) -> None:
+    assert written(tmp_path, {name: text}).read == [name] * is_read
+
+
+@pytest.mark.parametrize(
+    ("rest", "mode"),
+    [
+        ('ENTRYPOINT ["python", "agent.py"]\n', None),
+        ('ENTRYPOINT ["python", "agent.py"]\nCMD ["start"]\n', "start"),
+        ('CMD ["start"]\nENTRYPOINT ["python", "agent.py"]\n', "start"),
+        ("ENV A=b\n", "dev"),
+    ],
+)
+def test_an_entrypoint_takes_the_command_of_its_base_away(tmp_path: Path, rest: str, mode: str | None) -> None:
+    base = 'FROM python:3.12 AS base\nENTRYPOINT ["python", "agent.py"]\nCMD ["dev"]\nFROM base\n'
+    (image,) = written(tmp_path, {"Dockerfile": base + rest}).deployments
+    assert image.command is not None
+    assert mode_of(image.command.value) == mode
 
 
 def test_a_command_without_words_says_nothing(tmp_path: Path) -> None:

@@ -77,7 +77,6 @@ APP_PLATFORM = Platform(
 )
 CEREBRIUM = Platform("Cerebrium", 900, None, "response_grace_period", "https://docs.cerebrium.ai/toml-reference/toml-reference")
 DOCKERFILE = Platform("Dockerfile")
-LIVEKIT_CLOUD = Platform("LiveKit Cloud")
 
 
 @dataclass(frozen=True)
@@ -109,6 +108,8 @@ class Probe:
     limit: str = ""
     nowhere: str | None = None
     any_answer: bool = False
+    # What its failure leaves the worker instead of the pod's grace period.
+    grace_s: Given[float] | None = None
 
 
 # Whatever a platform counts of requests from outside: how many there are at once or in a second, how long they take.

@@ -90,6 +90,8 @@ class Stage:
     check: Probe | None = None
     signal: Given[str] | None = None
     ports: list[int] = field(default_factory=list)
+    # Whether CMD stands in the stage itself.
+    own_command: bool = False
 
 
 def read(file: str, text: str, files: Files) -> None:
@@ -171,7 +173,7 @@ def _from(rest: str, place: Place, stages: dict[str, Stage]) -> Stage:
     base = words[0] if words else ""
     before = stages.get(base.lower())
     if before is not None:
-        made = replace(before, variables=[*before.variables], ports=[*before.ports])
+        made = replace(before, own_command=False, variables=[*before.variables], ports=[*before.ports])
     else:
         made = Stage(None if "$" in base or base == "scratch" else Given(base, place))
     named = len(words) >= 3 and words[1].lower() == "as"
@@ -188,8 +190,10 @@ def _apply(instruction: Instruction, place: Place, stage: Stage) -> None:
         stage.variables.append(Variable(name.strip(), place, value.strip("\"' ") if equals else None, "build"))
     elif instruction.name == "ENTRYPOINT":
         stage.entry = Given(_words(instruction.rest), place)
+        # https://docs.docker.com/reference/dockerfile/#understand-how-cmd-and-entrypoint-interact
+        stage.command = stage.command if stage.own_command else None
     elif instruction.name == "CMD":
-        stage.command = Given(_words(instruction.rest), place)
+        stage.command, stage.own_command = Given(_words(instruction.rest), place), True
     elif instruction.name == "STOPSIGNAL":
         stage.signal = Given(instruction.rest.strip("\"'"), place)
     elif instruction.name == "EXPOSE":

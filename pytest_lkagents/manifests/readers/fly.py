@@ -19,10 +19,14 @@ from pytest_lkagents.manifests.readers.common import (
 )
 from pytest_lkagents.manifests.tree import Node
 
+OWN = re.compile(r"fly([._-].*)?\.toml")
+
 
 def reads(document: Node) -> bool:
-    named = document.place.file.rsplit("/", 1)[-1].startswith("fly.")
-    return document.get("app") is not None and (named or document.get("primary_region") is not None)
+    if OWN.fullmatch(document.place.file.rsplit("/", 1)[-1]):
+        # `fly deploy --app NAME` needs no ``app``.
+        return any(name in fields.FLY[0][1] for name, _ in document.entries())
+    return document.get("app") is not None and document.get("primary_region") is not None
 
 
 def read(document: Node, files: Files) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from pytest_lkagents.manifests.model import Probe
+from pytest_lkagents.manifests.model import Given, Probe
 from pytest_lkagents.manifests.readers.common import from_outside, split
 from pytest_lkagents.manifests.tree import Node, Place
 
@@ -58,6 +59,12 @@ def of_list(container: Node) -> list[Probe]:
 
 
 def _of_pod(kind: str, probe: Node, named: Mapping[str, float | None]) -> Probe:
+    grace = probe.number("terminationGracePeriodSeconds")
+    made = _asked(kind, probe, named)
+    return made if grace is None else replace(made, grace_s=Given(grace, probe.at("terminationGracePeriodSeconds")))
+
+
+def _asked(kind: str, probe: Node, named: Mapping[str, float | None]) -> Probe:
     failures, ends = probe.number("failureThreshold"), kind == "liveness"
     times = int(failures) if failures is not None else None
     words = probe.words("exec", "command")

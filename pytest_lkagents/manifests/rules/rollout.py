@@ -34,6 +34,11 @@ def grace_period(files: Files, needs: Needs) -> Judgement:
                 f"{deployment.place}: no {platform.grace_field}; what holds then is set where it runs, not judged"
             )
             continue
+        made.notes += [
+            f"{own.place}: a worker that fails this probe has {seconds(own.value)} only, of {seconds(grace)}"
+            for own in (probe.grace_s for probe in deployment.probes)
+            if own is not None and own.value < grace
+        ]
         most = platform.grace_most_s
         left = (grace if most is None or platform.most_perhaps else min(grace, most)) - deployment.pre_stop_s
         said = _limit_said(platform, grace, left, needs)
