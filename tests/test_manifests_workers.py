@@ -63,9 +63,7 @@ def test_a_name_does_not_outrank_evidence_on_kubernetes(tmp_path: Path) -> None:
         {"a.yaml": deployed("research-agent", "r/langgraph:1"), "b.yaml": deployed("voice-worker", "r/voice:1", livekit)},
     )
     assert judged(files) == {"voice-worker"}
-    assert files.passed_over == [
-        "a.yaml: research-agent is a worker by its name alone, beside what is more certainly one",
-    ]
+    assert files.passed_over == ["a.yaml: research-agent is named like a worker, and nothing else says that it is one"]
 
 
 @pytest.mark.parametrize(
@@ -92,6 +90,7 @@ def test_where_a_name_is_all_this_is_said(tmp_path: Path) -> None:
     )
     assert judged(files) == {"agent"}
     assert "workers by their names or variables alone: agent" in said(files)
+    assert "compose.yaml: backend works with LiveKit, and nothing says that it is a worker" in said(files)
     (tmp_path / "agent").mkdir()
     (tmp_path / "agent/Dockerfile").write_text(AGENT_IMAGE)
     assert "alone" not in said(load([str(tmp_path)]))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from pytest_lkagents.manifests.model import COMPOSE, DOCKERFILE, Deployment, Files
-from pytest_lkagents.manifests.readers.common import AGENT, COMMANDS, WORKER, has_livekit, runs_agent
+from pytest_lkagents.manifests.readers.common import AGENT, COMMANDS, WORKER, has_livekit, mode_of, runs_agent
 
 # What starts web sites by the same words as workers.
 SITES = {"npm", "yarn", "pnpm", "bun", "next"}
@@ -72,14 +72,18 @@ def pick(files: Files) -> list[Deployment]:
     workers += [image for image in made if image.name in of_workers and image not in workers]
     files.parts = [part for part in files.parts if _is_part_of_worker(part, workers, files.deployments)]
     kept = {id(deployment) for deployment in workers}
-    files.passed_over += [_why_not(one, images) for one in files.deployments if id(one) not in kept]
+    files.passed_over += [_why_not(one, files, images) for one in files.deployments if id(one) not in kept]
     return workers
 
 
-def _why_not(deployment: Deployment, images: Images) -> str:
+def _why_not(deployment: Deployment, files: Files, images: Images) -> str:
+    """What is said of one that is not judged. Beside names only, variables of LiveKit's are worth a word."""
     named = f"{deployment.place.file}: {deployment.name}"
     if _is_worker(deployment, images) and not _is_evident(deployment, images) and not _is_part(deployment):
-        return f"{named} is a worker by its name alone, beside what is more certainly one"
+        return f"{named} is named like a worker, and nothing else says that it is one"
+    works = _mentions_livekit(deployment) and not _is_server(deployment, images)
+    if files.unsure and works and _may_be_one(deployment, images):
+        return f"{named} works with LiveKit, and nothing says that it is a worker"
     return f"{named} looks like no worker"
 
 
@@ -133,9 +137,10 @@ def _is_akin(one: Deployment, other: Deployment) -> bool:
 
 
 def _is_evident(deployment: Deployment, images: Images) -> bool:
-    """Whether more than a name says that this is a worker: its command, LiveKit's variables, or an image that has these."""
+    """Whether more than a name says that this is a worker: its command, LiveKit's variables, or an image with such."""
     image = images.get(deployment.built_from) if deployment.command is None else None
-    if _starts_agent(deployment) or (_mentions_livekit(deployment) and _is_worker(deployment, images)):
+    told = _mentions_livekit(deployment) or (deployment.command is not None and mode_of(deployment.command.value) is not None)
+    if _starts_agent(deployment) or (told and _is_worker(deployment, images)):
         return True
     return image is not None and _is_evident(image, images)
 
