@@ -587,6 +587,7 @@ def test_what_a_line_of_a_shell_tells_the_agent(line: str, mode: str | None) -> 
         ("python -m http.server 8000", False),
         ("uvicorn agents.web:app", False),
         ("npm start", False),
+        ("python server.py --env dev", False),
     ],
 )
 def test_what_runs_an_agent(command: str, is_it: bool) -> None:

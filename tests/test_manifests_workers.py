@@ -80,6 +80,12 @@ def test_more_than_a_name_makes_another_worker(tmp_path: Path, other: str) -> No
     assert judged(written(tmp_path, files)) == {"voice", "sales-agent", "sales/Dockerfile"}
 
 
+def test_a_web_server_is_no_worker_though_it_works_with_livekit(tmp_path: Path) -> None:
+    backend = f"backend: {{image: 'r/backend:1', command: uvicorn app:app, {LIVEKIT}}}"
+    assert judged(written(tmp_path, composed(backend))) == set()
+    assert judged(written(tmp_path, composed(backend, "agent: {image: 'r/agent:1'}"))) == {"agent"}
+
+
 def said(files: Files) -> str:
     return "; ".join(rules.readable(files, Needs()).notes)
 

@@ -157,7 +157,7 @@ def _workers(deployed: list[Deployment], built: list[Deployment], images: Images
     workers = _certain(deployed, built, images)
     if workers:
         return workers
-    others = [one for one in deployed if not _is_site(one, images) and not TOKENS.search(one.name.lower())]
+    others = [one for one in deployed if _may_be_one(one, images)]
     if built:
         # A worker's image lies there: what certainly runs something else is none, nor is what is built from another one.
         others = [one for one in others if not _runs_other(one, images) and not _is_of_other(one, built, images)]
@@ -209,7 +209,8 @@ def _is_server(deployment: Deployment, images: Images) -> bool:
 def _may_be_one(deployment: Deployment, images: Images) -> bool:
     """Whether it is nothing else for certain."""
     other = BACKING.fullmatch(_image_name(deployment)) or TOKENS.search(deployment.name.lower())
-    return not other and not _is_site(deployment, images)
+    serves = WEB_SERVERS & _programs(_starting(deployment, images))
+    return not other and not serves and not _is_site(deployment, images)
 
 
 def _mentions_livekit(deployment: Deployment) -> bool:

@@ -213,10 +213,11 @@ def has_livekit(variables: Sequence[Variable]) -> bool:
 def runs_agent(words: Sequence[str]) -> bool:
     """Whether a command is one of an agent's: ``python agent.py``, ``python -m livekit.agents``, ``node main.js start``."""
     parts = [part for word in words for part in word.split()]
-    modules = [module for flag, module in itertools.pairwise(parts) if flag == "-m"]
-    return any("agent.py" in part for part in parts) or (
-        bool(COMMANDS & set(parts))
-        and (any(SCRIPT.search(part) for part in parts) or any(AGENT.search(module.lower()) for module in modules))
+    if any("agent.py" in part for part in parts):
+        return True
+    return any(
+        behind in COMMANDS and (SCRIPT.search(what) or (before == "-m" and AGENT.search(what.lower())))
+        for before, what, behind in zip(["", *parts], parts, parts[1:], strict=False)
     )
 
 
