@@ -5,7 +5,8 @@ Writes one JSON event a line: ``{"room", "event": "joined" | "agent" | "agent-le
 and every second ``{"cpu", "behind", "at"}``; ``at`` is the machine's monotonic clock.
 
 What makes a user cheap: one source of speech, captured once in pieces of 100 ms, feeds the tracks of all of them; what
-agents say is not subscribed to, so that it is neither received nor decoded; no second copy of each packet (RED).
+agents say is subscribed to for a moment only (see Ear), so that nearly nothing of it is received or decoded; no second copy
+of each packet (RED).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 from livekit import rtc
 
 from pytest_lkagents.callers import speech
-from pytest_lkagents.callers.participants import hung_up, is_agent
+from pytest_lkagents.callers.participants import hung_up, is_agent, of_agent
 
 BEAT_SECONDS = 1.0
 CONNECT_SECONDS = 20
@@ -30,6 +31,30 @@ QUEUE_MS = 400
 
 def say(**event: Any) -> None:
     print(json.dumps({**event, "at": event.get("at", time.monotonic())}), flush=True)
+
+
+class Ear:
+    """Lets the agents of a room speak. Those of the SDKs' sessions wait, for ever, until somebody subscribes to their track
+    (``wait_for_subscription`` in Python's room_io/_output.py and in Node's _output.ts); whether anybody still does so
+    afterwards is nothing to them, nor to their encoder: servers pause publishers of video only (dynacast)."""
+
+    def __init__(self, room: rtc.Room) -> None:
+        self._room = room
+        room.on("track_published", self._published)
+        room.on("track_subscribed", self._subscribed)
+
+    def look(self) -> None:
+        """At tracks that were there before the user."""
+        for participant in self._room.remote_participants.values():
+            for publication in participant.track_publications.values():
+                self._published(publication, participant)
+
+    def _published(self, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant) -> None:
+        if of_agent(participant) and publication.kind == rtc.TrackKind.KIND_AUDIO:
+            publication.set_subscribed(True)
+
+    def _subscribed(self, _: rtc.Track, publication: rtc.RemoteTrackPublication, __: rtc.RemoteParticipant) -> None:
+        publication.set_subscribed(False)
 
 
 class Crowd:
@@ -58,6 +83,7 @@ class Crowd:
 
     async def join(self, room_name: str, url: str, token: str) -> None:
         room = rtc.Room()
+        ear = Ear(room)
 
         def came(participant: rtc.RemoteParticipant) -> None:
             if is_agent(participant):
@@ -82,6 +108,7 @@ class Crowd:
             say(room=room_name, event="joined", at=asked)
             for participant in room.remote_participants.values():
                 came(participant)
+            ear.look()
             track = rtc.LocalAudioTrack.create_audio_track("speech", self._source)
             voice = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE, red=False)
             await asyncio.wait_for(room.local_participant.publish_track(track, voice), CONNECT_SECONDS)
