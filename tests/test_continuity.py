@@ -119,6 +119,24 @@ def test_a_silence_proves_nothing_until_another_call_showed_that_the_agent_talks
     assert talks_on.unproven_silence is None
 
 
+def test_an_agent_that_paused_in_this_call_may_do_so_again() -> None:
+    """A greeting of 2 s, and sentences of 10 s; of the newest of several calls only the greeting is over."""
+    habit = Habit()
+    greeting, oldest = call_with_agent(talked=5, heard_until=3), call_with_agent(talked=14)
+    oldest.room_name, now = "oldest", time.monotonic()
+    oldest.heard.pauses.append((now - 12, now - 9))
+    wait_heard([oldest, greeting], habit)
+    watch = Continuity(oldest, habit)
+    assert watch.talked > habit.talk_seconds
+    assert (watch.steady, watch.controlled) == (False, False)
+    # What comes after a disturbance is for it to explain.
+    other = call_with_agent(talked=20)
+    other.room_name = "other"
+    wait_heard([other], habit)
+    other.heard.pauses.append((now - 14, now - 11))
+    assert Continuity(other, habit).steady
+
+
 def test_a_silence_that_is_a_fault_is_no_habit() -> None:
     habit = Habit(silent_after=4.0)
     fault = call_with_agent(talked=12)

@@ -70,8 +70,9 @@ class Habit:
     """How a worker's agents behave. ``silent_after``: seconds of talk after which one fell silent in a call that was watched;
     ``quiet_after``: seconds after its first packet after which one sent no more (one that is muted, say); ``left_after``:
     seconds after which one left; None: none did so far; ``stays``: seconds after which agents left in calls that nothing
-    disturbed, by room; ``cut_short``: how many left clearly earlier than that;
-    ``unheard``: how many said nothing beside another call, whose agent had talked.
+    disturbed, by room; ``cut_short``: how many left clearly earlier than that; ``pausing``: rooms whose agent fell silent for
+    a while before anything disturbed it, and will do so again; ``unheard``: how many said nothing beside another call, whose
+    agent had talked.
 
     One call cannot tell whether that is a fault: an agent that greets and then listens falls silent too, and one that
     announces something leaves. So the first time is only noted. In the next call the agent has to go on undisturbed for
@@ -83,6 +84,7 @@ class Habit:
     left_after: float | None = None
     stays: dict[str, float] = field(default_factory=dict)
     cut_short: int = 0
+    pausing: set[str] = field(default_factory=set)
     unheard: int = 0
     # How many crowds had one call to which no agent came, although it was accepted.
     unserved: int = 0
@@ -106,6 +108,11 @@ class Habit:
 
     def note_silence(self, talked: float) -> None:
         self.silent_after = max(self.silent_after or 0.0, talked)
+
+    def note_pauses(self, calls: Sequence[Call]) -> None:
+        """Of calls that nothing disturbed. How long such an agent talks on after a pause says nothing of its next one: a
+        greeting is short, what follows is not."""
+        self.pausing.update(call.room_name for call in calls if call.heard.first_pause(SILENCE_SECONDS) is not None)
 
     def note_quiet(self, sent: float) -> None:
         self.quiet_after = max(self.quiet_after or 0.0, sent)
@@ -134,6 +141,7 @@ def wait_heard(calls: Sequence[Call], habit: Habit, *, steady: bool = True) -> N
     fresh = [call for call in calls if call.received.last_packet is not None]
     with contextlib.suppress(DeadlineMissed):
         poll(lambda: all(call.packet_gap < NO_PACKETS_SECONDS for call in fresh), what="fresh packets", seconds=FRESH_SECONDS)
+    habit.note_pauses(calls)
     if (gone := _first_leave(calls)) is not None:
         habit.note_own_leaves(calls)
         raise AgentsLeave(f"its agents leave their calls by themselves, this one after {gone:.1f} s")
@@ -220,8 +228,8 @@ class Continuity:
     """Made before a disturbance; afterwards ``trouble`` says what the user notices of it. ``usual``: how long the agent stays
     if nothing disturbs it, where agents leave by themselves.
 
-    ``steady``: the agent talked on without pauses before, so that silence may mean something, and with ``controlled`` does;
-    an agent that listens may be silent for as long as it likes.
+    ``steady``: the agent talked on before, and made no long pause in this call, so that silence may mean something, and with
+    ``controlled`` does; an agent that listens may be silent for as long as it likes.
     """
 
     def __init__(self, call: Call, habit: Habit, usual: Stay | None = None) -> None:
@@ -230,10 +238,11 @@ class Continuity:
         self.began = time.monotonic()
         self.agents = call.agents_present
         self.talked = call.heard.talking
-        self.steady = self.talked >= habit.talk_seconds
+        pauses = call.room_name in habit.pausing
+        self.steady = self.talked >= habit.talk_seconds and not pauses
         # Whether this call is beyond the point at which another one's agent fell silent, sent no more packets, or left.
         came = call.received.first_packet
-        talks_on = habit.silent_after is not None and self.talked >= habit.silent_after + STEADY_PAUSE
+        talks_on = not pauses and habit.silent_after is not None and self.talked >= habit.silent_after + STEADY_PAUSE
         sends_on = habit.quiet_after is not None and came is not None and self.began - came >= habit.send_seconds
         self.controlled = talks_on or (sends_on and not self.steady)
         stayed = self.began - max((call.agents[identity] for identity in self.agents), default=self.began)
