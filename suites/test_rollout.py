@@ -378,7 +378,8 @@ def test_second_signal(lk_stage: Stage, lk_evidence: Evidence) -> None:
 
     The stop signal goes to the first process of a worker with one call, and once more 2 s later; the call is watched
     until 8 s after the first one. Whether and when it is cut, and the worker's exit code, are recorded; nothing is
-    judged. Skipped if no call is served, or the first signal ends it.
+    judged. Skipped if no call is served, or if the call is over before the second signal; whether its agent falls silent or
+    leaves by itself is told as in `rollout.sigterm-drains`.
     """
     name = stop_signal(lk_stage)
     worker = lk_stage.untouched("insisted")
@@ -389,16 +390,19 @@ def test_second_signal(lk_stage: Stage, lk_evidence: Evidence) -> None:
         sent.append(time.monotonic())
 
     seen = Drainage(lk_stage, worker, name, disturb=again).observe()
+    lk_evidence["signal"], lk_evidence["second_after_s"], lk_evidence["exit_code"] = name, DISTURB_SECONDS, seen.exit_code
     cut = seen.cut_while_held
-    if not sent:
+    if cut is not None:
+        raise_if_uncertain(seen, cut)
+    if not sent or (cut is not None and (cut.trouble_s or 0.0) < DISTURB_SECONDS):
         raise NotJudgeable(f"its call was over before a second {name}: see rollout.sigterm-drains")
-    lk_evidence["signal"], lk_evidence["second_after_s"] = name, DISTURB_SECONDS
-    lk_evidence["call_cut_after_s"], lk_evidence["exit_code"] = cut.trouble_s if cut else None, seen.exit_code
-    lk_evidence.summary = (
-        f"a second {name} ends the worker at once, with its calls"
-        if cut is not None or seen.ended_while_held is not None
-        else f"a second {name} changes nothing: the drain goes on"
-    )
+    lk_evidence["call_cut_after_s"] = cut.trouble_s if cut else None
+    if seen.ended_while_held is not None:
+        lk_evidence.summary = f"a second {name} ends the worker at once, with its calls"
+    elif cut is not None:
+        lk_evidence.summary = f"a second {name} ends its calls: {cut.trouble}"
+    else:
+        lk_evidence.summary = f"a second {name} changes nothing: the drain goes on"
 
 
 @check(
@@ -555,12 +559,16 @@ def test_grace_period(lk_stage: Stage, lk_evidence: Evidence, long_drain: Callab
     minutes) or for `--lk-drain-hold`. A call is cut if its agent leaves the room, or if packets (1.5 s) or the sound of
     an agent that talks without pauses (2.5 s) are missing and stay away for 8 s; shorter gaps are recorded. Then the
     worker must exit within `lk_exit_timeout` (default 30 s) with code 0 or 128 plus the number of this signal, SIGINT
-    or SIGTERM. Skipped if the call is not served; on an overloaded machine silence is an error.
+    or SIGTERM. Skipped if the call is not served, or if its agent ends it by itself before that time is over; on an
+    overloaded machine silence is an error.
     """
-    lk_evidence["hold_s"] = hold(lk_stage.settings)
+    lk_evidence["hold_s"] = asked = hold(lk_stage.settings)
     seen = long_drain().drain
     judge_kept_calls(seen, lk_evidence, gaps=False)
     judge_exit(seen, lk_stage.settings.exit_timeout, lk_evidence)
+    if round(asked - seen.held_s, 1) > 0.1:
+        why = "its agent ended it as usual" if seen.usual is not None else "it ended"
+        raise NotJudgeable(f"the call lasted for {seen.held_s:.0f} s after {seen.signal} and not for {asked:.0f} s: {why}")
     lk_evidence.summary = f"a call went on for {seen.held_s:.0f} s after {seen.signal}"
 
 

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import signal
-from typing import cast
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from pytest_lkagents.callers.caller import Call
-from pytest_lkagents.callers.continuity import AGENT_LEFT, Continuity
+from pytest_lkagents.callers.continuity import AGENT_LEFT, Continuity, Stay
+from pytest_lkagents.checks import Evidence, NotJudgeable, Unproven
+from pytest_lkagents.settings import Settings
+from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.model import Answer, Question
+from suites import test_rollout as rollout
 from suites.drained import Drain, Kept, refused_for_all
 from suites.judging import exit_codes
+from suites.long_call import LongCall
+
+STAGE = cast(Stage, SimpleNamespace(settings=Settings(), untouched=lambda _role: SimpleNamespace(signal=lambda _name: None)))
 
 
 @pytest.mark.parametrize(
@@ -60,3 +69,53 @@ def test_a_signal_that_was_lost_on_a_worker_that_its_call_fills() -> None:
     assert seen.heeded
     assert seen.doubt == "SIGINT was lost, perhaps by chance"
     assert seen.lost_signal == ", but heeds a second one"
+
+
+def watched(usual: Stay | None = None, *, there: bool = True, **seen: Any) -> Kept:
+    continuity = SimpleNamespace(usual=usual, lost_from_sight=False, agents_are_there=there, stalled=0.0)
+    return Kept(cast(Call, None), cast(Continuity, continuity), evidence={"agents": 1}, **seen)
+
+
+@pytest.mark.parametrize(
+    ("usual", "held", "judged"),
+    [(None, 600.1, True), (Stay(9.0, 1.0), 9.3, False), (Stay(700.0, 1.0), 700.2, True), (None, 12.0, False)],
+)
+def test_a_call_that_its_agent_ends_shows_no_grace_period(usual: Stay | None, held: float, judged: bool) -> None:
+    seen = Drain("SIGTERM", None, [], [watched(usual, hung_up_s=held)], held_s=held, exited_s=0.4, exit_code=0)
+    evidence = Evidence()
+    if judged:
+        rollout.test_grace_period(STAGE, evidence, lambda: LongCall(seen, []))
+        assert evidence.summary == f"a call went on for {held:.0f} s after SIGTERM"
+    else:
+        with pytest.raises(NotJudgeable, match=f"lasted for {held:.0f} s after SIGTERM and not for 600 s"):
+            rollout.test_grace_period(STAGE, evidence, lambda: LongCall(seen, []))
+
+
+@pytest.mark.parametrize(
+    ("kept", "ended", "says"),
+    [
+        (watched(hung_up_s=8.0), None, "changes nothing"),
+        (watched(hung_up_s=8.0), 2.1, "ends the worker at once"),
+        (watched(trouble=AGENT_LEFT, trouble_s=2.3, there=False), None, "ends its calls: the agent left"),
+        (watched(trouble=AGENT_LEFT, trouble_s=5.0, there=False, unproven="it may do so"), None, Unproven),
+        (watched(trouble="the agent fell silent for 8.0 s", trouble_s=3.0, unproven="it may listen"), None, Unproven),
+        (watched(trouble="no packet came from the agent for 8.0 s", trouble_s=0.4), None, NotJudgeable),
+    ],
+)
+def test_what_a_second_signal_did(
+    kept: Kept, ended: float | None, says: str | type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = Drain("SIGTERM", None, [], [kept], ended_early_s=ended)
+
+    def drainage(_stage: Stage, worker: Any, _signal: str, *, disturb: Callable[[Any], None]) -> object:
+        disturb(worker)
+        return SimpleNamespace(observe=lambda: seen)
+
+    monkeypatch.setattr(rollout, "Drainage", drainage)
+    evidence = Evidence()
+    if isinstance(says, str):
+        rollout.test_second_signal(STAGE, evidence)
+        assert says in (evidence.summary or "")
+    else:
+        with pytest.raises(says):
+            rollout.test_second_signal(STAGE, evidence)
