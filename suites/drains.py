@@ -9,11 +9,7 @@ from collections.abc import Callable
 
 from pytest_lkagents.busyness import Reading, too_busy
 from pytest_lkagents.callers.caller import Call, Caller
-from pytest_lkagents.callers.continuity import (
-    STAY_CONTROL,
-    STAY_SECONDS,
-    AgentsLeave,
-)
+from pytest_lkagents.callers.continuity import NO_PACKETS_SECONDS, STAY_CONTROL, STAY_SECONDS, AgentsLeave
 from pytest_lkagents.calls import AGENT_SECONDS, ANSWER_SECONDS
 from pytest_lkagents.checks import NotJudgeable, StageError, TooBusy, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, poll
@@ -22,6 +18,7 @@ from pytest_lkagents.values import LONGEST_HOLD
 from pytest_lkagents.worker.base import Worker
 from pytest_lkagents.worker.health import Health
 
+from .connections import JOB_GONE, Connections
 from .drained import STOPS_SECONDS, Drain, Kept, Together, refused_for_all
 from .load import wait_free
 from .observations import stop_signal
@@ -95,6 +92,7 @@ class Drainage:
         self._late: Call | None = None
         # The connections of the jobs before that one.
         self._kept_at: set[int] = set()
+        self._connections: Connections | None = None
 
     def observe(self) -> Drain:
         """Raises WorkerFault when not even one call is served, StageError when the stage breaks."""
@@ -156,6 +154,9 @@ class Drainage:
         return Kept(call, known.continuity(call, usual))
 
     def _stop(self) -> None:
+        if self.repair is None:
+            # Else a job that has to connect anew cannot.
+            self._connections = Connections(self.worker, len(self.seen.kept))
         if not self.with_call:
             self.sent = time.monotonic()
             self.send(self.worker)
@@ -195,6 +196,7 @@ class Drainage:
         seen, passed = self.seen, self.passed
         for kept in seen.kept:
             kept.look(passed)
+        self._look_for_jobs(passed)
         going = [kept for kept in seen.kept if kept.hung_up_s is None and kept.trouble is None]
         seen.series.append(
             [round(passed, 2), len(going), round(max((kept.continuity.pause for kept in going), default=0.0), 2)]
@@ -207,6 +209,21 @@ class Drainage:
         if self.health is not None and time.monotonic() - self._probed >= PROBE_EVERY:
             self._probed = time.monotonic()
             seen.health.append(self.worker.health_status(self.health, PROBE_SECONDS))
+
+    def _look_for_jobs(self, passed: float) -> None:
+        """An agent that sends nothing is present, to the server, for some time after its job was killed."""
+        if self._connections is None:
+            return
+        going = [kept for kept in self.seen.kept if kept.hung_up_s is None and kept.trouble is None]
+        silent = [kept for kept in going if kept.call.packet_gap >= NO_PACKETS_SECONDS]
+        gone = self._connections.look(len(silent), passed)
+        if gone is not None:
+            silent[0].trouble, silent[0].trouble_s = JOB_GONE, round(gone, 1)
+
+    @property
+    def _suspicious(self) -> bool:
+        gone = self._connections is not None and self._connections.gone_since is not None
+        return gone or any(kept.suspected for kept in self.seen.kept)
 
     def _stopped(self) -> float | None:
         """Since when the server offers it nothing, and did not since: a worker that is full for a moment, because it is
@@ -226,7 +243,7 @@ class Drainage:
             return self._watch_until(until, enough)
 
     def _watch_until(self, until: float, enough: Callable[[], bool]) -> bool:
-        while (time.monotonic() < until and not enough()) or any(kept.suspected for kept in self.seen.kept):
+        while (time.monotonic() < until and not enough()) or self._suspicious:
             self.stage.raise_if_closing()
             self._look()
             if all(kept.trouble is not None or kept.hung_up_s is not None for kept in self.seen.kept):
@@ -360,7 +377,7 @@ class Drainage:
 
     def _merely_watch(self) -> None:
         """From here on little is done, unless all of it will have to be done again."""
-        if self.seen.unproven is None and not any(kept.suspected for kept in self.seen.kept):
+        if self.seen.unproven is None and not self._suspicious:
             self.stage.background.merely_watches()
 
     def _until_gone(self, before: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pytest_lkagents.busyness import too_busy
 from pytest_lkagents.callers.caller import Call, Caller
-from pytest_lkagents.callers.continuity import AGENT_LEFT, FOR_GOOD_SECONDS, AgentsLeave, Continuity
+from pytest_lkagents.callers.continuity import AGENT_LEFT, AgentsLeave, Continuity
 from pytest_lkagents.calls import ENOUGH_LOST
 from pytest_lkagents.checks import NotJudgeable, StageError, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, holds, poll
@@ -19,6 +19,7 @@ from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.protocol import WORKER
 from pytest_lkagents.worker.base import Worker
 
+from .connections import JOB_GONE, Connections
 from .drained import Drain, Kept
 from .drains import LOOK_SECONDS, Drainage
 from .healthy import answers, stays_unhealthy
@@ -44,7 +45,6 @@ RECOVER_SECONDS = 15
 # The end of a call may be the reason of one report.
 REPORTS = 2
 UNKNOWN = "not known"
-JOB_GONE = "the job's connection to the server is gone"
 REPLACED = "another process serves the call: its agent was replaced, and with it what it knew"
 # Entries of a connection's beginning and end, which need no worker that is well.
 CONNECTING = ("opened", "request", "closed")
@@ -268,7 +268,7 @@ def _lose_thrice(stage: Stage, worker: Worker, seen: Reconnection) -> None:
         call = _call_again(stage, worker, caller, "it registered again after the restart", evidence)
         evidence["agent_joined_after_s"] = round(call.agent_after, 2)
         seen.kept = _in_progress(stage, call, seen)
-        signalled, serving = bool(worker.wire.calls_at), set(worker.jobs_of(worker.snapshot()))
+        connections, serving = Connections(worker, 1), set(worker.jobs_of(worker.snapshot()))
         cut, reading = time.monotonic(), worker.reading()
         try:
             evidence["registered_after_cut_s"] = cut_and_return(worker)
@@ -277,7 +277,7 @@ def _lose_thrice(stage: Stage, worker: Worker, seen: Reconnection) -> None:
         evidence["registrations_after_cut"] = stay_single(worker, before, "the cut")
         back = time.monotonic()
         if seen.kept is not None:
-            _watch_kept(stage, worker, seen.kept, cut, serving, signalled=signalled)
+            _watch_kept(stage, worker, seen.kept, cut, serving, connections)
             seen.busy = too_busy(reading, worker.reading())
         reports = any(status.at > back for status in log.statuses())
         call.leave()
@@ -350,23 +350,21 @@ def _in_progress(stage: Stage, call: Call, seen: Reconnection) -> Kept | None:
     return Kept(call, stage.calls.continuity(call))
 
 
-def _watch_kept(stage: Stage, worker: Worker, kept: Kept, cut: float, serving: set[int], *, signalled: bool) -> None:
-    """What the cut did to the call; longer while anything is suspected. A job whose own connection to the server is gone for
-    good (``signalled``: it was seen before) is over, also where the server has not noticed yet, and takes an agent for
-    present that sends nothing anyway. One that came in its place under the same identity is not missed by the caller, but
-    is of another process than those that were ``serving``."""
-    gone_since: float | None = None
+def _watch_kept(stage: Stage, worker: Worker, kept: Kept, cut: float, serving: set[int], connections: Connections) -> None:
+    """What the cut did to the call; longer while anything is suspected. An agent that came in its place under the same identity
+    is not missed by the caller, but is of another process than those that were ``serving``."""
     with worker.ledger.waiting(worker.name):
         while kept.trouble is None:
             stage.raise_if_closing()
             passed = time.monotonic() - cut
-            gone_since = None if worker.wire.calls_at or not signalled else gone_since or passed
-            if gone_since is not None and passed - gone_since >= FOR_GOOD_SECONDS:
+            gone = connections.look(1, passed)
+            if gone is not None:
                 # Silence, which comes with it, might be the agent's habit.
-                kept.trouble, kept.trouble_s = JOB_GONE, round(gone_since, 1)
+                kept.trouble, kept.trouble_s = JOB_GONE, round(gone, 1)
                 return
             kept.look(passed)
-            if kept.trouble is None and gone_since is None and not kept.suspected and passed >= KEPT_SECONDS:
+            still = connections.gone_since is None and not kept.suspected
+            if kept.trouble is None and still and passed >= KEPT_SECONDS:
                 now = set(worker.jobs_of(worker.snapshot()))
                 if serving and now and not serving & now:
                     kept.trouble, kept.trouble_s = REPLACED, round(passed, 1)

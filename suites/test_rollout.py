@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from pytest_lkagents.callers.continuity import Continuity
 from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, NotJudgeable, StageError, Unproven, WorkerFault, check
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
 
-from .drained import STOPS_SECONDS, Drain
+from .connections import JOB_GONE, Connections
+from .drained import STOPS_SECONDS, Drain, Kept
 from .drains import CHECK_SECONDS, DISTURB_SECONDS, DRAIN_SECONDS, LOOK_SECONDS, Drainage, engine_timeout
 from .faults import lose_server
 from .judging import end_by, ends_in_time, exit_codes, judge_exit, judge_kept_calls, raise_if_uncertain, stops_in_time
@@ -140,8 +140,9 @@ def test_sigterm_drains(lk_stage: Stage, lk_evidence: Evidence, drain: Callable[
     signal comes when one has just come, and it has to stay as long as those of at least two calls without a signal, give
     or take 1 s and by how much these differ; one that does not is a failure when a second one does not either. If a call
     is cut after others had ended, all is repeated with a single call. An agent that sends nothing is judged by its
-    presence alone. Skipped if no call is served, or if agents leave by themselves within 7 s or at very different times;
-    on an overloaded machine silence is an error.
+    presence, and by its job's own connection to the server, as the server does not notice for 20 s that a job was killed:
+    the call is cut if there are fewer of these connections than such calls for 8 s. Skipped if no call is served, or if
+    agents leave by themselves within 7 s or at very different times; on an overloaded machine silence is an error.
     """
     seen = drain()
     judge_kept_calls(seen, lk_evidence)
@@ -486,10 +487,11 @@ def test_exits_without_server(lk_stage: Stage, lk_evidence: Evidence) -> None:
 
     The proxy on the wire resets the connection of a worker with one call and refuses new ones; the job's own connection
     stays. After the worker's first try (5 s at most) the image's stop signal (SIGTERM by default) goes to its first
-    process. It must not end, nor may its agent leave, before the call is hung up 8 s later, and it must have ended
-    within `lk_exit_timeout` (default 30 s) of the end of the call's job, with whatever code. Skipped if the call is not
-    served, if its agent leaves or the worker ends by itself before the signal, or if the job does not end within
-    `lk_exit_timeout`; on an overloaded machine one that still runs is an error.
+    process. It must not end, nor may its agent leave, fall silent for 8 s, or its job lose its own connection for 8 s,
+    before the call is hung up 8 s later, and it must have ended within `lk_exit_timeout` (default 30 s) of the end of the
+    call's job, with whatever code. Whether a silence may be the agent's habit is told as in `rollout.sigterm-drains`.
+    Skipped if the call is not served, if its agent leaves or the worker ends by itself before the signal, or if the job
+    does not end within `lk_exit_timeout`; on an overloaded machine silence, or one that still runs, is an error.
     """
     worker = lk_stage.untouched("deserted")
     name, limit = stop_signal(lk_stage), lk_stage.settings.exit_timeout
@@ -506,10 +508,14 @@ def test_exits_without_server(lk_stage: Stage, lk_evidence: Evidence) -> None:
             )
         if not before_loss.agents_are_there:
             raise NotJudgeable("its call did not outlive the loss of the server: see registration.keeps-calls")
+        kept, connections = Kept(call, lk_stage.calls.continuity(call)), Connections(worker, 1)
         before, sent = worker.reading(), time.monotonic()
         worker.signal(name)
-        lk_evidence["ended_with_its_call_after_s"] = ended = _ended_with_its_call(worker, before_loss, sent)
-        assert ended is None, f"its call ended {ended} s after {name}, which came while its server was away"
+        lk_evidence["ended_with_its_call_after_s"] = ended = _ended_with_its_call(worker, kept, connections, sent)
+        if kept.trouble is not None and kept.continuity.agents_are_there:
+            lk_stage.raise_if_too_busy(worker, before)
+        while_away = f"{name}, which came while its server was away"
+        assert ended is None, f"its call ended {ended} s after {while_away}: {kept.trouble or 'the worker ended'}"
     finally:
         caller.close()
     try:
@@ -524,21 +530,25 @@ def test_exits_without_server(lk_stage: Stage, lk_evidence: Evidence) -> None:
     )
 
 
-def _ended_with_its_call(worker: Worker, call: Continuity, sent: float) -> float | None:
-    """Seconds after the signal at which it ended although its agent was in the call, or the agent left; None: neither
-    happened while the call was kept. Raises Unproven where a leave may be its habit."""
+def _ended_with_its_call(worker: Worker, kept: Kept, connections: Connections, sent: float) -> float | None:
+    """Seconds after the signal at which it ended with its call in progress, or the call was cut; None: neither happened while
+    the call was kept. Raises Unproven where that may be the agent's habit."""
     with worker.ledger.waiting(worker.name):
-        while time.monotonic() - sent < DRAIN_SECONDS:
+        while True:
             running, passed = worker.is_running, round(time.monotonic() - sent, 1)
-            if not call.agents_are_there:
-                call.note_leave()
-                if call.unproven_leave is not None:
-                    raise Unproven(call.unproven_leave)
-                return passed
+            kept.look(passed)
+            gone = connections.look(1, passed)
+            if kept.trouble is None and gone is not None:
+                kept.trouble, kept.trouble_s = JOB_GONE, round(gone, 1)
+            if kept.unproven is not None:
+                raise Unproven(kept.unproven)
+            if kept.trouble is not None:
+                return kept.trouble_s
             if not running:
                 return passed
+            if passed >= DRAIN_SECONDS and not kept.suspected and connections.gone_since is None:
+                return None
             time.sleep(LOOK_SECONDS)
-    return None
 
 
 @check(

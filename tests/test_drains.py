@@ -15,8 +15,11 @@ from pytest_lkagents.checks import Evidence, NotJudgeable, Unproven
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.model import Answer, Question
+from pytest_lkagents.worker.base import Worker
 from suites import test_rollout as rollout
+from suites.connections import JOB_GONE, Connections
 from suites.drained import Drain, Kept, refused_for_all
+from suites.drains import Drainage
 from suites.judging import exit_codes
 from suites.long_call import LongCall
 
@@ -119,3 +122,39 @@ def test_what_a_second_signal_did(
     else:
         with pytest.raises(says):
             rollout.test_second_signal(STAGE, evidence)
+
+
+def worker_with(*ports: int) -> Worker:
+    """``ports`` of the open connections of its jobs."""
+    wire = SimpleNamespace(calls_at=set(ports), transcript=None)
+    return cast(Worker, SimpleNamespace(name="w", wire=wire, is_running=True, wait_health=lambda: None))
+
+
+def gone(worker: Worker, known: int, *left: int, calls: int = 1) -> float | None:
+    connections = Connections(worker, known)
+    worker.wire.calls_at.intersection_update(left)  # it is the fake's own set
+    assert connections.look(calls, 1.0) is None
+    return connections.look(calls, 9.5)
+
+
+def test_jobs_whose_connections_are_gone() -> None:
+    assert gone(worker_with(1), 1) == 1.0
+    assert gone(worker_with(1, 2), 1) == 1.0, "one call, and an avatar"
+    assert gone(worker_with(1, 2), 1, 2) is None, "the avatar's"
+    assert gone(worker_with(1, 2, 3), 2, 2, calls=2) is None, "whose they are cannot be told"
+    assert gone(worker_with(1, 2), 2, 2, calls=2) == 1.0
+    assert gone(worker_with(1, 2), 2, 2) is None, "packets come in the other call"
+    assert gone(worker_with(), 1) is None, "they were not seen before either"
+
+
+@pytest.mark.parametrize(("packets", "cut"), [([9.0, 9.0], 2), ([0.1, 9.0], 1), ([0.1, 0.1], 0)])
+def test_calls_whose_jobs_were_killed_at_the_signal(packets: list[float], cut: int) -> None:
+    worker = worker_with(1, 2)
+    stage = cast(Stage, SimpleNamespace(calls=SimpleNamespace(caller=lambda _worker: None)))
+    drainage = Drainage(stage, worker, "SIGTERM", send=lambda _worker: worker.wire.calls_at.clear())
+    drainage.seen.kept = [Kept(cast(Call, SimpleNamespace(packet_gap=gap)), cast(Continuity, None)) for gap in packets]
+    drainage._stop()
+    for passed in (0.1, 4.0, 8.2, 8.4):
+        drainage._look_for_jobs(passed)
+        assert drainage._suspicious is (cut > 0) or passed > 8
+    assert [kept.trouble for kept in drainage.seen.kept].count(JOB_GONE) == cut
