@@ -13,7 +13,7 @@ from docker.models.containers import Container
 
 from pytest_lkagents import engine, inside
 from pytest_lkagents.checks import StageError
-from pytest_lkagents.probe.sidecar import Sidecar
+from pytest_lkagents.probe.sidecar import Sidecar, parse_devices
 from pytest_lkagents.settings import PROBE_IMAGE
 
 # The engine's name server knows each container by its own identifier; the dot keeps /etc/hosts from answering.
@@ -156,3 +156,13 @@ def test_a_command_ends_with_the_processes_beside_which_it_runs(session: engine.
     observer.wait(timeout=30)
     with pytest.raises(APIError):
         inside.run_in(observer, "true")
+
+
+def test_devices_of_a_namespace() -> None:
+    listed = """Inter-|   Receive                                                |  Transmit
+ face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
+    lo:    1024      12    0    0    0     0          0         0     1024      12    0    0    0     0       0          0
+  eth1: 3280125    2741    0    0    0     0          0         0   181093    2203    0    0    0     0       0          0
+  eth0:3280125    2741    0    0    0     0          0         0   181093    2203    0    0    0     0       0          0
+"""
+    assert parse_devices(listed) == ["eth0", "eth1"]

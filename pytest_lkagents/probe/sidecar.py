@@ -225,9 +225,8 @@ class Sidecar:
 
         Yields a function that counts the packets lost so far. Raises NotJudgeable where the kernel cannot do it.
         """
-        listed = self.read("ls", "/sys/class/net")
         rules = PARTITION_RULES.format(table=PARTITION)
-        for device in sorted(set(listed.split()) - {"lo"}):
+        for device in parse_devices(self.read("cat", "/proc/net/dev")):
             rules += PARTITION_DEVICE.format(table=PARTITION, device=device)
         with self._disturbed(PARTITION, rules, ("inet", "netdev"), "lose packets as a cut cable does (Linux 5.16)") as lost:
             yield lost
@@ -300,3 +299,10 @@ def parse_listeners(output: str) -> list[Listener]:
         if port.isdigit():
             found.append(Listener(fields[0], address, int(port), fields[6] if len(fields) > 6 else ""))
     return found
+
+
+def parse_devices(output: str) -> list[str]:
+    """The namespace's network devices but loopback, from ``/proc/net/dev``, whose first two lines are headings.
+    ``/sys/class/net`` has files that are none, such as ``bonding_masters``."""
+    names = (line.partition(":")[0].strip() for line in output.splitlines()[2:])
+    return sorted(name for name in names if name and name != "lo")
