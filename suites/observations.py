@@ -6,7 +6,7 @@ import contextlib
 import time
 from dataclasses import dataclass
 
-from pytest_lkagents.callers.caller import Caller
+from pytest_lkagents.callers.caller import Call, Caller
 from pytest_lkagents.calls import ANSWER_SECONDS
 from pytest_lkagents.checks import StageError, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, poll
@@ -21,6 +21,8 @@ from .pool import settle
 REACTION_SECONDS = 10
 # An agent that talks first says something by then.
 SOUND_SECONDS = 5
+# One that hands the call over to another may leave before that one is there, or after.
+HANDOVER_SECONDS = 2.0
 # For a job to end whose caller has hung up, and for the process to get ready that takes its place.
 REST_SECONDS = 12.0
 
@@ -71,10 +73,18 @@ def first_call(stage: Stage) -> FirstCall:
 
 def _one_call(stage: Stage, caller: Caller) -> FirstCall:
     call = stage.calls.served(caller)
-    with contextlib.suppress(DeadlineMissed):
-        poll(lambda: call.heard.first is not None or not call.agents_present, what="sound", seconds=SOUND_SECONDS, every=0.05)
+    _wait_sound(call)
+    if not call.agents_present:
+        with contextlib.suppress(DeadlineMissed):
+            poll(lambda: bool(call.agents_present), what="another agent", seconds=HANDOVER_SECONDS, every=0.05)
+            _wait_sound(call)
     wordless = call.sound_after is None and not call.written
     return FirstCall(call.agent_after, call.sound_after, call.stayed if wordless else None)
+
+
+def _wait_sound(call: Call) -> None:
+    with contextlib.suppress(DeadlineMissed):
+        poll(lambda: call.heard.first is not None or not call.agents_present, what="sound", seconds=SOUND_SECONDS, every=0.05)
 
 
 def stop(stage: Stage) -> Stop:

@@ -18,7 +18,7 @@ from pytest_lkagents.worker.base import Worker
 from .drained import Drain
 from .drains import Drainage
 from .load import Placed, place, wait_free
-from .observations import stop_signal
+from .observations import HANDOVER_SECONDS, stop_signal
 
 # Long enough for a second agent to come, and for the audio to start.
 STAY_SECONDS = 2.0
@@ -123,7 +123,9 @@ class Arrivals:
         agents = len(placed.call.agents)
         if placed.call.agents:
             time.sleep(STAY_SECONDS)
-            # One that hands the call to another one leaves it.
+            # One that hands the call to another one leaves it, a little before or after that one comes.
+            with contextlib.suppress(DeadlineMissed):
+                poll(lambda: len(placed.call.agents_present) == 1, what="a handover", seconds=HANDOVER_SECONDS, every=0.05)
             agents = max(len(placed.call.agents_present), 1)
             if not placed.call.agents_present and not self._stage.calls.leave_by_themselves:
                 fault = f"its agent came, and left again after {placed.call.stayed or 0.0:.1f} s"

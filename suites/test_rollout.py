@@ -602,7 +602,8 @@ def test_replaces_without_loss(lk_stage: Stage, lk_evidence: Evidence) -> None:
     full (for 15 s), and the old one gets its stop signal. The calls in progress are kept for 8 s and judged as in
     `rollout.sigterm-drains`, but for gaps after which they go on; those, and the old worker's exit, are recorded and
     judged by the checks of one worker. An arriving call is lost, and a failure, if a worker does not answer its
-    question or takes its job and no agent comes, or none that stays for these 2 s; so is one with two agents. A refused
+    question or takes its job and no agent comes, or none that stays for these 2 s; so is one that still has two agents,
+    or none, 2 s after them (an agent may hand the call over). A refused
     one is tried three times; if none was free then, it is an error, as is any loss on an overloaded machine. Skipped if
     the two register under different names or no call is served.
     """

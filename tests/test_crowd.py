@@ -13,11 +13,13 @@ import pytest
 from livekit import api
 
 from pytest_lkagents.callers.crowd import Crowd
+from pytest_lkagents.clock import holds, poll
 from pytest_lkagents.server.base import Server
 from tests.wire_server import RealServer
 
+NOTICE_SECONDS = 15
 # An agent as the SDKs' sessions are: it says nothing until somebody has subscribed to its track. It publishes as often as it
-# is told to, says when it may speak, and how many packets it had sent then and some seconds later.
+# is told to, and says how many packets it could send each time; then it stays until its input ends.
 SPEAKER = """
 import asyncio, sys
 from livekit import rtc
@@ -47,6 +49,9 @@ async def main():
         print("spoke", await sent(track) - before, flush=True)
         speaking.cancel()
         await room.local_participant.unpublish_track(publication.sid)
+    print("stays", flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+    await room.disconnect()
 
 asyncio.run(main())
 """
@@ -67,11 +72,11 @@ def crowd(server: Server) -> Iterator[Crowd]:
 
 
 @contextmanager
-def agent(server: Server, room: str, times: int) -> Iterator[subprocess.Popen[str]]:
+def agent(server: Server, room: str, times: int = 0, name: str = "agent") -> Iterator[subprocess.Popen[str]]:
     grants = api.VideoGrants(room_join=True, room=room, agent=True)
-    token = api.AccessToken(server.api_key, server.api_secret).with_identity("agent").with_kind("agent").with_grants(grants)
+    token = api.AccessToken(server.api_key, server.api_secret).with_identity(name).with_kind("agent").with_grants(grants)
     command = [sys.executable, "-c", SPEAKER, server.url, token.to_jwt(), str(times)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process
         finally:
@@ -101,3 +106,16 @@ def test_one_whose_track_was_there_first(server: Server, crowd: Crowd) -> None:
         assert said(speaking) == ["published"]
         crowd.join("earlier")
         assert said(speaking)[0] == "spoke"
+
+
+@pytest.mark.timeout(60)
+def test_a_call_that_is_handed_over_has_its_agent(server: Server, crowd: Crowd) -> None:
+    user = crowd.join("handed-over")
+    with agent(server, "handed-over", name="receptionist") as first, agent(server, "handed-over", name="specialist") as second:
+        assert (said(first), said(second)) == (["stays"], ["stays"])
+        poll(lambda: user.served, what="agent", seconds=NOTICE_SECONDS)
+        first.communicate(timeout=NOTICE_SECONDS)
+        assert holds(lambda: user.served, seconds=2)
+        second.communicate(timeout=NOTICE_SECONDS)
+        poll(lambda: not user.served, what="leave", seconds=NOTICE_SECONDS)
+        assert user.agent_left is not None

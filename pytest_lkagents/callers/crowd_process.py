@@ -2,7 +2,8 @@
 
 Reads one JSON request a line: ``{"join": [{"room", "url", "token"}]}``, ``{"leave": [room]}``; ends when its input ends.
 Writes one JSON event a line: ``{"room", "event": "joined" | "agent" | "agent-left" | "lost" | "failed", "at", "why"}``
-and every second ``{"cpu", "behind", "at"}``; ``at`` is the machine's monotonic clock.
+(``agent``: one came where there was none; ``agent-left``: the last one left) and every second ``{"cpu", "behind", "at"}``;
+``at`` is the machine's monotonic clock.
 
 What makes a user cheap: one source of speech, captured once in pieces of 100 ms, feeds the tracks of all of them; what
 agents say is subscribed to for a moment only (see Ear), so that nearly nothing of it is received or decoded; no second copy
@@ -84,14 +85,20 @@ class Crowd:
     async def join(self, room_name: str, url: str, token: str) -> None:
         room = rtc.Room()
         ear = Ear(room)
+        # One may hand the call over to another, and leave it.
+        agents: set[str] = set()
 
         def came(participant: rtc.RemoteParticipant) -> None:
             if is_agent(participant):
-                say(room=room_name, event="agent")
+                if not agents:
+                    say(room=room_name, event="agent")
+                agents.add(participant.identity)
 
         def went(participant: rtc.RemoteParticipant) -> None:
-            if is_agent(participant):
-                say(room=room_name, event="agent-left")
+            if participant.identity in agents:
+                agents.remove(participant.identity)
+                if not agents:
+                    say(room=room_name, event="agent-left")
 
         def lost(reason: int) -> None:
             if room_name in self._rooms:

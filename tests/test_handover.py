@@ -1,0 +1,75 @@
+"""Calls that one agent hands over to another, as a receptionist does."""
+
+from __future__ import annotations
+
+import threading
+import time
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from pytest_lkagents.callers.caller import Call, Caller
+from pytest_lkagents.clock import Ledger
+from pytest_lkagents.stage import Stage
+from pytest_lkagents.worker.base import Worker
+from suites import observations, replacement
+from suites.load import Placed
+
+GAP_SECONDS = 0.2
+
+
+def call_with(*agents: str) -> Call:
+    now = time.monotonic()
+    return Call("room", None, Ledger(), now, dict.fromkeys(agents, now))  # type: ignore[arg-type]
+
+
+def comes(call: Call) -> None:
+    call.agents["specialist"] = time.monotonic()
+
+
+def leaves(call: Call) -> None:
+    call.left["receptionist"] = time.monotonic()
+
+
+def stage_of(call: Call) -> Stage:
+    calls = SimpleNamespace(served=lambda _caller: call, caller=lambda _worker: None, leave_by_themselves=False)
+    return cast(Stage, SimpleNamespace(calls=calls))
+
+
+@pytest.mark.parametrize("handed_over", [True, False])
+def test_a_first_agent_that_says_nothing(handed_over: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observations, "SOUND_SECONDS", 0.3)
+    monkeypatch.setattr(observations, "HANDOVER_SECONDS", 1.0)
+    call = call_with("receptionist")
+    leaves(call)
+    if handed_over:
+        threading.Timer(GAP_SECONDS, comes, [call]).start()
+    seen = observations._one_call(stage_of(call), cast(Caller, None))
+    assert (seen.left_s is None) is handed_over
+
+
+@pytest.mark.parametrize(
+    ("there", "later", "agents", "lost"),
+    [
+        (["receptionist"], comes, 1, False),
+        (["receptionist", "specialist"], leaves, 1, False),
+        (["receptionist", "specialist"], None, 2, False),
+        (["receptionist"], None, 1, True),
+    ],
+    ids=["a gap", "an overlap", "two agents", "nobody comes"],
+)
+def test_a_call_that_arrives_is_handed_over(
+    there: list[str], later: object, agents: int, lost: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = call_with(*there)
+    call.leave = lambda: None  # type: ignore[method-assign]
+    if len(there) == 1:
+        leaves(call)
+    monkeypatch.setattr(replacement, "STAY_SECONDS", 0.0)
+    monkeypatch.setattr(replacement, "HANDOVER_SECONDS", 1.0)
+    monkeypatch.setattr(replacement, "place", lambda _stage, _caller: Placed(call, {}, "old"))
+    if callable(later):
+        threading.Timer(GAP_SECONDS, later, [call]).start()
+    arrival = replacement.Arrivals(stage_of(call), cast(Worker, None))._one(cast(Caller, None))
+    assert (arrival.agents, arrival.fault is not None) == (agents, lost)
