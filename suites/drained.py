@@ -19,6 +19,8 @@ from pytest_lkagents.callers.reception import STALL_SECONDS
 from pytest_lkagents.checks import StageError, Unproven
 from pytest_lkagents.wire.model import Answer, Question
 
+from .connections import JOB_GONE
+
 # The guide's figure: a worker that was asked to stop takes no new job after this time.
 STOPS_SECONDS = 5
 # Three failed probes in a row are what orchestrators restart a container for, by default.
@@ -67,6 +69,12 @@ class Kept:
         else:
             self.continuity.note_silence()
         self.unproven = self.continuity.unproven_leave if left else self.continuity.unproven_silence
+
+    @property
+    def fell_silent(self) -> bool:
+        """Whether all that is wrong is that nothing is heard any more of an agent that is there."""
+        gone = (AGENT_LEFT, JOB_GONE)
+        return self.trouble is not None and self.trouble not in gone and self.continuity.agents_are_there
 
     @property
     def suspected(self) -> bool:
@@ -223,6 +231,9 @@ class Drain:
             return None
         if self.unproven is not None:
             return self.unproven
+        if self.cut is not None and self.cut.fell_silent:
+            # It had talked on for longer than another one did; but what agents say is not always equally long.
+            return f"{self.cut.trouble}, perhaps by chance"
         if self.longest_gap > SILENCE_SECONDS and self.cut is None:
             # A machine that stalls for some seconds does not show in how busy it was on the whole.
             return f"a voice paused for {self.longest_gap:.1f} s and went on"

@@ -132,17 +132,18 @@ def test_sigterm_drains(lk_stage: Stage, lk_evidence: Evidence, drain: Callable[
     With up to four calls in progress the image's stop signal (SIGTERM by default) goes to the worker's first process;
     the newest call is kept for 20 s, or for `--lk-drain-hold`. A call is cut if its agent leaves the room, or if
     packets (1.5 s) or the sound of an agent that talks without pauses (2.5 s) are missing and stay away for 8 s; a gap
-    above 2.5 s is a failure if a second look shows one too, with nothing else under way; that look is also taken where the
-    caller stood still for some seconds and found too few packets afterwards. An agent that is there and falls
+    above 2.5 s is a failure if a second look shows one too, with nothing else under way; that look is also taken where
+    the caller stood still for some seconds and found too few packets afterwards. An agent that is there and falls
     silent may do so by itself, after a greeting, say: in a second look the signal only comes when it has talked on for
-    more than twice as long, and if it does not do that, its silence does not count. Likewise an agent may leave by itself:
-    in the second look it has to stay for half as long again before the signal. Where agents do leave by themselves, the
-    signal comes when one has just come, and it has to stay as long as those of at least two calls without a signal, give
-    or take 1 s and by how much these differ; one that does not is a failure when a second one does not either. If a call
-    is cut after others had ended, all is repeated with a single call. An agent that sends nothing is judged by its
-    presence, and by its job's own connection to the server, as the server does not notice for 20 s that a job was killed:
-    the call is cut if there are fewer of these connections than such calls for 8 s. Skipped if no call is served, or if
-    agents leave by themselves within 7 s or at very different times; on an overloaded machine silence is an error.
+    more than twice as long, and if it does not do that, its silence does not count; one that does is looked at once
+    more. Likewise an agent may leave by itself: in the second look it has to stay for half as long again before the
+    signal. Where agents do leave by themselves, the signal comes when one has just come, and it has to stay as long as
+    those of at least two calls without a signal, give or take 1 s and by how much these differ; one that does not is a
+    failure when a second one does not either, after two more of these calls. If a call is cut after others had ended,
+    all is repeated with a single call. An agent that sends nothing is judged by its presence, and by its job's own
+    connection to the server, as the server does not notice for 20 s that a job was killed: the call is cut if there are
+    fewer of these connections than such calls for 8 s. Skipped if no call is served, or if agents leave by themselves
+    within 7 s or at very different times; on an overloaded machine silence is an error.
     """
     seen = drain()
     judge_kept_calls(seen, lk_evidence)

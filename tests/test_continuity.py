@@ -225,18 +225,45 @@ def test_how_long_agents_stay_that_leave_by_themselves() -> None:
     assert usual_stay([], no_more, habit) == stay
 
 
+def leaves(habit: Habit, usual: Stay, stayed: float) -> Continuity:
+    call = call_with_agent(talked=2)
+    watch = Continuity(call, habit, usual)
+    call.left["agent"] = call.agents["agent"] + stayed
+    assert watch.trouble() == AGENT_LEFT
+    return watch
+
+
+def stays_of(habit: Habit, *stays: float) -> Stay:
+    """As they are found when so many more are asked for as there are."""
+    further = iter(stays)
+    return usual_stay([], lambda: call_that_was_left(str(len(habit.stays)), next(further)), habit)
+
+
 def test_an_agent_that_leaves_early_is_accused_when_a_second_one_does_so_too() -> None:
     habit = Habit()
+    usual = stays_of(habit, 7.0, 7.2)
+    assert leaves(habit, usual, 6.0).left_as_usual
     for proven in (False, True):
-        call = call_with_agent(talked=2)
-        watch = Continuity(call, habit, Stay(7.0, 1.2))
-        call.left["agent"] = call.agents["agent"] + 2.0
-        assert watch.trouble() == AGENT_LEFT
+        watch = leaves(habit, usual, 2.0)
         assert not watch.left_as_usual
         watch.note_leave()
         assert (watch.unproven_leave is None) is proven
-    call.left["agent"] = call.agents["agent"] + 6.0
-    assert watch.left_as_usual
+        if not proven:
+            usual = stays_of(habit, 7.1, 7.4)
+
+
+def test_stays_that_turn_out_to_differ_explain_early_leaves() -> None:
+    """Two were much the same by chance."""
+    habit = Habit()
+    usual = stays_of(habit, 16.2, 16.5)
+    leaves(habit, usual, 14.0).note_leave()
+    usual = stays_of(habit, 15.0, 16.9)
+    assert usual.over(14.0)
+    watch = leaves(habit, usual, 11.0)
+    watch.note_leave()
+    assert watch.unproven_leave is not None, "the first one was none"
+    with pytest.raises(AgentsLeave):
+        stays_of(habit, 13.2, 14.0, 15.5, 16.0)
 
 
 @pytest.mark.parametrize(("first", "second"), [(8.0, 12.0), (6.0, 6.0)])

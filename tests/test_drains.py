@@ -158,3 +158,12 @@ def test_calls_whose_jobs_were_killed_at_the_signal(packets: list[float], cut: i
         drainage._look_for_jobs(passed)
         assert drainage._suspicious is (cut > 0) or passed > 8
     assert [kept.trouble for kept in drainage.seen.kept].count(JOB_GONE) == cut
+
+
+def test_an_agent_that_falls_silent_is_looked_at_once_more() -> None:
+    silent = watched(trouble="the agent fell silent for 8.0 s", trouble_s=1.0)
+    assert Drain("SIGTERM", None, [], [silent]).doubt == "the agent fell silent for 8.0 s, perhaps by chance"
+    left = watched(trouble=AGENT_LEFT, trouble_s=1.0, there=False)
+    assert Drain("SIGTERM", None, [], [left]).doubt is None
+    ended = Drain("SIGTERM", None, [], [silent], ended_early_s=1.0)
+    assert ended.doubt is None, "nobody is there who could speak"

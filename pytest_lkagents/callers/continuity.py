@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,8 @@ CONTROL = 2
 STAY_CONTROL, STAY_SECONDS = 1.5, 3.0
 # So many stays of agents that leave by themselves say how long that is, if they differ by no more than a share of it.
 STAYS, STAY_MARGIN, STAY_SPREAD = 2, 1.0, 0.25
+# Two say little of how much stays differ: for each agent that left early so many more are watched before another one counts.
+MORE_STAYS = 2
 # A worker that does not drain may give its calls 5 s (Node's SDK does): an agent must have longer to go than that.
 GRACE_SECONDS = 5.5
 LEAST_STAY = GRACE_SECONDS + STAY_MARGIN + 0.5
@@ -56,6 +58,10 @@ class Stay:
     least: float
     margin: float
 
+    @classmethod
+    def of(cls, stays: Collection[float]) -> Stay:
+        return cls(min(stays), STAY_MARGIN + max(stays) - min(stays))
+
     def over(self, stayed: float) -> bool:
         """Whether one that left after so long did so by itself."""
         return stayed >= self.least - self.margin
@@ -70,9 +76,9 @@ class Habit:
     """How a worker's agents behave. ``silent_after``: seconds of talk after which one fell silent in a call that was watched;
     ``quiet_after``: seconds after its first packet after which one sent no more (one that is muted, say); ``left_after``:
     seconds after which one left; None: none did so far; ``stays``: seconds after which agents left in calls that nothing
-    disturbed, by room; ``cut_short``: how many left clearly earlier than that; ``pausing``: rooms whose agent fell silent for
-    a while before anything disturbed it, and will do so again; ``unheard``: how many said nothing beside another call, whose
-    agent had talked.
+    disturbed, by room; ``cut_short``: the same of those that seemed to leave clearly earlier; ``pausing``: rooms whose agent
+    fell silent for a while before anything disturbed it, and will do so again; ``unheard``: how many said nothing beside
+    another call, whose agent had talked.
 
     One call cannot tell whether that is a fault: an agent that greets and then listens falls silent too, and one that
     announces something leaves. So the first time is only noted. In the next call the agent has to go on undisturbed for
@@ -83,7 +89,7 @@ class Habit:
     quiet_after: float | None = None
     left_after: float | None = None
     stays: dict[str, float] = field(default_factory=dict)
-    cut_short: int = 0
+    cut_short: list[float] = field(default_factory=list)
     pausing: set[str] = field(default_factory=set)
     unheard: int = 0
     # How many crowds had one call to which no agent came, although it was accepted.
@@ -105,6 +111,17 @@ class Habit:
     def stay_seconds(self) -> float:
         """How long an agent has to stay before its leave means something; 0.0 while none left."""
         return 0.0 if self.left_after is None else STAY_SECONDS + STAY_CONTROL * self.left_after
+
+    @property
+    def enough_stays(self) -> int:
+        """How many have to be known to say how long agents stay."""
+        return STAYS + MORE_STAYS * len(self.cut_short)
+
+    @property
+    def leaves_early(self) -> bool:
+        """Whether agents left too early too often for chance, by all that is known of their stays by now."""
+        usual = Stay.of(list(self.stays.values()))
+        return len(self.stays) >= STAYS + MORE_STAYS and sum(not usual.over(stayed) for stayed in self.cut_short) >= STAYS
 
     def note_silence(self, talked: float) -> None:
         self.silent_after = max(self.silent_after or 0.0, talked)
@@ -157,12 +174,12 @@ def usual_stay(calls: Sequence[Call], more: Callable[[], Call], habit: Habit) ->
         habit.note_own_leaves(placed)
         if any(call.stayed is None for call in placed):
             raise AgentsLeave("some of its agents leave their calls by themselves and some do not")
-        if len(habit.stays) >= STAYS:
+        if len(habit.stays) >= habit.enough_stays:
             break
         placed = [more()]
-    least, most = min(habit.stays.values()), max(habit.stays.values())
-    stay = Stay(least, STAY_MARGIN + most - least)
-    if stay.margin > STAY_SPREAD * least or least < LEAST_STAY:
+    stay = Stay.of(habit.stays.values())
+    if stay.margin > STAY_SPREAD * stay.least or stay.least < LEAST_STAY:
+        least, most = stay.least, max(habit.stays.values())
         raise AgentsLeave(f"its agents leave their calls by themselves, after {least:.1f} to {most:.1f} s")
     return stay
 
@@ -324,7 +341,7 @@ class Continuity:
         """Keep in mind how long the agents that left (or others of this worker, in seconds) had stayed, unless this one stayed
         for so long that it is a fault and no habit."""
         if self.usual is not None:
-            self._habit.cut_short += 1
+            self._habit.cut_short.append(self.stayed if stayed is None else stayed)
         elif not self.stays:
             self._habit.note_leave(self.stayed if stayed is None else stayed)
 
@@ -341,9 +358,9 @@ class Continuity:
     def unproven_leave(self) -> str | None:
         """Why it proves nothing yet that an agent left, in words; None where it does."""
         if self.usual is not None:
-            # Two agents that happen to stay for the same time say little of the third.
+            # Agents that happen to stay for the same time say little of the next one.
             once = f"its agent left after {self.stayed:.1f} s, others after {self.usual.least:.1f} s, which may be chance"
-            return once if self._habit.cut_short < STAYS else None
+            return None if self._habit.leaves_early else once
         if self.stays:
             return None
         return f"its agent left after {self._habit.left_after or 0.0:.0f} s, which may be its habit"
