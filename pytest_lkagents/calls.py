@@ -21,6 +21,8 @@ from pytest_lkagents.worker.base import Worker
 if TYPE_CHECKING:
     from pytest_lkagents.stage import Stage
 
+# Of a fault that this check reports.
+SEE_JOINS = ": see jobs.joins"
 # The server gives up after 3 s, a worker may start a process for the job (10 s by default).
 AGENT_SECONDS = 15
 # For an agent that was accepted and is late: after so much more, nobody waits for it any longer.
@@ -102,7 +104,7 @@ class Calls:
         served_before = self._serves
         if served_before is False:
             if len(self._in_vain) >= ENOUGH_LOST:
-                raise WorkerFault(f"no agent came to any call to {len(self._in_vain)} workers: see jobs.joins")
+                raise WorkerFault(f"no agent came to any call to {len(self._in_vain)} workers{SEE_JOINS}")
             tries = 1
         worker = self._worker_of(caller)
         if worker is not None and any(known.hidden for known in worker.wire.transcript.live()):

@@ -65,7 +65,7 @@ class Arrivals:
 
     def __init__(self, stage: Stage, worker: Worker) -> None:
         self._stage, self._worker = stage, worker
-        self._stop = threading.Event()
+        self._stop, self._given_up = threading.Event(), threading.Event()
         self._broken: list[Exception] = []
         self.seen: list[Arrival] = []
         self._lines: list[threading.Thread] = []
@@ -82,6 +82,11 @@ class Arrivals:
             line.join(LAST_SECONDS)
         if self._broken:
             raise self._broken[0]
+
+    def give_up(self) -> None:
+        """Without waiting: nobody wants to know what becomes of them."""
+        self._given_up.set()
+        self._stop.set()
 
     def _run(self, number: int) -> None:
         caller = self._stage.calls.caller(self._worker)
@@ -119,7 +124,8 @@ class Arrivals:
                 break
             # Refused over a threshold, or nobody was free: nothing is queued, the caller calls again.
             placed.call.leave()
-            time.sleep(REFUSAL_PAUSE)
+            if self._given_up.wait(REFUSAL_PAUSE):
+                break
         agents = len(placed.call.agents)
         if placed.call.agents:
             time.sleep(STAY_SECONDS)
@@ -181,9 +187,14 @@ def replace(stage: Stage) -> Replacement:
     drainage = Drainage(stage, old, stop_signal(stage), calls=2, placed=bring_the_new_one)
     try:
         drain = drainage.observe()
-    finally:
-        ended = time.monotonic()
+    except KeyboardInterrupt:
+        arrivals.give_up()
+        raise
+    except BaseException:
         arrivals.stop()
+        raise
+    ended = time.monotonic()
+    arrivals.stop()
     seen = Replacement(drain, both_s=round(ended - both, 1), busy=too_busy(reading, Reading.now()))
     seen.arrivals = sorted(arrivals.seen, key=lambda arrival: arrival.at)
     for arrival in seen.arrivals:

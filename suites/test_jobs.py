@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from pytest_lkagents.callers.backend import delete_room
-from pytest_lkagents.calls import AGENT_SECONDS, ENOUGH_LOST
+from pytest_lkagents.calls import AGENT_SECONDS, ENOUGH_LOST, SEE_JOINS
 from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, WorkerFault, check
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
@@ -49,7 +49,7 @@ def test_joins(lk_stage: Stage, lk_evidence: Evidence, first_call: Callable[[], 
     try:
         seen = first_call()
     except WorkerFault as fault:
-        raise AssertionError(worker.last_words(str(fault))) from None
+        raise AssertionError(worker.last_words(str(fault).removesuffix(SEE_JOINS))) from None
     lk_evidence["agent_joined_after_s"] = round(seen.agent_s, 2)
     lk_evidence["first_sound_after_s"] = None if seen.sound_s is None else round(seen.sound_s, 2)
     if seen.left_s is not None:

@@ -13,6 +13,7 @@ import psutil
 import pytest
 from livekit.rtc._proto.stats_pb2 import RtcStats
 
+from pytest_lkagents.callers import child
 from pytest_lkagents.callers import media as media_module
 from pytest_lkagents.callers import network as network_module
 from pytest_lkagents.callers.caller import Caller
@@ -150,3 +151,10 @@ def test_nothing_is_left_when_the_run_is_killed(server: RealServer) -> None:
         callers = psutil.Process(int(run.stdout.readline()))
         run.kill()
     comes(lambda: not callers.is_running() or callers.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_a_process_that_ended_says_why(server: RealServer, media: Media, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = child.start
+    monkeypatch.setattr(child, "start", lambda _module, place, **how: start("no_such_module", place, **how))
+    with pytest.raises(StageError, match=r"cannot call: its process ended with code 1: .*No module named .*no_such_module"):
+        caller(server, media).join()

@@ -1,4 +1,4 @@
-"""Calls that one agent hands over to another, as a receptionist does."""
+"""Calls that one agent hands over to another, as a receptionist does; and how those of a replacement end."""
 
 from __future__ import annotations
 
@@ -73,3 +73,15 @@ def test_a_call_that_arrives_is_handed_over(
         threading.Timer(GAP_SECONDS, later, [call]).start()
     arrival = replacement.Arrivals(stage_of(call), cast(Worker, None))._one(cast(Caller, None))
     assert (arrival.agents, arrival.fault is not None) == (agents, lost)
+
+
+def test_calls_that_arrive_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    call = call_with()
+    call.leave = lambda: None  # type: ignore[method-assign]
+    monkeypatch.setattr(replacement, "REFUSAL_PAUSE", 30)
+    monkeypatch.setattr(replacement, "place", lambda _stage, _caller: Placed(call, {}, None))
+    arrivals = replacement.Arrivals(stage_of(call), cast(Worker, None))
+    threading.Timer(GAP_SECONDS, arrivals.give_up).start()
+    began = time.monotonic()
+    assert arrivals._one(cast(Caller, None)).served_by is None
+    assert time.monotonic() - began < 10

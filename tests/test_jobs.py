@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
-from pytest_lkagents.calls import Accepted
-from pytest_lkagents.checks import NotJudgeable
+from pytest_lkagents.calls import SEE_JOINS, Accepted
+from pytest_lkagents.checks import Evidence, NotJudgeable, WorkerFault
+from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.processes import SEPARATOR, parse
+from suites import test_jobs as jobs
 from suites.accepted import enough
 from suites.leftovers import MOUNTS, trend
 from suites.pool import require_own_processes
@@ -162,3 +166,13 @@ def test_a_lost_call_is_chance_only_if_enough_were_served_since() -> None:
     assert not enough([busy, busy] + [served] * 7)
     assert enough([busy, busy] + [served] * 8)
     assert not enough([served] + [busy] * 9), "nobody was served since"
+
+
+def test_a_check_does_not_refer_to_itself() -> None:
+    stage = cast(Stage, SimpleNamespace(worker=lambda _role: SimpleNamespace(last_words=lambda text: text)))
+
+    def nobody() -> jobs.FirstCall:
+        raise WorkerFault(f"no agent came to any call to 2 workers{SEE_JOINS}")
+
+    with pytest.raises(AssertionError, match=r"^no agent came to any call to 2 workers$"):
+        jobs.test_joins(stage, Evidence(), nobody)

@@ -211,7 +211,8 @@ def _wait_steady(calls: Sequence[Call], habit: Habit) -> None:
 
 
 def _wait_stayed(calls: Sequence[Call], habit: Habit) -> None:
-    came = max((at for call in calls for at in call.agents.values()), default=0.0)
+    # Another one may come at this moment.
+    came = max((at for call in calls for at in list(call.agents.values())), default=0.0)
 
     def last() -> float:
         return came + habit.stay_seconds

@@ -128,7 +128,7 @@ class Crowd:
         try:
             child.ask(self._process, **request)
         except OSError as error:
-            raise StageError(f"the simulated users' process ended with code {self._process.poll()}") from error
+            raise StageError(f"the simulated users' process {self._process.ended}") from error
 
     def _wait(self, done: Callable[[], bool], seconds: float, what: str) -> None:
         try:
@@ -136,7 +136,7 @@ class Crowd:
         except DeadlineMissed as missed:
             raise StageError(f"the simulated users' process {what} within {seconds:g} s") from missed
         if not done():
-            raise StageError(f"the simulated users' process ended with code {self._process.poll()}")
+            raise StageError(f"the simulated users' process {self._process.ended}")
 
     def _read(self) -> None:
         assert self._process.stdout is not None

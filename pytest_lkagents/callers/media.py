@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -33,7 +32,7 @@ class Media:
     def __init__(self, find_place: Callable[[], Place] = lambda: HERE) -> None:
         self._find_place = find_place
         self._place: Place | None = None
-        self._process: subprocess.Popen[str] | None = None
+        self._process: child.Child | None = None
         # The calls of this process, by their numbers; empty when it has ended.
         self._calls: dict[int, Call] = {}
         self._last = 0
@@ -56,7 +55,7 @@ class Media:
             self._place = self._find_place()
         return self._place
 
-    def _running(self) -> subprocess.Popen[str]:
+    def _running(self) -> child.Child:
         if self._closed:
             raise StageError("the callers' media library is closed")
         if self._process is None or self._process.poll() is not None:
@@ -82,7 +81,7 @@ class Media:
         _wait(process, lambda: call.connected or call.failed is not None or number not in calls)
         if not call.connected:
             calls.pop(number, None)
-            raise StageError(f"a caller cannot {call.failed or f'call: its process ended with code {process.poll()}'}")
+            raise StageError(f"a caller cannot {call.failed or f'call: its process {process.ended}'}")
 
     def leave(self, call: Call) -> None:
         """Hang up, and wait until that is done; no error where the process is gone. Raises StageError if it does not answer."""
@@ -105,13 +104,13 @@ class Media:
             child.end(process)
 
 
-def _ask(process: subprocess.Popen[str], **request: Any) -> None:
+def _ask(process: child.Child, **request: Any) -> None:
     # That it has ended is noticed where its answer is awaited.
     with contextlib.suppress(OSError, ValueError):
         child.ask(process, **request)
 
 
-def _wait(process: subprocess.Popen[str], answered: Callable[[], bool]) -> None:
+def _wait(process: child.Child, answered: Callable[[], bool]) -> None:
     """Until it has answered. One that never does is ended, as all its calls are lost. Raises StageError then."""
     try:
         poll(answered, what="answer", seconds=ANSWER_SECONDS, every=0.02)
@@ -121,7 +120,7 @@ def _wait(process: subprocess.Popen[str], answered: Callable[[], bool]) -> None:
         raise StageError(f"the callers' media library did not answer within {ANSWER_SECONDS} s") from missed
 
 
-def _read(process: subprocess.Popen[str], calls: dict[int, Call]) -> None:
+def _read(process: child.Child, calls: dict[int, Call]) -> None:
     assert process.stdout is not None
     for line in process.stdout:
         with contextlib.suppress(ValueError, KeyError):
