@@ -111,8 +111,9 @@ def test_quality_of_service(lk_stage: Stage, lk_evidence: Evidence, loaded: Call
     last caller listens too: where the first one's agent was heard, this one's must be within 54 s. A hole counts if the
     agent, in a second load test, talks on for more than twice as long before the others come, a lost agent if the
     listener's stays for half as long again, and one that is not heard, or one accepted call without an agent, if that
-    happens twice. What a silent agent cannot show is not judged; skipped if no call is served, and an error if this
-    machine or the simulated users are short of CPU.
+    happens twice. What a silent agent cannot show is not judged, and one that answers only at the end of a turn is
+    silent, as callers make no pause above 0.24 s; skipped if no call is served, and an error if this machine or the
+    simulated users are short of CPU.
     """
     seen = loaded()
     quality = seen.loaded.quality
@@ -130,6 +131,9 @@ def test_quality_of_service(lk_stage: Stage, lk_evidence: Evidence, loaded: Call
         wrong.append(f"one of the other users waited {late:.1f} s for an agent")
     assert not wrong, f"beside {seen.loaded.sessions - 1} other calls: {'; '.join(wrong)}"
     heard = "packets only" if quality.longest_silence_s is None else f"longest silence {quality.longest_silence_s:.2f} s"
+    if quality.sound_s is None:
+        heard = "its agent was not heard, so that what speech costs was not measured"
+        lk_evidence["not_measured"] = "callers make no pause above 0.24 s: one that answers at the end of a turn says nothing"
     share = "" if quality.concealed_share is None else f", {quality.concealed_share:.1%} concealed"
     lk_evidence.summary = f"beside {seen.loaded.sessions - 1} other calls: agent after {quality.agent_s:.1f} s, {heard}{share}"
 

@@ -9,9 +9,13 @@ from typing import Any, cast
 import pytest
 
 from pytest_lkagents.busyness import History, Reading
+from pytest_lkagents.checks import Evidence
 from pytest_lkagents.settings import Settings
+from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.model import Status
 from pytest_lkagents.worker.base import Worker
+from suites import test_resources as resources
+from suites.crowds import Level, LoadTest, Quality
 from suites.load import Loaded, most_calls, sunk
 from suites.reports import counted_at_rest, still_counts
 
@@ -111,3 +115,12 @@ def test_calls_that_may_fill_a_worker(settings: Settings, loads: list[float], mo
     seen = Loaded("w", "", idle=0.0, top=0.0, moved_by=moved_by)
     seen.steps = [(number, load, False) for number, load in enumerate(loads, 1)]
     assert most_calls(settings, seen) == most
+
+
+@pytest.mark.parametrize(("sound", "measured"), [(0.8, True), (None, False)])
+def test_what_the_speech_of_silent_agents_costs_is_not_known(sound: float | None, measured: bool) -> None:
+    rest, loaded = Level(0, 0.0, 0.0, 1, 1), Level(4, 0.2, 0.3, 2, 2, Quality(0.5, sound, None, None, None))
+    evidence = Evidence()
+    resources.test_quality_of_service(cast(Stage, None), evidence, lambda: LoadTest(rest, loaded, 4, 0, 0, 0.1))
+    assert ("not_measured" not in evidence) is measured
+    assert ("was not measured" not in (evidence.summary or "")) is measured
