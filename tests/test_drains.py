@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,10 +13,12 @@ import pytest
 from pytest_lkagents.callers.caller import Call
 from pytest_lkagents.callers.continuity import AGENT_LEFT, Continuity, Stay
 from pytest_lkagents.checks import Evidence, NotJudgeable, Unproven
+from pytest_lkagents.clock import Ledger
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.model import Answer, Question
 from pytest_lkagents.worker.base import Worker
+from suites import connections as connections_module
 from suites import test_rollout as rollout
 from suites.connections import JOB_GONE, Connections
 from suites.drained import Drain, Kept, refused_for_all
@@ -167,3 +170,18 @@ def test_an_agent_that_falls_silent_is_looked_at_once_more() -> None:
     assert Drain("SIGTERM", None, [], [left]).doubt is None
     ended = Drain("SIGTERM", None, [], [silent], ended_early_s=1.0)
     assert ended.doubt is None, "nobody is there who could speak"
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_call_whose_job_is_killed_while_its_server_is_away(killed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections_module, "FOR_GOOD_SECONDS", 0.5)
+    monkeypatch.setattr(rollout, "DRAIN_SECONDS", 0.3)
+    worker = worker_with(1)
+    worker.ledger = Ledger()
+    continuity = SimpleNamespace(trouble=lambda: None, gap=lambda: 0.0)
+    kept, connections = Kept(cast(Call, None), cast(Continuity, continuity)), Connections(worker, 1)
+    if killed:
+        worker.wire.calls_at.clear()
+    ended = rollout._ended_with_its_call(worker, kept, connections, time.monotonic())
+    assert (ended is not None) is killed
+    assert (kept.trouble == JOB_GONE) is killed
