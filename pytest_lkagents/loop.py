@@ -74,11 +74,12 @@ class EventLoop:
 
         # A daemon, so that a loop that hangs ends with the process.
         self._thread = threading.Thread(target=live, name="lk-loop", daemon=True)
-        self._thread.start()
         try:
+            self._thread.start()
             return started.result()
-        except OSError as error:
-            raise StageError(f"{self._what} cannot be started on this machine: {error.strerror or error}") from error
+        except (OSError, RuntimeError) as error:  # no more descriptors, no more threads
+            why = getattr(error, "strerror", None) or error
+            raise StageError(f"{self._what} cannot be started on this machine: {why}") from error
 
     def close(self) -> None:
         with self._lock:

@@ -14,8 +14,8 @@ SECRET_NAME = re.compile(
     r"(SECRET|(?<!TIK)TOKEN(?!IZ)|PASSWORD|PASSWD|PRIVATE|CREDENTIAL|API_?KEY|ACCESS_?KEY|AUTH_?KEY)", re.IGNORECASE
 )
 
-# What is hidden may be more than what is a leak: this word is in names of places too (GOPRIVATE, PRIVATE_HOST).
-PRIVATE = re.compile(r"PRIVATE(?!_?KEY)", re.IGNORECASE)
+# What is hidden may be more than what is a leak: before others this word is in names of places (PRIVATE_SUBNET, GOPRIVATE).
+PRIVATE = re.compile(r"PRIVATE(?!_?(KEY|PEM)|$)|^GOPRIVATE$", re.IGNORECASE)
 
 # Shorter values ("1", "true", "dev") are no secrets, and masking them would make every report unreadable.
 SHORTEST_SECRET = 4
@@ -100,12 +100,18 @@ def holds_secret(name: str, value: str) -> bool:
     """Whether this variable of an image really carries a credential, judged by name and value."""
     if not looks_secret(PRIVATE.sub("", name)) or POINTER.search(name):
         return False
-    return not (is_placeholder(value) or _is_its_name(name, value) or any(of.search(value) for of in (PLACE, STORED, CODE)))
+    return not (is_placeholder(value) or _is_a_name(name, value) or any(of.search(value) for of in (PLACE, STORED, CODE)))
 
 
-def _is_its_name(name: str, value: str) -> bool:
-    """``OPENAI_API_KEY=openai-api-key``; of one word alone (``PASSWORD=password``) it may be meant."""
-    return "_" in name and name.upper() == value.upper().replace("-", "_")
+# As variables are called.
+VARIABLE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")
+
+
+def _is_a_name(name: str, value: str) -> bool:
+    """A secret's: its own (``OPENAI_API_KEY=openai-api-key``; of one word alone, ``PASSWORD=password``, it may be meant), or
+    another variable's."""
+    its_own = "_" in name and name.upper() == value.upper().replace("-", "_")
+    return its_own or (bool(VARIABLE.fullmatch(value)) and looks_secret(value))
 
 
 # Of one kind of letters each, as words are written.

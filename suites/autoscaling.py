@@ -76,13 +76,14 @@ class Played:
             trace = self.another(rises_to)
         if trace is self.trace:
             return self
-        return dataclasses.replace(self, trace=trace, result=_play(trace, self.worker, self.scaling))
+        return dataclasses.replace(self, trace=trace, result=_play(trace, self.worker, self.scaling), limited=True)
 
     def evidence(self) -> dict[str, Any]:
         scaling = self.scaling
         return {
             "deployment": str(self.deployment.place),
             "trace": self.trace.name,
+            "rises_to": self.trace.rises_to,
             "replicas": [scaling.min_replicas, scaling.max_replicas],
             "target_load": scaling.target,
             "grace_s": scaling.grace_s,

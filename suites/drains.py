@@ -35,7 +35,7 @@ CALLS = 4
 # Two of the SDKs' status reports (2.5 s apart): the next one still counts the start of the last job.
 PAUSE_SECONDS = 6.0
 GOODBYE_SECONDS = 8.0
-# A yes after so much of the time that the server waits for it may be too late, on a busy machine.
+# A yes after so much of the time that the server waits for it was too late if it was not followed by the job.
 IN_TIME = 0.9
 # For a worker to end that believes itself to be drained.
 LAST_SECONDS = 3.0
@@ -107,7 +107,7 @@ class Drainage:
                 )
             self._stop()
             self._hold()
-            seen.busy = too_busy(before, Reading.now())
+            seen.busy = seen.busy or too_busy(before, Reading.now())
             self._wait_exit()
             seen.refused_for_all = self._refused_for_all()
             seen.lines = self.transcript.lines(self.sent - 1, kinds=("status", "question", "answer", "assignment", "closed"))
@@ -293,17 +293,20 @@ class Drainage:
             self._watch(max(AGENT_SECONDS - self.passed, 1), lambda: bool(call.agents))
             asked = self.stage.calls.questions(call.room_name, call.joined, self.worker.server).get(self.worker.name, asked)
         late.assigned = asked is not None and asked.assigned is not None
-        in_time = asked is not None and (asked.answered_after or 0.0) < IN_TIME * ANSWER_SECONDS
         if call.agents:
             late.agent_s = round(min(call.agents.values()) - self.sent, 1)
             if not call.agents_present:
                 call.raise_if_cut_off()
                 late.trouble = "its agent left it"
-        elif late.assigned or (late.answer and in_time):
-            # A yes for which the server no longer waited is availability.answers-in-time's business.
+        elif asked is not None and (late.assigned or late.answer):
             call.raise_if_cut_off()
-            # The server asks nobody else in either case.
+            # The server asks nobody else in any case.
             late.trouble = "no agent came to it" if late.assigned else "the worker accepted it, and was not given it"
+            took = asked.answered_after or 0.0
+            if not late.assigned and took >= IN_TIME * ANSWER_SECONDS:
+                late.trouble = f"the worker accepted it only after {took:.1f} s"
+                if self.stage.history.had_no_time(asked.asked, asked.asked + took):
+                    self.seen.busy = "all of its cores were in use while the worker was to answer"
         if not call.agents_present:
             call.leave()
 

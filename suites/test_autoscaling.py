@@ -32,8 +32,8 @@ def judge(played: list[Played], evidence: Evidence, good: Callable[[Played], boo
         still = next((run for run in played if run.limited and run.result.most_replicas <= run.scaling.min_replicas), None)
         if still is not None:
             raise NotJudgeable(
-                f"{still.scaling.source}: a trace of {still.result.calls} calls, the most that is simulated of such short "
-                "ones, needs no more than the minimum: give --lk-calls"
+                f"{still.scaling.source}: a trace of {still.result.calls} calls, and no more were simulated, needs no "
+                "more than the minimum: give --lk-calls"
             )
         return
     worst = bad[0]

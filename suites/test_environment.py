@@ -7,7 +7,7 @@ import ipaddress
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, WorkerFault, check
+from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, StageError, WorkerFault, check
 from pytest_lkagents.secrets import can_be_told, spellings, tokens_in, without_tokens
 from pytest_lkagents.stage import Stage
 
@@ -129,7 +129,7 @@ def test_agent_name(lk_stage: Stage, lk_evidence: Evidence) -> None:
     shared.registration()
     own = {found.agent_name for found in shared.wire.transcript.live()}
     before = shared.environment.get(AGENT_NAME, "")
-    if before not in own:
+    if not own & {"", before}:
         raise NotJudgeable(f"the worker sets its name itself ({_listed(own)})")
     worker = lk_stage.worker("renamed")
     given = worker.environment[AGENT_NAME]
@@ -191,7 +191,7 @@ def test_secrets_not_logged(lk_stage: Stage, lk_evidence: Evidence) -> None:
     lk_evidence["command_lines_read"] = lines = sum(len(judged.command_lines) for judged in judged_ones)
     lk_evidence["secrets_looked_for"] = sorted(looked_for)
     if API_SECRET not in looked_for:
-        lk_evidence["not_looked_for"] = f"{API_SECRET}: it is a plain word"
+        lk_evidence["not_looked_for"] = f"{API_SECRET}: it is short, or a plain word"
     lk_evidence["found"] = sorted(leaks)
     assert not leaks, "; ".join(sorted(leaks))
     if not any(judged.wire.transcript.registrations() for judged in judged_ones):
@@ -222,6 +222,8 @@ def test_tokens_not_logged(lk_stage: Stage, lk_evidence: Evidence) -> None:
     server gives to its jobs. One is a failure. Skipped if there is none, but no job was ever given to a worker.
     """
     # Whatever became of the shared one: what others wrote can still be judged.
+    with contextlib.suppress(WorkerFault, StageError):
+        lk_stage.worker_as_is("shared")
     judged_ones = [judged for shared in lk_stage.workers("shared")[:1] for judged in lk_stage.alike(shared)]
     written = {judged.name: judged.logs() for judged in judged_ones}
     leaks, lines_with_one = set(), []

@@ -101,8 +101,10 @@ def test_sigterm_stops_new_jobs(
     if seen.filled is not None:
         raise StageError(f"this machine is too busy to judge: {seen.filled}")
     how = f"takes nothing new {seen.stopped_s} s after {seen.signal}" if seen.stopped_s is not None else "refuses"
-    together = {None: "", True: "; a job in the same instant was served", False: "; a job in the same instant was refused"}
-    lk_evidence.summary = how + (together[late.answer] if late is not None else "")
+    served = late is not None and late.agent_s is not None
+    refused = late is not None and late.answer is False and not served
+    together = "; a job in the same instant was " + ("served" if served else "refused") if served or refused else ""
+    lk_evidence.summary = how + together
 
 
 def _without_calls(stop: Callable[[], Stop], evidence: Evidence) -> None:

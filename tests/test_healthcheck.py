@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -53,14 +54,18 @@ def listening(*ports: int) -> list[Listener]:
     return [Listener("tcp", "0.0.0.0", port) for port in ports]
 
 
+def finder_of(answers: Mapping[str, int | None], **declared: Any) -> HealthFinder:
+    """``answers``: status by "port/path"; what is not there is 404. "port/*": any, with metrics if it is negative."""
+
+    def get(path: str, port: int, seconds: float) -> tuple[int | None, str]:
+        status = answers.get(f"{port}{path}", answers.get(f"{port}/*", 404))
+        return (-status, "# TYPE up gauge") if status is not None and status < 0 else (status, "ok")
+
+    return HealthFinder(Settings(**declared), get)
+
+
 def found(answers: dict[str, int], *ports: int, **declared: Any) -> tuple[int, str] | None:
-    """``answers``: status by "port/path", or "port/*" for any; what is not there is 404."""
-
-    def get(path: str, port: int, seconds: float) -> int | None:
-        return answers.get(f"{port}{path}", answers.get(f"{port}/*", 404))
-
-    finder = HealthFinder(Settings(**declared), get)
-    health = finder.find(listening(*ports))
+    health = finder_of(answers, **declared).find(listening(*ports))
     return (health.port, health.path) if health is not None else None
 
 
@@ -79,9 +84,9 @@ def found(answers: dict[str, int], *ports: int, **declared: Any) -> tuple[int, s
         ({"8080/worker": 200, "7070/": 200}, (7070, 8080), (8080, "/")),
         ({"8081/healthz": 503, "8081/metrics": 200}, (8081,), (8081, "/healthz")),  # not ready yet
         ({"8081/healthz": 503, "8081/readyz": 200}, (8081,), (8081, "/readyz")),
-        ({"8081/*": 200, "8080/": 200}, (8080, 8081), (8080, "/")),  # all paths of 8081 are the same: metrics
-        ({"8081/*": 200}, (8081,), (8081, "/")),
-        ({"9090/*": 200, "8080/healthz": 200}, (8080, 9090), (8080, "/healthz")),
+        ({"8081/*": -200, "8080/": 200}, (8080, 8081), (8080, "/")),  # metrics, whatever is asked for
+        ({"8081/*": 200, "8080/health": 200}, (8080, 8081), (8081, "/")),  # health, likewise
+        ({"9090/*": -200, "8080/healthz": 200}, (8080, 9090), (8080, "/healthz")),
         ({"9090/metrics": 200}, (9090,), None),
         ({}, (6060,), None),
     ],
@@ -92,21 +97,27 @@ def test_where_health_is_found(answers: dict[str, int], ports: tuple[int, ...], 
 
 def test_first_impressions_of_health_do_not_last() -> None:
     said: dict[str, int | None] = {"8081/metrics": 200, "8081/healthz": 404, "8080/": 200}
-    finder = HealthFinder(Settings(), lambda path, port, seconds: said.get(f"{port}{path}", 404))
+    finder = finder_of(said)
 
-    def port() -> int | None:
+    def where() -> tuple[int, str] | None:
         found = finder.find(listening(8080, 8081))
-        return found.port if found is not None else None
+        return (found.port, found.path) if found is not None else None
 
-    assert port() == 8080
+    assert where() == (8080, "/")
     said["8081/healthz"] = 200
-    assert port() == 8081
+    assert where() == (8081, "/healthz")
 
     said = {"8081/metrics": None, "8081/": None, "8080/": 200}
-    finder = HealthFinder(Settings(), lambda path, port, seconds: said.get(f"{port}{path}", 404))
-    assert port() == 8081  # it may not have been there yet
+    finder = finder_of(said)
+    assert where() == (8081, "/")  # it may not have been there yet
     said |= {"8081/metrics": 200, "8081/": 404}
-    assert port() == 8080
+    assert where() == (8080, "/")
+
+    said = {"8081/healthz": 503}
+    finder = finder_of(said)
+    assert where() == (8081, "/healthz")
+    said["8081/readyz"] = 200
+    assert where() == (8081, "/readyz")
 
 
 def test_where_health_is_declared_to_be() -> None:

@@ -72,6 +72,12 @@ def test_a_caller_is_dispatched_to_the_deployment() -> None:
     assert "roomConfig" not in claims(request_module.token(HERE, "room", CallRequest()))
 
 
+@pytest.mark.parametrize(("version", "known"), [("1.13.5", True), ("1.12.0", True), ("1.9.3", False), ("", True)])
+def test_an_older_server_is_named_no_deployment(version: str, known: bool) -> None:
+    found = Registration("AW_1", "me", "1.8.9", "", 0.0, None, 1, version, deployment="blue")
+    assert found.dispatched_to == ("me", "blue" if known else "")
+
+
 def test_an_older_protocol_cannot_dispatch_to_a_deployment(monkeypatch: pytest.MonkeyPatch) -> None:
     # One that has all of it but the field.
     monkeypatch.setattr(api, "RoomAgentDispatch", lambda **known: api.CreateRoomRequest(name=known["agent_name"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +73,10 @@ class Answer:
     after_s: float | None
 
 
+# Version of livekit-server.
+DEPLOYMENTS_SINCE = [1, 12]
+
+
 @dataclass(frozen=True)
 class Registration:
     """One registered worker connection. ``registered`` is when the server's response passed, ``closed`` None while
@@ -92,8 +97,10 @@ class Registration:
     @property
     def dispatched_to(self) -> tuple[str, str]:
         """Agent name and deployment: the server gives a job to workers that have both in common with its dispatch
-        (livekit-server, pkg/service/agentservice.go, workerKey)."""
-        return self.agent_name, self.deployment
+        (livekit-server, pkg/service/agentservice.go, workerKey). One that knows of no deployments passes over a worker's, and
+        refuses a token with one (livekit/protocol, auth/grants.go)."""
+        known = [int(number) for number in re.findall(r"\d+", self.server_version)[:2]]
+        return self.agent_name, self.deployment if not known or known >= DEPLOYMENTS_SINCE else ""
 
     @property
     def named(self) -> str:

@@ -81,7 +81,7 @@ class Worker(ABC):
         self.started = 0.0
         self._probed = 0.0
         self._without_health = False
-        self._health = HealthFinder(settings, lambda path, port, seconds: self.get_inside(path, port, seconds)[0])
+        self._health = HealthFinder(settings, self.get_inside)
 
     # -- life
 

@@ -211,8 +211,9 @@ class CommandWorker(Worker):
     def explain_absence(self) -> None:
         known = {**inherited(), **self.environment}
         found = sorted(name for name in known if machine.PROXY.fullmatch(name))
-        # Whatever NO_PROXY says: livekit-agents 1.8.9 does not heed it.
-        if found and not self.wire.disturbed:
+        # Whatever NO_PROXY says: livekit-agents 1.8.9 does not heed it, and tries on for minutes. What has ended meanwhile
+        # did so for another reason.
+        if found and self.is_running and not self.wire.disturbed:
             raise StageError(
                 f"the worker did not come to the server on this machine, and {' and '.join(found)} may lead it elsewhere: "
                 "unset them for this run"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pytest_lkagents.secrets import holds_secret, is_placeholder, looks_generated, looks_random, url_passwords
+from pytest_lkagents.secrets import holds_secret, is_placeholder, looks_generated, looks_random, stands_in, url_passwords
 
 # Distribution packages and installed libraries ship sample keys and test fixtures; they are not the user's secrets.
 LIBRARIES = re.compile(
@@ -39,7 +40,7 @@ IN_COMMAND = re.compile(r"""\b([A-Za-z_][A-Za-z0-9_]*)=(?:\\?"([^"\s]+)"|\\?'([^
 # What a shell puts in, between quotes that let it and in any text; and a program's own words, up to where a quote begins.
 EXPANDED = re.compile(r"\$[A-Za-z_]|`")
 SUBSTITUTED = re.compile(r"\$[({]")
-CALLED = re.compile(r"([A-Za-z_][\w.]*[\[(])+(\w*[\])].*)?$")
+CALLED = re.compile(r"([A-Za-z_][\w.]*[\[(])+(\w*[\])].*)?$|([a-z_]+|[A-Za-z_]+(\.[A-Za-z_]+)+)(\)|,$)")
 # LiveKit's own secret where it is written out: as an argument, a default, an entry, a line; and behind its key. As it is
 # generated it has no dashes, slashes or underscores, which names of secrets and paths to them have.
 LIVEKIT = re.compile(
@@ -54,8 +55,8 @@ API_KEY = re.compile(rb"""api_?key["']?\]?\s*(?:=>|[:=,])\s*["']([A-Za-z0-9]{24,
 # ends so; and LiveKit's own under ``keys:``, behind its key. What may be known to all, or is made of one, is none.
 CONFIGURATION = re.compile(r"\.(ya?ml|toml|ini|conf|cfg)$")
 LINE = re.compile(
-    rb"""^[ \t]*(?:-[ \t]+)?["']?(?:(?![\w.-]*(?:public|publishable|hash|digest|checksum|fingerprint))[\w.-]*?"""
-    rb"""(?:api_?key|(?:api|client)_?secret|secret_?key|(?:access|auth)_?token)|API[A-Za-z0-9]{9,})["']?"""
+    rb"""^[ \t]*(?:-[ \t]+)?["']?(?![\w.-]*(?:public|publishable|search|anon|hash|digest|checksum|fingerprint))"""
+    rb"""(?:[\w.-]*?(?:api_?key|(?:api|client)_?secret|secret_?key|(?:access|auth)_?token)|(?-i:API[A-Za-z0-9]{9,}))["']?"""
     rb"""[ \t]*[:=][ \t]*["']?([A-Za-z0-9+=]{24,})["']?[ \t]*(?:[#;].*)?\r?$""",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -159,11 +160,21 @@ def _tokens(data: bytes) -> list[str]:
 
 
 def _generated(value: str) -> bool:
-    return looks_random(value) and not ROW.search(value)
+    return looks_random(value) and not _is_written(value)
 
 
 def _is_key(value: str) -> bool:
-    return looks_generated(value) and not ROW.search(value)
+    return looks_generated(value) and not _is_written(value)
+
+
+def _is_written(value: str) -> bool:
+    """Whether it was made by hand: a row of signs, or a stand-in, which Kubernetes' Secrets encode."""
+    if ROW.search(value):
+        return True
+    try:
+        return stands_in(base64.b64decode(value, validate=True).decode("ascii"))
+    except ValueError:
+        return False
 
 
 def _word(match: re.Match[bytes]) -> str:

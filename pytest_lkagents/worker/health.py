@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -15,12 +16,13 @@ ANSWERS = (200, 503)
 NOT_FOUND = 404
 # Where servers answer that have nothing at /: the names that Kubernetes' own components and its users' frameworks have.
 USUAL_PATHS = ("/healthz", "/health", "/livez", "/readyz", "/ready", "/live")
-# Where nothing is: some servers, as that of Python's client for Prometheus, have the same answer for any path.
+# Where nothing is: the server of Python's client for Prometheus answers with metrics whatever it is asked for.
 NOWHERE = "/pytest-lkagents-asks-for-nothing"
+METRICS = "# TYPE "
 ASK_SECONDS = 2.0
 
-# Path, port and seconds to the status, None when nothing answers.
-Get = Callable[[str, int, float], int | None]
+# Path, port and seconds to the status, None when nothing answers, and the body.
+Get = Callable[[str, int, float], tuple[int | None, str]]
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,9 @@ class HealthFinder:
     def __init__(self, settings: Settings, get: Get) -> None:
         self._settings = settings
         self._get = get
-        # By port, once it is found.
+        # By port, once it is found; and of which ports that will not change.
         self._paths: dict[int, str] = {}
+        self._certain: set[int] = set()
         # Whether the SDKs' own port is certainly the one. That it is not may change while a worker starts.
         self._usual = False
 
@@ -54,33 +57,35 @@ class HealthFinder:
         if wanted is not None:
             return self._at(wanted, by_port) if wanted in by_port else None
         candidates = [port for port in by_port if port != self._settings.metrics_port]
+        answers = functools.cache(self._answer)
         # The SDKs' own port needs no answer to be the one, but where metrics are served there and no health.
-        if DEFAULT_PORT in candidates and self._is_usual():
+        if DEFAULT_PORT in candidates and self._is_usual(answers):
             return self._at(DEFAULT_PORT, by_port)
-        speaking = {port: self._answer(port) for port in candidates}
         # A /worker page is the surest sign, then a 200, then a refusal; reachable ones first. Whatever else answers may be a
-        # server of metrics or a profiler, and so may one to which all paths are the same.
+        # server of metrics or a profiler.
         ranked = sorted(
-            (self._answers_anything(port), worker_page != 200, status != 200, port != DEFAULT_PORT, by_port[port], port)
-            for port, (status, worker_page) in speaking.items()
-            if self._is_health(status, worker_page)
+            (worker_page != 200, status != 200, port != DEFAULT_PORT, by_port[port], port)
+            for port, (status, worker_page) in ((port, answers(port)) for port in candidates)
+            if self._is_health(status, worker_page) and not self._is_all_metrics(port)
         )
         return self._at(ranked[0][-1], by_port) if ranked else None
 
-    def _is_usual(self) -> bool:
+    def _is_usual(self, answers: Callable[[int], tuple[int | None, int | None]]) -> bool:
         if self._usual:
             return True
-        metrics = self._get("/metrics", DEFAULT_PORT, ASK_SECONDS)
+        metrics = self._status("/metrics", DEFAULT_PORT)
         if metrics is None:
             # No answer, yet.
             return True
-        self._usual = metrics != 200 or (
-            self._is_health(*self._answer(DEFAULT_PORT)) and not self._answers_anything(DEFAULT_PORT)
-        )
+        self._usual = metrics != 200 or (self._is_health(*answers(DEFAULT_PORT)) and not self._is_all_metrics(DEFAULT_PORT))
         return self._usual
 
-    def _answers_anything(self, port: int) -> bool:
-        return self._get(NOWHERE, port, ASK_SECONDS) == 200
+    def _is_all_metrics(self, port: int) -> bool:
+        status, body = self._get(NOWHERE, port, ASK_SECONDS)
+        return status == 200 and METRICS in body
+
+    def _status(self, path: str, port: int) -> int | None:
+        return self._get(path, port, ASK_SECONDS)[0]
 
     @staticmethod
     def _is_health(status: int | None, worker_page: int | None) -> bool:
@@ -91,7 +96,7 @@ class HealthFinder:
         return self._paths.get(port, self._settings.health_path)
 
     def _is_known(self, port: int) -> bool:
-        return self._settings.health_path != DEFAULT_PATH or port in self._paths
+        return self._settings.health_path != DEFAULT_PATH or port in self._certain
 
     def _at(self, port: int, by_port: dict[int, bool]) -> Health:
         if not self._is_known(port):
@@ -100,21 +105,23 @@ class HealthFinder:
 
     def _answer(self, port: int) -> tuple[int | None, int | None]:
         status = self._ask(port)
-        return status, self._get("/worker", port, ASK_SECONDS) if status else None
+        return status, self._status("/worker", port) if status else None
 
     def _ask(self, port: int) -> int | None:
         """What it answers; what has nothing at / is asked for the usual paths."""
         if self._is_known(port):
-            return self._get(self.path_of(port), port, ASK_SECONDS)
-        status = self._get(DEFAULT_PATH, port, ASK_SECONDS)
+            return self._status(self.path_of(port), port)
+        status = self._status(DEFAULT_PATH, port)
         if status == NOT_FOUND:
             for path in USUAL_PATHS:
-                found = self._get(path, port, ASK_SECONDS)
-                # Not ready is an answer too, if no other path has a better one.
+                found = self._status(path, port)
+                # Not ready is an answer too, as long as no other path has a better one.
                 if found == 200 or (found in ANSWERS and status == NOT_FOUND):
                     self._paths[port], status = path, found
                 if found == 200:
+                    self._certain.add(port)
                     break
         elif status is not None:
             self._paths[port] = DEFAULT_PATH
+            self._certain.add(port)
         return status
