@@ -1,4 +1,5 @@
-"""Fixtures of the packaged suites: observations that several checks share."""
+"""Fixtures of the packaged suites: observations that several checks share. Their names begin as no user's do: pytest before 9.1
+puts fixtures of this file, which lies outside of the user's project, in place of theirs."""
 
 from __future__ import annotations
 
@@ -39,14 +40,14 @@ T = TypeVar("T")
 
 # Observations that begin with the run, and the role whose worker each is made on.
 AHEAD = {
-    "emptying": "draining",
-    "crash": "crashing",
-    "assigned": "peer",
-    "interrupt": "interrupted",
-    "reconnection": "reconnecting",
-    "late_drain": "reconnecting",
-    "half_open": "half-open",
-    "partition": "partitioned",
+    "lk_emptying": "draining",
+    "lk_crash": "crashing",
+    "lk_assigned": "peer",
+    "lk_interrupt": "interrupted",
+    "lk_reconnection": "reconnecting",
+    "lk_late_drain": "reconnecting",
+    "lk_half_open": "half-open",
+    "lk_partition": "partitioned",
 }
 
 
@@ -131,32 +132,32 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
         evidence = pyfuncitem.funcargs.get("lk_evidence")
         for name, shared in pyfuncitem.funcargs.items():
             if isinstance(evidence, Evidence) and isinstance(shared, Ahead) and shared.again_because is not None:
-                evidence.setdefault(TRIED_AGAIN, f"{name}: {shared.again_because}")
+                evidence.setdefault(TRIED_AGAIN, f"{name.removeprefix('lk_')}: {shared.again_because}")
 
 
 @pytest.fixture(scope="session")
-def selected(request: pytest.FixtureRequest) -> set[str]:
+def lk_selected(request: pytest.FixtureRequest) -> set[str]:
     """The ids of the checks of this run: an observation does no more than they need."""
     return {found.id for item in request.session.items if (found := check_of(item)) is not None}
 
 
 @pytest.fixture(scope="session")
-def first_call(lk_stage: Stage) -> Callable[[], observations.FirstCall]:
+def lk_first_call(lk_stage: Stage) -> Callable[[], observations.FirstCall]:
     return _once(observations.first_call, lk_stage)
 
 
 @pytest.fixture(scope="session")
-def before_server(lk_stage: Stage) -> Callable[[], early.Early]:
+def lk_before_server(lk_stage: Stage) -> Callable[[], early.Early]:
     """A worker that is there before its server."""
     return _once(early.observe, lk_stage)
 
 
 @pytest.fixture(scope="session")
-def emptying(request: pytest.FixtureRequest, lk_stage: Stage, selected: set[str]) -> Callable[[], Drain]:
+def lk_emptying(request: pytest.FixtureRequest, lk_stage: Stage, lk_selected: set[str]) -> Callable[[], Drain]:
     """The worker's own stop signal, with calls of which the newest is kept; no more of them than the checks need."""
-    together = "rollout.sigterm-stops-new-jobs" in selected
-    calls = drains.CALLS if "rollout.drains-every-call" in selected else 1
-    hold, brief = _hold(lk_stage, selected), _users(request, "drain") <= {"image.production-mode"}
+    together = "rollout.sigterm-stops-new-jobs" in lk_selected
+    calls = drains.CALLS if "rollout.drains-every-call" in lk_selected else 1
+    hold, brief = _hold(lk_stage, lk_selected), _users(request, "lk_drain") <= {"image.production-mode"}
     return Ahead(
         lk_stage,
         lambda stage: drains.by_stop_signal(stage, together=together, calls=calls, hold=hold, brief=brief),
@@ -164,15 +165,15 @@ def emptying(request: pytest.FixtureRequest, lk_stage: Stage, selected: set[str]
 
 
 @pytest.fixture(scope="session")
-def drain(lk_stage: Stage, selected: set[str], emptying: Callable[[], Drain]) -> Callable[[], Drain]:
+def lk_drain(lk_stage: Stage, lk_selected: set[str], lk_emptying: Callable[[], Drain]) -> Callable[[], Drain]:
     """What a single call notices of the stop signal. Where a call was cut after others had ended, nobody knows for which
     of the two reasons: then it is observed once more, with one call."""
 
     def observe(stage: Stage) -> Drain:
-        seen = emptying()
+        seen = lk_emptying()
         if seen.cut is None or seen.cut_while_held is not None:
             return seen
-        hold = _hold(stage, selected)
+        hold = _hold(stage, lk_selected)
         once_more = Ahead(stage, lambda stage: drains.by_stop_signal(stage, together=False, calls=1, hold=hold, brief=False))
         return once_more()
 
@@ -191,46 +192,48 @@ def _hold(stage: Stage, selected: set[str]) -> float:
 
 
 @pytest.fixture(scope="session")
-def interrupt(lk_stage: Stage) -> Callable[[], Drain]:
+def lk_interrupt(lk_stage: Stage) -> Callable[[], Drain]:
     """SIGINT, with a call."""
     return Ahead(lk_stage, drains.by_interrupt)
 
 
 @pytest.fixture(scope="session")
-def engine_stop(lk_stage: Stage) -> Callable[[], Drain]:
+def lk_engine_stop(lk_stage: Stage) -> Callable[[], Drain]:
     """The engine's own way to stop a container, with a call."""
     return Ahead(lk_stage, drains.by_engine)
 
 
 @pytest.fixture(scope="session")
-def unconnected(lk_stage: Stage) -> Callable[[], Drain]:
+def lk_unconnected(lk_stage: Stage) -> Callable[[], Drain]:
     """The stop signal, with a call, and then the loss of the server's connection."""
     return Ahead(lk_stage, drains.without_server)
 
 
 @pytest.fixture(scope="session")
-def assigned(lk_stage: Stage) -> Callable[[], assignment.Assigned]:
+def lk_assigned(lk_stage: Stage) -> Callable[[], assignment.Assigned]:
     """Several calls on two workers."""
     return Ahead(lk_stage, assignment.observe)
 
 
 @pytest.fixture(scope="session")
-def reconnection(lk_stage: Stage) -> Callable[[], faults.Reconnection]:
+def lk_reconnection(lk_stage: Stage) -> Callable[[], faults.Reconnection]:
     """A restart of the server, and a cut connection."""
     return Ahead(lk_stage, faults.reconnection)
 
 
 @pytest.fixture(scope="session")
-def late_drain(lk_stage: Stage, selected: set[str], reconnection: Callable[[], faults.Reconnection]) -> Callable[[], Drain]:
+def lk_late_drain(
+    lk_stage: Stage, lk_selected: set[str], lk_reconnection: Callable[[], faults.Reconnection]
+) -> Callable[[], Drain]:
     """The stop signal for a worker of which a job crashed: the one of ``crash`` and then ``reconnection``, if these are made
     anyway; a second time, or alone, another one."""
-    assert isinstance(reconnection, Ahead)
+    assert isinstance(lk_reconnection, Ahead)
     looks = itertools.count()
 
     def observe(stage: Stage) -> Drain:
-        if next(looks) == 0 and "jobs.crash-isolated" in selected:
+        if next(looks) == 0 and "jobs.crash-isolated" in lk_selected:
             # What came of that is for other checks.
-            wait([reconnection.begin()])
+            wait([lk_reconnection.begin()])
             crashed = [worker for worker in stage.workers("reconnecting") if worker in stage.workers("crashing")]
             if crashed and crashed[-1].is_running:
                 return faults.drain_after_loss(stage, crashed[-1])
@@ -242,38 +245,38 @@ def late_drain(lk_stage: Stage, selected: set[str], reconnection: Callable[[], f
 
 
 @pytest.fixture(scope="session")
-def half_open(lk_stage: Stage) -> Callable[[], faults.Aftermath]:
+def lk_half_open(lk_stage: Stage) -> Callable[[], faults.Aftermath]:
     """Silent connections, with a call."""
     return Ahead(lk_stage, faults.half_open)
 
 
 @pytest.fixture(scope="session")
-def partition(lk_stage: Stage) -> Callable[[], faults.Aftermath]:
+def lk_partition(lk_stage: Stage) -> Callable[[], faults.Aftermath]:
     """No network at all, with a call."""
     return Ahead(lk_stage, faults.partition)
 
 
 @pytest.fixture(scope="session")
-def pair(lk_stage: Stage) -> Callable[[], pool.Pair]:
+def lk_pair(lk_stage: Stage) -> Callable[[], pool.Pair]:
     """Two calls at once, hung up."""
     return _once(pool.pair, lk_stage)
 
 
 @pytest.fixture(scope="session")
-def crash(lk_stage: Stage) -> Callable[[], harm.Harm]:
+def lk_crash(lk_stage: Stage) -> Callable[[], harm.Harm]:
     """One of two jobs' processes is killed."""
     return Ahead(lk_stage, harm.crash)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def started_ahead(request: pytest.FixtureRequest, lk_settings: Settings, selected: set[str]) -> None:
+def lk_started_ahead(request: pytest.FixtureRequest, lk_settings: Settings, lk_selected: set[str]) -> None:
     """What mostly waits begins with the run. Under xdist a process does not know which checks it will run; where workers
     take turns, each observation waits for its own."""
     if hasattr(request.config, "workerinput") or not lk_settings.has_worker:
         return
     needed = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
     begun = {name: role for name, role in AHEAD.items() if name in needed}
-    scanned = bool(selected & {"image.no-secrets", "image.ca-certificates"})
+    scanned = bool(lk_selected & {"image.no-secrets", "image.ca-certificates"})
     if not begun and not scanned:
         return  # files, for which no stage is opened
     lk_stage: Stage = request.getfixturevalue("lk_stage")
@@ -286,12 +289,12 @@ def started_ahead(request: pytest.FixtureRequest, lk_settings: Settings, selecte
 
 
 @pytest.fixture(scope="session")
-def load(lk_stage: Stage) -> Callable[[], loads.Loaded]:
+def lk_load(lk_stage: Stage) -> Callable[[], loads.Loaded]:
     return _once(loads.observe, lk_stage)
 
 
 @pytest.fixture(scope="session")
-def progress(request: pytest.FixtureRequest) -> Callable[[str], None]:
+def lk_progress(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """One line on the terminal, while a long check runs; nothing with -q."""
     config = request.config
     reporter = config.pluginmanager.getplugin("terminalreporter")
@@ -308,21 +311,21 @@ def progress(request: pytest.FixtureRequest) -> Callable[[str], None]:
 
 
 @pytest.fixture(scope="session")
-def tidied(lk_stage: Stage, selected: set[str], progress: Callable[[str], None]) -> Callable[[], leftovers.Leftovers]:
+def lk_tidied(lk_stage: Stage, lk_selected: set[str], lk_progress: Callable[[str], None]) -> Callable[[], leftovers.Leftovers]:
     """Pairs of calls and what they leave behind; many where a trend is asked for."""
-    many = selected & {"resources.no-growth", "storage.ephemeral"}
+    many = lk_selected & {"resources.no-growth", "storage.ephemeral"}
     pairs = leftovers.MANY_PAIRS if many else leftovers.PAIRS
-    return _once(lambda stage: leftovers.observe(stage, pairs, progress), lk_stage)
+    return _once(lambda stage: leftovers.observe(stage, pairs, lk_progress), lk_stage)
 
 
 @pytest.fixture(scope="session")
-def loaded(lk_stage: Stage, progress: Callable[[str], None]) -> Callable[[], crowds.LoadTest]:
+def lk_loaded(lk_stage: Stage, lk_progress: Callable[[str], None]) -> Callable[[], crowds.LoadTest]:
     """The guide's load test, scaled."""
-    return _once(lambda stage: crowds.load_test(stage, progress), lk_stage)
+    return _once(lambda stage: crowds.load_test(stage, lk_progress), lk_stage)
 
 
 @pytest.fixture(scope="session")
-def long_drain(lk_stage: Stage) -> Callable[[], long_call.LongCall]:
+def lk_long_drain(lk_stage: Stage) -> Callable[[], long_call.LongCall]:
 
     def observe(stage: Stage) -> long_call.LongCall:
         seen = long_call.observe(stage)
@@ -333,12 +336,12 @@ def long_drain(lk_stage: Stage) -> Callable[[], long_call.LongCall]:
 
 
 @pytest.fixture(scope="session")
-def stop(lk_stage: Stage) -> Callable[[], observations.Stop]:
+def lk_stop(lk_stage: Stage) -> Callable[[], observations.Stop]:
     return _once(observations.stop, lk_stage)
 
 
 @pytest.fixture(scope="session")
-def manifests(request: pytest.FixtureRequest, lk_settings: Settings) -> tuple[Files, Needs]:
+def lk_manifests(request: pytest.FixtureRequest, lk_settings: Settings) -> tuple[Files, Needs]:
     """The deployment files, and what the worker needs: as declared, or as the checks before these measured it."""
     try:
         files = load_manifests(lk_settings.manifests, lk_settings.standard_input)
@@ -348,10 +351,10 @@ def manifests(request: pytest.FixtureRequest, lk_settings: Settings) -> tuple[Fi
 
 
 @pytest.fixture(scope="session")
-def played(
-    lk_settings: Settings, manifests: tuple[Files, Needs], progress: Callable[[str], None]
+def lk_played(
+    lk_settings: Settings, lk_manifests: tuple[Files, Needs], lk_progress: Callable[[str], None]
 ) -> Callable[[], list[autoscaling.Played]]:
     """The files' autoscalers under call traces."""
     from . import autoscaling
 
-    return functools.cache(lambda: autoscaling.play_all(*manifests, lk_settings, progress))
+    return functools.cache(lambda: autoscaling.play_all(*lk_manifests, lk_settings, lk_progress))

@@ -85,7 +85,7 @@ def carried(played: list[Played]) -> tuple[list[Played], list[Played]]:
     seconds=600,
     order=AFTER_MANIFESTS,
 )
-def test_no_refused_calls(lk_evidence: Evidence, played: AllPlayed) -> None:
+def test_no_refused_calls(lk_evidence: Evidence, lk_played: AllPlayed) -> None:
     """Calls that come steadily, in a daily wave or as the user's own trace says find a free worker; bursts are reported.
 
     Each Kubernetes deployment with an HPA or a KEDA autoscaler (CPU target and maximum known) is simulated: the
@@ -101,7 +101,7 @@ def test_no_refused_calls(lk_evidence: Evidence, played: AllPlayed) -> None:
     What is neither measured nor declared is assumed and listed as evidence: a load threshold of 0.7, 3.8/30 cores per
     call. With a trace of the user's own the check is a MUST.
     """
-    found = played()
+    found = lk_played()
     if any(run.own for run in found):
         lk_evidence.severity = MUST
     judged = [run for run in found if run.own or run.trace.name != "burst"]
@@ -133,7 +133,7 @@ def test_no_refused_calls(lk_evidence: Evidence, played: AllPlayed) -> None:
     seconds=600,
     order=AFTER_MANIFESTS,
 )
-def test_no_cut_calls(lk_evidence: Evidence, played: AllPlayed) -> None:
+def test_no_cut_calls(lk_evidence: Evidence, lk_played: AllPlayed) -> None:
     """Scaling down cuts no call of up to ten minutes, or as long as is declared.
 
     The simulation of `autoscaling.no-refused-calls` is played for each trace, the burst included. A worker that is
@@ -143,7 +143,7 @@ def test_no_cut_calls(lk_evidence: Evidence, played: AllPlayed) -> None:
     is less, they last two fifths of it on average); those of a CSV file last as long as it says. A single cut call is a
     failure; skipped where nothing can be simulated.
     """
-    found = played()
+    found = lk_played()
     judge(found, lk_evidence, lambda run: not run.result.cut, cut)
     lk_evidence.summary = f"none of {sum(run.result.calls for run in found)} simulated calls cut"
 
@@ -157,7 +157,7 @@ def test_no_cut_calls(lk_evidence: Evidence, played: AllPlayed) -> None:
     seconds=600,
     order=AFTER_MANIFESTS,
 )
-def test_utilisation(lk_evidence: Evidence, played: AllPlayed) -> None:
+def test_utilisation(lk_evidence: Evidence, lk_played: AllPlayed) -> None:
     """Under steady calls the workers are used.
 
     In the same simulation, the time of all calls is divided by what all replicas could have carried below the load
@@ -167,7 +167,7 @@ def test_utilisation(lk_evidence: Evidence, played: AllPlayed) -> None:
     trace has fewer calls than the workers are for, so that it does not take too long (5000 at a time; fewer where
     `--lk-drain-hold` makes them short).
     """
-    steady = [run for run in played() if run.own or run.trace.name == "steady"]
+    steady = [run for run in lk_played() if run.own or run.trace.name == "steady"]
     if not steady:
         raise NotJudgeable("only a steady trace, or one of the user's own, tells")
     lk_evidence["runs"] = [run.evidence() for run in steady]

@@ -51,7 +51,7 @@ def _cannot_move(seen: Loaded) -> NotJudgeable:
     seconds=LOAD_SECONDS,
     order=3,
 )
-def test_reports_load(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
+def test_reports_load(lk_stage: Stage, lk_evidence: Evidence, lk_load: Callable[[], Loaded]) -> None:
     """It reports its load at least every 10 s, as a value from 0 to 1.
 
     The worker's status messages are read on the wire from its registration on, at least until the third one or for 12
@@ -65,7 +65,7 @@ def test_reports_load(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[],
     registered = worker.registration().registered
     statuses, pause, held_up = longest_pause(lk_stage, worker, registered)
     try:
-        load()  # so that the busy worker's loads are judged too
+        lk_load()  # so that the busy worker's loads are judged too
     except (StageError, NotJudgeable):
         pass
     loads = [
@@ -100,7 +100,7 @@ def test_reports_load(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[],
     seconds=LOAD_SECONDS,
     order=2,
 )
-def test_load_follows_work(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
+def test_load_follows_work(lk_stage: Stage, lk_evidence: Evidence, lk_load: Callable[[], Loaded]) -> None:
     """Its load rises with CPU use or with the number of calls.
 
     One of two workers on a server (1 core, or `--lk-cpus`) comes to rest (within 20 s; after earlier calls within
@@ -117,7 +117,7 @@ def test_load_follows_work(lk_stage: Stage, lk_evidence: Evidence, load: Callabl
     the allowed cores. An overloaded machine is an error, one that fills the worker at rest, and a burner that got less
     than half of the allowed cores.
     """
-    seen = load()
+    seen = lk_load()
     lk_evidence["moved_by"] = seen.moved_by
     lk_evidence["idle_load"], lk_evidence["highest_load"] = round(seen.idle, 3), round(seen.top, 3)
     lk_evidence["burnt_cores"], lk_evidence["allowed_cores"] = seen.cores_used, seen.cores_allowed
@@ -166,7 +166,7 @@ def _raise_if_it_may_not_show(seen: Loaded) -> None:
     seconds=LOAD_SECONDS,
     order=2,
 )
-def test_rejects_over_threshold(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
+def test_rejects_over_threshold(lk_stage: Stage, lk_evidence: Evidence, lk_load: Callable[[], Loaded]) -> None:
     """Over its threshold it says so, and a call goes to a free worker.
 
     The load is raised as in `availability.load-follows-work`, while the statuses are kept from the server, so that it
@@ -176,7 +176,7 @@ def test_rejects_over_threshold(lk_stage: Stage, lk_evidence: Evidence, load: Ca
     failure. Up to six real calls are placed meanwhile beside a second, free worker; who serves them is recorded here
     and judged by `balancing.redispatch-on-refusal`. Skipped if its load cannot be moved.
     """
-    seen = load()
+    seen = lk_load()
     lk_evidence["moved_by"], lk_evidence["highest_load"] = seen.moved_by, round(seen.top, 3)
     lk_evidence["full_after_s"] = None if seen.full_after is None else round(seen.full_after, 2)
     lk_evidence["burnt_cores"], lk_evidence["allowed_cores"] = seen.cores_used, seen.cores_allowed
@@ -212,7 +212,7 @@ def test_rejects_over_threshold(lk_stage: Stage, lk_evidence: Evidence, load: Ca
     order=2,
 )
 def test_refuses_while_full(
-    lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded], drain: Callable[[], Drain]
+    lk_stage: Stage, lk_evidence: Evidence, lk_load: Callable[[], Loaded], lk_drain: Callable[[], Drain]
 ) -> None:
     """Asked for a job while it is full, and while it drains, it does not accept.
 
@@ -224,12 +224,12 @@ def test_refuses_while_full(
     calls fill it. No answer counts as not accepted here. Skipped if it could be asked in neither state, was never full,
     or if its load fell too soon to tell.
     """
-    draining = drain()
+    draining = lk_drain()
     asked: dict[str, bool | None] = {}
     # Who ignores the signal does not drain: see rollout.sigterm-stops-new-jobs.
     if draining.asked is not None and draining.heeded and draining.cut_while_held is None:
         asked["draining"] = draining.asked.available
-    seen = load()
+    seen = lk_load()
     # A yes counts if it was full for certain; a no is a no.
     answer = seen.asked_when_full
     if seen.full_after is not None and answer is not None and (seen.certainly_full or not answer.available):
@@ -260,7 +260,7 @@ def test_refuses_while_full(
     seconds=LOAD_SECONDS,
     order=2,
 )
-def test_recovers(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
+def test_recovers(lk_stage: Stage, lk_evidence: Evidence, lk_load: Callable[[], Loaded]) -> None:
     """When its load falls, it takes jobs again.
 
     After the burner of `availability.load-follows-work` is stopped and its calls are hung up, a status that is not
@@ -270,7 +270,7 @@ def test_recovers(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loa
     60 s of that, as that job never comes. Skipped if the worker was never over its threshold, or does not answer the
     question within 3 s; a miss on an overloaded machine is an error.
     """
-    seen = load()
+    seen = lk_load()
     if seen.moved_by is None:
         raise _cannot_move(seen)
     if not seen.over:
@@ -303,7 +303,7 @@ def test_recovers(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loa
     seconds=LOAD_SECONDS,
     order=10,
 )
-def test_answers_in_time(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
+def test_answers_in_time(lk_stage: Stage, lk_evidence: Evidence, lk_load: Callable[[], Loaded]) -> None:
     """It answers every question before the server gives up (3 s).
 
     All questions about jobs of the run, real ones (two of `jobs.serves-every-call` come in the same instant) and those
@@ -316,7 +316,7 @@ def test_answers_in_time(lk_stage: Stage, lk_evidence: Evidence, load: Callable[
     answered and nothing is late; an answer that is late again on an overloaded machine is an error.
     """
     try:
-        load()
+        lk_load()
     except (StageError, NotJudgeable):
         pass
     judged: list[tuple[Worker, Question]] = []
@@ -406,7 +406,7 @@ def _wait_as_before(worker: Worker, burnt: bool) -> None:
     seconds=LOAD_SECONDS,
     order=4,
 )
-def test_threshold(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
+def test_threshold(lk_stage: Stage, lk_evidence: Evidence, lk_load: Callable[[], Loaded]) -> None:
     """The threshold seen agrees with the one declared (lk_load_threshold).
 
     Where CPU moves the load, it is burnt in six steps that halve the interval from 30 % to 100 % of the worker's cores;
@@ -416,7 +416,7 @@ def test_threshold(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Lo
     range is recorded only. Skipped if the load cannot be moved, if nothing in the image can burn a share of a core, or
     if no single threshold is seen.
     """
-    seen = load()
+    seen = lk_load()
     if seen.moved_by is None:
         raise _cannot_move(seen)
     worker = lk_stage.worker("loaded")
@@ -476,7 +476,7 @@ def _by_halves(worker: Worker) -> list[tuple[float, bool]]:
     seconds=LOAD_SECONDS,
     order=4,
 )
-def test_burst(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded]) -> None:
+def test_burst(lk_stage: Stage, lk_evidence: Evidence, lk_load: Callable[[], Loaded]) -> None:
     """Asked for several jobs at once, it accepts no more than its threshold allows.
 
     While the worker is free (available, load below 0.6), the proxy on the wire offers it five jobs that do not exist in
@@ -485,7 +485,7 @@ def test_burst(lk_stage: Stage, lk_evidence: Evidence, load: Callable[[], Loaded
     then that number plus five are offered, and no more than that number may be accepted in any burst. Otherwise the
     highest number accepted is recorded only. Skipped if the load could not be observed.
     """
-    seen = load()
+    seen = lk_load()
     worker = lk_stage.worker("loaded")
     capacity = seen.calls if seen.moved_by == "calls" and seen.full_after is not None else None
     began = time.monotonic()

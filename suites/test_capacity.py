@@ -23,7 +23,7 @@ FILE = "capacity.txt"
     seconds=600,
     order=4,
 )
-def test_sizing(lk_stage: Stage, lk_evidence: Evidence, progress: Callable[[str], None]) -> None:
+def test_sizing(lk_stage: Stage, lk_evidence: Evidence, lk_progress: Callable[[str], None]) -> None:
     """More and more calls until quality, the load threshold, memory or the bounds of this test give way: a capacity card.
 
     On one worker (1 core, or `--lk-cpus`) calls are added one by one to 1-6, 8, 10, 13, 16, 20 and 25, for 240 s at
@@ -35,7 +35,7 @@ def test_sizing(lk_stage: Stage, lk_evidence: Evidence, progress: Callable[[str]
     three levels, or if the first call is not served.
     """
     worker = lk_stage.worker("crowded")
-    done = climb(lk_stage, progress)
+    done = climb(lk_stage, lk_progress)
     lk_evidence["curve"] = [
         {**level.evidence(), "reported_load": load} for level, load in zip(done.levels, done.loads, strict=True)
     ]

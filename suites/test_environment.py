@@ -70,7 +70,7 @@ def test_configured_by_variables(lk_stage: Stage, lk_evidence: Evidence) -> None
     remedy="let every part of the agent take its LiveKit URL from LIVEKIT_URL",
     roles=("shared",),
 )
-def test_one_project(lk_stage: Stage, lk_evidence: Evidence, first_call: Callable[[], FirstCall]) -> None:
+def test_one_project(lk_stage: Stage, lk_evidence: Evidence, lk_first_call: Callable[[], FirstCall]) -> None:
     """It contacts no LiveKit server but the one that it was given.
 
     After a call, all outbound destinations of the worker's container so far are listed. Each TCP destination at a
@@ -79,7 +79,7 @@ def test_one_project(lk_stage: Stage, lk_evidence: Evidence, first_call: Callabl
     addresses are listed and not contacted. Skipped with `--lk-command`, or if the call is not served.
     """
     worker = lk_stage.worker("shared")
-    first_call()
+    lk_first_call()
     media = urlsplit(worker.server.worker_url).hostname
     own = {worker.server_peer, f"{media}:{urlsplit(worker.server.worker_url).port}"}
     others, livekit = [], []

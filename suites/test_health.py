@@ -217,7 +217,7 @@ def _told(worker: Worker, health: Health | None, ever: int, seconds: float) -> s
     seconds=CHECK_SECONDS,
     order=2,
 )
-def test_answers_while_draining(lk_stage: Stage, lk_evidence: Evidence, drain: Callable[[], Drain]) -> None:
+def test_answers_while_draining(lk_stage: Stage, lk_evidence: Evidence, lk_drain: Callable[[], Drain]) -> None:
     """The health endpoint answers while the worker drains.
 
     During the drain of `rollout.sigterm-drains` GET of `lk_health_path` is asked every 0.5 s, from the stop signal
@@ -227,7 +227,7 @@ def test_answers_while_draining(lk_stage: Stage, lk_evidence: Evidence, drain: C
     three probes could be made because the call was cut at once.
     """
     _health(lk_stage, lk_stage.worker("shared"))
-    seen = drain()
+    seen = lk_drain()
     if seen.health_port is None:
         raise NotJudgeable("the draining worker had no health endpoint")
     if len(seen.health) < FAILED_PROBES:

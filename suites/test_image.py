@@ -47,7 +47,7 @@ def development(arguments: Iterable[str]) -> list[str]:
     seconds=CHECK_SECONDS,
     order=2,
 )
-def test_production_mode(lk_stage: Stage, lk_evidence: Evidence, drain: Callable[[], Drain]) -> None:
+def test_production_mode(lk_stage: Stage, lk_evidence: Evidence, lk_drain: Callable[[], Drain]) -> None:
     """It runs in production mode: its call outlives the stop signal, its health port is the same at every start.
 
     Two workers are started: their health ports, where both have one, with an SDK's page `/worker`, must be the same.
@@ -58,7 +58,7 @@ def test_production_mode(lk_stage: Stage, lk_evidence: Evidence, drain: Callable
     """
     shared = lk_stage.worker("shared")
     health = shared.wait_health()
-    seen = drain()
+    seen = lk_drain()
     lk_evidence["health_ports_of_two_starts"] = [health.port if health else None, seen.health_port]
     lk_evidence["arguments"] = seen.arguments[:3]
     cut = seen.cut_while_held
@@ -228,7 +228,7 @@ def test_healthcheck(lk_stage: Stage, lk_evidence: Evidence) -> None:
     roles=("stopped",),
     order=1,
 )
-def test_forwards_signals(lk_stage: Stage, lk_evidence: Evidence, stop: Callable[[], Stop]) -> None:
+def test_forwards_signals(lk_stage: Stage, lk_evidence: Evidence, lk_stop: Callable[[], Stop]) -> None:
     """The stop signal reaches the worker.
 
     The image's stop signal (SIGTERM by default) is sent to the first process of an idle worker, as an engine does;
@@ -238,7 +238,7 @@ def test_forwards_signals(lk_stage: Stage, lk_evidence: Evidence, stop: Callable
     Skipped with `--lk-command`; no reaction on an overloaded machine is an error.
     """
     lk_stage.needs_image("signals reach the first process of a container in another way than a process here")
-    seen = stop()
+    seen = lk_stop()
     lk_evidence["signal"] = seen.signal
     lk_evidence["deregistered_after_s"], lk_evidence["exited_after_s"] = seen.deregistered_s, seen.exited_s
     lk_evidence["direct_signal_worked"] = seen.direct_signal_worked

@@ -33,7 +33,7 @@ HELPER_SECONDS = 5
     "job metadata (--lk-metadata), what it expects of its caller (--lk-attribute)",
     roles=("shared",),
 )
-def test_joins(lk_stage: Stage, lk_evidence: Evidence, first_call: Callable[[], FirstCall]) -> None:
+def test_joins(lk_stage: Stage, lk_evidence: Evidence, lk_first_call: Callable[[], FirstCall]) -> None:
     """A call gets its agent.
 
     A caller, a real WebRTC participant that speaks, joins a new room and asks for the worker's agent. An agent
@@ -47,7 +47,7 @@ def test_joins(lk_stage: Stage, lk_evidence: Evidence, first_call: Callable[[], 
     """
     worker = lk_stage.worker("shared")
     try:
-        seen = first_call()
+        seen = lk_first_call()
     except WorkerFault as fault:
         raise AssertionError(worker.last_words(str(fault).removesuffix(SEE_JOINS))) from None
     lk_evidence["agent_joined_after_s"] = round(seen.agent_s, 2)
@@ -116,7 +116,7 @@ def test_serves_every_call(lk_stage: Stage, lk_evidence: Evidence) -> None:
     roles=("shared",),
     order=1,
 )
-def test_own_process(lk_stage: Stage, lk_evidence: Evidence, pair: Callable[[], pool.Pair]) -> None:
+def test_own_process(lk_stage: Stage, lk_evidence: Evidence, lk_pair: Callable[[], pool.Pair]) -> None:
     """Two calls at once are served by two processes, neither of them the worker's own.
 
     Two calls at once are served by one worker; its established TCP connections to the server are read with the
@@ -129,7 +129,7 @@ def test_own_process(lk_stage: Stage, lk_evidence: Evidence, pair: Callable[[], 
     one, the one call is judged. Skipped if fewer such connections than calls are seen, or the calls are not served, or
     agents leave them by themselves too soon.
     """
-    seen = pair()
+    seen = lk_pair()
     # Each job signals over a connection of its own to the server; whose connections they are is what counts.
     own, jobs = seen.own, seen.jobs
     lk_evidence["worker_pids"] = own
@@ -156,7 +156,7 @@ def test_own_process(lk_stage: Stage, lk_evidence: Evidence, pair: Callable[[], 
     seconds=400,
     roles=("crashing",),
 )
-def test_side_by_side(lk_evidence: Evidence, crash: Callable[[], harm.Harm]) -> None:
+def test_side_by_side(lk_evidence: Evidence, lk_crash: Callable[[], harm.Harm]) -> None:
     """Two calls at once are both heard, and the second one does nothing to the first.
 
     Before `jobs.crash-isolated` harms one of two calls, both are listened to. The first one is alone until its agent
@@ -168,7 +168,7 @@ def test_side_by_side(lk_evidence: Evidence, crash: Callable[[], harm.Harm]) -> 
     longer before. Skipped for a worker that takes one call at a time, whose jobs share a process or whose calls are not
     served; on an overloaded machine a miss is an error.
     """
-    seen = crash().beside
+    seen = lk_crash().beside
     if seen is None:
         raise NotJudgeable(pool.ONE_AT_A_TIME)
     lk_evidence["first_agent_heard_after_s"], lk_evidence["second_agent_heard_after_s"] = seen.older_heard_s, seen.newer_heard_s
@@ -188,7 +188,7 @@ def test_side_by_side(lk_evidence: Evidence, crash: Callable[[], harm.Harm]) -> 
     roles=("shared",),
     order=1,
 )
-def test_ends_with_call(lk_stage: Stage, lk_evidence: Evidence, pair: Callable[[], pool.Pair]) -> None:
+def test_ends_with_call(lk_stage: Stage, lk_evidence: Evidence, lk_pair: Callable[[], pool.Pair]) -> None:
     """After the callers left, the jobs' processes and their connections end, and no zombie stays.
 
     After both callers of `jobs.own-process` hung up, the process table and connections are read every 0.3 s. Within
@@ -197,7 +197,7 @@ def test_ends_with_call(lk_stage: Stage, lk_evidence: Evidence, pair: Callable[[
     its command line) lives on, its end is awaited for 5 s. Skipped if the jobs have no processes of
     their own; on an overloaded machine a miss is an error.
     """
-    seen = pair()
+    seen = lk_pair()
     pool.require_own_processes(seen.own, seen.jobs, seen.calls)
     _judge_end(lk_stage, lk_evidence, seen.worker, seen.jobs, seen.before, seen.left, "the callers left")
 
@@ -285,7 +285,7 @@ def test_ends_with_room(lk_stage: Stage, lk_evidence: Evidence) -> None:
     seconds=400,
     roles=("crashing",),
 )
-def test_crash_isolated(lk_evidence: Evidence, crash: Callable[[], harm.Harm]) -> None:
+def test_crash_isolated(lk_evidence: Evidence, lk_crash: Callable[[], harm.Harm]) -> None:
     """A killed job process harms no other call, and the worker takes new ones.
 
     Two calls are served by two processes; the process of the newer one is killed with SIGKILL, as the kernel or a fault
@@ -299,7 +299,7 @@ def test_crash_isolated(lk_evidence: Evidence, crash: Callable[[], harm.Harm]) -
     worker that takes only one call at a time is judged by what comes after. Skipped if jobs share a process or calls
     are not served; on an overloaded machine what is not certain is an error.
     """
-    _judge(crash(), lk_evidence, "a job's process killed")
+    _judge(lk_crash(), lk_evidence, "a job's process killed")
 
 
 @check(
@@ -432,7 +432,7 @@ def _later(stage: Stage, worker: Worker) -> str:
     roles=("tidy",),
     seconds=600,
 )
-def test_no_leftovers(lk_evidence: Evidence, tidied: Callable[[], leftovers.Leftovers]) -> None:
+def test_no_leftovers(lk_evidence: Evidence, lk_tidied: Callable[[], leftovers.Leftovers]) -> None:
     """After calls, processes, descriptors, files and memory are back where they were.
 
     After a first pair of calls as warm-up, four more pairs are placed (15, if `resources.no-growth` or
@@ -441,7 +441,7 @@ def test_no_leftovers(lk_evidence: Evidence, tidied: Callable[[], leftovers.Left
     A straight line through each: a slope that is beyond doubt (less two standard errors) above 0.5 items or 1 MB per
     call is a failure; a pool that grew once is none. Skipped with `--lk-command` or if calls are not served.
     """
-    seen = tidied()
+    seen = lk_tidied()
     trends = seen.trends()
     lk_evidence["calls_at_rest"] = [rest.calls for rest in seen.rests]
     for name, found in trends.items():

@@ -40,7 +40,7 @@ def judge(rule: rules.Rule, manifests: Manifests, evidence: Evidence, nothing: s
     why="A file that cannot be read cannot be deployed, nor judged.",
     remedy="correct the file at the line that is named",
 )
-def test_readable(lk_evidence: Evidence, manifests: Manifests) -> None:
+def test_readable(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     """Every deployment file can be read.
 
     Read are `*.yaml`, `*.yml`, `*.json`, `*.toml`, Dockerfiles and Containerfiles at `--lk-manifests`: Kubernetes,
@@ -64,7 +64,9 @@ def test_readable(lk_evidence: Evidence, manifests: Manifests) -> None:
     the checks only this one, `manifests.secrets` and `manifests.separate-environments` judge them. Skipped if there is
     no deployment file, or nothing in them to judge (a Namespace alone).
     """
-    judge(rules.readable, manifests, lk_evidence, "no deployment in the files", f"read {', '.join(manifests[0].read[:5])}")
+    judge(
+        rules.readable, lk_manifests, lk_evidence, "no deployment in the files", f"read {', '.join(lk_manifests[0].read[:5])}"
+    )
 
 
 @check(
@@ -76,7 +78,7 @@ def test_readable(lk_evidence: Evidence, manifests: Manifests) -> None:
     why="Calls that last longer than the grace period are cut at every rollout.",
     remedy="raise the grace period to the longest call you promise, at least 10 minutes",
 )
-def test_grace_period(lk_evidence: Evidence, manifests: Manifests) -> None:
+def test_grace_period(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     """The platform waits as long as the worker's drain needs: 10 minutes, or what --lk-drain-hold declares.
 
     Looked at are `terminationGracePeriodSeconds` of Kubernetes and Azure Container Apps (default 30 s, less what the
@@ -96,7 +98,7 @@ def test_grace_period(lk_evidence: Evidence, manifests: Manifests) -> None:
     """
     judge(
         rules.grace_period,
-        manifests,
+        lk_manifests,
         lk_evidence,
         "no file that tells how long the platform waits",
         "long enough, or as allowed",
@@ -112,7 +114,7 @@ def test_grace_period(lk_evidence: Evidence, manifests: Manifests) -> None:
     why="A worker that is full refuses calls; the next one has to be there before.",
     remedy="lower the autoscaler's target, such as 50 % where the load threshold is 0.75",
 )
-def test_scale_up_below_threshold(lk_evidence: Evidence, manifests: Manifests) -> None:
+def test_scale_up_below_threshold(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     """The autoscaler's target is below the worker's load threshold, with margin.
 
     Looked at are CPU targets in cores for each pod (`averageValue` of an HPA, `metricType: AverageValue` of KEDA),
@@ -129,7 +131,7 @@ def test_scale_up_below_threshold(lk_evidence: Evidence, manifests: Manifests) -
     Kubernetes never scales, unless the cluster sets one), or where it is too high but a metric that is neither CPU nor
     memory may scale up before. Skipped without an autoscaler with a CPU target to judge.
     """
-    judge(rules.scale_up_below_threshold, manifests, lk_evidence, "no CPU target to judge", "below it")
+    judge(rules.scale_up_below_threshold, lk_manifests, lk_evidence, "no CPU target to judge", "below it")
 
 
 @check(
@@ -141,7 +143,7 @@ def test_scale_up_below_threshold(lk_evidence: Evidence, manifests: Manifests) -
     why="Calls are long: a rise in load stays, and workers need time to drain.",
     remedy="shorten the stabilisation window for scaling up, lengthen the one for scaling down",
 )
-def test_stabilization(lk_evidence: Evidence, manifests: Manifests) -> None:
+def test_stabilization(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     """Scaling up waits shorter than scaling down, and that long enough.
 
     Looked at is `stabilizationWindowSeconds` of `scaleUp` and `scaleDown` in an HPA's `behavior`, or in that of KEDA's
@@ -150,7 +152,7 @@ def test_stabilization(lk_evidence: Evidence, manifests: Manifests) -> None:
     of Disabled is a failure for scaling up; for scaling down it passes whatever the windows. Windows that are variables
     are not judged. Skipped without such an autoscaler.
     """
-    judge(rules.stabilization, manifests, lk_evidence, "no autoscaler with windows", "up sooner than down")
+    judge(rules.stabilization, lk_manifests, lk_evidence, "no autoscaler with windows", "up sooner than down")
 
 
 @check(
@@ -162,7 +164,7 @@ def test_stabilization(lk_evidence: Evidence, manifests: Manifests) -> None:
     why="An autoscaler that looks at something else adds workers when none is needed, and none when one is.",
     remedy="scale by what the worker's load function measures, by default CPU",
 )
-def test_scaling_metric(lk_evidence: Evidence, manifests: Manifests) -> None:
+def test_scaling_metric(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     """The autoscaler follows the metric that moves the worker's load.
 
     Looked at are all metrics of an HPA, all triggers of a KEDA ScaledObject, Render's `targetCPUPercent` and
@@ -172,7 +174,7 @@ def test_scaling_metric(lk_evidence: Evidence, manifests: Manifests) -> None:
     `availability.rejects-over-threshold` of the same run. Any other metric counts as one of the worker's own. Skipped
     without an autoscaler that names a metric.
     """
-    judge(rules.scaling_metric, manifests, lk_evidence, "no autoscaler", "by CPU or a metric of its own")
+    judge(rules.scaling_metric, lk_manifests, lk_evidence, "no autoscaler", "by CPU or a metric of its own")
 
 
 @check(
@@ -184,7 +186,7 @@ def test_scaling_metric(lk_evidence: Evidence, manifests: Manifests) -> None:
     why="A probe that cannot succeed, or that a busy worker fails, ends workers that are well.",
     remedy="probe GET / on the worker's health port (8081 by default)",
 )
-def test_health_probe(lk_evidence: Evidence, manifests: Manifests) -> None:
+def test_health_probe(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     """Probes name the port and path that exist, and a single late answer does not end a worker.
 
     Looked at are liveness, readiness and startup probes of Kubernetes, Cloud Run and Azure Container Apps, checks of
@@ -208,7 +210,7 @@ def test_health_probe(lk_evidence: Evidence, manifests: Manifests) -> None:
     where the port is not known (Render, Railway), except where the command that is seen starts one script of an agent
     and nothing beside it. Skipped without a probe to judge.
     """
-    judge(rules.health_probe, manifests, lk_evidence, "no probe whose port or path the file tells", "they fit")
+    judge(rules.health_probe, lk_manifests, lk_evidence, "no probe whose port or path the file tells", "they fit")
 
 
 @check(
@@ -220,7 +222,7 @@ def test_health_probe(lk_evidence: Evidence, manifests: Manifests) -> None:
     why="Workers connect to LiveKit; nobody has to connect to them.",
     remedy="remove the Service, Ingress or published port, or close the ingress",
 )
-def test_no_inbound(lk_evidence: Evidence, manifests: Manifests) -> None:
+def test_no_inbound(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     """Nothing opens the worker to the outside.
 
     A failure is a Kubernetes Service of type LoadBalancer or NodePort that selects the worker (in its namespace), an
@@ -235,7 +237,7 @@ def test_no_inbound(lk_evidence: Evidence, manifests: Manifests) -> None:
     route of the file leads to while others have routes, and a cerebrium.toml without `disable_auth`. Skipped if nothing
     else is left.
     """
-    judge(rules.no_inbound, manifests, lk_evidence, "no file that says what is open", "nothing is open")
+    judge(rules.no_inbound, lk_manifests, lk_evidence, "no file that says what is open", "nothing is open")
 
 
 @check(
@@ -247,7 +249,7 @@ def test_no_inbound(lk_evidence: Evidence, manifests: Manifests) -> None:
     why="Who can read the file, its history or its copies has the keys.",
     remedy="refer to the platform's secret store, and replace the keys that were in the file",
 )
-def test_secrets(lk_evidence: Evidence, manifests: Manifests) -> None:
+def test_secrets(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     """No secret stands in the files.
 
     Looked at are the literal values of variables in all formats (those of other containers in the pod or task, of
@@ -266,7 +268,7 @@ def test_secrets(lk_evidence: Evidence, manifests: Manifests) -> None:
     repository (`docker compose config` fills in `.env`): it is named, and neither a failure nor a pass. Skipped if
     there is no variable and no such entry.
     """
-    judge(rules.secrets, manifests, lk_evidence, "no variable and no Secret to judge", "no literal secret")
+    judge(rules.secrets, lk_manifests, lk_evidence, "no variable and no Secret to judge", "no literal secret")
 
 
 @check(
@@ -278,7 +280,7 @@ def test_secrets(lk_evidence: Evidence, manifests: Manifests) -> None:
     why="Workers of one project share its calls: staging would serve production's callers.",
     remedy="give staging a LiveKit project of its own",
 )
-def test_separate_environments(lk_evidence: Evidence, manifests: Manifests) -> None:
+def test_separate_environments(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     """Staging and production differ in LiveKit URL and keys.
 
     Whether a deployment is staging or production is told by the first of these that says one of the two: in Kubernetes
@@ -288,7 +290,7 @@ def test_separate_environments(lk_evidence: Evidence, manifests: Manifests) -> N
     slash). Placeholders and values from a secret store are not compared. Skipped unless both sides have such a literal
     value of the same variable.
     """
-    judge(rules.separate_environments, manifests, lk_evidence, "no files of both staging and production", "they differ")
+    judge(rules.separate_environments, lk_manifests, lk_evidence, "no files of both staging and production", "they differ")
 
 
 @check(
@@ -300,7 +302,7 @@ def test_separate_environments(lk_evidence: Evidence, manifests: Manifests) -> N
     why="Without requests and limits a worker shares what others leave.",
     remedy="set requests and limits; the guide starts with 4 cores and 8 GB for 25 sessions",
 )
-def test_resources(lk_evidence: Evidence, manifests: Manifests) -> None:
+def test_resources(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     """The worker has requests and limits, and they fit its need.
 
     Looked at are `requests` and `limits` of Kubernetes (or what a LimitRange in the files fills in),
@@ -316,7 +318,7 @@ def test_resources(lk_evidence: Evidence, manifests: Manifests) -> None:
     (`basic-xxs`), and a fly.toml without `vm`, where a machine keeps the size it has. Skipped where no file sets
     resources.
     """
-    judge(rules.resources, manifests, lk_evidence, "no file that sets resources", "set")
+    judge(rules.resources, lk_manifests, lk_evidence, "no file that sets resources", "set")
 
 
 @check(
@@ -328,7 +330,7 @@ def test_resources(lk_evidence: Evidence, manifests: Manifests) -> None:
     why="While no worker is free, calls are lost.",
     remedy="let new workers start before old ones are stopped",
 )
-def test_rolling_update(lk_evidence: Evidence, manifests: Manifests) -> None:
+def test_rolling_update(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     """A rollout never takes the last free worker away.
 
     Looked at are a Kubernetes Deployment's `strategy` (`Recreate`, or `maxUnavailable`, by default 25 % rounded down,
@@ -339,7 +341,7 @@ def test_rolling_update(lk_evidence: Evidence, manifests: Manifests) -> None:
     says nothing of either. If all are stopped by the one count and not by the other, either may hold, and it is not
     judged; nor is it where the count is a variable, or one per node. Skipped without a file that tells.
     """
-    judge(rules.rolling_update, manifests, lk_evidence, "no file that says how workers are replaced", "new ones come first")
+    judge(rules.rolling_update, lk_manifests, lk_evidence, "no file that says how workers are replaced", "new ones come first")
 
 
 @check(
@@ -351,7 +353,7 @@ def test_rolling_update(lk_evidence: Evidence, manifests: Manifests) -> None:
     why="When the only worker ends, calls wait until another one has started.",
     remedy="run at least two workers",
 )
-def test_replicas(lk_evidence: Evidence, manifests: Manifests) -> None:
+def test_replicas(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     """There are at least two workers.
 
     Looked at is the autoscaler's minimum (HPA `minReplicas`, 1 where it says nothing; KEDA `minReplicaCount`, 1 where
@@ -364,7 +366,7 @@ def test_replicas(lk_evidence: Evidence, manifests: Manifests) -> None:
     not judged, nor is a number that is a variable, or one of two autoscalers of one workload, or what a
     `scaling_buffer` of Cerebrium adds to less than 2. Skipped where no file tells.
     """
-    judge(rules.replicas, manifests, lk_evidence, "no file that says how many workers there are", "two or more")
+    judge(rules.replicas, lk_manifests, lk_evidence, "no file that says how many workers there are", "two or more")
 
 
 @check(
@@ -376,7 +378,7 @@ def test_replicas(lk_evidence: Evidence, manifests: Manifests) -> None:
     why="Development mode does not drain: SIGTERM cuts its calls.",
     remedy="start the worker with 'start'",
 )
-def test_production_command(lk_evidence: Evidence, manifests: Manifests) -> None:
+def test_production_command(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     """The worker is started in production mode.
 
     Looked at are `command` and `args` of Kubernetes, Cloud Run and Azure Container Apps, entrypoint and command of
@@ -388,7 +390,7 @@ def test_production_command(lk_evidence: Evidence, manifests: Manifests) -> None
     failure; of several commands of a shell the last counts that has one of these words or `start`. Commands with none
     of these four words there do not tell and are passed over; skipped if no other is left.
     """
-    judge(rules.production_command, manifests, lk_evidence, "no command that tells", "started with 'start'")
+    judge(rules.production_command, lk_manifests, lk_evidence, "no command that tells", "started with 'start'")
 
 
 @check(
@@ -400,7 +402,7 @@ def test_production_command(lk_evidence: Evidence, manifests: Manifests) -> None
     why="A rollback needs an image that is still the same.",
     remedy="name a version or a digest",
 )
-def test_image_pinned(lk_evidence: Evidence, manifests: Manifests) -> None:
+def test_image_pinned(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     """Images are named by version or digest.
 
     Looked at are `image` of Kubernetes, Compose, ECS, Cloud Run and Azure Container Apps, `image.url` of Render,
@@ -410,7 +412,7 @@ def test_image_pinned(lk_evidence: Evidence, manifests: Manifests) -> None:
     version, and a sha256 digest is enough. Names with a variable or a template in them are passed over. Skipped if no
     image is left.
     """
-    judge(rules.image_pinned, manifests, lk_evidence, "no image is named", "by version or digest")
+    judge(rules.image_pinned, lk_manifests, lk_evidence, "no image is named", "by version or digest")
 
 
 @check(
@@ -422,7 +424,7 @@ def test_image_pinned(lk_evidence: Evidence, manifests: Manifests) -> None:
     why="A worker gets no requests: what sleeps without them is never woken by a call.",
     remedy="keep at least one worker running, with CPU all the time",
 )
-def test_always_on(lk_evidence: Evidence, manifests: Manifests) -> None:
+def test_always_on(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     """Workers run all the time: no scaling to zero, no CPU for requests only.
 
     A failure is a Kubernetes workload or a Compose service of 0 replicas (an HPA leaves that alone; KEDA raises it), an
@@ -436,4 +438,4 @@ def test_always_on(lk_evidence: Evidence, manifests: Manifests) -> None:
     variables, nor `auto_stop_machines` with `min_machines_running`: a worker gets no requests, so that all machines
     above that number are stopped, and how many there are no file says. Skipped if nothing else is left.
     """
-    judge(rules.always_on, manifests, lk_evidence, "no file that says when workers run", "they run all the time")
+    judge(rules.always_on, lk_manifests, lk_evidence, "no file that says when workers run", "they run all the time")

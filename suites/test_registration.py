@@ -60,7 +60,7 @@ def test_registers(lk_stage: Stage, lk_evidence: Evidence) -> None:
     roles=("shared", "firewalled"),
     order=-1,
 )
-def test_outbound_only(lk_stage: Stage, lk_evidence: Evidence, first_call: Callable[[], FirstCall]) -> None:
+def test_outbound_only(lk_stage: Stage, lk_evidence: Evidence, lk_first_call: Callable[[], FirstCall]) -> None:
     """It registers, takes a job and talks with every inbound connection dropped.
 
     From its first packet on, a firewall in the worker's network drops every inbound connection; answers to its own ones
@@ -70,7 +70,7 @@ def test_outbound_only(lk_stage: Stage, lk_evidence: Evidence, first_call: Calla
     is an error.
     """
     # First, as workers may have to take turns.
-    baseline = first_call()
+    baseline = lk_first_call()
     worker = lk_stage.contrast("firewalled", "with inbound connections dropped it does not register")
     caller = lk_stage.calls.caller(worker)
     try:
@@ -174,7 +174,7 @@ def test_stays(lk_stage: Stage, lk_evidence: Evidence) -> None:
     seconds=240,
     order=-1,
 )
-def test_waits_for_server(lk_stage: Stage, lk_evidence: Evidence, before_server: Callable[[], early.Early]) -> None:
+def test_waits_for_server(lk_stage: Stage, lk_evidence: Evidence, lk_before_server: Callable[[], early.Early]) -> None:
     """Started before the server is up, it registers when the server comes.
 
     The worker is started while its server is down and the server's address refuses connections; its attempts to connect
@@ -184,7 +184,7 @@ def test_waits_for_server(lk_stage: Stage, lk_evidence: Evidence, before_server:
     an error, as whoever has tried for a minute may give up, and so is a worker that was not seen to try. Skipped if the
     shared worker does not register either, or the server is given by URL.
     """
-    seen = before_server()
+    seen = lk_before_server()
     lk_evidence["refused_attempts"], lk_evidence["registered_after_s"] = seen.tries, seen.registered_s
     assert seen.problem is None, seen.problem
     seen.raise_if_untried(lk_stage.settings.start_timeout)
@@ -201,7 +201,7 @@ def test_waits_for_server(lk_stage: Stage, lk_evidence: Evidence, before_server:
     seconds=240,
     order=-1,
 )
-def test_backs_off(lk_stage: Stage, lk_evidence: Evidence, before_server: Callable[[], early.Early]) -> None:
+def test_backs_off(lk_stage: Stage, lk_evidence: Evidence, lk_before_server: Callable[[], early.Early]) -> None:
     """While its server cannot be reached, it waits between two tries.
 
     Counted are the connections that the worker of `registration.waits-for-server` tries to open while its server's
@@ -209,7 +209,7 @@ def test_backs_off(lk_stage: Stage, lk_evidence: Evidence, before_server: Callab
     more: more than 10 a second is a failure. The SDKs wait for 0, 2, 4 and more seconds. Skipped where that check fails
     or is skipped.
     """
-    seen = before_server()
+    seen = lk_before_server()
     lk_evidence["tries"], lk_evidence["tries_per_s"] = seen.tries, seen.per_second
     lk_evidence["waited_s"] = round(seen.waited_s, 1)
     hasty = seen.per_second is not None and seen.per_second > early.MOST_PER_SECOND
@@ -230,7 +230,7 @@ def test_backs_off(lk_stage: Stage, lk_evidence: Evidence, before_server: Callab
     seconds=400,
     order=1,
 )
-def test_reconnects(lk_evidence: Evidence, reconnection: Callable[[], faults.Reconnection]) -> None:
+def test_reconnects(lk_evidence: Evidence, lk_reconnection: Callable[[], faults.Reconnection]) -> None:
     """After a restart of the server, and after its connection was cut or closed, it registers again, once, and takes calls.
 
     A first call must be served, else it is skipped. The worker's server is stopped, its connections are cut, and after
@@ -243,7 +243,7 @@ def test_reconnects(lk_evidence: Evidence, reconnection: Callable[[], faults.Rec
     `registration.keeps-calls` is watched, or else twice within 12 s without a call, with pauses of 10 s at most.
     Skipped if the server is given by URL; on an overloaded machine a miss is an error.
     """
-    seen = reconnection()
+    seen = lk_reconnection()
     lk_evidence.update(seen.evidence)
     assert seen.problem is None, seen.problem
     lk_evidence.summary = (
@@ -300,7 +300,7 @@ def test_reconnects_often(lk_stage: Stage, lk_evidence: Evidence) -> None:
     seconds=400,
     order=1,
 )
-def test_keeps_calls(lk_evidence: Evidence, reconnection: Callable[[], faults.Reconnection]) -> None:
+def test_keeps_calls(lk_evidence: Evidence, lk_reconnection: Callable[[], faults.Reconnection]) -> None:
     """A call in progress goes on when the worker's own connection to its server is lost and comes back.
 
     In `registration.reconnects`, when the proxy on the wire resets the connection of the worker's registration, a call
@@ -313,7 +313,7 @@ def test_keeps_calls(lk_evidence: Evidence, reconnection: Callable[[], faults.Re
     longer. Skipped if the worker does not come that far, or agents leave their calls by themselves; on an overloaded
     machine what is missing is an error.
     """
-    seen = reconnection()
+    seen = lk_reconnection()
     kept = seen.kept
     if kept is None:
         raise NotJudgeable(seen.problem or seen.not_kept)
@@ -340,7 +340,7 @@ def test_keeps_calls(lk_evidence: Evidence, reconnection: Callable[[], faults.Re
     roles=("half-open",),
     seconds=400,
 )
-def test_survives_half_open(lk_stage: Stage, lk_evidence: Evidence, half_open: Callable[[], faults.Aftermath]) -> None:
+def test_survives_half_open(lk_stage: Stage, lk_evidence: Evidence, lk_half_open: Callable[[], faults.Aftermath]) -> None:
     """After 20 s in which nothing passes to or from the server it is registered, once, and takes calls.
 
     With a call in progress the proxy on the wire lets nothing pass between worker and server for 20 s, not even the end
@@ -351,7 +351,7 @@ def test_survives_half_open(lk_stage: Stage, lk_evidence: Evidence, half_open: C
     s of the new call, unless the worker is full. The call in progress is recorded, not judged; a miss on an overloaded
     machine is an error.
     """
-    seen = half_open()
+    seen = lk_half_open()
     lk_evidence.update(seen.evidence())
     assert seen.problem is None, seen.problem
     assert seen.registrations_after == seen.registrations_before, (
@@ -371,7 +371,7 @@ def test_survives_half_open(lk_stage: Stage, lk_evidence: Evidence, half_open: C
     roles=("partitioned",),
     seconds=400,
 )
-def test_survives_partition(lk_stage: Stage, lk_evidence: Evidence, partition: Callable[[], faults.Aftermath]) -> None:
+def test_survives_partition(lk_stage: Stage, lk_evidence: Evidence, lk_partition: Callable[[], faults.Aftermath]) -> None:
     """After 20 s without any network it takes calls.
 
     With a call in progress every packet from and to the worker's container is lost for 20 s; then it has 45 s to talk
@@ -381,7 +381,7 @@ def test_survives_partition(lk_stage: Stage, lk_evidence: Evidence, partition: C
     recorded, not judged, and so is the number of registrations. Skipped with `--lk-command` or where the
     kernel cannot lose packets this way (Linux 5.16); a miss on an overloaded machine is an error.
     """
-    seen = partition()
+    seen = lk_partition()
     lk_evidence.update(seen.evidence())
     assert seen.problem is None, seen.problem
     lk_evidence.summary = seen.summary("network")

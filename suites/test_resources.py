@@ -56,7 +56,7 @@ def test_idle(lk_stage: Stage, lk_evidence: Evidence) -> None:
     seconds=400,
     order=3,
 )
-def test_within_ceilings(lk_stage: Stage, lk_evidence: Evidence, loaded: Callable[[], LoadTest]) -> None:
+def test_within_ceilings(lk_stage: Stage, lk_evidence: Evidence, lk_loaded: Callable[[], LoadTest]) -> None:
     """Each of several calls stays within the declared ceilings, or else within the guide's rule for memory (then a SHOULD).
 
     A worker (1 core, or `--lk-cpus`) is measured at rest for 4 s, then with `--lk-sessions` (default 4) calls for 20 s,
@@ -72,7 +72,7 @@ def test_within_ceilings(lk_stage: Stage, lk_evidence: Evidence, loaded: Callabl
     cores, memory = declared_cores or RULE_CORES, declared_memory or RULE_BYTES
     if not declared:
         lk_evidence.severity = SHOULD
-    seen = loaded()
+    seen = lk_loaded()
     lk_evidence["ceilings"] = {"declared": declared, "cores_per_session": cores, "memory_per_session_bytes": memory}
     lk_evidence["guide"] = GUIDE
     lk_evidence.update(seen.evidence())
@@ -100,7 +100,7 @@ def test_within_ceilings(lk_stage: Stage, lk_evidence: Evidence, loaded: Callabl
     seconds=400,
     order=3,
 )
-def test_quality_of_service(lk_stage: Stage, lk_evidence: Evidence, loaded: Callable[[], LoadTest]) -> None:
+def test_quality_of_service(lk_stage: Stage, lk_evidence: Evidence, lk_loaded: Callable[[], LoadTest]) -> None:
     """Beside other calls, a user's call starts soon and sounds whole.
 
     In the load test of `resources.within-ceilings` the first caller also listens. Its agent must come within 10 s and
@@ -115,7 +115,7 @@ def test_quality_of_service(lk_stage: Stage, lk_evidence: Evidence, loaded: Call
     silent, as callers make no pause above 0.24 s; skipped if no call is served, and an error if this machine or the
     simulated users are short of CPU.
     """
-    seen = loaded()
+    seen = lk_loaded()
     quality = seen.loaded.quality
     assert quality is not None
     lk_evidence["sessions"] = seen.loaded.sessions
@@ -148,7 +148,7 @@ def test_quality_of_service(lk_stage: Stage, lk_evidence: Evidence, loaded: Call
     roles=("tidy",),
     seconds=600,
 )
-def test_no_growth(lk_evidence: Evidence, tidied: Callable[[], leftovers.Leftovers]) -> None:
+def test_no_growth(lk_evidence: Evidence, lk_tidied: Callable[[], leftovers.Leftovers]) -> None:
     """Over 30 short calls the worker's memory does not grow.
 
     After a first pair of calls as warm-up, 15 pairs of short calls are placed, and after each pair the worker is given
@@ -156,7 +156,7 @@ def test_no_growth(lk_evidence: Evidence, tidied: Callable[[], leftovers.Leftove
     A straight line is laid through the 16 readings: its slope less two standard errors may be at most 1 MB per call
     (with 1000 calls between two rollouts that is a gigabyte). Skipped with `--lk-command` or if calls are not served.
     """
-    seen = tidied()
+    seen = lk_tidied()
     found = seen.trends()["memory_bytes"]
     calls = seen.rests[-1].calls - seen.rests[0].calls
     lk_evidence["calls"], lk_evidence["memory_bytes"] = calls, found.evidence()
@@ -178,7 +178,7 @@ def test_no_growth(lk_evidence: Evidence, tidied: Callable[[], leftovers.Leftove
     seconds=CHECK_SECONDS,
     order=9,
 )
-def test_no_growth_in_call(lk_evidence: Evidence, long_drain: Callable[[], LongCall]) -> None:
+def test_no_growth_in_call(lk_evidence: Evidence, lk_long_drain: Callable[[], LongCall]) -> None:
     """In a call of some minutes the worker's memory does not grow.
 
     During the call of `rollout.grace-period` the worker's memory (see `resources.idle`) is read every 2 s, from 120 s
@@ -187,7 +187,7 @@ def test_no_growth_in_call(lk_evidence: Evidence, long_drain: Callable[[], LongC
     all that the guide's rule (8 GB for 25 sessions) has for a call. Skipped if the call was not served, was cut, or
     lasted less than four minutes (`--lk-drain-hold`).
     """
-    seen = long_drain()
+    seen = lk_long_drain()
     lk_evidence["held_s"], lk_evidence["readings"] = seen.drain.held_s, len(seen.usage)
     lk_evidence["limit_bytes_per_s"] = round(MOST_PER_SECOND)
     if not seen.drain.drained:

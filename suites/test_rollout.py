@@ -41,7 +41,7 @@ TWICE_SECONDS = 400
     order=2,
 )
 def test_sigterm_stops_new_jobs(
-    lk_stage: Stage, lk_evidence: Evidence, drain: Callable[[], Drain], stop: Callable[[], Stop]
+    lk_stage: Stage, lk_evidence: Evidence, lk_drain: Callable[[], Drain], lk_stop: Callable[[], Stop]
 ) -> None:
     """Within 5 s of the stop signal it takes no new job; a job that came in the same instant is refused or served.
 
@@ -57,7 +57,7 @@ def test_sigterm_stops_new_jobs(
     others without a signal; on an overloaded machine a miss is an error, and so it is where the worker may be full to
     the end for what others use of the machine.
     """
-    seen = drain()
+    seen = lk_drain()
     lk_evidence["signal"], lk_evidence["stopped_after_s"] = seen.signal, seen.stopped_s
     answer = seen.asked.available if seen.asked is not None else None
     lk_evidence["asked_after_s"], lk_evidence["accepts_while_draining"] = seen.asked_s, answer
@@ -97,7 +97,7 @@ def test_sigterm_stops_new_jobs(
         raise AssertionError(
             f"after {seen.signal} and the end of its last call it is free again, and accepts a job, before it ends"
         )
-    _without_calls(stop, lk_evidence)
+    _without_calls(lk_stop, lk_evidence)
     if seen.filled is not None:
         raise StageError(f"this machine is too busy to judge: {seen.filled}")
     how = f"takes nothing new {seen.stopped_s} s after {seen.signal}" if seen.stopped_s is not None else "refuses"
@@ -128,7 +128,7 @@ def _without_calls(stop: Callable[[], Stop], evidence: Evidence) -> None:
     seconds=CHECK_SECONDS,
     order=2,
 )
-def test_sigterm_drains(lk_stage: Stage, lk_evidence: Evidence, drain: Callable[[], Drain]) -> None:
+def test_sigterm_drains(lk_stage: Stage, lk_evidence: Evidence, lk_drain: Callable[[], Drain]) -> None:
     """After the stop signal a running call goes on undisturbed: same agent, no gap.
 
     With up to four calls in progress the image's stop signal (SIGTERM by default) goes to the worker's first process;
@@ -147,7 +147,7 @@ def test_sigterm_drains(lk_stage: Stage, lk_evidence: Evidence, drain: Callable[
     fewer of these connections than such calls for 8 s. Skipped if no call is served, or if agents leave by themselves
     within 7 s or at very different times; on an overloaded machine silence is an error.
     """
-    seen = drain()
+    seen = lk_drain()
     judge_kept_calls(seen, lk_evidence)
     steady = sum(kept.continuity.steady for kept in seen.kept)
     by = "sound and packets" if steady else "packets" if any(kept.continuity.sending for kept in seen.kept) else "presence"
@@ -167,7 +167,7 @@ def test_sigterm_drains(lk_stage: Stage, lk_evidence: Evidence, drain: Callable[
     order=2,
 )
 def test_drains_every_call(
-    lk_stage: Stage, lk_evidence: Evidence, emptying: Callable[[], Drain], drain: Callable[[], Drain]
+    lk_stage: Stage, lk_evidence: Evidence, lk_emptying: Callable[[], Drain], lk_drain: Callable[[], Drain]
 ) -> None:
     """Of several calls that end at different times, the last one lives until its own end.
 
@@ -177,7 +177,7 @@ def test_drains_every_call(
     stay away for 8 s) is a failure. Skipped if the worker takes only one call, agents leave their calls by themselves, a
     call is cut before another ended, or a single call is cut as well; on an overloaded machine silence is an error.
     """
-    seen = emptying()
+    seen = lk_emptying()
     lk_evidence["calls"], lk_evidence["held_s"] = len(seen.kept), seen.held_s
     lk_evidence["hung_up_after_s"] = [kept.hung_up_s for kept in seen.kept]
     lk_evidence["series_s_calls_pause"] = seen.series
@@ -192,7 +192,7 @@ def test_drains_every_call(
         lk_evidence["transcript"] = seen.lines[-8:]
         lk_evidence["exit_code"] = seen.exit_code
         raise_if_uncertain(seen, cut)
-        alone = drain()
+        alone = lk_drain()
         if alone.cut is not None:
             raise NotJudgeable(f"a single call does not outlive the signal either: {alone.cut.trouble}")
         ended = sum(kept.hung_up_s is not None for kept in seen.kept)
@@ -216,7 +216,7 @@ def test_drains_every_call(
     roles=("interrupted",),
     order=2,
 )
-def test_sigint_drains(lk_stage: Stage, lk_evidence: Evidence, interrupt: Callable[[], Drain]) -> None:
+def test_sigint_drains(lk_stage: Stage, lk_evidence: Evidence, lk_interrupt: Callable[[], Drain]) -> None:
     """After SIGINT a running call goes on undisturbed, and no new job is taken.
 
     SIGINT goes to the first process of a worker with one call, which is kept for 8 s. A call is cut if its agent leaves
@@ -226,7 +226,7 @@ def test_sigint_drains(lk_stage: Stage, lk_evidence: Evidence, interrupt: Callab
     signal was lost (nothing happens, and a second one is heeded), all is repeated once. Skipped if no call is served;
     on an overloaded machine silence, or no reaction, is an error.
     """
-    seen = interrupt()
+    seen = lk_interrupt()
     judge_kept_calls(seen, lk_evidence)
     lk_evidence["stopped_after_s"] = seen.stopped_s
     answer = seen.asked.available if seen.asked is not None else None
@@ -257,7 +257,7 @@ def test_sigint_drains(lk_stage: Stage, lk_evidence: Evidence, interrupt: Callab
     order=2,
 )
 def test_drains_after_loss(
-    lk_stage: Stage, lk_evidence: Evidence, late_drain: Callable[[], Drain], drain: Callable[[], Drain]
+    lk_stage: Stage, lk_evidence: Evidence, lk_late_drain: Callable[[], Drain], lk_drain: Callable[[], Drain]
 ) -> None:
     """A worker that lost its server, or a job's process, before still drains: its call goes on, and then it ends.
 
@@ -270,10 +270,10 @@ def test_drains_after_loss(
     one that lost nothing does not (see `rollout.sigterm-stops-new-jobs`). Skipped if no call is served, or it does not
     register again; on an overloaded machine a gap, or a worker that still runs, is an error.
     """
-    seen = late_drain()
+    seen = lk_late_drain()
     judge_kept_calls(seen, lk_evidence)
     lk_evidence["stopped_after_s"] = seen.stopped_s
-    if not stops_in_time(seen) and stops_in_time(drain()):
+    if not stops_in_time(seen) and stops_in_time(lk_drain()):
         lk_evidence["transcript"] = seen.lines[-8:]
         seen.raise_if_busy()
         raise AssertionError(f"{STOPS_SECONDS} s after {seen.signal} it is still registered as free, or takes a job")
@@ -293,7 +293,7 @@ def test_drains_after_loss(
     seconds=CHECK_SECONDS,
     order=2,
 )
-def test_exits_when_drained(lk_stage: Stage, lk_evidence: Evidence, drain: Callable[[], Drain]) -> None:
+def test_exits_when_drained(lk_stage: Stage, lk_evidence: Evidence, lk_drain: Callable[[], Drain]) -> None:
     """After its last call has ended it exits, with code 0 or 128 + signal.
 
     In the drain of `rollout.sigterm-drains`, after the last call is hung up, the worker must exit within
@@ -302,7 +302,7 @@ def test_exits_when_drained(lk_stage: Stage, lk_evidence: Evidence, drain: Calla
     cut, the worker ended before its calls, or no call is served; on an overloaded machine one that still runs is an
     error.
     """
-    seen = drain()
+    seen = lk_drain()
     lk_evidence["signal"] = seen.signal
     judge_exit(seen, lk_stage.settings.exit_timeout, lk_evidence)
     lk_evidence.summary = f"exits {seen.exited_s} s after its last call with code {seen.exit_code}"
@@ -316,7 +316,7 @@ def test_exits_when_drained(lk_stage: Stage, lk_evidence: Evidence, drain: Calla
     remedy="exit with code 0 (or 128 + signal) once the stop signal came and no job is left",
     roles=("stopped",),
 )
-def test_idle_exit(lk_stage: Stage, lk_evidence: Evidence, stop: Callable[[], Stop]) -> None:
+def test_idle_exit(lk_stage: Stage, lk_evidence: Evidence, lk_stop: Callable[[], Stop]) -> None:
     """Without calls, the stop signal ends the worker, with code 0 or 128 + signal.
 
     The image's stop signal (SIGTERM by default) goes to the first process of a worker without calls, which has had one
@@ -324,7 +324,7 @@ def test_idle_exit(lk_stage: Stage, lk_evidence: Evidence, stop: Callable[[], St
     Within `lk_exit_timeout` (default 30 s) of the signal it must have exited, with code 0 or 128 plus the signal's
     number. On an overloaded machine one that still runs is an error.
     """
-    seen = stop()
+    seen = lk_stop()
     limit = lk_stage.settings.exit_timeout
     lk_evidence["calls_before"] = seen.calls
     lk_evidence["signal"] = seen.signal
@@ -419,7 +419,7 @@ def test_second_signal(lk_stage: Stage, lk_evidence: Evidence) -> None:
     roles=("engine-stopped",),
     seconds=TWICE_SECONDS,
 )
-def test_engine_stop(lk_stage: Stage, lk_evidence: Evidence, engine_stop: Callable[[], Drain]) -> None:
+def test_engine_stop(lk_stage: Stage, lk_evidence: Evidence, lk_engine_stop: Callable[[], Drain]) -> None:
     """``docker stop`` with time enough: the call goes on, and the worker ends by itself when it is over.
 
     The engine stops the container of a worker with one call, with a timeout of 28 s plus `lk_exit_timeout` (58 s by
@@ -434,7 +434,7 @@ def test_engine_stop(lk_stage: Stage, lk_evidence: Evidence, engine_stop: Callab
     own = lk_stage.contents.attrs["Config"].get("StopTimeout")
     lk_evidence["stop_signal"], lk_evidence["stop_timeout_s"] = stop_signal(lk_stage), own
     lk_evidence["timeout_given_s"] = engine_timeout(lk_stage)
-    seen = engine_stop()
+    seen = lk_engine_stop()
     judge_kept_calls(seen, lk_evidence)
     judge_exit(seen, lk_stage.settings.exit_timeout, lk_evidence)
     assert own is None or own >= DRAIN_SECONDS, f"the image gives itself {own} s to stop, less than any call lasts"
@@ -451,7 +451,7 @@ def test_engine_stop(lk_stage: Stage, lk_evidence: Evidence, engine_stop: Callab
     roles=("unconnected",),
     seconds=TWICE_SECONDS,
 )
-def test_drains_without_server(lk_stage: Stage, lk_evidence: Evidence, unconnected: Callable[[], Drain]) -> None:
+def test_drains_without_server(lk_stage: Stage, lk_evidence: Evidence, lk_unconnected: Callable[[], Drain]) -> None:
     """When its connection to the server is lost while it drains, its call goes on, and it takes no new job afterwards.
 
     2 s after the stop signal of a worker with one call, the proxy on the wire resets the connection of its registration
@@ -462,7 +462,7 @@ def test_drains_without_server(lk_stage: Stage, lk_evidence: Evidence, unconnect
     the worker must exit within `lk_exit_timeout` (default 30 s) with code 0 or 128 plus the number of this signal,
     SIGINT or SIGTERM. Skipped if the call is not served; on an overloaded machine silence is an error.
     """
-    seen = unconnected()
+    seen = lk_unconnected()
     judge_kept_calls(seen, lk_evidence)
     back = seen.asked_back
     lk_evidence["registered_again"], lk_evidence["accepts_when_back"] = back is not None, back.available if back else None
@@ -565,7 +565,7 @@ def _ended_with_its_call(worker: Worker, kept: Kept, connections: Connections, s
     seconds=CHECK_SECONDS,
     order=9,
 )
-def test_grace_period(lk_stage: Stage, lk_evidence: Evidence, long_drain: Callable[[], LongCall]) -> None:
+def test_grace_period(lk_stage: Stage, lk_evidence: Evidence, lk_long_drain: Callable[[], LongCall]) -> None:
     """A long call (10 minutes, or lk_drain_hold) lives until its own end after the stop signal.
 
     The stop signal goes to the first process of a worker with one call, which is kept for 600 s (the guide's 10
@@ -576,7 +576,7 @@ def test_grace_period(lk_stage: Stage, lk_evidence: Evidence, long_drain: Callab
     overloaded machine silence is an error.
     """
     lk_evidence["hold_s"] = asked = hold(lk_stage.settings)
-    seen = long_drain().drain
+    seen = lk_long_drain().drain
     judge_kept_calls(seen, lk_evidence, gaps=False)
     judge_exit(seen, lk_stage.settings.exit_timeout, lk_evidence)
     if round(asked - seen.held_s, 1) > 0.1:

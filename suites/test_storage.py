@@ -47,7 +47,7 @@ def test_image_size(lk_stage: Stage, lk_evidence: Evidence) -> None:
     roles=("tidy",),
     seconds=600,
 )
-def test_ephemeral(lk_stage: Stage, lk_evidence: Evidence, tidied: Callable[[], leftovers.Leftovers]) -> None:
+def test_ephemeral(lk_stage: Stage, lk_evidence: Evidence, lk_tidied: Callable[[], leftovers.Leftovers]) -> None:
     """Its files need less than 10 GB, the unpacked image included, and no more with every call.
 
     16 pairs of short calls are placed; the bytes of the worker's files (its writable layer, every mount but the image's
@@ -57,7 +57,7 @@ def test_ephemeral(lk_stage: Stage, lk_evidence: Evidence, tidied: Callable[[], 
     1 MB per call. Skipped with `--lk-command` or if calls are not served.
     """
     lk_stage.needs_image("a process here has no files of its own")
-    seen = tidied()
+    seen = lk_tidied()
     found = seen.trends()["file_bytes"]
     calls = seen.rests[-1].calls - seen.rests[0].calls
     image = lk_stage.contents.unpacked_bytes()
