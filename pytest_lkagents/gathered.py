@@ -32,8 +32,10 @@ EARLIER = re.compile(rf"capacity\.txt|wire-(gw\d+-)?({'|'.join(ROLES)})(-\d+)?\.
 
 def remove_earlier(folder: Path) -> None:
     """Remove what an earlier run left in a report's folder, and nothing else."""
-    if not folder.is_dir():
-        return
+    from pytest_lkagents.report.page import NAME
+
+    if not (folder / NAME).is_file():
+        return  # none of ours
     for path in folder.iterdir():
         if EARLIER.fullmatch(path.name) and path.is_file() and not path.is_symlink():
             with contextlib.suppress(OSError):  # what may not be removed can be written over
@@ -58,7 +60,8 @@ class Gathered:
         self.notes: list[str] = []
         # What may hold checks that nobody knows.
         self.uncollected: list[str] = []
-        # How many checks were taken away by pytest's own options.
+        # Checks that pytest's own options took away, and how many of them the run would have had.
+        self.deselected: list[pytest.Item] = []
         self.left_out = 0
         # What got worse since --lk-baseline; None: there is none.
         self.worse: list[str] | None = None

@@ -133,6 +133,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         needed = any("lk_settings" in getattr(item, "fixturenames", ()) or check_of(item) for item in session.items)
         if needed and not uses_xdist(config):
             raise pytest.UsageError(unusable)
+    _note_left_out(session)
+    if not config.getoption("collectonly") and not is_xdist_worker(config):
+        folder = config.stash[SETTINGS].report_dir
+        # With xdist the items are the workers' alone.
+        if folder is not None and (adds_checks(config) or any(check_of(item) for item in session.items)):
+            remove_earlier(folder)
     begin(session)
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if not config.stash[SETTINGS].active or reporter is None or config.get_verbosity() or config.getoption("collectonly"):
@@ -144,6 +150,18 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     found = [check.id for item in session.items if (check := check_of(item)) is not None]
     if found:
         config.pluginmanager.register(Progress(reporter, found), "lkagents-progress")
+
+
+def _note_left_out(session: pytest.Session) -> None:
+    """How many checks this run lacks by pytest's own options: others were not in its profile or suites anyway."""
+    settings, gathered = session.config.stash[SETTINGS], session.config.stash[GATHERED]
+    every = [(item, check) for item in (*session.items, *gathered.deselected) if (check := check_of(item)) is not None]
+    small = {check.suite for _, check in every if check.included_in(settings.profile)}
+    gathered.left_out = sum(
+        selection.chosen(check, settings, small, own=not selection.is_packaged(item))
+        for item, check in every
+        if item in gathered.deselected
+    )
 
 
 def _standard_input(config: pytest.Config) -> str:
@@ -179,8 +197,6 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     # An ini file names a worker for all runs, also of tests that have nothing to do with it.
     if not is_xdist_worker(config) and (uses_xdist(config) or adds_worker_checks(config)):
         require_or_end(config)
-    if settings.report_dir is not None and not is_xdist_worker(config):
-        remove_earlier(settings.report_dir)
 
 
 @pytest.hookimpl(trylast=True)
@@ -205,9 +221,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     ]
     if len(chosen) < len(items):
         gathered = config.stash[GATHERED]
-        before = gathered.left_out
+        before = len(gathered.deselected)
         config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
-        gathered.left_out = before
+        del gathered.deselected[before:]
     chosen.sort(key=lambda item: selection.rank(checks[item], settings) if item in checks else (0, 0))
     items[:] = chosen
     extra = selection.extra_seconds(settings)
@@ -219,7 +235,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
     """By -k, -m, --deselect or --lf."""
     for item in items:
-        item.config.stash[GATHERED].left_out += check_of(item) is not None
+        if check_of(item) is not None:
+            item.config.stash[GATHERED].deselected.append(item)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -343,7 +360,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
             gathered.notes.append(f"no check was run, so there is no verdict: {settings.json_path} was not written")
         return
     if gathered.left_out:
-        gathered.notes.append(f"{gathered.left_out} checks were left out (-k, --lf or the like): the verdict is without them")
+        from pytest_lkagents.report import words
+
+        gathered.notes.append(f"{words.left_out(gathered.left_out)} (-k, --lf or the like): the verdict is without them")
     verdict = conclude(config)
     if status in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
         if verdict.verdict == FAIL:

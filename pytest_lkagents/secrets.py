@@ -14,8 +14,8 @@ SECRET_NAME = re.compile(
     r"(SECRET|(?<!TIK)TOKEN(?!IZ)|PASSWORD|PASSWD|PRIVATE|CREDENTIAL|API_?KEY|ACCESS_?KEY|AUTH_?KEY)", re.IGNORECASE
 )
 
-# What is hidden may be more than what is a leak: before others this word is in names of places (PRIVATE_SUBNET, GOPRIVATE).
-PRIVATE = re.compile(r"PRIVATE(?!_?(KEY|PEM)|$)|^GOPRIVATE$", re.IGNORECASE)
+# What is hidden may be more than what is a leak: this word is in names of places too (PRIVATE_SUBNET, PGHOST_PRIVATE).
+PRIVATE = re.compile(r"(?<!VAPID_)(?<!WG_)(?<!JWT_)(?<!RSA_)PRIVATE(?!_?(KEY|PEM))", re.IGNORECASE)
 
 # Shorter values ("1", "true", "dev") are no secrets, and masking them would make every report unreadable.
 SHORTEST_SECRET = 4

@@ -68,9 +68,10 @@ def observe(stage: Stage) -> Assigned:
             return max(seen.agents) == 1
 
         with workers[0].ledger.waiting(workers[0].name):
-            if not holds(single, seconds=SECOND_SECONDS):
-                # A job may hand its call over to another one, which comes before it leaves.
-                with contextlib.suppress(DeadlineMissed):
+            until = time.monotonic() + SECOND_SECONDS
+            # A job may hand its call over to another one, which comes before it leaves.
+            with contextlib.suppress(DeadlineMissed):
+                while not holds(single, seconds=until - time.monotonic()):
                     poll(single, what="a handover", seconds=HANDOVER_SECONDS)
     finally:
         caller.close()

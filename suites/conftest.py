@@ -110,6 +110,7 @@ class Ahead(Generic[T]):
         return self._final()
 
     def _in_doubt_again(self, stage: Stage) -> T:
+        seen: T | None = None
         try:
             seen = self.begin().result()
             doubt = getattr(seen, "doubt", None)
@@ -120,7 +121,10 @@ class Ahead(Generic[T]):
             stage.raise_if_closing()
             self.again_because = str(error)
         with stage.background.in_peace():
-            return self._observe(stage)
+            again = self._observe(stage)
+        if isinstance(seen, Drain) and isinstance(again, Drain):
+            again.raise_if_it_clears_nothing(seen)
+        return again
 
 
 @pytest.hookimpl(wrapper=True)
@@ -225,8 +229,8 @@ def lk_reconnection(lk_stage: Stage) -> Callable[[], faults.Reconnection]:
 def lk_late_drain(
     lk_stage: Stage, lk_selected: set[str], lk_reconnection: Callable[[], faults.Reconnection]
 ) -> Callable[[], Drain]:
-    """The stop signal for a worker of which a job crashed: the one of ``crash`` and then ``reconnection``, if these are made
-    anyway; a second time, or alone, another one."""
+    """The stop signal for a worker of which a job crashed: the one of ``lk_crash`` and then ``lk_reconnection``, if these
+    are made anyway; a second time, or alone, another one."""
     assert isinstance(lk_reconnection, Ahead)
     looks = itertools.count()
 

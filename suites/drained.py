@@ -221,6 +221,14 @@ class Drain:
         if self.unproven is not None:
             raise Unproven(self.unproven)
 
+    def raise_if_it_clears_nothing(self, before: Drain) -> None:
+        """Raises StageError where an agent fell silent ``before``, as this one was not listened to for long enough to do."""
+        cut = before.cut
+        if cut is None or not cut.fell_silent or before.cut_for_certain or self.cut is not None:
+            return
+        if not any(kept.continuity.steady for kept in self.kept):
+            raise StageError(f"{cut.trouble}, and another one paused too soon to tell whether it does, too")
+
     @property
     def doubt(self) -> str | None:
         """Why what was seen may be this machine's doing, and is worth another look in peace; None if it is not."""

@@ -281,8 +281,13 @@ def test_what_an_earlier_run_left_is_not_taken_for_this_ones(lk, tmp_path: Path)
     report.mkdir()
     ours = ["capacity.txt", "wire-shared.jsonl", "wire-gw1-half-open.jsonl", "wire-shared-3.jsonl"]
     theirs = ["wire-notes.jsonl", "wire-shared.txt", "my-capacity.txt", "notes.jsonl", "wire-shared.jsonl.gz"]
-    for name in ours + theirs:
+    for name in [*ours, *theirs, "report.html"]:
         (report / name).touch()
+    (tmp_path / "test_else.py").write_text("def test_nothing(): ...")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nlk_image = agent:1\nlk_report = report\n")
+    lk("test_else.py")
+    (tmp_path / "pytest.ini").unlink()
+    assert {path.name for path in report.iterdir()} == {*ours, *theirs, "report.html"}
     run = lk(*HERE, "--lk-report", "report", "--lk-suite", "manifests.secrets")
     assert run.code == 0, run.output
     assert {path.name for path in report.iterdir()} == {*theirs, "report.html", "summary.md"}

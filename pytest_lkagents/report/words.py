@@ -29,8 +29,12 @@ def decision(verdict: Verdict) -> str:
     skipped = [check.id for check in verdict.checks if check.status == SKIP and check.severity == MUST]
     mended = f"; {_some(soft)} should be mended" if soft else ""
     unknown = f"; {_some(skipped)} could not be judged" if skipped else ""
-    partly = f"; {verdict.left_out} checks were left out" if verdict.left_out else ""
+    partly = f"; {left_out(verdict.left_out)}" if verdict.left_out else ""
     return f"{name} may be rolled out{mended}{unknown}{partly}."
+
+
+def left_out(checks: int) -> str:
+    return f"{checks} checks were left out" if checks != 1 else "1 check was left out"
 
 
 def _some(ids: list[str]) -> str:

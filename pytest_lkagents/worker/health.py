@@ -62,13 +62,15 @@ class HealthFinder:
         if DEFAULT_PORT in candidates and self._is_usual(answers):
             return self._at(DEFAULT_PORT, by_port)
         # A /worker page is the surest sign, then a 200, then a refusal; reachable ones first. Whatever else answers may be a
-        # server of metrics or a profiler.
-        ranked = sorted(
-            (worker_page != 200, status != 200, port != DEFAULT_PORT, by_port[port], port)
-            for port, (status, worker_page) in ((port, answers(port)) for port in candidates)
-            if self._is_health(status, worker_page) and not self._is_all_metrics(port)
-        )
-        return self._at(ranked[0][-1], by_port) if ranked else None
+        # server of metrics or a profiler, and what answers to anything may be there for a platform that wants an open port.
+        ranked = []
+        for port in candidates:
+            status, worker_page = answers(port)
+            if self._is_health(status, worker_page):
+                anything, metrics = self._nowhere(port)
+                if not metrics:
+                    ranked.append((anything, worker_page != 200, status != 200, port != DEFAULT_PORT, by_port[port], port))
+        return self._at(min(ranked)[-1], by_port) if ranked else None
 
     def _is_usual(self, answers: Callable[[int], tuple[int | None, int | None]]) -> bool:
         if self._usual:
@@ -77,12 +79,13 @@ class HealthFinder:
         if metrics is None:
             # No answer, yet.
             return True
-        self._usual = metrics != 200 or (self._is_health(*answers(DEFAULT_PORT)) and not self._is_all_metrics(DEFAULT_PORT))
+        self._usual = metrics != 200 or (self._is_health(*answers(DEFAULT_PORT)) and not self._nowhere(DEFAULT_PORT)[1])
         return self._usual
 
-    def _is_all_metrics(self, port: int) -> bool:
+    def _nowhere(self, port: int) -> tuple[bool, bool]:
+        """Whether it answers to anything, and with metrics."""
         status, body = self._get(NOWHERE, port, ASK_SECONDS)
-        return status == 200 and METRICS in body
+        return status == 200, status == 200 and METRICS in body
 
     def _status(self, path: str, port: int) -> int | None:
         return self._get(path, port, ASK_SECONDS)[0]
