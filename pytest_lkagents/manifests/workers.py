@@ -89,7 +89,7 @@ def _why_not(deployment: Deployment, files: Files, images: Images) -> str:
 
 def _is_part_of_worker(part: Deployment, workers: list[Deployment], every: list[Deployment]) -> bool:
     """By its variables, by the service that other files make of it, or else by its name."""
-    if has_livekit(part.variables):
+    if has_livekit(part.variables) or _starts_agent(part):
         return True
     if any(one.platform is COMPOSE and one.name == part.name for one in every):
         return any(one.platform is COMPOSE and one.name == part.name for one in workers)

@@ -6,9 +6,9 @@ import json
 import re
 from dataclasses import dataclass, field, replace
 
-from pytest_lkagents.manifests.model import DOCKERFILE, Deployment, Files, Given, Probe, Problem, Variable
+from pytest_lkagents.manifests.model import COMPOSE, DOCKERFILE, Deployment, Files, Given, Probe, Problem, Variable
 from pytest_lkagents.manifests.readers import probes
-from pytest_lkagents.manifests.readers.common import environment_of, range_of, split, told_in
+from pytest_lkagents.manifests.readers.common import FOR_DEVELOPMENT, environment_of, range_of, split, told_in
 from pytest_lkagents.manifests.tree import Place
 from pytest_lkagents.secrets import looks_random
 
@@ -139,32 +139,54 @@ def _deployment(file: str, name: str, stage: Stage) -> Deployment:
 
 
 def choose_stages(files: Files) -> None:
-    """What others build of a Dockerfile takes the place of its last stage, unless somebody builds that. What is for development
-    says nothing of what others build."""
+    """What others build of a Dockerfile takes the place of its last stage, unless somebody builds that, or may do so: whatever
+    is deployed and does not say of what its image is built. What is for development says nothing of what others build."""
     for file, stages in files.stages.items():
         last, made = stages[""], {}
-        users = [one for one in files.deployments if one.built_from == file]
-        apart = [one for one in users if one.place.file in files.for_development]
-        developed = any(one.target is not None and stages.get(one.target.value.lower()) is last for one in apart)
-        users = [one for one in users if one not in apart]
+        deployed = [one for one in files.deployments if one.place.file not in files.for_development]
+        shipped = any(one.built_from is None and one.platform not in (COMPOSE, DOCKERFILE) for one in deployed)
+        users = [one for one in deployed if one.built_from == file]
+        apart = [one for one in files.deployments if one.built_from == file and one not in users]
+        developing = [one for one in users if _is_for_development(one)]
+        if shipped or len(users) > len(developing) or any(_stage(one, stages) is not last for one in developing):
+            users = [one for one in users if one not in developing]
+            apart += developing
+            files.deployments = [one for one in files.deployments if one not in developing]
+            files.parts += developing
+            files.passed_over += [f"{one.place.file}: {one.name} builds a stage for development" for one in developing]
+        developed = any(one.target is not None and _stage(one, stages) is last for one in apart)
         if not any(one.target for one in users) and (users or not developed):
             continue
-        if developed and not users:
-            files.passed_over.append(f"{file}: its last stage is built for development")
         for one in users:
-            stage = stages.get(one.target.value.lower()) if one.target is not None else last
+            stage = _stage(one, stages)
             if stage is None:
                 files.passed_over.append(f"{one.place.file}: {one.name} builds a stage of {file} that is not known")
             else:
                 one.built_from, made[stage.name] = stage.name, stage
+        developed |= any(stage is last and FOR_DEVELOPMENT.search(name) for name, stage in stages.items())
+        if shipped and not developed:
+            made[last.name] = last
+        every = [*last.other_variables, *last.variables]
         if last.name not in made:
-            # The values of all stages stand in the file all the same.
-            every = [*last.other_variables, *last.variables]
-            first = next(iter(made.values()), None) or Deployment(DOCKERFILE, file, last.place, last.environment)
-            first.other_variables = [variable for variable in every if variable not in first.variables]
-            made[first.name] = first
+            by = "for development" if developed else "by nothing in these files"
+            files.passed_over.append(f"{file}: its last stage is built {by}")
             files.deployments = [one for one in files.deployments if one is not last]
+            made = made or {file: Deployment(DOCKERFILE, file, last.place, last.environment)}
         files.deployments += [stage for stage in made.values() if stage is not last]
+        # The values of all stages stand in the file, whichever is built, and is a worker's.
+        for stage in made.values():
+            stage.other_variables = [variable for variable in every if variable not in stage.variables]
+        files.parts += [stage for name, stage in stages.items() if name and stage not in made.values()]
+
+
+def _stage(user: Deployment, stages: dict[str, Deployment]) -> Deployment | None:
+    """The stage that is built; None: the file has no such, or does not say."""
+    return stages.get(user.target.value.lower() if user.target is not None else "")
+
+
+def _is_for_development(user: Deployment) -> bool:
+    """As a profile of such a name."""
+    return user.platform is COMPOSE and user.target is not None and bool(FOR_DEVELOPMENT.search(user.target.value))
 
 
 def _from(rest: str, place: Place, stages: dict[str, Stage]) -> Stage:

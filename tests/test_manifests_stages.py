@@ -1,0 +1,70 @@
+"""Dockerfiles of several stages: which of them is judged, with what beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pytest_lkagents.manifests import rules
+from pytest_lkagents.manifests.findings import Needs
+from pytest_lkagents.manifests.load import load
+from pytest_lkagents.manifests.model import Files
+
+SECRET = "c2hvcnQtbGl2ZWQ5MXF6c2hvcnQtbGl2"
+WEB = 'FROM node:22 AS base\nFROM base AS web\nCMD ["node", "server.js"]\n'
+AGENT = f'FROM python:3.12 AS agent\nENV LIVEKIT_API_SECRET={SECRET}\nSTOPSIGNAL SIGKILL\nCMD ["python", "agent.py", "dev"]\n'
+DEV = 'FROM python:3.12 AS dev\nCMD ["python", "agent.py", "dev"]\n'
+PROD = 'FROM python:3.12 AS prod\nCMD ["python", "agent.py", "start"]\n'
+POD = "{terminationGracePeriodSeconds: 600, containers: [{name: a, image: 'r/v:1', envFrom: [{secretRef: {name: livekit}}]}]}"
+K8S = f"apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: voice-agent}}\nspec: {{template: {{spec: {POD}}}}}\n"
+RULES = (rules.secrets, rules.grace_period, rules.production_command)
+
+
+def read(folder: Path, dockerfile: str, compose: str = "", more: str = K8S) -> Files:
+    for name, text in {"Dockerfile": dockerfile, "docker-compose.yml": compose, "k.yaml": more}.items():
+        if text:
+            (folder / name).write_text(text)
+    return load([str(folder)])
+
+
+def found(files: Files) -> list[list[str]]:
+    return [[finding.place.file for finding in rule(files, Needs()).findings] for rule in RULES]
+
+
+def target(name: str, stage: str) -> str:
+    return f"services: {{{name}: {{build: {{context: ., target: {stage}}}, stop_grace_period: 10m}}}}\n"
+
+
+@pytest.mark.parametrize("compose", ["", target("web", "web"), target("web", "base") + "# built elsewhere\n"])
+def test_a_target_of_compose_takes_no_stage_from_what_else_is_deployed(tmp_path: Path, compose: str) -> None:
+    assert found(read(tmp_path, WEB + AGENT, compose)) == [["Dockerfile"]] * 3
+
+
+def test_a_stage_that_nothing_builds_is_said_and_searched_for_secrets(tmp_path: Path) -> None:
+    both = "services:\n  web: {build: {context: ., target: web}}\n  agent: {build: {context: ., target: prod}}\n"
+    files = read(tmp_path, WEB + PROD + AGENT, both, "")
+    assert found(files) == [["Dockerfile"], ["docker-compose.yml"], []]
+    assert "Dockerfile: its last stage is built by nothing in these files" in files.passed_over
+    files = read(tmp_path, WEB + AGENT, target("web", "web"), "")
+    assert found(files) == [["Dockerfile"], [], []]
+
+
+@pytest.mark.parametrize("stage", ["dev", "Development", "app-local"])
+def test_a_target_for_development_is_none_of_production(tmp_path: Path, stage: str) -> None:
+    dev = DEV.replace("dev\n", f"{stage}\n", 1)
+    for more in (K8S, ""):
+        files = read(tmp_path, dev + PROD, target("agent", stage), more)
+        assert found(files) == [[], [], []]
+        assert rules.production_command(files, Needs()).looked_at == 1
+        assert "docker-compose.yml: agent builds a stage for development" in files.passed_over
+    # Nobody deploys the last one where it is named so, or where it alone is built for development.
+    for compose in (target("agent", stage), target("agent", "prod")):
+        assert "Dockerfile: its last stage is built for development" in read(tmp_path, PROD + dev, compose).passed_over
+        assert found(load([str(tmp_path)])) == [[], [], []]
+
+
+def test_a_service_for_development_is_searched_for_secrets(tmp_path: Path) -> None:
+    more = f"environment: {{LIVEKIT_API_SECRET: {SECRET}}}}}}}\n"
+    compose = target("agent", "dev").replace("}}\n", ", " + more)
+    assert found(read(tmp_path, DEV + PROD, compose)) == [["docker-compose.yml"], [], []]
