@@ -17,6 +17,9 @@ def judge(rule: rules.Rule, manifests: Manifests, evidence: Evidence, nothing: s
     """Raises AssertionError with the first finding, NotJudgeable(``nothing``) where the rule applies to nothing."""
     files, needs = manifests
     found = rule(files, needs)
+    if rule is not rules.readable:
+        # Which says more of them.
+        found.notes += [f"{one}; not judged" for one in files.left_out]
     evidence["looked_at"] = found.looked_at
     evidence["findings"] = [finding.evidence() for finding in found.findings]
     if found.notes:

@@ -34,6 +34,9 @@ OTHER_AGENT = re.compile(
     r"(datadog|dd|grafana|newrelic|vault|elastic|buildkite|jenkins|azure|otel|fluent|zabbix|puppet|teamcity|gitlab|beszel|portainer"
     r"|consul|nomad|wazuh|netdata|dozzle|checkmk|woodpecker|cloudwatch|ssm|spire)[-_/]([a-z]+[-_])?agent"
 )
+# Workers of queues, and what a voice is called that is no agent by its name.
+QUEUE = re.compile(r"(^|[^a-z])(celery|rq|arq|dramatiq|sidekiq|temporal)([^a-z]|$)")
+VOICE = re.compile(r"voice(?!.*(api|server|gateway|back-?end))|(^|[^a-z])(\w*bot|assistant|receptionist)s?([^a-z]|$)")
 # What hands out tokens has the same variables as a worker.
 TOKENS = re.compile(r"(^|[^a-z])tokens?([-_]?(server|service|api|issuer|generator|endpoint))?$")
 
@@ -72,8 +75,16 @@ def pick(files: Files) -> list[Deployment]:
     workers += [image for image in made if image.name in of_workers and image not in workers]
     files.parts = [part for part in files.parts if _is_part_of_worker(part, workers, files.deployments)]
     kept = {id(deployment) for deployment in workers}
-    files.passed_over += [_why_not(one, files, images) for one in files.deployments if id(one) not in kept]
+    over = [one for one in files.deployments if id(one) not in kept]
+    files.passed_over += [_why_not(one, files, images) for one in over]
+    files.left_out = [_why_not(one, files, images) for one in over if _might_have_been(one, files, images)]
     return workers
+
+
+def _might_have_been(one: Deployment, files: Files, images: Images) -> bool:
+    """Whether it is called an agent and may have LiveKit's variables from elsewhere: worth a word with each verdict."""
+    named = _is_worker(one, images) and bool(AGENT.search(_words(one))) and not _is_part(one)
+    return named and one.platform is not DOCKERFILE and one.more_variables and one.place.file not in files.for_development
 
 
 def _why_not(deployment: Deployment, files: Files, images: Images) -> str:
@@ -117,17 +128,32 @@ def _certain(deployed: list[Deployment], built: list[Deployment], images: Images
     if any(not _is_site(one, images) for one in workers):
         workers = [one for one in workers if not _is_site(one, images)]
     evident = [one for one in workers if _is_evident(one, images)]
+    starting = {(one.platform, _folder(one)) for one in evident if _starts_agent(_starting(one, images))}
     there = {one.platform for one in evident}
     mentioning = {one.platform for one in deployed if _mentions_livekit(one) and _may_be_one(one, images)}
 
     def is_kept(one: Deployment) -> bool:
-        """A name is no evidence where something else has some, unless it is of the same; and what has no variables of LiveKit's
-        is no worker beside what has them."""
-        if one.platform in there:
-            return any(_is_akin(one, other) for other in evident)
-        return one.more_variables or one.platform not in mentioning
+        """A name is no evidence beside what starts an agent, unless it is of the same; and what has no variables of LiveKit's
+        is no worker beside what has them. Those that are not in the file may be."""
+        if _mentions_livekit(one) or one.built_from in files_of or any(_is_akin(one, other) for other in evident):
+            return True
+        if one.more_variables:
+            return (one.platform, _folder(one)) not in starting
+        return one.platform not in there | mentioning
 
-    return list(filter(is_kept, workers))
+    kept = list(filter(is_kept, workers))
+    # Rather a name than what has none, such as a site's backend.
+    lost = {one.platform for one in workers} - {one.platform for one in kept}
+    lost -= {one.platform for one in deployed if _mentions_livekit(one) and _is_voice(one) and _may_be_one(one, images)}
+    return [one for one in workers if one in kept or one.platform in lost]
+
+
+def _folder(deployment: Deployment) -> str:
+    return deployment.place.file.rpartition("/")[0]
+
+
+def _is_voice(deployment: Deployment) -> bool:
+    return bool(VOICE.search(deployment.name.lower()))
 
 
 def _is_akin(one: Deployment, other: Deployment) -> bool:
@@ -139,7 +165,10 @@ def _is_akin(one: Deployment, other: Deployment) -> bool:
 def _is_evident(deployment: Deployment, images: Images) -> bool:
     """Whether more than a name says that this is a worker: its command, LiveKit's variables, or an image with such."""
     image = images.get(deployment.built_from) if deployment.command is None else None
-    told = _mentions_livekit(deployment) or (deployment.command is not None and mode_of(deployment.command.value) is not None)
+    command = deployment.command.value if deployment.command is not None else []
+    # A worker of something else works with LiveKit, too.
+    named = AGENT.search(_words(deployment)) or not _programs(_starting(deployment, images))
+    told = mode_of(command) is not None or (_mentions_livekit(deployment) and named)
     if _starts_agent(deployment) or (told and _is_worker(deployment, images)):
         return True
     return image is not None and _is_evident(image, images)
@@ -282,7 +311,8 @@ def _is_worker(deployment: Deployment, images: Images) -> bool:
     words = _words(deployment)
     if _mentions_livekit(deployment):
         started = COMMANDS & starts and not SITES & starts
-        return bool(WORKER.search(words) or AGENT.search(words) or started)
+        queue = QUEUE.search(" ".join([words, *_programs(_starting(deployment, images))]))
+        return bool((WORKER.search(words) and not queue) or AGENT.search(words) or started)
     # What runs on each node usually watches it.
     other = OTHER_AGENT.search(words) or deployment.per_node or _is_site(deployment, images)
     return bool(AGENT.search(words)) and not other

@@ -27,6 +27,10 @@ SWARM_ONLY = ("endpoint_mode", "mode", "placement", "rollback_config", "update_c
 # Compose merges such a file into the one beside it: alone it describes nothing.
 OVERRIDE = re.compile(r"(docker-)?compose\.override\.ya?ml")
 OWN = re.compile(r"(docker-)?compose[\w.-]*\.ya?ml")
+# What watches a host mounts such.
+HOSTS = re.compile(r"/(var|run|proc|sys|dev|etc|)(/|:|$)")
+# The tokens of stores of variables.
+STORE = re.compile(r"(DOPPLER|INFISICAL|VAULT|OP_SERVICE_ACCOUNT|OP_CONNECT)_")
 # Helm's values and azd's projects, which have ``services`` too.
 OTHERS = re.compile(r"values([.-].*)?\.ya?ml|azure\.ya?ml")
 # What services have, but for their variables.
@@ -144,8 +148,7 @@ def _service(name: str, service: Node) -> Deployment:
         stop_signal=given(service, "stop_signal"),
         built_from=_built_from(service),
         target=given(service, "build", "target"),
-        # What is built may hold a file of them.
-        more_variables=service.get("env_file") is not None or service.get("build") is not None,
+        more_variables=_has_more(service),
     )
     doubt(made, "grace_s", grace, service, "stop_grace_period", wanted="a unit is wanted, as in 600s")
     _count(made, service, swarm and not each)
@@ -160,6 +163,17 @@ def _built_from(service: Node) -> str | None:
     if build is None or build.get("dockerfile_inline") is not None:
         return None
     return beside(service.place.file, build.text() or build.text("context"), build.text("dockerfile") or "Dockerfile")
+
+
+def _has_more(service: Node) -> bool:
+    """Whether variables may come from elsewhere: what is built, or mounted, may hold a file of them, and a store's token opens
+    more. What the engine or its host has of its own is none."""
+    if any(service.get(name) is not None for name in ("env_file", "build", "configs", "secrets", "volumes_from")):
+        return True
+    mounted = [volume.text("source") or volume.text() or "" for volume in service.items("volumes")]
+    if any(not HOSTS.match(source) for source in mounted):
+        return True
+    return any(STORE.match(variable.name) for variable in variables_of(service, "environment"))
 
 
 def _duration(text: str | None) -> float | None:

@@ -191,7 +191,7 @@ def _workload(document: Node) -> Deployment:
         given(container, "image"),
         command,
         _variables(container),
-        bool(container.items("envFrom")),
+        _has_more(document, pod, container),
         Given(grace, pod.at("terminationGracePeriodSeconds")) if grace is not None else None,
         _pre_stop(container),
         probes.of_container(container),
@@ -214,6 +214,24 @@ def _workload(document: Node) -> Deployment:
     _expose_host(made, pod, container)
     _doubt_resources(made, pod, container)
     return made
+
+
+def _has_more(document: Node, pod: Node, container: Node) -> bool:
+    """Whether variables may come from elsewhere: by ``envFrom``, in a file that is mounted or that Vault writes, or from a
+    store that a Secret's value opens."""
+    if container.items("envFrom"):
+        return True
+    annotations = document.entries("spec", "template", "metadata", "annotations")
+    if any(name.partition("/")[0].startswith("vault.") for name, _ in annotations):
+        return True
+    if any(below not in NO_FILES for volume in pod.items("volumes") for below, _ in volume.entries()):
+        return True
+    sources = [entry.get("valueFrom") for entry in container.items("env")]
+    return any(one is not None and (one.get("secretKeyRef") or one.get("configMapKeyRef")) for one in sources)
+
+
+# Volumes that are empty, of the pod itself or of its node.
+NO_FILES = {"name", "emptyDir", "hostPath", "downwardAPI"}
 
 
 def _count(made: Deployment, document: Node) -> None:

@@ -1,0 +1,133 @@
+"""Deployments as projects have them: whom of what they deploy the rules judge, and how."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pytest_lkagents.checks import Evidence
+from pytest_lkagents.manifests import rules
+from pytest_lkagents.manifests.findings import Needs
+from pytest_lkagents.manifests.load import load
+from pytest_lkagents.manifests.model import Files
+from suites import test_manifests as checks
+
+LIVEKIT = "environment: {LIVEKIT_URL: $URL, LIVEKIT_API_KEY: $KEY}"
+KEY = "env: [{name: LIVEKIT_API_KEY, valueFrom: {secretKeyRef: {name: keys, key: k}}}]"
+IMAGE = 'FROM python:3.12\nCMD ["python", "agent.py", "start"]\n'
+
+
+def pods(*names_and_more: tuple[str, str], pod: str = "", annotations: str = "") -> str:
+    """Deployments of Kubernetes, each with what its container has beside an image."""
+    return "---\n".join(
+        "apiVersion: apps/v1\nkind: Deployment\n"
+        f"metadata: {{name: {name}}}\nspec: {{template: {{metadata: {{annotations: {{{annotations}}}}}, spec: {{"
+        f"{pod if name == 'voice-agent' else ''}containers: [{{name: main, image: 'r/{name}:latest', {more}}}]}}}}}}\n"
+        for name, more in names_and_more
+    )
+
+
+def open_to_all(name: str) -> str:
+    spec = f"{{type: LoadBalancer, selector: {{app: {name}}}}}"
+    return f"---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {spec}\n"
+
+
+def composed(*services: str) -> str:
+    return "services:\n" + "".join(f"  {service}\n" for service in services)
+
+
+def read(folder: Path, files: dict[str, str]) -> Files:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return load([str(folder)])
+
+
+def judged(files: Files) -> set[str]:
+    return {one.name for one in files.deployments}
+
+
+CELERY = f"worker: {{image: 'r/app:1', command: celery -A app worker, stop_grace_period: 10m, {LIVEKIT}}}"
+RENDERED = """services:
+- {type: worker, name: celery-worker, runtime: python, maxShutdownDelaySeconds: 300, envVars: [{key: LIVEKIT_URL, value: a}]}
+- {type: worker, name: voice-agent, runtime: python, envVars: [{fromGroup: shared}]}
+"""
+API = ("api", KEY)
+FROM_SECRET = "env: [{name: DOPPLER_TOKEN, valueFrom: {secretKeyRef: {name: doppler, key: t}}}]"
+INBOUND = "inbound-agent: {image: 'r/in:1', command: python agent.py start, stop_grace_period: 10m}"
+
+
+@pytest.mark.parametrize(
+    ("files", "short"),
+    [
+        ({"compose.yaml": composed(CELERY, "agent: {build: ./agent, env_file: .env}")}, {"agent"}),
+        ({"k.yaml": pods(("api-worker", KEY), ("agent", "envFrom: [{secretRef: {name: env}}]"))}, {"agent", "api-worker"}),
+        ({"render.yaml": RENDERED}, {"voice-agent"}),
+        (
+            {
+                "k.yaml": pods(
+                    ("inbound-agent", "envFrom: [{secretRef: {name: livekit}}]"),
+                    ("outbound-agent", "envFrom: [{secretRef: {name: outbound-secrets}}]"),
+                )
+            },
+            {"inbound-agent", "outbound-agent"},
+        ),
+        (
+            {
+                "docker-compose.yml": composed(INBOUND),
+                "deploy/docker-compose.yml": composed("voice-agent: {image: 'r/voice:latest', env_file: .env}"),
+            },
+            {"voice-agent"},
+        ),
+        (
+            {
+                "docker-compose.yml": composed(INBOUND, "outbound-agent: {build: ./outbound-agent}"),
+                "outbound-agent/Dockerfile": 'FROM node:22\nCMD ["pnpm", "start"]\n',
+            },
+            {"outbound-agent"},
+        ),
+        (
+            {
+                "docker-compose.yml": composed(
+                    "voice-agent: {image: 'r/v:1', volumes: ['./.env:/app/.env']}", f"api: {{image: 'r/api:1', {LIVEKIT}}}"
+                )
+            },
+            {"voice-agent"},
+        ),
+        ({"docker-compose.yml": composed("voice-agent: {image: 'r/v:1'}", f"api: {{image: r, {LIVEKIT}}}")}, {"voice-agent"}),
+        ({"k.yaml": pods(("voice-agent", FROM_SECRET), API)}, {"voice-agent"}),
+        ({"k.yaml": pods(("voice-agent", "ports: []"), API)}, {"voice-agent"}),
+        (
+            {"k.yaml": pods(("voice-agent", "ports: []"), API, pod="volumes: [{name: e, secret: {secretName: env}}], ")},
+            {"voice-agent"},
+        ),
+        (
+            {"k.yaml": pods(("voice-agent", "ports: []"), API, annotations="vault.hashicorp.com/agent-inject: 'true'")},
+            {"voice-agent"},
+        ),
+    ],
+)
+def test_no_other_takes_the_place_of_an_agent(tmp_path: Path, files: dict[str, str], short: set[str]) -> None:
+    found = read(tmp_path, {**files, **({"s.yaml": open_to_all("api")} if "k.yaml" in files else {})})
+    lines = {(one.place.file, one.place.line): one.name for one in found.deployments}
+    findings = rules.grace_period(found, Needs()).findings
+    assert {
+        lines[place.file, max(line for file, line in lines if file == place.file and line <= place.line)]
+        for place in (finding.place for finding in findings)
+    } == short
+    assert rules.no_inbound(found, Needs()).findings == []
+
+
+def test_celery_is_no_worker_and_what_is_left_out_is_said_with_each_verdict(tmp_path: Path) -> None:
+    files = read(tmp_path, {"compose.yaml": composed(CELERY, INBOUND, "sales-agent: {image: 'r/sales:1', env_file: .env}")})
+    assert judged(files) == {"inbound-agent"}
+    evidence = Evidence()
+    checks.judge(rules.grace_period, (files, Needs()), evidence, "nothing", "well")
+    left_out = "compose.yaml: sales-agent is named like a worker, and nothing else says that it is one; not judged"
+    assert evidence.summary == f"well (1 looked at); {left_out}"
+
+
+def test_a_name_is_unsure_beside_what_works_with_livekit(tmp_path: Path) -> None:
+    files = read(tmp_path, {"k.yaml": pods(("voice-agent", "ports: []"), API)})
+    assert (judged(files), files.unsure) == ({"voice-agent"}, ["voice-agent"])
