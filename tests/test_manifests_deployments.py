@@ -11,6 +11,7 @@ from pytest_lkagents.manifests import rules
 from pytest_lkagents.manifests.findings import Needs
 from pytest_lkagents.manifests.load import load
 from pytest_lkagents.manifests.model import Files
+from pytest_lkagents.manifests.readers.common import modes_of
 from suites import test_manifests as checks
 
 LIVEKIT = "environment: {LIVEKIT_URL: $URL, LIVEKIT_API_KEY: $KEY}"
@@ -131,3 +132,53 @@ def test_celery_is_no_worker_and_what_is_left_out_is_said_with_each_verdict(tmp_
 def test_a_name_is_unsure_beside_what_works_with_livekit(tmp_path: Path) -> None:
     files = read(tmp_path, {"k.yaml": pods(("voice-agent", "ports: []"), API)})
     assert (judged(files), files.unsure) == ({"voice-agent"}, ["voice-agent"])
+
+
+STARTED = 'FROM node:22\nCMD ["node", "dist/agent.js", "start"]\n'
+NAMELESS = ["pnpm dev", "uv run agent dev", "npm run dev", "yarn dev", "make dev", "./entrypoint.sh dev", "deno task dev"]
+
+
+@pytest.mark.parametrize("command", NAMELESS)
+def test_a_command_that_is_replaced_is_no_evidence(tmp_path: Path, command: str) -> None:
+    compose = {"compose.yaml": composed(f"agent: {{build: ., command: {command}}}"), "Dockerfile": STARTED}
+    pod = {"k.yaml": pods(("agent", f"command: [{', '.join(command.split())}]")), "Dockerfile": STARTED}
+    for number, files in enumerate((compose, pod)):
+        found = rules.production_command(read(tmp_path / str(number), files), Needs())
+        assert (found.findings, found.looked_at) == ([], 0)
+        assert "what its 'dev' starts is not in the file; not judged" in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("dockerfile", "services", "found"),
+    [
+        (STARTED, ["agent: {build: ., command: pnpm dev}", "other-agent: {build: .}"], (1, 0)),
+        (STARTED, ["agent: {build: ., command: node dist/agent.js dev}"], (1, 1)),
+        (STARTED.replace("CMD", "ENTRYPOINT"), ["agent: {build: ., command: --debug}"], (1, 0)),
+        (STARTED.replace("CMD", "ENTRYPOINT"), ["agent: {build: ., entrypoint: ./run.sh}"], (0, 0)),
+    ],
+)
+def test_a_command_counts_where_something_runs_it(
+    tmp_path: Path, dockerfile: str, services: list[str], found: tuple[int, int]
+) -> None:
+    files = read(tmp_path, {"compose.yaml": composed(*services), "Dockerfile": dockerfile})
+    judgement = rules.production_command(files, Needs())
+    assert (judgement.looked_at, len(judgement.findings)) == found
+
+
+@pytest.mark.parametrize(
+    ("line", "modes"),
+    [
+        ('if [ "$E" = prod ]; then python agent.py start; else python agent.py dev; fi', {"start", "dev"}),
+        ('[ -n "$PROD" ] && python agent.py start || python agent.py dev', {"start", "dev"}),
+        ("[ -n $PROD ] && exec python agent.py start; exec python agent.py dev", {"start", "dev"}),
+        ("case $E in prod) node agent.cjs start;; *) node agent.mts dev;; esac", {"start", "dev"}),
+        ("python agent.py start || python agent.py console", {"start", "console"}),
+        ("python prepare.py dev; exec python agent.py start", {"start"}),
+        ("test -d models || python agent.py download-files; python agent.py start", {"start"}),
+    ],
+)
+def test_between_two_modes_a_condition_decides(tmp_path: Path, line: str, modes: set[str]) -> None:
+    assert modes_of(["sh", "-c", line]) == modes
+    files = read(tmp_path, {"Dockerfile": f"FROM python:3.12\nCMD {line}\n"})
+    found = rules.production_command(files, Needs())
+    assert (found.findings, found.looked_at, len(found.notes)) == ([], *((1, 0) if modes == {"start"} else (0, 1)))

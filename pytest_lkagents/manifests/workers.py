@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from pytest_lkagents.manifests.model import COMPOSE, DOCKERFILE, Deployment, Files
-from pytest_lkagents.manifests.readers.common import AGENT, COMMANDS, WORKER, has_livekit, mode_of, runs_agent
+from pytest_lkagents.manifests.readers.common import AGENT, COMMANDS, WORKER, has_livekit, modes_of, runs_agent
 
 # What starts web sites by the same words as workers.
 SITES = {"npm", "yarn", "pnpm", "bun", "next"}
@@ -168,7 +168,7 @@ def _is_evident(deployment: Deployment, images: Images) -> bool:
     command = deployment.command.value if deployment.command is not None else []
     # A worker of something else works with LiveKit, too.
     named = AGENT.search(_words(deployment)) or not _programs(_starting(deployment, images))
-    told = mode_of(command) is not None or (_mentions_livekit(deployment) and named)
+    told = bool(modes_of(command)) or (_mentions_livekit(deployment) and named)
     if _starts_agent(deployment) or (told and _is_worker(deployment, images)):
         return True
     return image is not None and _is_evident(image, images)

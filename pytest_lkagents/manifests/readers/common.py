@@ -200,7 +200,7 @@ def split(text: str) -> list[str]:
 # The commands of both SDKs that are not for production, and all of them.
 DEVELOPMENT = {"dev", "console", "connect"}
 COMMANDS = {"start", *DEVELOPMENT}
-SCRIPT = re.compile(r"\.(py|js|mjs|ts)$")
+SCRIPT = re.compile(r"\.(py|[cm]?[jt]s)$")
 AGENT = re.compile(r"(^|[^a-z])agents?([^a-z]|$)")
 WORKER = re.compile(r"(^|[^a-z])workers?([^a-z]|$)")
 
@@ -227,16 +227,31 @@ SCRIPT_RUNNERS = {"npm", "pnpm", "yarn"}
 BETWEEN = re.compile(r"[;&|\n]+")
 
 
-def mode_of(words: Sequence[str]) -> str | None:
+# What makes it depend on something else which of several commands a shell comes to, and what ends it there.
+CONDITIONS = {"if", "elif", "case", "while", "until", "[", "[[", "test", "exec"}
+
+
+def modes_of(words: Sequence[str]) -> set[str]:
     """Which of COMMANDS a command gives the agent: directly behind a script or module, or first of all (for an image's
-    entrypoint), and of several commands of a shell the last that has one. None: it does not tell."""
+    entrypoint), and of several commands of a shell the last that has one. None: it does not tell. Several: a condition
+    decides."""
     commands: list[list[str]] = [[]]
     for word in words:
         for number, piece in enumerate(BETWEEN.split(word)):
             commands += [[]] if number else []
             commands[-1] += split(piece)
     modes = [mode for command in commands if (mode := _mode(command)) is not None]
-    return modes[-1] if modes else None
+    # The last one has nothing behind it that it could skip.
+    before = {word for command in commands[:-1] for word in command}
+    if "||" in " ".join(words) or before & CONDITIONS:
+        return set(modes)
+    return set(modes[-1:])
+
+
+def mode_of(words: Sequence[str]) -> str | None:
+    """The one of COMMANDS that a command gives the agent; None: it does not tell, or a condition decides."""
+    modes = modes_of(words)
+    return next(iter(modes)) if len(modes) == 1 else None
 
 
 def _mode(command: list[str]) -> str | None:

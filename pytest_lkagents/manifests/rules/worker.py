@@ -6,8 +6,8 @@ import re
 
 from pytest_lkagents.guide import RULE_BYTES, RULE_CORES
 from pytest_lkagents.manifests.findings import Finding, Judgement, Needs
-from pytest_lkagents.manifests.model import COMPOSE, KUBERNETES, Deployment, Files
-from pytest_lkagents.manifests.readers.common import DEVELOPMENT, mode_of
+from pytest_lkagents.manifests.model import COMPOSE, DOCKERFILE, KUBERNETES, Deployment, Files, Given
+from pytest_lkagents.manifests.readers.common import DEVELOPMENT, modes_of, split
 from pytest_lkagents.manifests.rules.common import of_production, tells_cores, unclear
 
 # Docker's own least memory limit.
@@ -116,24 +116,49 @@ def _is_local(deployment: Deployment) -> bool:
 @of_production
 def production_command(files: Files, _needs: Needs) -> Judgement:
     made = Judgement()
+    others = [one for one in files.deployments if one.built_from is None and one.platform not in (COMPOSE, DOCKERFILE)]
     for deployment in files.deployments:
         command = deployment.command
-        if command is None:
+        if command is None or (deployment.platform is DOCKERFILE and _is_replaced(deployment, command, files, others)):
             continue
-        mode = mode_of(command.value)
-        if mode is None:
-            continue  # whatever it starts, this does not tell
+        modes = modes_of(command.value)
+        if modes - DEVELOPMENT and modes & DEVELOPMENT:
+            choice = " or ".join(map(repr, sorted(modes)))
+            made.notes.append(f"{command.place}: a condition decides between {choice}; not judged")
+            continue
+        if not modes:
+            # Whatever it starts, this does not tell.
+            made.notes += [
+                f"{command.place}: what its {word!r} starts is not in the file; not judged" for word in _development(command)
+            ]
+            continue
         made.looked_at += 1
-        if mode in DEVELOPMENT:
+        if modes <= DEVELOPMENT:
             made.findings.append(
                 Finding(
                     command.place,
-                    f"the worker is started with {mode!r}",
+                    f"the worker is started with {min(modes)!r}",
                     "start",
                     "Development mode reloads, logs more and does not drain: SIGTERM cuts its calls.",
                 )
             )
     return made
+
+
+def _development(command: Given[list[str]]) -> list[str]:
+    """The first word of development in a command, wherever it stands."""
+    return [part for word in command.value for part in split(word) if part in DEVELOPMENT][:1]
+
+
+def _is_replaced(image: Deployment, command: Given[list[str]], files: Files, others: list[Deployment]) -> bool:
+    """Whether all that is made of a Dockerfile has a command of its own, or (of what does not say of what it is made) one that
+    does not tell: its CMD is no evidence then. An ENTRYPOINT alone stays where Compose sets ``command``."""
+    users = [one for one in files.deployments if one.built_from == image.name]
+    if not users:
+        return any(one.command is not None and not modes_of(one.command.value) and _development(one.command) for one in others)
+    own = [one.command for one in users if one.command is not None]
+    stays = command.place.field == "ENTRYPOINT" and any(one.place.field.endswith(".command") for one in own)
+    return len(own) == len(users) and not stays and all(one.command is not None for one in others)
 
 
 @of_production
