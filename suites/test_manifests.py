@@ -30,6 +30,8 @@ def judge(rule: rules.Rule, manifests: Manifests, evidence: Evidence, nothing: s
     if not found.looked_at:
         lost = sorted({problem.place.file for problem in files.problems} - set(files.read))
         cannot = [f"{', '.join(lost)} cannot be read (manifests.readable)"] if lost else []
+        if rule is not rules.readable:
+            cannot += [*files.too_large, *(["templates are not judged (manifests.readable)"] if files.templates else [])]
         raise NotJudgeable("; ".join([nothing, *cannot, *found.notes]))
     evidence.summary = "; ".join([f"{well} ({found.looked_at} looked at)", *dict.fromkeys(found.notes)])
 
@@ -57,15 +59,16 @@ def test_readable(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     only another kind has (`updateStrategy` of a Deployment), a number that is text (`replicas: "2"`) or a variable's
     value that is none (`value: 8081`); and of Kubernetes' own kinds one that is misspelt (`Deployement`), has no
     `apiVersion`, or one that no current Kubernetes serves (`autoscaling/v2beta2`). Only noted are any other YAML or
-    TOML that cannot be read, what cannot be opened in a folder, a document of more than 100,000 values, standard input
-    of more than 2 MB, a file of an unknown format, a template of Helm or Jinja that is no YAML before it is filled in,
-    what stands beside the workers and does not look like one (a database, a web site, a LiveKit server), or that
-    nothing does, or only by name, a Compose service that extends one of another file or has neither image nor build (a
-    part, as in `docker-compose.prod.yml`), `compose.override.yaml`, and what a Kustomization changes by patches, images
-    and the like; no check judges these, but for secrets in the last three. Noted are also files of a folder that are
-    for development by their names (`Dockerfile.dev`, `docker-compose.local.yml`), beside others that have a worker: of
-    the checks only this one, `manifests.secrets` and `manifests.separate-environments` judge them. Skipped if there is
-    no deployment file, or nothing in them to judge (a Namespace alone).
+    TOML that cannot be read, what cannot be opened in a folder, a document of more than 100,000 values, a file of more
+    than 1,000,000 (what stands before is judged), standard input of more than 2 MB, a file of an unknown format, a
+    template of Helm or Jinja that is no YAML before it is filled in, what stands beside the workers and does not look
+    like one (a database, a web site, a LiveKit server), or that nothing does, or only by name, a Compose service that
+    extends one of another file or has neither image nor build (a part, as in `docker-compose.prod.yml`),
+    `compose.override.yaml`, and what a Kustomization changes by patches, images and the like; no check judges these,
+    but for secrets in the last three. Noted are also files of a folder that are for development by their names
+    (`Dockerfile.dev`, `docker-compose.local.yml`), beside others that have a worker: of the checks only this one,
+    `manifests.secrets` and `manifests.separate-environments` judge them. Skipped if there is no deployment file, or
+    nothing in them to judge (a Namespace alone).
     """
     judge(
         rules.readable, lk_manifests, lk_evidence, "no deployment in the files", f"read {', '.join(lk_manifests[0].read[:5])}"
@@ -206,12 +209,13 @@ def test_health_probe(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     container (elsewhere the default is 3). Compose by itself only shows what is unhealthy, and its `retries` are not
     judged; it is for Swarm where `deploy` has `mode`, `placement`, `endpoint_mode`, `update_config` or
     `rollback_config`. A command that asks several addresses, another host, or a port that is a variable, has no port or
-    path to judge. A worker may have a health server of its own: unless `lk_health_port` is set or the port was
-    measured, a probe is not judged of another port than 8081 that the files name as the worker's (ports of its
-    containers, `expose`, `internal_port`, `targetPort`, `http_port`, `port` of Cerebrium, EXPOSE, the value of a
-    variable, its command, a variable such as PORT or HEALTH_PORT whose value is not in the file), nor of another path
-    where the port is not known (Render, Railway), except where the command that is seen starts one script of an agent
-    and nothing beside it. Skipped without a probe to judge.
+    path to judge. A worker may have a health server of its own. Unless `lk_health_port` is set or the port was
+    measured, a probe of another port than 8081 is not judged where the files name that port as the worker's: ports of
+    its containers, `expose`, `internal_port`, `targetPort`, `http_port`, `port` of Cerebrium, EXPOSE, the value of a
+    variable, its command, or a variable such as PORT or HEALTH_PORT whose value is not in the file. Nor is one of
+    another path whose port is not known (Render, Railway), unless `lk_health_path` is set, or the command that is seen
+    starts one script of an agent and nothing beside it, and nothing in the files names another port or a variable for
+    one. Skipped without a probe to judge.
     """
     judge(rules.health_probe, lk_manifests, lk_evidence, "no probe whose port or path the file tells", "they fit")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_lkagents.checks import Evidence
+from pytest_lkagents.checks import Evidence, NotJudgeable
 from pytest_lkagents.manifests import rules
 from pytest_lkagents.manifests.findings import Needs
 from pytest_lkagents.manifests.load import load
@@ -182,3 +182,9 @@ def test_between_two_modes_a_condition_decides(tmp_path: Path, line: str, modes:
     files = read(tmp_path, {"Dockerfile": f"FROM python:3.12\nCMD {line}\n"})
     found = rules.production_command(files, Needs())
     assert (found.findings, found.looked_at, len(found.notes)) == ([], *((1, 0) if modes == {"start"} else (0, 1)))
+
+
+def test_a_template_is_said_by_each_check_that_finds_nothing_else(tmp_path: Path) -> None:
+    files = read(tmp_path, {"k.yaml": "apiVersion: apps/v1\nkind: Deployment\n{{- if .Values.agent }}\nspec: {}\n{{- end }}\n"})
+    with pytest.raises(NotJudgeable, match="templates are not judged"):
+        checks.judge(rules.grace_period, (files, Needs()), Evidence(), "nothing", "well")

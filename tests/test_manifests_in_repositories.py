@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from pytest_lkagents.checks import Evidence, NotJudgeable
 from pytest_lkagents.manifests import rules, tree
 from pytest_lkagents.manifests.findings import Needs
 from pytest_lkagents.manifests.load import is_dockerfile, load
 from pytest_lkagents.manifests.model import Files
 from pytest_lkagents.manifests.readers.common import FOR_DEVELOPMENT, mode_of
+from suites import test_manifests as checks
 
 SECRET = "c2hvcnQtbGl2ZWQ5MXF6"
 
@@ -657,6 +659,12 @@ def test_types_that_kubernetes_takes_or_that_are_to_be_filled_in_are_no_problem(
     assert written(tmp_path, {"agent.yaml": rollout}).problems == []
 
 
+def test_kubernetes_refuses_a_workloads_field_in_what_scales_it(tmp_path: Path) -> None:
+    scaler = "apiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nmetadata: {name: a}\nspec: {replicas: 2}\n"
+    (problem,) = written(tmp_path, {"hpa.yaml": scaler}).problems
+    assert problem.reason == "there is no field 'replicas' in a HorizontalPodAutoscaler"
+
+
 def test_many_documents_in_one_file_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tree, "MOST_NODES", 50)
     text = workload("Deployment", POD)
@@ -664,8 +672,15 @@ def test_many_documents_in_one_file_are_read(tmp_path: Path, monkeypatch: pytest
     assert (len(files.deployments), files.problems, files.too_large) == (20, [], [])
     (tmp_path / "agent.yaml").write_text(f"{text}---\na: [{', '.join(['1'] * 60)}]\n")
     files = load([str(tmp_path)])
-    assert (files.deployments, files.problems) == ([], [])
-    assert "agent.yaml:6: a document of more than 50 values, not judged" in rules.readable(files, Needs()).notes
+    assert (judged(files), files.problems, files.read) == ({"agent"}, [], ["agent.yaml"]), "those before it count"
+    large = "agent.yaml:6: a document of more than 50 values"
+    assert f"{large}, not judged" in rules.readable(files, Needs()).notes
+    with pytest.raises(NotJudgeable, match=large):
+        checks.judge(rules.stabilization, (files, Needs()), Evidence(), "no autoscaler", "well")
+    monkeypatch.setattr(tree, "MOST_IN_FILE", 100)
+    files = load(["-"], "---\n".join([text] * 20))
+    assert 1 < len(files.deployments) < 20
+    assert files.too_large[0].endswith("a file of more than 100 values")
 
 
 def test_standard_input_that_is_too_large_is_not_judged() -> None:

@@ -45,6 +45,7 @@ OF_KIND = {
     "StatefulSet": WORKLOAD - _names("paused progressDeadlineSeconds strategy"),
     "ReplicaSet": _names("minReadySeconds replicas selector template"),
     "DaemonSet": _names("minReadySeconds revisionHistoryLimit selector template updateStrategy"),
+    "HorizontalPodAutoscaler": frozenset(),
 }
 STRATEGY = {"updateStrategy": "strategy", "strategy": "updateStrategy"}
 RULES = _names("policies selectPolicy stabilizationWindowSeconds tolerance")
@@ -246,7 +247,7 @@ def unknown(document: Node, fields: Fields) -> Iterator[Problem]:
 
 
 def of_other_kind(document: Node, kind: str) -> Iterator[Problem]:
-    """A problem for each name in a workload's ``spec`` that only other kinds have."""
+    """A problem for each name in the ``spec`` of a workload, or of what scales it, that only workloads of other kinds have."""
     own = OF_KIND.get(kind, WORKLOAD)
     for name, below in document.entries("spec"):
         if name in WORKLOAD and name not in own:

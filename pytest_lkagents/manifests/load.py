@@ -132,11 +132,12 @@ def _read(file: str, text: str, files: Files, known: list[Node], *, named: bool)
     if file == RENDERED and len(text) > LARGEST_BYTES:
         files.too_large.append(f"{file}: more than {LARGEST_BYTES // 1_000_000} MB")
         return
+    documents: list[Node] = []
     try:
-        documents = [read_toml(file, text)] if name.endswith(".toml") else list(read_yaml(file, text))
+        documents.extend([read_toml(file, text)] if name.endswith(".toml") else read_yaml(file, text))
     except TooLarge as problem:
+        # What stands before it counts.
         files.too_large.append(f"{file}:{problem.line}: {problem.reason}")
-        return
     except Unreadable as problem:
         if not named and not _is_meant(name, text):
             # JSON with comments, as tools have it, is not worth a word.
@@ -150,7 +151,7 @@ def _read(file: str, text: str, files: Files, known: list[Node], *, named: bool)
     used = [document for document in documents if _take(document, files, known)]
     if used:
         files.read.append(file)
-    elif named:
+    elif named and not any(one.startswith(f"{file}:") for one in files.too_large):
         files.strange.append(file)
 
 

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-# A file that is deeper was not written to be deployed; nor mostly a document that is larger once its aliases are followed.
+# A file that is deeper was not written to be deployed; nor mostly a document that is larger once its aliases are followed, or a
+# file with more such documents.
 DEEPEST = 60
 MOST_NODES = 100_000
+MOST_IN_FILE = 1_000_000
 
 
 class Unreadable(Exception):
@@ -124,18 +126,20 @@ INTRINSICS = frozenset(
 
 
 def read_yaml(file: str, text: str) -> Iterator[Node]:
-    """Each document of a YAML or JSON file that is not empty; what CloudFormation fills in is ``${...}``. Raises Unreadable."""
+    """Each document of a YAML or JSON file that is not empty; what CloudFormation fills in is ``${...}``. Raises Unreadable,
+    and TooLarge when the documents before have been given."""
     import yaml
 
     # JSON may be indented with tabs, which YAML forbids; within JSON's strings a tab cannot stand.
     if text.lstrip().startswith(("{", "[")):
         text = text.replace("\t", " ")
     loader = yaml.SafeLoader
-    count = 0
+    count = every = 0
 
     def build(node: yaml.Node, field: str, depth: int) -> Node:
-        nonlocal count
+        nonlocal count, every
         count += 1
+        every += 1
         line = node.start_mark.line + 1
         if node.tag in INTRINSICS:
             return Node(Place(file, line, field), f"${{{node.value if isinstance(node, yaml.ScalarNode) else node.tag[1:]}}}")
@@ -143,6 +147,8 @@ def read_yaml(file: str, text: str) -> Iterator[Node]:
             raise Unreadable(line, "nested too deeply, or an alias that contains itself")
         if count > MOST_NODES:
             raise TooLarge(line, f"a document of more than {MOST_NODES} values")
+        if every > MOST_IN_FILE:
+            raise TooLarge(line, f"a file of more than {MOST_IN_FILE} values")
         place = Place(file, line, field)
         if isinstance(node, yaml.MappingNode):
             found: dict[str, Node] = {}
