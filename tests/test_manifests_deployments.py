@@ -188,3 +188,29 @@ def test_a_template_is_said_by_each_check_that_finds_nothing_else(tmp_path: Path
     files = read(tmp_path, {"k.yaml": "apiVersion: apps/v1\nkind: Deployment\n{{- if .Values.agent }}\nspec: {}\n{{- end }}\n"})
     with pytest.raises(NotJudgeable, match="templates are not judged"):
         checks.judge(rules.grace_period, (files, Needs()), Evidence(), "nothing", "well")
+
+
+@pytest.mark.parametrize(
+    ("services", "workers"),
+    [
+        # What watches something is no agent, and a voice beside a name is judged, too.
+        (["log-agent: {image: 'r/log:1', volumes: ['./a:/a']}", f"voicebot: {{image: r, {LIVEKIT}}}"], {"voicebot"}),
+        (["hotel-agent: {image: 'r/h:1', env_file: .env}", f"api: {{image: r, {LIVEKIT}}}"], {"hotel-agent"}),
+        (
+            ["desk-agent: {image: 'r/d:1', env_file: .env}", f"voicebot: {{image: r, {LIVEKIT}}}"],
+            {"desk-agent", "voicebot"},
+        ),
+        # A queue's worker is none even where nothing else is.
+        ([CELERY], set()),
+        ([f"celery-worker: {{image: r, {LIVEKIT}}}", f"backend: {{image: r, {LIVEKIT}}}"], {"backend"}),
+        ([f"agent: {{image: 'r/agent:1', command: rq worker, {LIVEKIT}}}"], set()),
+        ([f"temporal-agent: {{image: 'r/agent:1', {LIVEKIT}}}"], {"temporal-agent"}),
+        ([f"worker: {{image: r, command: python worker.py, {LIVEKIT}}}"], {"worker"}),
+        # The token of a store opens variables.
+        (["voice-agent: {image: r, environment: [DOPPLER_TOKEN]}", f"api: {{image: r, {LIVEKIT}}}"], {"voice-agent"}),
+        (["watch-agent: {image: r, volumes: ['/proc:/proc']}", f"worker: {{image: s, {LIVEKIT}}}"], {"worker"}),
+        (["watch-agent: {image: r, secrets: [env]}", f"worker: {{image: s, {LIVEKIT}}}"], {"watch-agent", "worker"}),
+    ],
+)
+def test_who_is_a_worker(tmp_path: Path, services: list[str], workers: set[str]) -> None:
+    assert judged(read(tmp_path, {"compose.yaml": composed(*services)})) == workers

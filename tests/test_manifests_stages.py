@@ -68,3 +68,9 @@ def test_a_service_for_development_is_searched_for_secrets(tmp_path: Path) -> No
     more = f"environment: {{LIVEKIT_API_SECRET: {SECRET}}}}}}}\n"
     compose = target("agent", "dev").replace("}}\n", ", " + more)
     assert found(read(tmp_path, DEV + PROD, compose)) == [["docker-compose.yml"], [], []]
+
+
+def test_which_of_two_agents_stages_is_deployed_is_not_known(tmp_path: Path) -> None:
+    files = read(tmp_path, PROD + AGENT, target("agent", "prod"))
+    assert found(files) == [["Dockerfile"], [], []]
+    assert "Dockerfile: whether its last stage is built these files do not say" in files.left_out

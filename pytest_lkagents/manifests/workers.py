@@ -31,11 +31,12 @@ PART = re.compile(
 )
 # Agents of other kinds, as their makers name them.
 OTHER_AGENT = re.compile(
-    r"(datadog|dd|grafana|newrelic|vault|elastic|buildkite|jenkins|azure|otel|fluent|zabbix|puppet|teamcity|gitlab|beszel|portainer"
+    r"(?<![a-z])(logs?|logging|metrics|monitor(ing)?|promtail|telegraf|backup|datadog|dd|grafana|newrelic|vault|elastic|buildkite|jenkins|azure|otel|fluent|zabbix|puppet|teamcity|gitlab|beszel|portainer"
     r"|consul|nomad|wazuh|netdata|dozzle|checkmk|woodpecker|cloudwatch|ssm|spire)[-_/]([a-z]+[-_])?agent"
 )
 # Workers of queues, and what a voice is called that is no agent by its name.
-QUEUE = re.compile(r"(^|[^a-z])(celery|rq|arq|dramatiq|sidekiq|temporal)([^a-z]|$)")
+QUEUES = {"celery", "rq", "arq", "dramatiq", "sidekiq", "temporal"}
+QUEUE = re.compile(rf"(^|[^a-z])({'|'.join(sorted(QUEUES))})([^a-z]|$)")
 VOICE = re.compile(r"voice(?!.*(api|server|gateway|back-?end))|(^|[^a-z])(\w*bot|assistant|receptionist)s?([^a-z]|$)")
 # What hands out tokens has the same variables as a worker.
 TOKENS = re.compile(r"(^|[^a-z])tokens?([-_]?(server|service|api|issuer|generator|endpoint))?$")
@@ -77,7 +78,7 @@ def pick(files: Files) -> list[Deployment]:
     kept = {id(deployment) for deployment in workers}
     over = [one for one in files.deployments if id(one) not in kept]
     files.passed_over += [_why_not(one, files, images) for one in over]
-    files.left_out = [_why_not(one, files, images) for one in over if _might_have_been(one, files, images)]
+    files.left_out += [_why_not(one, files, images) for one in over if _might_have_been(one, files, images)]
     return workers
 
 
@@ -142,18 +143,21 @@ def _certain(deployed: list[Deployment], built: list[Deployment], images: Images
         return one.platform not in there | mentioning
 
     kept = list(filter(is_kept, workers))
-    # Rather a name than what has none, such as a site's backend.
-    lost = {one.platform for one in workers} - {one.platform for one in kept}
-    lost -= {one.platform for one in deployed if _mentions_livekit(one) and _is_voice(one) and _may_be_one(one, images)}
-    return [one for one in workers if one in kept or one.platform in lost]
+    # Beside names alone what works with LiveKit and is called a voice is as good as any; rather a name than another, such as a
+    # site's backend.
+    alone = {one.platform for one in workers} - {one.platform for one in kept if _mentions_livekit(one)} - there
+    voices = [one for one in deployed if one.platform in alone and _is_voice(one, images) and one not in workers]
+    lost = alone - {one.platform for one in [*kept, *voices]}
+    return [one for one in workers if one in kept or one.platform in lost] + voices
 
 
 def _folder(deployment: Deployment) -> str:
     return deployment.place.file.rpartition("/")[0]
 
 
-def _is_voice(deployment: Deployment) -> bool:
-    return bool(VOICE.search(deployment.name.lower()))
+def _is_voice(deployment: Deployment, images: Images) -> bool:
+    named = bool(VOICE.search(deployment.name.lower()))
+    return named and _mentions_livekit(deployment) and _may_be_one(deployment, images)
 
 
 def _is_akin(one: Deployment, other: Deployment) -> bool:
@@ -239,7 +243,15 @@ def _may_be_one(deployment: Deployment, images: Images) -> bool:
     """Whether it is nothing else for certain."""
     other = BACKING.fullmatch(_image_name(deployment)) or TOKENS.search(deployment.name.lower())
     serves = WEB_SERVERS & _programs(_starting(deployment, images))
-    return not other and not serves and not _is_site(deployment, images)
+    return not other and not serves and not _is_of_queue(deployment, images) and not _is_site(deployment, images)
+
+
+def _is_of_queue(deployment: Deployment, images: Images) -> bool:
+    """Whether it works for a queue of jobs: by its command, or by a name that is no agent's."""
+    starting, words = _starting(deployment, images), _words(deployment)
+    command = starting.command.value if starting.command is not None else []
+    named = bool(QUEUE.search(words)) and not AGENT.search(words)
+    return not modes_of(command) and not _starts_agent(starting) and (named or bool(QUEUES & _programs(starting)))
 
 
 def _mentions_livekit(deployment: Deployment) -> bool:
@@ -307,12 +319,13 @@ def _is_worker(deployment: Deployment, images: Images) -> bool:
     made_of = [one for one in (deployment, images.get(deployment.built_from)) if one is not None]
     if any(BACKING.fullmatch(_image_name(one)) for one in made_of) or WEB_SERVERS & _programs(_starting(deployment, images)):
         return False
+    if _is_of_queue(deployment, images):
+        return False
     starts = _programs(deployment)
     words = _words(deployment)
     if _mentions_livekit(deployment):
         started = COMMANDS & starts and not SITES & starts
-        queue = QUEUE.search(" ".join([words, *_programs(_starting(deployment, images))]))
-        return bool((WORKER.search(words) and not queue) or AGENT.search(words) or started)
+        return bool(WORKER.search(words) or AGENT.search(words) or started)
     # What runs on each node usually watches it.
     other = OTHER_AGENT.search(words) or deployment.per_node or _is_site(deployment, images)
     return bool(AGENT.search(words)) and not other

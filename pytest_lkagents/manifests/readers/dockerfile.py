@@ -8,7 +8,15 @@ from dataclasses import dataclass, field, replace
 
 from pytest_lkagents.manifests.model import COMPOSE, DOCKERFILE, Deployment, Files, Given, Probe, Problem, Variable
 from pytest_lkagents.manifests.readers import probes
-from pytest_lkagents.manifests.readers.common import FOR_DEVELOPMENT, environment_of, range_of, split, told_in
+from pytest_lkagents.manifests.readers.common import (
+    FOR_DEVELOPMENT,
+    environment_of,
+    modes_of,
+    range_of,
+    runs_agent,
+    split,
+    told_in,
+)
 from pytest_lkagents.manifests.tree import Place
 from pytest_lkagents.secrets import looks_random
 
@@ -164,7 +172,11 @@ def choose_stages(files: Files) -> None:
             else:
                 one.built_from, made[stage.name] = stage.name, stage
         developed |= any(stage is last and FOR_DEVELOPMENT.search(name) for name, stage in stages.items())
-        if shipped and not developed:
+        other = any(stage.command is not None and _is_agents(stage.command.value) for stage in made.values())
+        if shipped and not developed and other:
+            # Either may be what is deployed.
+            files.left_out.append(f"{file}: whether its last stage is built these files do not say")
+        elif shipped and not developed:
             made[last.name] = last
         every = [*last.other_variables, *last.variables]
         if last.name not in made:
@@ -182,6 +194,10 @@ def choose_stages(files: Files) -> None:
 def _stage(user: Deployment, stages: dict[str, Deployment]) -> Deployment | None:
     """The stage that is built; None: the file has no such, or does not say."""
     return stages.get(user.target.value.lower() if user.target is not None else "")
+
+
+def _is_agents(command: list[str]) -> bool:
+    return runs_agent(command) or bool(modes_of(command))
 
 
 def _is_for_development(user: Deployment) -> bool:
