@@ -209,6 +209,10 @@ def test_a_template_is_said_by_each_check_that_finds_nothing_else(tmp_path: Path
         # The token of a store opens variables.
         (["voice-agent: {image: r, environment: [DOPPLER_TOKEN]}", f"api: {{image: r, {LIVEKIT}}}"], {"voice-agent"}),
         (["watch-agent: {image: r, volumes: ['/proc:/proc']}", f"worker: {{image: s, {LIVEKIT}}}"], {"worker"}),
+        (
+            ["watch-agent: {image: r, volumes: ['/etc/a.env:/.env']}", f"worker: {{image: s, {LIVEKIT}}}"],
+            {"watch-agent", "worker"},
+        ),
         (["watch-agent: {image: r, secrets: [env]}", f"worker: {{image: s, {LIVEKIT}}}"], {"watch-agent", "worker"}),
     ],
 )

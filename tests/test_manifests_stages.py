@@ -73,4 +73,8 @@ def test_a_service_for_development_is_searched_for_secrets(tmp_path: Path) -> No
 def test_which_of_two_agents_stages_is_deployed_is_not_known(tmp_path: Path) -> None:
     files = read(tmp_path, PROD + AGENT, target("agent", "prod"))
     assert found(files) == [["Dockerfile"], [], []]
-    assert "Dockerfile: whether its last stage is built these files do not say" in files.left_out
+    said = "Dockerfile: whether its last stage is built these files do not say"
+    assert said in files.left_out
+    assert said in files.passed_over
+    (tmp_path / "k.yaml").unlink()
+    assert said in read(tmp_path, PROD + AGENT, target("agent", "$STAGE"), "").left_out

@@ -77,7 +77,7 @@ def pick(files: Files) -> list[Deployment]:
     files.parts = [part for part in files.parts if _is_part_of_worker(part, workers, files.deployments)]
     kept = {id(deployment) for deployment in workers}
     over = [one for one in files.deployments if id(one) not in kept]
-    files.passed_over += [_why_not(one, files, images) for one in over]
+    files.passed_over += [*files.left_out, *(_why_not(one, files, images) for one in over)]
     files.left_out += [_why_not(one, files, images) for one in over if _might_have_been(one, files, images)]
     return workers
 

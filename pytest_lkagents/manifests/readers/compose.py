@@ -28,7 +28,7 @@ SWARM_ONLY = ("endpoint_mode", "mode", "placement", "rollback_config", "update_c
 OVERRIDE = re.compile(r"(docker-)?compose\.override\.ya?ml")
 OWN = re.compile(r"(docker-)?compose[\w.-]*\.ya?ml")
 # What watches a host mounts such.
-HOSTS = re.compile(r"/(var|run|proc|sys|dev|etc|)(/|:|$)")
+HOSTS = re.compile(r"/(var/(run|lib|log)|run|proc|sys|dev|etc/(localtime|timezone|hostname|machine-id|passwd)|)(/|:|$)")
 # The tokens of stores of variables.
 STORE = re.compile(r"(DOPPLER|INFISICAL|VAULT|OP_SERVICE_ACCOUNT|OP_CONNECT)_")
 # Helm's values and azd's projects, which have ``services`` too.

@@ -173,15 +173,17 @@ def choose_stages(files: Files) -> None:
                 one.built_from, made[stage.name] = stage.name, stage
         developed |= any(stage is last and FOR_DEVELOPMENT.search(name) for name, stage in stages.items())
         other = any(stage.command is not None and _is_agents(stage.command.value) for stage in made.values())
-        if shipped and not developed and other:
-            # Either may be what is deployed.
-            files.left_out.append(f"{file}: whether its last stage is built these files do not say")
-        elif shipped and not developed:
+        unknown = any(_stage(one, stages) is None for one in users) or (shipped and other)
+        if shipped and not developed and not other:
             made[last.name] = last
         every = [*last.other_variables, *last.variables]
         if last.name not in made:
-            by = "for development" if developed else "by nothing in these files"
-            files.passed_over.append(f"{file}: its last stage is built {by}")
+            if developed:
+                files.passed_over.append(f"{file}: its last stage is built for development")
+            elif unknown:
+                files.left_out.append(f"{file}: whether its last stage is built these files do not say")
+            else:
+                files.passed_over.append(f"{file}: its last stage is built by nothing in these files")
             files.deployments = [one for one in files.deployments if one is not last]
             made = made or {file: Deployment(DOCKERFILE, file, last.place, last.environment)}
         files.deployments += [stage for stage in made.values() if stage is not last]

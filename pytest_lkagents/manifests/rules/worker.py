@@ -123,7 +123,7 @@ def production_command(files: Files, _needs: Needs) -> Judgement:
             continue
         modes = modes_of(command.value)
         if modes - DEVELOPMENT and modes & DEVELOPMENT:
-            choice = " or ".join(map(repr, sorted(modes)))
+            choice = " and ".join(map(repr, sorted(modes)))
             made.notes.append(f"{command.place}: a condition decides between {choice}; not judged")
             continue
         if not modes:
