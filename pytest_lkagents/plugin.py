@@ -134,11 +134,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         if needed and not uses_xdist(config):
             raise pytest.UsageError(unusable)
     _note_left_out(session)
-    if not config.getoption("collectonly") and not is_xdist_worker(config):
-        folder = config.stash[SETTINGS].report_dir
-        # With xdist the items are the workers' alone.
-        if folder is not None and (adds_checks(config) or any(check_of(item) for item in session.items)):
-            remove_earlier(folder)
+    # With xdist the items are the workers' alone.
+    if not config.getoption("collectonly") and not is_xdist_worker(config) and any(check_of(item) for item in session.items):
+        _remove_earlier(config)
     begin(session)
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if not config.stash[SETTINGS].active or reporter is None or config.get_verbosity() or config.getoption("collectonly"):
@@ -197,6 +195,14 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     # An ini file names a worker for all runs, also of tests that have nothing to do with it.
     if not is_xdist_worker(config) and (uses_xdist(config) or adds_worker_checks(config)):
         require_or_end(config)
+    if uses_xdist(config) and not is_xdist_worker(config) and adds_checks(config):
+        _remove_earlier(config)
+
+
+def _remove_earlier(config: pytest.Config) -> None:
+    settings = config.stash[SETTINGS]
+    if settings.active and settings.report_dir is not None:
+        remove_earlier(settings.report_dir)
 
 
 @pytest.hookimpl(trylast=True)

@@ -15,7 +15,11 @@ SECRET_NAME = re.compile(
 )
 
 # What is hidden may be more than what is a leak: this word is in names of places too (PRIVATE_SUBNET, PGHOST_PRIVATE).
-PRIVATE = re.compile(r"(?<!VAPID_)(?<!WG_)(?<!JWT_)(?<!RSA_)PRIVATE(?!_?(KEY|PEM))", re.IGNORECASE)
+PRIVATE = re.compile(
+    r"PRIVATE(?!_?(KEY|PEM)|$)|^GOPRIVATE$|(HOST|PORT|IP|URL|DNS|ADDRESS|DOMAIN|ENDPOINT|SUBNETS?|NETWORK|ZONE|CLUSTER|BUCKET|REPO"
+    r"|REGISTRY)_PRIVATE$",
+    re.IGNORECASE,
+)
 
 # Shorter values ("1", "true", "dev") are no secrets, and masking them would make every report unreadable.
 SHORTEST_SECRET = 4
@@ -103,15 +107,15 @@ def holds_secret(name: str, value: str) -> bool:
     return not (is_placeholder(value) or _is_a_name(name, value) or any(of.search(value) for of in (PLACE, STORED, CODE)))
 
 
-# As variables are called.
-VARIABLE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")
+# As variables of services are called.
+VARIABLE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z]+)*_(API_KEY|API_SECRET|ACCESS_KEY|AUTH_TOKEN|ACCESS_TOKEN)")
 
 
 def _is_a_name(name: str, value: str) -> bool:
     """A secret's: its own (``OPENAI_API_KEY=openai-api-key``; of one word alone, ``PASSWORD=password``, it may be meant), or
     another variable's."""
     its_own = "_" in name and name.upper() == value.upper().replace("-", "_")
-    return its_own or (bool(VARIABLE.fullmatch(value)) and looks_secret(value))
+    return its_own or bool(VARIABLE.fullmatch(value))
 
 
 # Of one kind of letters each, as words are written.

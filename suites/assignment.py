@@ -6,6 +6,7 @@ import contextlib
 import time
 from dataclasses import dataclass, field
 
+from pytest_lkagents.callers.caller import Call
 from pytest_lkagents.checks import NotJudgeable, StageError
 from pytest_lkagents.clock import DeadlineMissed, holds, poll
 from pytest_lkagents.stage import Stage
@@ -36,6 +37,17 @@ class Assigned:
     lines: list[str] = field(default_factory=list)
 
 
+def together(call: Call) -> int:
+    """How many agents the call had at once, for longer than a job needs that hands its call over to another one."""
+    now = time.monotonic()
+    stays = [(came, call.left.get(name, now)) for name, came in list(call.agents.items())]
+
+    def beside(mine: tuple[float, float], other: tuple[float, float]) -> bool:
+        return mine is not other and min(mine[1], other[1]) - max(mine[0], other[0]) > HANDOVER_SECONDS
+
+    return max(1 + sum(beside(mine, other) for other in stays) for mine in stays)
+
+
 def observe(stage: Stage) -> Assigned:
     """Raises NotJudgeable where two workers cannot run side by side, one is lost, or no call gets an agent; TooBusy where
     that may be for what others use of this machine."""
@@ -63,16 +75,16 @@ def observe(stage: Stage) -> Assigned:
             raise NotJudgeable("none of the calls got an agent: see jobs.joins")
 
         def single() -> bool:
-            # One that has left its call was it alone.
-            seen.agents = [max(len(placed.call.agents_present), 1) for placed in seen.served]
+            seen.agents = [together(placed.call) for placed in seen.served]
             return max(seen.agents) == 1
 
+        def alone() -> bool:
+            return not single() or all(len(placed.call.agents_present) < 2 for placed in seen.served)
+
         with workers[0].ledger.waiting(workers[0].name):
-            until = time.monotonic() + SECOND_SECONDS
-            # A job may hand its call over to another one, which comes before it leaves.
-            with contextlib.suppress(DeadlineMissed):
-                while not holds(single, seconds=until - time.monotonic()):
-                    poll(single, what="a handover", seconds=HANDOVER_SECONDS)
+            if holds(single, seconds=SECOND_SECONDS):
+                with contextlib.suppress(DeadlineMissed):
+                    poll(alone, what="a handover", seconds=HANDOVER_SECONDS + 1)
     finally:
         caller.close()
     for worker in workers:

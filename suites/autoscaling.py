@@ -48,6 +48,8 @@ class Played:
     own: bool
     assumed: tuple[str, ...]
     limited: bool = False
+    # It has fewer calls than our own number, as all replicas at once refused some of those.
+    eased: bool = False
     another: Callable[[float], Trace] | None = None
 
     @property
@@ -76,7 +78,7 @@ class Played:
             trace = self.another(rises_to)
         if trace is self.trace:
             return self
-        return dataclasses.replace(self, trace=trace, result=_play(trace, self.worker, self.scaling), limited=True)
+        return dataclasses.replace(self, trace=trace, result=_play(trace, self.worker, self.scaling), eased=True)
 
     def evidence(self) -> dict[str, Any]:
         scaling = self.scaling
@@ -117,7 +119,7 @@ def play_all(files: Files, needs: Needs, settings: Settings, say: Callable[[str]
             say(f"autoscaling: {trace.name}, {len(trace)} calls on {scaling.min_replicas} to {scaling.max_replicas} workers")
             result = simulate(trace, scaling, worker)
             another = None if own or settings.calls else functools.partial(_standard, trace.name, needs)
-            played.append(Played(deployment, trace, scaling, worker, result, own, assumed, limited, another))
+            played.append(Played(deployment, trace, scaling, worker, result, own, assumed, limited, another=another))
     if not played:
         raise NotJudgeable("; ".join(dict.fromkeys(reasons)) or "no deployment that scales")
     return played

@@ -123,7 +123,7 @@ class Ahead(Generic[T]):
         with stage.background.in_peace():
             again = self._observe(stage)
         if isinstance(seen, Drain) and isinstance(again, Drain):
-            again.raise_if_it_clears_nothing(seen)
+            again.look_again_at(seen)
         return again
 
 

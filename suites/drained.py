@@ -124,9 +124,15 @@ class Together:
     assigned: bool = False
     agent_s: float | None = None
     trouble: str | None = None
-    # Why it may be no fault that its agent left, in words.
+    # Why it may be no fault that its agent left, and why the machine may be to blame, in words.
     unproven: str | None = None
+    busy: str | None = None
     settled: bool = False
+
+    def raise_if_busy(self) -> None:
+        """Raises StageError if this machine may be to blame for its trouble."""
+        if self.busy is not None:
+            raise StageError(f"this machine is too busy to judge: {self.busy}")
 
 
 def refused_for_all(asked: Sequence[Question], undisturbed: Iterable[Question], sent: float) -> bool:
@@ -175,6 +181,8 @@ class Drain:
     series: list[list[float]] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     busy: str | None = None
+    # Of an earlier look: an agent fell silent, and this one cannot tell whether that was chance; in words.
+    not_cleared: str | None = None
 
     @property
     def cut(self) -> Kept | None:
@@ -221,13 +229,20 @@ class Drain:
         if self.unproven is not None:
             raise Unproven(self.unproven)
 
-    def raise_if_it_clears_nothing(self, before: Drain) -> None:
-        """Raises StageError where an agent fell silent ``before``, as this one was not listened to for long enough to do."""
+    def look_again_at(self, before: Drain) -> None:
+        """This is another look after one in which an agent may have fallen silent: note whether it clears it."""
         cut = before.cut
         if cut is None or not cut.fell_silent or before.cut_for_certain or self.cut is not None:
             return
-        if not any(kept.continuity.steady for kept in self.kept):
-            raise StageError(f"{cut.trouble}, and another one paused too soon to tell whether it does, too")
+        since, heard = cut.trouble_s or 0.0, cut.continuity.steady
+        told = [kept.continuity for kept in self.kept if (kept.hung_up_s or self.held_s) > since]
+        if not any(one.steady or (one.sending and not heard) for one in told):
+            self.not_cleared = f"{cut.trouble}, and another one paused too soon to tell whether it does, too"
+
+    def raise_if_not_cleared(self) -> None:
+        """Raises StageError where an earlier look had an agent fall silent, and this one cannot tell."""
+        if self.not_cleared is not None:
+            raise StageError(self.not_cleared)
 
     @property
     def doubt(self) -> str | None:
@@ -250,6 +265,8 @@ class Drain:
         if self.filled is not None and self.cut is None:
             return self.filled
         lost = self.together is not None and self.together.trouble is not None
+        if self.together is not None and lost and self.together.busy is not None:
+            return self.together.busy
         doubtful = {
             "a call was cut": self.cut is not None,
             "it took jobs for too long": self.stopped_s is None or self.stopped_s > STOPS_SECONDS,

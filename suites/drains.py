@@ -107,7 +107,7 @@ class Drainage:
                 )
             self._stop()
             self._hold()
-            seen.busy = seen.busy or too_busy(before, Reading.now())
+            seen.busy = too_busy(before, Reading.now())
             self._wait_exit()
             seen.refused_for_all = self._refused_for_all()
             seen.lines = self.transcript.lines(self.sent - 1, kinds=("status", "question", "answer", "assignment", "closed"))
@@ -306,7 +306,7 @@ class Drainage:
             if not late.assigned and took >= IN_TIME * ANSWER_SECONDS:
                 late.trouble = f"the worker accepted it only after {took:.1f} s"
                 if self.stage.history.had_no_time(asked.asked, asked.asked + took):
-                    self.seen.busy = "all of its cores were in use while the worker was to answer"
+                    late.busy = "all of its cores were in use while the worker was to answer"
         if not call.agents_present:
             call.leave()
 

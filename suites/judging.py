@@ -64,6 +64,7 @@ def judge_kept_calls(seen: Drain, evidence: Evidence, *, gaps: bool = True) -> N
     if seen.ended_while_held is not None:
         evidence["transcript"] = seen.lines[-6:]
         raise AssertionError(f"the worker ended {seen.ended_while_held} s after {seen.signal}, with its calls in progress")
+    seen.raise_if_not_cleared()
     if any(kept.continuity.lost_from_sight for kept in seen.kept):
         seen.raise_if_busy("what came of its agent's sound before the signal was not seen in time")
     gap = seen.longest_gap

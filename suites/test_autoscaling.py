@@ -29,11 +29,13 @@ def judge(played: list[Played], evidence: Evidence, good: Callable[[Played], boo
     evidence["runs"] = [run.evidence() for run in played]
     bad = [run for run in played if not good(run)]
     if not bad:
-        still = next((run for run in played if run.limited and run.result.most_replicas <= run.scaling.min_replicas), None)
+        few = [run for run in played if run.limited or run.eased]
+        still = next((run for run in few if run.result.most_replicas <= run.scaling.min_replicas < run.scaling.ceiling), None)
         if still is not None:
+            why = "no more were simulated" if still.limited else "of more even all replicas at once refuse some"
             raise NotJudgeable(
-                f"{still.scaling.source}: a trace of {still.result.calls} calls, and no more were simulated, needs no "
-                "more than the minimum: give --lk-calls"
+                f"{still.scaling.source}: a trace of {still.result.calls} calls needs no more than the minimum, and {why}: "
+                "give --lk-calls"
             )
         return
     worst = bad[0]

@@ -82,6 +82,7 @@ def test_sigterm_stops_new_jobs(
     if late is not None and late.trouble is not None and seen.cut_while_held is None:
         lk_evidence["transcript"] = seen.lines[:8]
         seen.raise_if_busy()
+        late.raise_if_busy()
         if lk_stage.calls.lost_accepted():
             raise NotJudgeable(f"{late.trouble}, as to others without a signal: see jobs.serves-every-call")
         raise AssertionError(f"a job that came in the same instant as {seen.signal} was lost: {late.trouble}")
@@ -188,6 +189,7 @@ def test_drains_every_call(
     if len(seen.kept) < 2:
         raise NotJudgeable(ONE_AT_A_TIME)
     cut = seen.cut
+    seen.raise_if_not_cleared()
     if cut is not None:
         lk_evidence["transcript"] = seen.lines[-8:]
         lk_evidence["exit_code"] = seen.exit_code

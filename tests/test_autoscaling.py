@@ -21,14 +21,14 @@ from pytest_lkagents.capacity.scaler import Autoscaler, Seen, recommended
 from pytest_lkagents.capacity.scaling import PERCENT, PODS, Policy, Rules, Scaling
 from pytest_lkagents.capacity.simulate import simulate
 from pytest_lkagents.capacity.traces import Trace
-from pytest_lkagents.checks import NotJudgeable
+from pytest_lkagents.checks import Evidence, NotJudgeable
 from pytest_lkagents.guide import TEST_CORES
 from pytest_lkagents.manifests.findings import Needs
 from pytest_lkagents.manifests.load import load
 from pytest_lkagents.manifests.model import Deployment
 from pytest_lkagents.settings import Settings
 from suites.autoscaling import MOST_CALLS, play_all, scaling_of, traces_for, worker_of
-from suites.test_autoscaling import carried, few_refused
+from suites.test_autoscaling import carried, few_refused, judge
 
 from .conftest import ROOT
 from .test_workers import image
@@ -312,6 +312,11 @@ def test_few_small_workers_are_not_accused_of_calls_that_all_of_them_would_refus
     (eased,), beyond = carried([run])
     assert (few_refused(eased), beyond) == (True, [])
     assert 100 < eased.result.calls < run.result.calls
+    # They are two, and never more: that is no reason to judge nothing.
+    judge([eased], Evidence(), few_refused, lambda _: "")
+    more = dataclasses.replace(eased, scaling=dataclasses.replace(eased.scaling, min_replicas=2, max_replicas=9))
+    with pytest.raises(NotJudgeable, match="of more even all replicas at once refuse some"):
+        judge([more], Evidence(), lambda _: True, lambda _: "")
     # The user's own number stays as it is.
     asked = play_all(files, Needs(), dataclasses.replace(settings, calls=run.trace.rises_to), print)
     assert carried(asked) == (asked, [])

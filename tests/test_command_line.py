@@ -285,12 +285,18 @@ def test_what_an_earlier_run_left_is_not_taken_for_this_ones(lk, tmp_path: Path)
         (report / name).touch()
     (tmp_path / "test_else.py").write_text("def test_nothing(): ...")
     (tmp_path / "pytest.ini").write_text("[pytest]\nlk_image = agent:1\nlk_report = report\n")
-    lk("test_else.py")
+    assert "1 passed" in lk("test_else.py").output
+    # One that judges nothing leaves it alone, whatever it runs; one in several processes does not.
+    (tmp_path / "pytest.ini").write_text("[pytest]\nlk_report = report\n")
+    assert "1 passed" in lk().output
     (tmp_path / "pytest.ini").unlink()
     assert {path.name for path in report.iterdir()} == {*ours, *theirs, "report.html"}
-    run = lk(*HERE, "--lk-report", "report", "--lk-suite", "manifests.secrets")
-    assert run.code == 0, run.output
-    assert {path.name for path in report.iterdir()} == {*theirs, "report.html", "summary.md"}
+    for processes in ([], ["-n", "2"]):
+        for name in ours:
+            (report / name).touch()
+        run = lk(*HERE, "--lk-report", "report", "--lk-suite", "manifests.secrets", *processes)
+        assert run.code == 0, run.output
+        assert {path.name for path in report.iterdir()} == {*theirs, "report.html", "summary.md"}
 
 
 def test_an_expired_waiver_is_a_note_also_where_warnings_are_errors(lk) -> None:

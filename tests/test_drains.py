@@ -12,7 +12,7 @@ import pytest
 
 from pytest_lkagents.callers.caller import Call
 from pytest_lkagents.callers.continuity import AGENT_LEFT, Continuity, Stay
-from pytest_lkagents.checks import Evidence, NotJudgeable, Unproven
+from pytest_lkagents.checks import Evidence, NotJudgeable, StageError, Unproven
 from pytest_lkagents.clock import Ledger
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.stage import Stage
@@ -185,3 +185,30 @@ def test_a_call_whose_job_is_killed_while_its_server_is_away(killed: bool, monke
     ended = rollout._ended_with_its_call(worker, kept, connections, time.monotonic())
     assert (ended is not None) is killed
     assert (kept.trouble == JOB_GONE) is killed
+
+
+@pytest.mark.parametrize(
+    ("heard", "again", "kept_s", "cleared"),
+    [
+        (True, {"steady": True}, 8.0, True),
+        (True, {"steady": False, "sending": True}, 8.0, False),  # a silence of a voice is not seen in packets
+        (False, {"steady": False, "sending": True}, 8.0, True),
+        (True, {"steady": True}, 2.0, False),  # hung up before
+    ],
+)
+def test_what_a_look_in_peace_clears(heard: bool, again: dict[str, bool], kept_s: float, cleared: bool) -> None:
+    def drain(*, trouble: str | None = None, **listened: bool) -> Drain:
+        told = SimpleNamespace(**{"steady": False, "sending": False, "agents_are_there": True, **listened})
+        at = 3.0 if trouble else None
+        one = Kept(
+            cast(Call, None), cast(Continuity, told), trouble=trouble, trouble_s=at, hung_up_s=None if trouble else kept_s
+        )
+        return Drain("SIGTERM", None, [], [one], held_s=kept_s)
+
+    before, seen = drain(trouble="the agent fell silent for 9.0 s", steady=heard), drain(**again)
+    seen.look_again_at(before)
+    if cleared:
+        seen.raise_if_not_cleared()
+    else:
+        with pytest.raises(StageError, match=r"silent for 9\.0 s, and another one paused too soon"):
+            seen.raise_if_not_cleared()

@@ -13,7 +13,7 @@ from pytest_lkagents.callers.caller import Call, Caller
 from pytest_lkagents.clock import Ledger
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
-from suites import observations, replacement
+from suites import assignment, observations, replacement
 from suites.load import Placed
 
 GAP_SECONDS = 0.2
@@ -85,3 +85,18 @@ def test_calls_that_arrive_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None
     began = time.monotonic()
     assert arrivals._one(cast(Caller, None)).served_by is None
     assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(
+    ("agents", "left", "together"),
+    [
+        ({"A": 0.0}, {}, 1),
+        ({"A": 0.0}, {"A": 3.0}, 1),
+        ({"A": 0.0, "B": 10.0}, {"A": 11.5}, 1),  # handed over
+        ({"A": 0.0, "B": 0.1}, {"B": 5.0}, 2),  # it noticed the other one, and left
+        ({"A": 0.0, "B": 0.1, "C": 0.2}, {}, 3),
+    ],
+)
+def test_how_many_agents_a_call_had_at_once(agents: dict[str, float], left: dict[str, float], together: int) -> None:
+    call = SimpleNamespace(agents=agents, left=left)
+    assert assignment.together(cast(Call, call)) == together

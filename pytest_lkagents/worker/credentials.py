@@ -55,7 +55,8 @@ API_KEY = re.compile(rb"""api_?key["']?\]?\s*(?:=>|[:=,])\s*["']([A-Za-z0-9]{24,
 # ends so; and LiveKit's own under ``keys:``, behind its key. What may be known to all, or is made of one, is none.
 CONFIGURATION = re.compile(r"\.(ya?ml|toml|ini|conf|cfg)$")
 LINE = re.compile(
-    rb"""^[ \t]*(?:-[ \t]+)?["']?(?![\w.-]*(?:public|publishable|search_?only|algolia|hash|digest|checksum|fingerprint))"""
+    rb"""^[ \t]*(?:-[ \t]+)?["']?(?![\w.-]*(?:public|publishable|search_?only|docsearch|algolia[\w.-]*search|hash|digest"""
+    rb"""|checksum|fingerprint))"""
     rb"""(?:[\w.-]*?(?:api_?key|(?:api|client)_?secret|secret_?key|(?:access|auth)_?token)|(?-i:API[A-Za-z0-9]{9,}))["']?"""
     rb"""[ \t]*[:=][ \t]*["']?([A-Za-z0-9+=]{24,})["']?[ \t]*(?:[#;].*)?\r?$""",
     re.IGNORECASE | re.MULTILINE,

@@ -61,15 +61,18 @@ class HealthFinder:
         # The SDKs' own port needs no answer to be the one, but where metrics are served there and no health.
         if DEFAULT_PORT in candidates and self._is_usual(answers):
             return self._at(DEFAULT_PORT, by_port)
-        # A /worker page is the surest sign, then a 200, then a refusal; reachable ones first. Whatever else answers may be a
-        # server of metrics or a profiler, and what answers to anything may be there for a platform that wants an open port.
+        # A /worker page is the surest sign, then a health endpoint's path, then a 200, then a refusal; reachable ones first.
+        # Whatever else answers may be a server of metrics or a profiler, and what answers to anything may be there for a
+        # platform that wants an open port.
         ranked = []
         for port in candidates:
             status, worker_page = answers(port)
             if self._is_health(status, worker_page):
                 anything, metrics = self._nowhere(port)
+                named = self.path_of(port) != DEFAULT_PATH
+                signs = (anything or worker_page != 200, anything or not named, status != 200, port != DEFAULT_PORT)
                 if not metrics:
-                    ranked.append((anything, worker_page != 200, status != 200, port != DEFAULT_PORT, by_port[port], port))
+                    ranked.append((*signs, by_port[port], port))
         return self._at(min(ranked)[-1], by_port) if ranked else None
 
     def _is_usual(self, answers: Callable[[int], tuple[int | None, int | None]]) -> bool:
@@ -85,7 +88,7 @@ class HealthFinder:
     def _nowhere(self, port: int) -> tuple[bool, bool]:
         """Whether it answers to anything, and with metrics."""
         status, body = self._get(NOWHERE, port, ASK_SECONDS)
-        return status == 200, status == 200 and METRICS in body
+        return status in ANSWERS, status == 200 and METRICS in body
 
     def _status(self, path: str, port: int) -> int | None:
         return self._get(path, port, ASK_SECONDS)[0]
