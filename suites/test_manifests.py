@@ -59,8 +59,8 @@ def test_readable(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     only another kind has (`updateStrategy` of a Deployment), a number that is text (`replicas: "2"`) or a variable's
     value that is none (`value: 8081`); and of Kubernetes' own kinds one that is misspelt (`Deployement`), has no
     `apiVersion`, or one that no current Kubernetes serves (`autoscaling/v2beta2`). Only noted are any other YAML or
-    TOML that cannot be read, what cannot be opened in a folder, a document of more than 100,000 values, a file of more
-    than 1,000,000 (what stands before is judged), standard input of more than 2 MB, a file of an unknown format, a
+    TOML that cannot be read, what cannot be opened in a folder, a document of more than 100,000 values (the others of
+    its file are judged), a file of more than 1,000,000, standard input of more than 2 MB, a file of an unknown format, a
     template of Helm or Jinja that is no YAML before it is filled in, what stands beside the workers and does not look
     like one (a database, a web site, a LiveKit server), or that nothing does, or only by name, a Compose service that
     extends one of another file or has neither image nor build (a part, as in `docker-compose.prod.yml`),

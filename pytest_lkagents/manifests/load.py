@@ -25,7 +25,7 @@ from pytest_lkagents.manifests.readers import (
     render,
 )
 from pytest_lkagents.manifests.readers.common import FOR_DEVELOPMENT
-from pytest_lkagents.manifests.tree import Node, Place, TooLarge, Unreadable, read_toml, read_yaml
+from pytest_lkagents.manifests.tree import FileTooLarge, Node, Place, TooLarge, Unreadable, read_toml, read_yaml
 
 SUFFIXES = (".yaml", ".yml", ".json", ".toml")
 # Folders of tools, not of deployments.
@@ -132,12 +132,13 @@ def _read(file: str, text: str, files: Files, known: list[Node], *, named: bool)
     if file == RENDERED and len(text) > LARGEST_BYTES:
         files.too_large.append(f"{file}: more than {LARGEST_BYTES // 1_000_000} MB")
         return
+    skipped: list[TooLarge] = []
     documents: list[Node] = []
     try:
-        documents.extend([read_toml(file, text)] if name.endswith(".toml") else read_yaml(file, text))
-    except TooLarge as problem:
-        # What stands before it counts.
-        files.too_large.append(f"{file}:{problem.line}: {problem.reason}")
+        documents = [read_toml(file, text)] if name.endswith(".toml") else list(read_yaml(file, text, skipped))
+    except FileTooLarge as problem:
+        # What stands before it is not judged without what stands behind.
+        skipped = [problem]
     except Unreadable as problem:
         if not named and not _is_meant(name, text):
             # JSON with comments, as tools have it, is not worth a word.
@@ -148,10 +149,11 @@ def _read(file: str, text: str, files: Files, known: list[Node], *, named: bool)
             return
         files.problems.append(Problem(Place(file, problem.line, ""), problem.reason))
         return
+    files.too_large += [f"{file}:{problem.line}: {problem.reason}" for problem in skipped]
     used = [document for document in documents if _take(document, files, known)]
     if used:
         files.read.append(file)
-    elif named and not any(one.startswith(f"{file}:") for one in files.too_large):
+    elif named and not skipped:
         files.strange.append(file)
 
 

@@ -25,7 +25,11 @@ class Unreadable(Exception):
 
 
 class TooLarge(Unreadable):
-    """One that is in order, as far as is known, and too large to be looked at."""
+    """A document that is in order, as far as is known, and too large to be looked at."""
+
+
+class FileTooLarge(TooLarge):
+    """So are all documents of a file together."""
 
 
 @dataclass(frozen=True)
@@ -125,9 +129,9 @@ INTRINSICS = frozenset(
 )
 
 
-def read_yaml(file: str, text: str) -> Iterator[Node]:
-    """Each document of a YAML or JSON file that is not empty; what CloudFormation fills in is ``${...}``. Raises Unreadable,
-    and TooLarge when the documents before have been given."""
+def read_yaml(file: str, text: str, skipped: list[TooLarge] | None = None) -> Iterator[Node]:
+    """Each document of a YAML or JSON file that is not empty; what CloudFormation fills in is ``${...}``. One that is too large
+    is not given, but told in ``skipped``. Raises Unreadable, and FileTooLarge."""
     import yaml
 
     # JSON may be indented with tabs, which YAML forbids; within JSON's strings a tab cannot stand.
@@ -148,7 +152,7 @@ def read_yaml(file: str, text: str) -> Iterator[Node]:
         if count > MOST_NODES:
             raise TooLarge(line, f"a document of more than {MOST_NODES} values")
         if every > MOST_IN_FILE:
-            raise TooLarge(line, f"a file of more than {MOST_IN_FILE} values")
+            raise FileTooLarge(line, f"a file of more than {MOST_IN_FILE} values")
         place = Place(file, line, field)
         if isinstance(node, yaml.MappingNode):
             found: dict[str, Node] = {}
@@ -177,10 +181,18 @@ def read_yaml(file: str, text: str) -> Iterator[Node]:
     try:
         for root in yaml.compose_all(text, Loader=loader):
             count = 0
-            if root is not None:
+            if root is None:
+                continue
+            try:
                 made = build(root, "", 0)
-                if made.value is not None:
-                    yield made
+            except FileTooLarge:
+                raise
+            except TooLarge as problem:
+                if skipped is not None:
+                    skipped.append(problem)
+                continue
+            if made.value is not None:
+                yield made
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise Unreadable(mark.line + 1 if mark else 1, error.problem or "not YAML") from None
