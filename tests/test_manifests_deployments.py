@@ -193,8 +193,11 @@ def test_a_template_is_said_by_each_check_that_finds_nothing_else(tmp_path: Path
 @pytest.mark.parametrize(
     ("services", "workers"),
     [
-        # What watches something is no agent, and a voice beside a name is judged, too.
-        (["log-agent: {image: 'r/log:1', volumes: ['./a:/a']}", f"voicebot: {{image: r, {LIVEKIT}}}"], {"voicebot"}),
+        # What watches something may be an agent, and a voicebot beside a name is judged, too.
+        (
+            ["log-agent: {image: 'r/log:1', volumes: ['./a:/a']}", f"voicebot: {{image: r, {LIVEKIT}}}"],
+            {"log-agent", "voicebot"},
+        ),
         (["hotel-agent: {image: 'r/h:1', env_file: .env}", f"api: {{image: r, {LIVEKIT}}}"], {"hotel-agent"}),
         (
             ["desk-agent: {image: 'r/d:1', env_file: .env}", f"voicebot: {{image: r, {LIVEKIT}}}"],
@@ -205,6 +208,10 @@ def test_a_template_is_said_by_each_check_that_finds_nothing_else(tmp_path: Path
         ([f"celery-worker: {{image: r, {LIVEKIT}}}", f"backend: {{image: r, {LIVEKIT}}}"], {"backend"}),
         ([f"agent: {{image: 'r/agent:1', command: rq worker, {LIVEKIT}}}"], set()),
         ([f"temporal-agent: {{image: 'r/agent:1', {LIVEKIT}}}"], {"temporal-agent"}),
+        ([f"livekit-temporal-worker: {{image: 'r/agent:1', {LIVEKIT}}}"], {"livekit-temporal-worker"}),
+        ([f"temporal-voice-worker: {{image: 'r/a:1', {LIVEKIT}}}"], {"temporal-voice-worker"}),
+        ([f"worker: {{image: 'ghcr.io/celery/app:1', {LIVEKIT}}}"], {"worker"}),
+        ([f"worker: {{image: 'r/rq:1', {LIVEKIT}}}"], set()),
         ([f"worker: {{image: r, command: python worker.py, {LIVEKIT}}}"], {"worker"}),
         # The token of a store opens variables.
         (["voice-agent: {image: r, environment: [DOPPLER_TOKEN]}", f"api: {{image: r, {LIVEKIT}}}"], {"voice-agent"}),
@@ -218,3 +225,44 @@ def test_a_template_is_said_by_each_check_that_finds_nothing_else(tmp_path: Path
 )
 def test_who_is_a_worker(tmp_path: Path, services: list[str], workers: set[str]) -> None:
     assert judged(read(tmp_path, {"compose.yaml": composed(*services)})) == workers
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("voice-ui", "assistant-ui", "invoice-service", "voice-dashboard", "slack-bot", "voice-web", "certbot"),
+        *("chatbot-server", "voicebot-ui", "voicebot-open", "voicebot-served"),
+    ],
+)
+def test_what_is_called_a_voice_is_no_worker_beside_one_and_is_said(tmp_path: Path, name: str) -> None:
+    more = {"voicebot-open": ", ports: ['80:80']", "voicebot-served": ", command: npm start"}.get(name, "")
+    name = "voicebot" if more else name
+    agent = "sales-agent: {image: 'r/s:1', env_file: .env, stop_grace_period: 10m}"
+    files = read(tmp_path, {"compose.yaml": composed(agent, f"{name}: {{image: 'r/x:1', {LIVEKIT}{more}}}")})
+    assert judged(files) == {"sales-agent"}
+    evidence = Evidence()
+    checks.judge(rules.grace_period, (files, Needs()), evidence, "nothing", "well")
+    said = f"; compose.yaml: {name} works with LiveKit, and nothing says that it is a worker; not judged"
+    assert evidence.summary == "well (1 looked at)" + ("" if "npm" in more else said)
+
+
+@pytest.mark.parametrize(
+    ("name", "image"),
+    [
+        *((name, "r/a:1") for name in ("patient-monitoring-agent", "call-monitor-agent", "backup-agent", "nomad-travel-agent")),
+        ("agent", "ghcr.io/monitoring/agent:1"),
+        ("agent", "r/log-agent:1"),
+    ],
+)
+def test_what_an_agent_is_for_makes_it_none_of_another_kind(tmp_path: Path, name: str, image: str) -> None:
+    files = read(tmp_path, {"compose.yaml": composed(f"{name}: {{image: '{image}', env_file: .env}}", "web: {image: 'r/w:1'}")})
+    assert (judged(files), files.unsure, files.doubtful) == ({name}, [name], False)
+
+
+def test_web_sites_beside_an_agent_are_not_said_with_each_verdict(tmp_path: Path) -> None:
+    sites = [
+        "agent-frontend: {image: 'r/f:1', env_file: .env}",
+        "agent-console: {build: ., env_file: .env, command: npm start}",
+    ]
+    files = read(tmp_path, {"compose.yaml": composed(INBOUND, *sites)})
+    assert (judged(files), files.left_out, len(files.passed_over)) == ({"inbound-agent"}, [], 2)

@@ -70,6 +70,65 @@ def test_a_service_for_development_is_searched_for_secrets(tmp_path: Path) -> No
     assert found(read(tmp_path, DEV + PROD, compose)) == [["docker-compose.yml"], [], []]
 
 
+LIVEKIT = "environment: {LIVEKIT_URL: $URL, LIVEKIT_API_KEY: $KEY}"
+PNPM = (
+    f'FROM node:22 AS dev\nCMD ["pnpm", "dev"]\nFROM dev AS prod\nENV OPENAI_API_KEY={SECRET}\nSTOPSIGNAL SIGKILL\n'
+    'CMD ["pnpm", "start"]\n'
+)
+
+
+def composed(*services: str) -> str:
+    return "services:\n" + "".join(f"  {service}\n" for service in services)
+
+
+@pytest.mark.parametrize("backend", ["build: ./api, ports: ['80:80']", "image: 'r/backend:1'"])
+def test_what_builds_a_stage_for_development_tells_whose_dockerfile_it_is(tmp_path: Path, backend: str) -> None:
+    (tmp_path / "api").mkdir()
+    (tmp_path / "api/Dockerfile").write_text('FROM node:22\nCMD ["node", "server.js"]\n')
+    agent = f"agent: {{build: {{context: ., target: dev}}, {LIVEKIT}}}"
+    files = read(tmp_path, PNPM, composed(agent, f"backend: {{{backend}, {LIVEKIT}}}"), "")
+    assert [one.name for one in files.deployments] == ["Dockerfile"]
+    assert found(files) == [["Dockerfile"], ["Dockerfile"], []]
+    # Where nothing says which of several is the worker, all are judged.
+    files = read(tmp_path, PNPM, composed(agent.replace("agent", "app"), f"backend: {{{backend}, {LIVEKIT}}}"), "")
+    assert {"Dockerfile", "backend"} <= {one.name for one in files.deployments}
+    assert files.doubtful
+
+
+def test_a_key_beside_a_stage_for_development_is_found_by_what_it_is_built_from(tmp_path: Path) -> None:
+    compose = composed(f"app: {{build: {{context: ., target: dev}}, environment: {{OPENAI_API_KEY: {SECRET}}}}}")
+    assert found(read(tmp_path, DEV + PROD, compose)) == [["docker-compose.yml"], [], []]
+    web = WEB + 'FROM base AS dev\nFROM web\nCMD ["node", "server.js"]\n'
+    assert found(read(tmp_path, web, compose)) == [[], [], []]
+
+
+@pytest.mark.parametrize("more", [K8S, ""])
+def test_a_file_for_development_takes_no_stage_from_what_is_deployed(tmp_path: Path, more: str) -> None:
+    (tmp_path / "compose.dev.yml").write_text(target("agent", "agent"))
+    for before in ("", WEB):
+        assert found(read(tmp_path, before + AGENT, more=more)) == [["Dockerfile"]] * 3
+
+
+def test_a_stage_for_development_that_may_be_deployed_is_said_with_each_verdict(tmp_path: Path) -> None:
+    last = 'FROM prod AS dev\nCMD ["python", "agent.py", "dev"]\n'
+    files = read(tmp_path, PROD + last, target("agent", "dev"))
+    assert found(files) == [[], [], []]
+    assert files.left_out == ["Dockerfile: its last stage is built for development"]
+
+
+def test_livekit_cloud_builds_the_last_stage(tmp_path: Path) -> None:
+    for stage, before in (("web", WEB), ("prod", PROD)):
+        files = read(tmp_path, before + AGENT, target("agent", stage), "")
+        assert found(files) == [["Dockerfile"], [], []]
+        assert files.left_out == ["Dockerfile: its last stage is built by nothing in these files"]
+    (tmp_path / "livekit.toml").write_text('[agent]\nid = "CA_1"\n')
+    for stage, before in (("web", WEB), ("prod", PROD)):
+        assert found(read(tmp_path, before + AGENT, target("agent", stage), "")) == [["Dockerfile"]] * 3
+        assert load([str(tmp_path)]).left_out == []
+    (tmp_path / "livekit.toml").rename(tmp_path / "livekit.dev.toml")
+    assert found(load([str(tmp_path)])) == [["Dockerfile"], [], []]
+
+
 def test_which_of_two_agents_stages_is_deployed_is_not_known(tmp_path: Path) -> None:
     files = read(tmp_path, PROD + AGENT, target("agent", "prod"))
     assert found(files) == [["Dockerfile"], [], []]

@@ -31,13 +31,14 @@ PART = re.compile(
 )
 # Agents of other kinds, as their makers name them.
 OTHER_AGENT = re.compile(
-    r"(?<![a-z])(logs?|logging|metrics|monitor(ing)?|promtail|telegraf|backup|datadog|dd|grafana|newrelic|vault|elastic|buildkite|jenkins|azure|otel|fluent|zabbix|puppet|teamcity|gitlab|beszel|portainer"
-    r"|consul|nomad|wazuh|netdata|dozzle|checkmk|woodpecker|cloudwatch|ssm|spire)[-_/]([a-z]+[-_])?agent"
+    r"(?<![a-z])(promtail|telegraf|datadog|dd|grafana|newrelic|vault|elastic|buildkite|jenkins|azure|otel|fluent|zabbix|puppet"
+    r"|teamcity|gitlab|beszel|portainer|consul|wazuh|netdata|dozzle|checkmk|woodpecker|cloudwatch|ssm|spire)"
+    r"[-_/]([a-z]+[-_])?agent"
 )
-# Workers of queues, and what a voice is called that is no agent by its name.
+# Workers of queues, and what an agent is called in one word; what has more behind that is a part of one.
 QUEUES = {"celery", "rq", "arq", "dramatiq", "sidekiq", "temporal"}
 QUEUE = re.compile(rf"(^|[^a-z])({'|'.join(sorted(QUEUES))})([^a-z]|$)")
-VOICE = re.compile(r"voice(?!.*(api|server|gateway|back-?end))|(^|[^a-z])(\w*bot|assistant|receptionist)s?([^a-z]|$)")
+VOICE = re.compile(r"(^|[^a-z])voice[-_]?(bot|agent|worker)s?[^a-z]*$")
 # What hands out tokens has the same variables as a worker.
 TOKENS = re.compile(r"(^|[^a-z])tokens?([-_]?(server|service|api|issuer|generator|endpoint))?$")
 
@@ -53,10 +54,21 @@ def pick(files: Files) -> list[Deployment]:
     candidates = [one for one in files.deployments if not _is_server(one, images)]
     deployed = [one for one in candidates if one.place.file not in files.for_development]
     apart = [one for one in candidates if one.place.file in files.for_development]
+    # What only builds a stage for development is none, and says what its Dockerfile is for.
+    developing = [part for part in files.parts if part.built_from is not None]
+    developed_from = {one.built_from for one in developing if _is_worker(one, images)}
     built = _built(deployed, images)
+    built += [one for one in deployed if _is_made_from(one, developed_from) and one not in built]
     found = _workers(_others(deployed, deployed, images), built, images)
     files.doubtful = bool(found) and not built and not any(_is_worker(one, images) for one in found)
-    if not files.doubtful:
+    if files.doubtful:
+        developed_from = {one.built_from for one in developing if _mentions_livekit(one) and _may_be_one(one, images)}
+        built = [one for one in deployed if _is_made_from(one, developed_from)]
+    else:
+        if developed_from:
+            names = {image.name for image in built}
+            # Beside the agent what only shares its variables is none.
+            found = [one for one in found if one.platform is not COMPOSE or _is_worker(one, images) or one.built_from in names]
         files.unsure = _unsure(found, built, images)
     workers = found + built
     built_apart = _built(apart, images)
@@ -82,10 +94,23 @@ def pick(files: Files) -> list[Deployment]:
     return workers
 
 
+def _is_made_from(one: Deployment, dockerfiles: set[str | None]) -> bool:
+    """Whether it is a stage of one of these."""
+    return one.platform is DOCKERFILE and one.place.file in dockerfiles
+
+
 def _might_have_been(one: Deployment, files: Files, images: Images) -> bool:
-    """Whether it is called an agent and may have LiveKit's variables from elsewhere: worth a word with each verdict."""
+    """Whether it is called an agent and may have variables of LiveKit from elsewhere, or has such where others are workers by
+    their names alone: worth a word with each verdict."""
+    if one.platform is DOCKERFILE or one.place.file in files.for_development or _is_site(one, images) or _serves(one, images):
+        return False
     named = _is_worker(one, images) and bool(AGENT.search(_words(one))) and not _is_part(one)
-    return named and one.platform is not DOCKERFILE and one.more_variables and one.place.file not in files.for_development
+    return (named and one.more_variables) or _is_in_doubt(one, files, images)
+
+
+def _is_in_doubt(one: Deployment, files: Files, images: Images) -> bool:
+    works = _mentions_livekit(one) and not _is_server(one, images)
+    return bool(files.unsure) and works and _may_be_one(one, images)
 
 
 def _why_not(deployment: Deployment, files: Files, images: Images) -> str:
@@ -93,14 +118,15 @@ def _why_not(deployment: Deployment, files: Files, images: Images) -> str:
     named = f"{deployment.place.file}: {deployment.name}"
     if _is_worker(deployment, images) and not _is_evident(deployment, images) and not _is_part(deployment):
         return f"{named} is named like a worker, and nothing else says that it is one"
-    works = _mentions_livekit(deployment) and not _is_server(deployment, images)
-    if files.unsure and works and _may_be_one(deployment, images):
+    if _is_in_doubt(deployment, files, images):
         return f"{named} works with LiveKit, and nothing says that it is a worker"
     return f"{named} looks like no worker"
 
 
 def _is_part_of_worker(part: Deployment, workers: list[Deployment], every: list[Deployment]) -> bool:
-    """By its variables, by the service that other files make of it, or else by its name."""
+    """By its variables, by what it is built from, by the service that other files make of it, or else by its name."""
+    if part.built_from is not None and any(_is_made_from(one, {part.built_from}) for one in workers):
+        return True
     if has_livekit(part.variables) or _starts_agent(part):
         return True
     if any(one.platform is COMPOSE and one.name == part.name for one in every):
@@ -143,8 +169,8 @@ def _certain(deployed: list[Deployment], built: list[Deployment], images: Images
         return one.platform not in there | mentioning
 
     kept = list(filter(is_kept, workers))
-    # Beside names alone what works with LiveKit and is called a voice is as good as any; rather a name than another, such as a
-    # site's backend.
+    # Beside names alone what works with LiveKit and is called a voicebot is as good as any; rather a name than another, such as
+    # a site's backend.
     alone = {one.platform for one in workers} - {one.platform for one in kept if _mentions_livekit(one)} - there
     voices = [one for one in deployed if one.platform in alone and _is_voice(one, images) and one not in workers]
     lost = alone - {one.platform for one in [*kept, *voices]}
@@ -156,8 +182,10 @@ def _folder(deployment: Deployment) -> str:
 
 
 def _is_voice(deployment: Deployment, images: Images) -> bool:
-    named = bool(VOICE.search(deployment.name.lower()))
-    return named and _mentions_livekit(deployment) and _may_be_one(deployment, images)
+    """By its name, and nobody is to connect to it."""
+    named = bool(VOICE.search(deployment.name.lower())) and not (deployment.ports or deployment.exposures)
+    works = _mentions_livekit(deployment) and not _serves(deployment, images)
+    return named and works and _may_be_one(deployment, images)
 
 
 def _is_akin(one: Deployment, other: Deployment) -> bool:
@@ -247,10 +275,11 @@ def _may_be_one(deployment: Deployment, images: Images) -> bool:
 
 
 def _is_of_queue(deployment: Deployment, images: Images) -> bool:
-    """Whether it works for a queue of jobs: by its command, or by a name that is no agent's."""
-    starting, words = _starting(deployment, images), _words(deployment)
+    """Whether it works for a queue of jobs: by its command, or by a name that is no agent's. Where an image is kept says
+    nothing."""
+    starting, words = _starting(deployment, images), f"{_name(deployment)} {_image_name(deployment)}".lower()
     command = starting.command.value if starting.command is not None else []
-    named = bool(QUEUE.search(words)) and not AGENT.search(words)
+    named = bool(QUEUE.search(words)) and not (AGENT.search(words) or "livekit" in words or "voice" in words)
     return not modes_of(command) and not _starts_agent(starting) and (named or bool(QUEUES & _programs(starting)))
 
 

@@ -152,7 +152,8 @@ def choose_stages(files: Files) -> None:
     for file, stages in files.stages.items():
         last, made = stages[""], {}
         deployed = [one for one in files.deployments if one.place.file not in files.for_development]
-        shipped = any(one.built_from is None and one.platform not in (COMPOSE, DOCKERFILE) for one in deployed)
+        by_cloud = _is_built_by_livekit_cloud(file, files)
+        shipped = by_cloud or any(one.built_from is None and one.platform not in (COMPOSE, DOCKERFILE) for one in deployed)
         users = [one for one in deployed if one.built_from == file]
         apart = [one for one in files.deployments if one.built_from == file and one not in users]
         developing = [one for one in users if _is_for_development(one)]
@@ -162,8 +163,10 @@ def choose_stages(files: Files) -> None:
             files.deployments = [one for one in files.deployments if one not in developing]
             files.parts += developing
             files.passed_over += [f"{one.place.file}: {one.name} builds a stage for development" for one in developing]
-        developed = any(one.target is not None and _stage(one, stages) is last for one in apart)
-        if not any(one.target for one in users) and (users or not developed):
+        tried = any(one.target is not None and _stage(one, stages) is last for one in apart)
+        # Whoever tries out what is deployed builds the same stage.
+        named = any(stage is last and bool(FOR_DEVELOPMENT.search(name)) for name, stage in stages.items())
+        if not any(one.target for one in users) and (users or by_cloud or not (tried and named)):
             continue
         for one in users:
             stage = _stage(one, stages)
@@ -171,19 +174,24 @@ def choose_stages(files: Files) -> None:
                 files.passed_over.append(f"{one.place.file}: {one.name} builds a stage of {file} that is not known")
             else:
                 one.built_from, made[stage.name] = stage.name, stage
-        developed |= any(stage is last and FOR_DEVELOPMENT.search(name) for name, stage in stages.items())
+        developed = named or (tried and not shipped)
         other = any(stage.command is not None and _is_agents(stage.command.value) for stage in made.values())
         unknown = any(_stage(one, stages) is None for one in users) or (shipped and other)
-        if shipped and not developed and not other:
+        if by_cloud or (shipped and not developed and not other):
             made[last.name] = last
         every = [*last.other_variables, *last.variables]
         if last.name not in made:
             if developed:
-                files.passed_over.append(f"{file}: its last stage is built for development")
+                in_doubt, reason = shipped, "its last stage is built for development"
             elif unknown:
-                files.left_out.append(f"{file}: whether its last stage is built these files do not say")
+                in_doubt, reason = True, "whether its last stage is built these files do not say"
             else:
-                files.passed_over.append(f"{file}: its last stage is built by nothing in these files")
+                # Compose may be for who develops what others build, who are not in these files.
+                in_doubt, reason = (
+                    all(one.platform is COMPOSE for one in users),
+                    "its last stage is built by nothing in these files",
+                )
+            (files.left_out if in_doubt else files.passed_over).append(f"{file}: {reason}")
             files.deployments = [one for one in files.deployments if one is not last]
             made = made or {file: Deployment(DOCKERFILE, file, last.place, last.environment)}
         files.deployments += [stage for stage in made.values() if stage is not last]
@@ -191,6 +199,14 @@ def choose_stages(files: Files) -> None:
         for stage in made.values():
             stage.other_variables = [variable for variable in every if variable not in stage.variables]
         files.parts += [stage for name, stage in stages.items() if name and stage not in made.values()]
+
+
+def _is_built_by_livekit_cloud(file: str, files: Files) -> bool:
+    """Whether a livekit.toml lies beside it: `lk agent deploy` builds the Dockerfile of its folder, to its end.
+    Source: https://docs.livekit.io/deploy/agents/builds/"""
+    folder, _, name = file.rpartition("/")
+    tomls = [one.rpartition("/") for one in files.read if one.endswith(".toml") and one not in files.for_development]
+    return name == "Dockerfile" and any(where == folder and own.startswith("livekit.") for where, _, own in tomls)
 
 
 def _stage(user: Deployment, stages: dict[str, Deployment]) -> Deployment | None:
