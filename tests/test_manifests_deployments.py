@@ -266,3 +266,24 @@ def test_web_sites_beside_an_agent_are_not_said_with_each_verdict(tmp_path: Path
     ]
     files = read(tmp_path, {"compose.yaml": composed(INBOUND, *sites)})
     assert (judged(files), files.left_out, len(files.passed_over)) == ({"inbound-agent"}, [], 2)
+
+
+def test_a_command_counts_where_not_all_that_is_deployed_replaces_it(tmp_path: Path) -> None:
+    files = {"k.yaml": pods(("voice-agent", "command: [pnpm, dev]"), ("other-agent", "ports: []"))}
+    found = rules.production_command(read(tmp_path, {**files, "Dockerfile": STARTED.replace("start", "dev")}), Needs())
+    assert [finding.place.file for finding in found.findings] == ["Dockerfile"]
+
+
+@pytest.mark.parametrize("shell", [["sh", "-c"], ["bash", "-lc"], []])
+@pytest.mark.parametrize(
+    ("line", "modes"),
+    [
+        ("python -m pytest test; python prepare.py dev; python agent.py start", {"start"}),
+        ("npm run test && python prepare.py dev && python agent.py start", {"start"}),
+        ("( test -f a && python agent.py dev ); python agent.py start", {"dev", "start"}),
+        ("if true; then exec python agent.py start; fi; python agent.py dev", {"dev", "start"}),
+        ("! test -f a && python agent.py dev; python agent.py start", {"dev", "start"}),
+    ],
+)
+def test_a_word_among_arguments_is_no_condition(shell: list[str], line: str, modes: set[str]) -> None:
+    assert modes_of([*shell, line]) == modes

@@ -229,6 +229,9 @@ BETWEEN = re.compile(r"[;&|\n]+")
 
 # What makes it depend on something else which of several commands a shell comes to, and what ends it there.
 CONDITIONS = {"if", "elif", "case", "while", "until", "[", "[[", "test", "exec"}
+# What may stand before it, and the option by which a shell is given its line.
+OPENING = {"", "!", "do", "then", "else", "time"}
+FOR_SHELL = re.compile(r"-[a-z]*c")
 
 
 def modes_of(words: Sequence[str]) -> set[str]:
@@ -242,10 +245,15 @@ def modes_of(words: Sequence[str]) -> set[str]:
             commands[-1] += split(piece)
     modes = [mode for command in commands if (mode := _mode(command)) is not None]
     # The last one has nothing behind it that it could skip.
-    before = {word for command in commands[:-1] for word in command}
-    if "||" in " ".join(words) or before & CONDITIONS:
+    if "||" in " ".join(words) or any(_decider(command) in CONDITIONS for command in commands[:-1]):
         return set(modes)
     return set(modes[-1:])
+
+
+def _decider(command: list[str]) -> str | None:
+    """The word that a shell goes by: the first, but for the shell itself and what stands before any command."""
+    started = next((number + 1 for number, word in enumerate(command[:3]) if FOR_SHELL.fullmatch(word)), 0)
+    return next((word.lstrip("({") for word in command[started:] if word.lstrip("({") not in OPENING), None)
 
 
 def mode_of(words: Sequence[str]) -> str | None:

@@ -155,7 +155,9 @@ def _is_replaced(image: Deployment, command: Given[list[str]], files: Files, oth
     does not tell: its CMD is no evidence then. An ENTRYPOINT alone stays where Compose sets ``command``."""
     users = [one for one in files.deployments if one.built_from == image.name]
     if not users:
-        return any(one.command is not None and not modes_of(one.command.value) and _development(one.command) for one in others)
+        commands = [one.command for one in others if one.command is not None]
+        opaque = any(not modes_of(command.value) and _development(command) for command in commands)
+        return len(commands) == len(others) and opaque
     own = [one.command for one in users if one.command is not None]
     stays = command.place.field == "ENTRYPOINT" and any(one.place.field.endswith(".command") for one in own)
     return len(own) == len(users) and not stays and all(one.command is not None for one in others)
