@@ -95,6 +95,22 @@ def test_what_builds_a_stage_for_development_tells_whose_dockerfile_it_is(tmp_pa
     assert files.doubtful
 
 
+@pytest.mark.parametrize("last", ["prod", ""])
+def test_what_else_is_built_of_an_agents_dockerfile_is_no_worker(tmp_path: Path, last: str) -> None:
+    agent = f"agent: {{build: {{context: ., target: dev}}, {LIVEKIT}}}"
+    others = [f"{name}: {{build: {{context: ., target: web}}, {LIVEKIT}}}" for name in ("web", "queue", "shop")]
+    files = read(tmp_path, WEB + PNPM, composed(agent, *others), "")
+    assert [one.name for one in files.deployments] == []
+    assert found(files) == [["Dockerfile"], [], []], "a key in any of its stages"
+    assert files.left_out == ["Dockerfile: its last stage is built by nothing in these files"]
+    # One that runs the last stage as it is makes it its own; one with a command does not.
+    for command, judged in (("", []), (", command: ./shop", ["Dockerfile"])):
+        target = f"build: {{context: .{', target: prod' if last else ''}}}"
+        files = read(tmp_path, WEB + PNPM, composed(agent, f"shop: {{{target}, {LIVEKIT}{command}}}"), "")
+        assert [one.name for one in files.deployments] == judged
+        assert found(files)[0] == ["Dockerfile"]
+
+
 def test_a_key_beside_a_stage_for_development_is_found_by_what_it_is_built_from(tmp_path: Path) -> None:
     compose = composed(f"app: {{build: {{context: ., target: dev}}, environment: {{OPENAI_API_KEY: {SECRET}}}}}")
     assert found(read(tmp_path, DEV + PROD, compose)) == [["docker-compose.yml"], [], []]

@@ -54,39 +54,46 @@ def pick(files: Files) -> list[Deployment]:
     candidates = [one for one in files.deployments if not _is_server(one, images)]
     deployed = [one for one in candidates if one.place.file not in files.for_development]
     apart = [one for one in candidates if one.place.file in files.for_development]
-    # What only builds a stage for development is none, and says what its Dockerfile is for.
+    # What only builds a stage for development is no worker, and says whose Dockerfile it is.
     developing = [part for part in files.parts if part.built_from is not None]
-    developed_from = {one.built_from for one in developing if _is_worker(one, images)}
+    agents = {one.built_from for one in developing if _is_worker(one, images)}
     built = _built(deployed, images)
-    built += [one for one in deployed if _is_made_from(one, developed_from) and one not in built]
     found = _workers(_others(deployed, deployed, images), built, images)
-    files.doubtful = bool(found) and not built and not any(_is_worker(one, images) for one in found)
+    if agents:
+        # Beside an agent what only shares its variables is none.
+        names = {image.name for image in built}
+        found = [one for one in found if one.platform is not COMPOSE or _is_worker(one, images) or one.built_from in names]
+    files.doubtful = bool(found) and not (built or agents or any(_is_worker(one, images) for one in found))
     if files.doubtful:
-        developed_from = {one.built_from for one in developing if _mentions_livekit(one) and _may_be_one(one, images)}
-        built = [one for one in deployed if _is_made_from(one, developed_from)]
+        agents = {one.built_from for one in developing if _mentions_livekit(one) and _may_be_one(one, images)}
     else:
-        if developed_from:
-            names = {image.name for image in built}
-            # Beside the agent what only shares its variables is none.
-            found = [one for one in found if one.platform is not COMPOSE or _is_worker(one, images) or one.built_from in names]
         files.unsure = _unsure(found, built, images)
     workers = found + built
+    # What runs it as it is makes it its own.
+    others_of = {one.built_from for one in deployed if one not in found and one.command is None}
+    workers += [one for one in deployed if one.platform is DOCKERFILE and one.name in agents - others_of and one not in built]
     built_apart = _built(apart, images)
-    choose = _certain if workers else _workers
+    choose = _certain if workers or agents else _workers
     developed = choose(_others(apart, candidates, images), [*built, *built_apart], images) + built_apart
     if not workers and developed:
         workers, files.doubtful = _beside_development(deployed, developed, images)
         if not workers and not any(_may_be_one(one, images) and not _serves(one, images) for one in deployed):
             files.for_development = []
     workers += developed
-    if not workers:
+    if not workers and not agents:
         workers = [one for one in candidates if _may_be_one(one, images)]
         files.doubtful = bool(workers)
         if workers and all(one.place.file in files.for_development for one in workers):
             files.for_development = []
     of_workers = {one.built_from for one in workers}
     workers += [image for image in made if image.name in of_workers and image not in workers]
-    files.parts = [part for part in files.parts if _is_part_of_worker(part, workers, files.deployments)]
+    agents |= {one.place.file for one in workers if one.platform is DOCKERFILE}
+    files.parts = [
+        part
+        for part in files.parts
+        if part.built_from in agents or _is_of(part, agents) or _is_part_of_worker(part, workers, files.deployments)
+    ]
+    files.parts += [image for image in made if _is_of(image, agents) and image not in workers]
     kept = {id(deployment) for deployment in workers}
     over = [one for one in files.deployments if id(one) not in kept]
     files.passed_over += [*files.left_out, *(_why_not(one, files, images) for one in over)]
@@ -94,7 +101,7 @@ def pick(files: Files) -> list[Deployment]:
     return workers
 
 
-def _is_made_from(one: Deployment, dockerfiles: set[str | None]) -> bool:
+def _is_of(one: Deployment, dockerfiles: set[str | None]) -> bool:
     """Whether it is a stage of one of these."""
     return one.platform is DOCKERFILE and one.place.file in dockerfiles
 
@@ -124,9 +131,7 @@ def _why_not(deployment: Deployment, files: Files, images: Images) -> str:
 
 
 def _is_part_of_worker(part: Deployment, workers: list[Deployment], every: list[Deployment]) -> bool:
-    """By its variables, by what it is built from, by the service that other files make of it, or else by its name."""
-    if part.built_from is not None and any(_is_made_from(one, {part.built_from}) for one in workers):
-        return True
+    """By its variables, by the service that other files make of it, or else by its name."""
     if has_livekit(part.variables) or _starts_agent(part):
         return True
     if any(one.platform is COMPOSE and one.name == part.name for one in every):

@@ -182,7 +182,7 @@ def choose_stages(files: Files) -> None:
         every = [*last.other_variables, *last.variables]
         if last.name not in made:
             if developed:
-                in_doubt, reason = shipped, "its last stage is built for development"
+                in_doubt, reason = shipped or not users, "its last stage is built for development"
             elif unknown:
                 in_doubt, reason = True, "whether its last stage is built these files do not say"
             else:
