@@ -109,7 +109,9 @@ def _is_of(one: Deployment, dockerfiles: set[str | None]) -> bool:
 def _might_have_been(one: Deployment, files: Files, images: Images) -> bool:
     """Whether it is called an agent and may have variables of LiveKit from elsewhere, or has such where others are workers by
     their names alone: worth a word with each verdict."""
-    if one.platform is DOCKERFILE or one.place.file in files.for_development or _is_site(one, images) or _serves(one, images):
+    # Agents in JavaScript are started as web sites are, but have nobody who connects to them.
+    site = _is_site(one, images) or (_serves(one, images) and bool(one.ports or one.exposures))
+    if site or one.platform is DOCKERFILE or one.place.file in files.for_development:
         return False
     named = _is_worker(one, images) and bool(AGENT.search(_words(one))) and not _is_part(one)
     return (named and one.more_variables) or _is_in_doubt(one, files, images)
