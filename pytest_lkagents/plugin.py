@@ -135,7 +135,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             raise pytest.UsageError(unusable)
     _note_left_out(session)
     # With xdist the items are the workers' alone.
-    if not config.getoption("collectonly") and not is_xdist_worker(config) and any(check_of(item) for item in session.items):
+    judges = adds_checks(config) or any(check_of(item) for item in session.items)
+    if judges and not config.getoption("collectonly") and not is_xdist_worker(config):
         _remove_earlier(config)
     begin(session)
     reporter = config.pluginmanager.get_plugin("terminalreporter")

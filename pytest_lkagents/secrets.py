@@ -15,9 +15,10 @@ SECRET_NAME = re.compile(
 )
 
 # What is hidden may be more than what is a leak: this word is in names of places too (PRIVATE_SUBNET, PGHOST_PRIVATE).
+# At the end it is a key behind words of keys alone.
 PRIVATE = re.compile(
-    r"PRIVATE(?!_?(KEY|PEM)|$)|^GOPRIVATE$|(HOST|PORT|IP|URL|DNS|ADDRESS|DOMAIN|ENDPOINT|SUBNETS?|NETWORK|ZONE|CLUSTER|BUCKET|REPO"
-    r"|REGISTRY)_PRIVATE$",
+    r"PRIVATE(?!_?(KEY|PEM|B64|BASE64)|$)|^GOPRIVATE$"
+    r"|(?<!VAPID)(?<!WG)(?<!JWT)(?<!RSA)(?<!EC)(?<!ED25519)(?<!SSH)(?<!SIGNING)(?<!WALLET)_PRIVATE$",
     re.IGNORECASE,
 )
 

@@ -40,12 +40,12 @@ class Assigned:
 def together(call: Call) -> int:
     """How many agents the call had at once, for longer than a job needs that hands its call over to another one."""
     now = time.monotonic()
-    stays = [(came, call.left.get(name, now)) for name, came in list(call.agents.items())]
-
-    def beside(mine: tuple[float, float], other: tuple[float, float]) -> bool:
-        return mine is not other and min(mine[1], other[1]) - max(mine[0], other[0]) > HANDOVER_SECONDS
-
-    return max(1 + sum(beside(mine, other) for other in stays) for mine in stays)
+    stays = sorted((came, call.left.get(name, now)) for name, came in list(call.agents.items()))
+    # Of those that were there when one came: how many were so for some time on.
+    return max(
+        1 + sum(min(left, gone) - came > HANDOVER_SECONDS for _, left in stays[:number])
+        for number, (came, gone) in enumerate(stays)
+    )
 
 
 def observe(stage: Stage) -> Assigned:

@@ -29,8 +29,8 @@ def judge(played: list[Played], evidence: Evidence, good: Callable[[Played], boo
     evidence["runs"] = [run.evidence() for run in played]
     bad = [run for run in played if not good(run)]
     if not bad:
-        few = [run for run in played if run.limited or run.eased]
-        still = next((run for run in few if run.result.most_replicas <= run.scaling.min_replicas < run.scaling.ceiling), None)
+        few = [run for run in played if run.limited or (run.eased and run.scaling.min_replicas < run.scaling.ceiling)]
+        still = next((run for run in few if run.result.most_replicas <= run.scaling.min_replicas), None)
         if still is not None:
             why = "no more were simulated" if still.limited else "of more even all replicas at once refuse some"
             raise NotJudgeable(

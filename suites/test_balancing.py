@@ -38,9 +38,9 @@ def test_single_assignment(lk_evidence: Evidence, lk_assigned: Callable[[], Assi
     """Each of several calls on two workers gets exactly one agent.
 
     Calls are placed one after the other on two workers of one server and kept, until four are served, both workers are
-    full with two or more, or six got no agent (three, if none got one). For 3 s after the last one each room must have
-    one agent, since a second one comes with the first (a participant that publishes on its behalf, an avatar, is none;
-    one that hands its call over has 2 s to leave); and on the wire no question about a job may have more than one
+    full with two or more, or six got no agent (three, if none got one). Until 3 s after the last one no call may have
+    two agents for more than 2 s, which one that hands its call over has to leave (a participant that publishes on its
+    behalf, an avatar, is none); and on the wire no question about a job may have more than one
     answer. Skipped if two workers cannot run side by side, one is no longer registered, or no call gets an agent; an
     error if others use so much of this machine that both may be full for that.
     """
@@ -52,7 +52,7 @@ def test_single_assignment(lk_evidence: Evidence, lk_assigned: Callable[[], Assi
     most = max(seen.agents)
     if most > 1 or seen.twice:
         lk_evidence["transcript"] = seen.lines[:20]
-    assert most == 1, f"a call has {most} agents"
+    assert most == 1, f"a call had {most} agents at once"
     assert not seen.twice, f"{len(seen.twice)} questions were answered more than once"
     calls, on = len(seen.served), len(set(lk_evidence["served_by"]))
     each = "1 call, one agent" if calls == 1 else f"{calls} calls, one agent each"

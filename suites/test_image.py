@@ -79,6 +79,7 @@ def test_production_mode(lk_stage: Stage, lk_evidence: Evidence, lk_drain: Calla
         raise AssertionError(
             f"it was started with {' '.join(words)!r}, and {seen.signal} cuts the call after {cut.trouble_s} s ({cut.trouble})"
         )
+    seen.raise_if_not_cleared()
     lk_evidence.summary = f"its call goes on after {seen.signal}"
 
 

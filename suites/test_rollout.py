@@ -195,6 +195,7 @@ def test_drains_every_call(
         lk_evidence["exit_code"] = seen.exit_code
         raise_if_uncertain(seen, cut)
         alone = lk_drain()
+        alone.raise_if_not_cleared()
         if alone.cut is not None:
             raise NotJudgeable(f"a single call does not outlive the signal either: {alone.cut.trouble}")
         ended = sum(kept.hung_up_s is not None for kept in seen.kept)

@@ -164,7 +164,11 @@ def test_a_credential_in_a_variable(text: str, leaks: bool) -> None:
         ("LIVEKIT_PRIVATE_KEY", "abcdefgh1", True),
         ("PRIVATE_TOKEN", "abcdefgh1", True),
         *[(f"{name}_PRIVATE", "abcdefgh1", True) for name in ("VAPID", "SIGNING", "EC", "JWT_SIGNING")],
-        *[(name, "tenant,role,plan", False) for name in ("WG_PRIVATE_SUBNET", "JWT_PRIVATE_CLAIMS", "SUBNETS_PRIVATE")],
+        *[
+            (name, "tenant,role,plan", False)
+            for name in ("WG_PRIVATE_SUBNET", "JWT_PRIVATE_CLAIMS", "SUBNET_IDS_PRIVATE", "VPC_PRIVATE")
+        ],
+        ("JWT_PRIVATE_B64", "abcdefgh1", True),
         ("DB_PASSWORD", "SUPER_SECRET_PASSWORD", True),
         ("DJANGO_SECRET_KEY", "PROD_SECRET_2024", True),
         ("JWT_PRIVATE_PEM", "abcdefgh1", True),

@@ -95,6 +95,7 @@ def test_calls_that_arrive_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None
         ({"A": 0.0, "B": 10.0}, {"A": 11.5}, 1),  # handed over
         ({"A": 0.0, "B": 0.1}, {"B": 5.0}, 2),  # it noticed the other one, and left
         ({"A": 0.0, "B": 0.1, "C": 0.2}, {}, 3),
+        ({"A": 0.0, "B": 5.0, "C": 20.0}, {"B": 10.0}, 2),
     ],
 )
 def test_how_many_agents_a_call_had_at_once(agents: dict[str, float], left: dict[str, float], together: int) -> None:

@@ -287,3 +287,15 @@ def test_a_command_counts_where_not_all_that_is_deployed_replaces_it(tmp_path: P
 )
 def test_a_word_among_arguments_is_no_condition(shell: list[str], line: str, modes: set[str]) -> None:
     assert modes_of([*shell, line]) == modes
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["/usr/bin/tini", "--", "sh", "-c", "if [ $E = prod ]; then python agent.py start; else python agent.py dev; fi"],
+        ["bash", "-eo", "pipefail", "-c", "if [ $E = prod ]; then python agent.py start; else python agent.py dev; fi"],
+        ["tini", "--", "if [ $E = prod ]; then python agent.py start; else python agent.py dev; fi"],
+    ],
+)
+def test_a_condition_is_known_behind_whatever_starts_the_shell(words: list[str]) -> None:
+    assert modes_of(words) == {"start", "dev"}

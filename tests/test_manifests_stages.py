@@ -153,3 +153,11 @@ def test_which_of_two_agents_stages_is_deployed_is_not_known(tmp_path: Path) -> 
     assert said in files.passed_over
     (tmp_path / "k.yaml").unlink()
     assert said in read(tmp_path, PROD + AGENT, target("agent", "$STAGE"), "").left_out
+
+
+def test_what_a_developer_runs_says_nothing_of_what_another_platform_does(tmp_path: Path) -> None:
+    agent = f"agent: {{build: {{context: ., target: dev}}, {LIVEKIT}}}"
+    acme = K8S.replace("voice-agent", "acme").replace("livekit", "s").replace("600", "30")
+    files = read(tmp_path, PNPM, composed(agent), acme)
+    assert "acme" in {one.name for one in files.deployments}
+    assert "k.yaml" in found(files)[1]

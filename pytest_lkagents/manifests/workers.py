@@ -63,6 +63,9 @@ def pick(files: Files) -> list[Deployment]:
         # Beside an agent what only shares its variables is none.
         names = {image.name for image in built}
         found = [one for one in found if one.platform is not COMPOSE or _is_worker(one, images) or one.built_from in names]
+        # What a developer runs says nothing of what another platform does.
+        elsewhere = [one for one in deployed if one.platform not in (COMPOSE, DOCKERFILE) and _may_be_one(one, images)]
+        found = found or elsewhere
     files.doubtful = bool(found) and not (built or agents or any(_is_worker(one, images) for one in found))
     if files.doubtful:
         agents = {one.built_from for one in developing if _mentions_livekit(one) and _may_be_one(one, images)}

@@ -61,18 +61,20 @@ class HealthFinder:
         # The SDKs' own port needs no answer to be the one, but where metrics are served there and no health.
         if DEFAULT_PORT in candidates and self._is_usual(answers):
             return self._at(DEFAULT_PORT, by_port)
-        # A /worker page is the surest sign, then a health endpoint's path, then a 200, then a refusal; reachable ones first.
-        # Whatever else answers may be a server of metrics or a profiler, and what answers to anything may be there for a
+        # A /worker page is the surest sign, then a 200, then a refusal, rather at a health endpoint's path; reachable ones
+        # first. Whatever else answers may be a server of metrics or a profiler, and what answers to anything may be there for a
         # platform that wants an open port.
         ranked = []
         for port in candidates:
             status, worker_page = answers(port)
-            if self._is_health(status, worker_page):
-                anything, metrics = self._nowhere(port)
-                named = self.path_of(port) != DEFAULT_PATH
-                signs = (anything or worker_page != 200, anything or not named, status != 200, port != DEFAULT_PORT)
-                if not metrics:
-                    ranked.append((*signs, by_port[port], port))
+            if not self._is_health(status, worker_page):
+                continue
+            anything, all_metrics = self._nowhere(port)
+            named, is_worker = self.path_of(port) != DEFAULT_PATH, worker_page == 200 and not anything
+            exporter = not (named or is_worker or anything) and METRICS in self._get("/metrics", port, ASK_SECONDS)[1]
+            signs = (exporter, not is_worker, status != 200, anything, not named, port != DEFAULT_PORT)
+            if not all_metrics:
+                ranked.append((*signs, by_port[port], port))
         return self._at(min(ranked)[-1], by_port) if ranked else None
 
     def _is_usual(self, answers: Callable[[int], tuple[int | None, int | None]]) -> bool:

@@ -232,6 +232,7 @@ CONDITIONS = {"if", "elif", "case", "while", "until", "[", "[[", "test", "exec"}
 # What may stand before it, and the option by which a shell is given its line.
 OPENING = {"", "!", "do", "then", "else", "time"}
 FOR_SHELL = re.compile(r"-[a-z]*c")
+SHELL = re.compile(r"(^|/)(ba|da|a|z)?sh$")
 
 
 def modes_of(words: Sequence[str]) -> set[str]:
@@ -252,7 +253,16 @@ def modes_of(words: Sequence[str]) -> set[str]:
 
 def _decider(command: list[str]) -> str | None:
     """The word that a shell goes by: the first, but for the shell itself and what stands before any command."""
-    started = next((number + 1 for number, word in enumerate(command[:3]) if FOR_SHELL.fullmatch(word)), 0)
+    started = next(
+        (
+            number + 1
+            for number, word in enumerate(command)
+            if FOR_SHELL.fullmatch(word) and (number < 3 or any(map(SHELL.search, command[:number])))
+        ),
+        0,
+    )
+    if not started and "--" in command[:3]:
+        started = command.index("--") + 1  # of what runs the shell's line as it is, such as tini
     return next((word.lstrip("({") for word in command[started:] if word.lstrip("({") not in OPENING), None)
 
 
