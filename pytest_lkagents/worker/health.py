@@ -40,6 +40,8 @@ class HealthFinder:
     def __init__(self, settings: Settings, get: Get) -> None:
         self._settings = settings
         self._get = get
+        # The same for one look at all ports, in which nothing is asked twice: each time may cost a process in the container.
+        self._look = functools.cache(self._get)
         # By port, once it is found; and of which ports that will not change.
         self._paths: dict[int, str] = {}
         self._certain: set[int] = set()
@@ -49,6 +51,7 @@ class HealthFinder:
     def find(self, listeners: Iterable[Listener]) -> Health | None:
         """None if there is none: the declared port, else 8081, else the port that speaks HTTP as a health endpoint does (first
         of those that others can reach)."""
+        self._look = functools.cache(self._get)
         by_port: dict[int, bool] = {}
         for found in listeners:
             if found.protocol == "tcp":
@@ -57,43 +60,42 @@ class HealthFinder:
         if wanted is not None:
             return self._at(wanted, by_port) if wanted in by_port else None
         candidates = [port for port in by_port if port != self._settings.metrics_port]
-        answers = functools.cache(self._answer)
         # The SDKs' own port needs no answer to be the one, but where metrics are served there and no health.
-        if DEFAULT_PORT in candidates and self._is_usual(answers):
+        if DEFAULT_PORT in candidates and self._is_usual():
             return self._at(DEFAULT_PORT, by_port)
         # A /worker page is the surest sign, then a 200, then a refusal, rather at a health endpoint's path; reachable ones
         # first. Whatever else answers may be a server of metrics or a profiler, and what answers to anything may be there for a
         # platform that wants an open port.
         ranked = []
         for port in candidates:
-            status, worker_page = answers(port)
+            status, worker_page = self._answer(port)
             if not self._is_health(status, worker_page):
                 continue
             anything, all_metrics = self._nowhere(port)
             named, is_worker = self.path_of(port) != DEFAULT_PATH, worker_page == 200 and not anything
-            exporter = not (named or is_worker or anything) and METRICS in self._get("/metrics", port, ASK_SECONDS)[1]
+            exporter = not (named or is_worker or anything) and METRICS in self._look("/metrics", port, ASK_SECONDS)[1]
             signs = (exporter, not is_worker, status != 200, anything, not named, port != DEFAULT_PORT)
             if not all_metrics:
                 ranked.append((*signs, by_port[port], port))
         return self._at(min(ranked)[-1], by_port) if ranked else None
 
-    def _is_usual(self, answers: Callable[[int], tuple[int | None, int | None]]) -> bool:
+    def _is_usual(self) -> bool:
         if self._usual:
             return True
         metrics = self._status("/metrics", DEFAULT_PORT)
         if metrics is None:
             # No answer, yet.
             return True
-        self._usual = metrics != 200 or (self._is_health(*answers(DEFAULT_PORT)) and not self._nowhere(DEFAULT_PORT)[1])
+        self._usual = metrics != 200 or (self._is_health(*self._answer(DEFAULT_PORT)) and not self._nowhere(DEFAULT_PORT)[1])
         return self._usual
 
     def _nowhere(self, port: int) -> tuple[bool, bool]:
         """Whether it answers to anything, and with metrics."""
-        status, body = self._get(NOWHERE, port, ASK_SECONDS)
+        status, body = self._look(NOWHERE, port, ASK_SECONDS)
         return status in ANSWERS, status == 200 and METRICS in body
 
     def _status(self, path: str, port: int) -> int | None:
-        return self._get(path, port, ASK_SECONDS)[0]
+        return self._look(path, port, ASK_SECONDS)[0]
 
     @staticmethod
     def _is_health(status: int | None, worker_page: int | None) -> bool:
