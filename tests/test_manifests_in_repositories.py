@@ -11,22 +11,12 @@ from pytest_lkagents.checks import Evidence, NotJudgeable
 from pytest_lkagents.manifests import rules, tree
 from pytest_lkagents.manifests.findings import Needs
 from pytest_lkagents.manifests.load import is_dockerfile, load
-from pytest_lkagents.manifests.model import Files
 from pytest_lkagents.manifests.readers.common import FOR_DEVELOPMENT, mode_of
 from suites import test_manifests as checks
 
+from .deployment_files import judged, written
+
 SECRET = "c2hvcnQtbGl2ZWQ5MXF6"
-
-
-def written(folder: Path, files: dict[str, str]) -> Files:
-    for name, text in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
-    return load([str(folder)])
-
-
-def judged(files: Files) -> set[str]:
-    return {deployment.name for deployment in files.deployments}
 
 
 AGENT_IMAGE = 'FROM python:3.12\nCMD ["python", "agent.py", "start"]\n'

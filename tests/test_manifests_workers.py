@@ -11,16 +11,7 @@ from pytest_lkagents.manifests.findings import Needs
 from pytest_lkagents.manifests.load import load
 from pytest_lkagents.manifests.model import Files
 
-
-def written(folder: Path, files: dict[str, str]) -> Files:
-    for name, text in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
-    return load([str(folder)])
-
-
-def judged(files: Files) -> set[str]:
-    return {deployment.name for deployment in files.deployments}
+from .deployment_files import judged, written
 
 
 def composed(*services: str) -> dict[str, str]:
