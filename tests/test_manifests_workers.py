@@ -128,3 +128,9 @@ def test_what_hands_out_tokens_is_no_worker(tmp_path: Path) -> None:
     services = [f"{name}: {{image: 'r/{name}:1', {LIVEKIT}}}" for name in ("tokens", "token-server", "livekit-token-service")]
     files = written(tmp_path, composed("livekit: {image: 'livekit/livekit-server:v1.9'}", *services))
     assert (files.deployments, len(files.passed_over)) == ([], 4)
+
+
+def test_a_dockerfile_that_is_named_as_a_part_is_none_beside_what_starts_an_agent(tmp_path: Path) -> None:
+    script = "FROM python:3.12\nCMD [./run.sh]\n"
+    files = {**composed(STARTED), "agent/Dockerfile": script, "agent-ui/Dockerfile": script}
+    assert judged(written(tmp_path, files)) == {"voice", "agent/Dockerfile"}

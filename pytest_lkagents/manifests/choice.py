@@ -1,0 +1,90 @@
+"""Which of some candidates are workers: rules, of which the first decides that finds any. ``images``: workers' Dockerfiles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from pytest_lkagents.manifests.evidence import Candidate
+from pytest_lkagents.manifests.model import COMPOSE
+
+Rule = Callable[[list[Candidate], list[Candidate]], list[Candidate]]
+
+
+def by_evidence(some: list[Candidate], images: list[Candidate]) -> list[Candidate]:
+    """What a file says to be a worker is one, or what runs a worker's image as it is."""
+    workers = [one for one in some if one.is_worker or (one.runs_image_as_it_is and is_built_from(one, images))]
+    # LiveKit's own web site for agents is named after them.
+    workers = [one for one in workers if not one.is_site] or workers
+    kept = [one for one in workers if _counts(one, workers, some, images)]
+    # Beside names alone what works with LiveKit and is called a voicebot is as good as any.
+    names_alone = {one.platform for one in workers} - {one.platform for one in kept if one.is_evident or one.works_with_livekit}
+    kept += [one for one in some if one.platform in names_alone and one.is_voice]
+    # Rather a name than another, such as a site's backend.
+    lost = names_alone - {one.platform for one in kept}
+    return [one for one in some if one in kept or (one in workers and one.platform in lost)]
+
+
+def by_livekit(some: list[Candidate], images: list[Candidate]) -> list[Candidate]:
+    """Where nothing is called a worker, what works with LiveKit may be one."""
+    return [one for one in _possible(some, images) if one.works_with_livekit]
+
+
+def the_only_one(some: list[Candidate], images: list[Candidate]) -> list[Candidate]:
+    """Something runs a worker's image, and of several no file says which. What Compose runs may be all that a developer needs
+    beside it."""
+    alone = [one for one in _possible(some, images) if one.platform is not COMPOSE]
+    return alone if images and len(alone) == 1 else []
+
+
+def beyond_compose(some: list[Candidate], _images: list[Candidate]) -> list[Candidate]:
+    """What a developer runs by Compose says nothing of what another platform does."""
+    return [one for one in some if one.platform is not COMPOSE and one.may_be_worker]
+
+
+RULES: tuple[Rule, ...] = (by_evidence, by_livekit, the_only_one)
+
+
+def choose(rules: Sequence[Rule], some: list[Candidate], images: list[Candidate]) -> list[Candidate]:
+    return next((found for rule in rules if (found := rule(some, images))), [])
+
+
+def without_parts(some: list[Candidate], beside: list[Candidate]) -> list[Candidate]:
+    """Beside one that certainly starts an agent what its name says to be something else is none. On each platform only beside
+    another worker, as what one platform runs says nothing of what another one does."""
+    if not any(one.starts_agent for one in beside):
+        return some
+    there = {one.platform for one in beside if one.starts_agent or (one.is_worker and not one.is_part)}
+    return [one for one in some if one.platform not in there or one.starts_agent or not one.is_part]
+
+
+def is_built_from(one: Candidate, images: list[Candidate]) -> bool:
+    return any(one.built_from == image.name for image in images)
+
+
+def _counts(one: Candidate, workers: list[Candidate], some: list[Candidate], images: list[Candidate]) -> bool:
+    """Whether it is a worker beside the others: a name is no evidence beside what starts an agent, unless it is of the same;
+    and what has no variables of LiveKit's is no worker beside what has them. Those that are not in the file may be."""
+    evident = [other for other in workers if other.is_evident]
+    if one.works_with_livekit or is_built_from(one, images) or any(_is_akin(one, other) for other in evident):
+        return True
+    if one.deployment.more_variables:
+        return not any(other.starts_agent and (other.platform, other.folder) == (one.platform, one.folder) for other in evident)
+    known = [*evident, *(other for other in some if other.works_with_livekit and other.may_be_worker)]
+    return all(other.platform is not one.platform for other in known)
+
+
+def _is_akin(one: Candidate, other: Candidate) -> bool:
+    """Whether both have one name, build or image."""
+    built = one.built_from is not None and one.built_from == other.built_from
+    pulled = one.built_from is None and one.image_name == other.image_name != ""
+    return one.name == other.name or built or pulled
+
+
+def _possible(some: list[Candidate], images: list[Candidate]) -> list[Candidate]:
+    """What may be a worker. Where a worker's image lies there, what certainly runs something else is none, nor is what runs
+    another image that lies there."""
+    possible = [one for one in some if one.may_be_worker]
+    if not images:
+        return possible
+    other = [one for one in possible if one.runs_image_as_it_is and one.image is not None and not is_built_from(one, images)]
+    return [one for one in possible if one not in other and not one.runs_other]
