@@ -134,3 +134,10 @@ def test_a_dockerfile_that_is_named_as_a_part_is_none_beside_what_starts_an_agen
     script = "FROM python:3.12\nCMD [./run.sh]\n"
     files = {**composed(STARTED), "agent/Dockerfile": script, "agent-ui/Dockerfile": script}
     assert judged(written(tmp_path, files)) == {"voice", "agent/Dockerfile"}
+
+
+def test_what_is_built_from_a_server_of_files_may_be_no_worker(tmp_path: Path) -> None:
+    portal = f"portal: {{build: ./portal, {LIVEKIT}}}"
+    image = {"portal/Dockerfile": "FROM node:22 AS built\nRUN npm run build\nFROM nginx:1.27\nCOPY --from=built dist /srv\n"}
+    assert judged(written(tmp_path, {**composed(portal), **image})) == set()
+    assert judged(written(tmp_path, {**composed(portal, "assistant: {image: 'r/assistant:1'}"), **image})) == {"assistant"}

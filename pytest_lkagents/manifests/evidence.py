@@ -249,7 +249,7 @@ class Candidate:
     @cached_property
     def may_be_worker(self) -> bool:
         """Whether it is nothing else for certain."""
-        other = self.is_server or bool(BACKING.fullmatch(self.image_name)) or self.is_web_server or self.is_of_queue
+        other = self.is_server or self.is_backing or self.is_web_server or self.is_of_queue
         return not (other or self.hands_out_tokens or self.is_site)
 
 
