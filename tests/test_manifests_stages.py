@@ -111,6 +111,18 @@ def test_what_else_is_built_of_an_agents_dockerfile_is_no_worker(tmp_path: Path,
         assert found(files)[0] == ["Dockerfile"]
 
 
+@pytest.mark.parametrize("target", ["", ", target: prod"])
+def test_what_runs_the_last_stage_of_an_agents_dockerfile_is_said_with_each_verdict(tmp_path: Path, target: str) -> None:
+    agent = f"agent: {{build: {{context: ., target: dev}}, {LIVEKIT}}}"
+    files = read(tmp_path, PNPM, composed(agent, f"app: {{build: {{context: .{target}}}, env_file: .env}}"), "")
+    said = "docker-compose.yml: app is built from an agent's Dockerfile, and nothing says that it is a worker"
+    assert (files.deployments, files.left_out) == ([], [said])
+    # Another command makes something else of it, and a web site is none.
+    for more in ("command: ./shop", "ports: ['80:80']"):
+        files = read(tmp_path, PNPM, composed(agent, f"app: {{build: {{context: .{target}}}, {more}}}"), "")
+        assert said not in files.left_out
+
+
 def test_a_key_beside_a_stage_for_development_is_found_by_what_it_is_built_from(tmp_path: Path) -> None:
     compose = composed(f"app: {{build: {{context: ., target: dev}}, environment: {{OPENAI_API_KEY: {SECRET}}}}}")
     assert found(read(tmp_path, DEV + PROD, compose)) == [["docker-compose.yml"], [], []]

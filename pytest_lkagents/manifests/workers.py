@@ -12,6 +12,7 @@ from pytest_lkagents.manifests.model import COMPOSE, DOCKERFILE, Deployment, Fil
 # Why one is not judged.
 NAMED = "is named like a worker, and nothing else says that it is one"
 WORKS = "works with LiveKit, and nothing says that it is a worker"
+BUILT = "is built from an agent's Dockerfile, and nothing says that it is a worker"
 NOTHING = "looks like no worker"
 
 
@@ -62,7 +63,7 @@ def pick(files: Files) -> list[Deployment]:
     files.doubtful, files.unsure = layout.doubtful, layout.unsure
     others = [one for one in every if one not in layout.workers]
     files.parts = [one.deployment for one in _parts(parts, others, layout)]
-    _say(others, files)
+    _say(others, files, layout)
     return [one.deployment for one in layout.workers]
 
 
@@ -154,19 +155,21 @@ def _is_of_worker(part: Candidate, others: list[Candidate], layout: Layout) -> b
     return named and not (part.is_other_agent or part.is_part or part.is_site)
 
 
-def _say(others: list[Candidate], files: Files) -> None:
+def _say(others: list[Candidate], files: Files, layout: Layout) -> None:
     """Which are not judged, and which of them may be workers all the same: worth a word with each verdict."""
-    said = [(one, _why_not(one, files)) for one in others]
+    said = [(one, _why_not(one, layout)) for one in others]
     files.passed_over += [*files.left_out, *(f"{one.file}: {one.name} {why}" for one, why in said)]
     said = [(one, why) for one, why in said if one.file not in files.for_development and _is_worth_a_word(one, why)]
     files.left_out += [f"{one.file}: {one.name} {why}" for one, why in said]
 
 
-def _why_not(one: Candidate, files: Files) -> str:
+def _why_not(one: Candidate, layout: Layout) -> str:
     if one.is_worker and not (one.is_evident or one.is_part or one.is_server):
         return NAMED
+    if one.may_be_worker and one.runs_image_as_it_is and one.built_from in layout.agents:
+        return BUILT
     # Where others are workers by their names alone, LiveKit's variables are as good a sign.
-    return WORKS if files.unsure and one.works_with_livekit and one.may_be_worker else NOTHING
+    return WORKS if layout.unsure and one.works_with_livekit and one.may_be_worker else NOTHING
 
 
 def _is_worth_a_word(one: Candidate, why: str) -> bool:
@@ -174,4 +177,4 @@ def _is_worth_a_word(one: Candidate, why: str) -> bool:
     if one.is_dockerfile or one.is_site or (one.serves and one.has_visitors):
         return False
     # LiveKit's variables may come from elsewhere.
-    return why is WORKS or (why is NAMED and one.is_called_agent and one.deployment.more_variables)
+    return why in (WORKS, BUILT) or (why == NAMED and one.is_called_agent and one.deployment.more_variables)
