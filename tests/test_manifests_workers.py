@@ -141,3 +141,28 @@ def test_what_is_built_from_a_server_of_files_may_be_no_worker(tmp_path: Path) -
     image = {"portal/Dockerfile": "FROM node:22 AS built\nRUN npm run build\nFROM nginx:1.27\nCOPY --from=built dist /srv\n"}
     assert judged(written(tmp_path, {**composed(portal), **image})) == set()
     assert judged(written(tmp_path, {**composed(portal, "assistant: {image: 'r/assistant:1'}"), **image})) == {"assistant"}
+
+
+@pytest.mark.parametrize(
+    ("more", "is_said"),
+    [
+        (LIVEKIT, True),
+        (f"{LIVEKIT}, command: pnpm start, expose: [8081]", True),
+        (f"{LIVEKIT}, ports: ['80:80']", False),
+        (f"{LIVEKIT}, expose: [80]", False),
+        (f"{LIVEKIT}, command: node server.js", False),
+        ("env_file: .env", False),
+    ],
+)
+def test_what_may_be_a_second_worker_is_said_with_each_verdict(tmp_path: Path, more: str, *, is_said: bool) -> None:
+    files = written(tmp_path, composed(STARTED, f"reception: {{image: 'r/reception:1', {more}}}"))
+    said = "compose.yaml: reception works with LiveKit, and nothing says that it is a worker"
+    assert (judged(files), files.left_out) == ({"voice"}, [said] * is_said)
+    part = written(tmp_path, composed(STARTED, f"agent-api: {{image: 'r/reception:1', {more}}}"))
+    assert said.replace("reception", "agent-api") not in part.left_out
+
+
+def test_the_port_of_the_health_server_makes_no_other_of_a_voicebot(tmp_path: Path) -> None:
+    voice = f"voicebot: {{image: 'r/voice:1', expose: [8081], {LIVEKIT}}}"
+    files = written(tmp_path, composed(voice, "sales-agent: {image: 'r/sales:1', env_file: .env}"))
+    assert judged(files) == {"voicebot", "sales-agent"}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
 
-from pytest_lkagents.manifests.model import DOCKERFILE, Deployment, Platform
+from pytest_lkagents.manifests.model import DOCKERFILE, HEALTH_PORT, Deployment, Platform
 from pytest_lkagents.manifests.readers.common import AGENT, COMMANDS, WORKER, has_livekit, modes_of, runs_agent
 
 # What starts web sites by the same words as workers.
@@ -133,7 +133,8 @@ class Candidate:
 
     @property
     def has_visitors(self) -> bool:
-        return bool(self.deployment.ports or self.deployment.exposures)
+        """Whether somebody is to connect to it, but to ask for its health."""
+        return bool({*self.deployment.ports} - {HEALTH_PORT} or self.deployment.exposures)
 
     # -- What speaks for a worker
 
@@ -245,6 +246,11 @@ class Candidate:
     def runs_other(self) -> bool:
         """Whether a program is named that is no agent's; a script may start anything."""
         return (self.serves or bool(PROGRAMS & self.programs)) and not self.starts_agent
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nobody is to connect to it, and no program is named that it starts."""
+        return not (self.has_visitors or PROGRAMS & self.programs)
 
     @cached_property
     def may_be_worker(self) -> bool:

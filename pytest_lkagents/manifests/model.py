@@ -9,6 +9,9 @@ from pytest_lkagents.manifests.tree import Place
 
 T = TypeVar("T")
 
+# Where the SDKs' health server listens.
+HEALTH_PORT = 8081
+
 
 @dataclass(frozen=True)
 class Given(Generic[T]):

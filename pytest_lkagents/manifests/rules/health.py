@@ -6,11 +6,10 @@ import itertools
 import re
 
 from pytest_lkagents.manifests.findings import Finding, Judgement, Needs
-from pytest_lkagents.manifests.model import CLOUD_RUN, DOCKERFILE, Deployment, Files, Probe
+from pytest_lkagents.manifests.model import CLOUD_RUN, DOCKERFILE, HEALTH_PORT, Deployment, Files, Probe
 from pytest_lkagents.manifests.readers.common import SCRIPT, runs_agent, split
 from pytest_lkagents.manifests.rules.common import of_production
 
-HEALTH_PORT = 8081
 # What the SDKs' health server answers.
 HEALTH_PATHS = ("/", "/worker")
 # Variables that say where something of the worker listens; those of others (REDIS_PORT) do not.
