@@ -111,6 +111,26 @@ def test_what_else_is_built_of_an_agents_dockerfile_is_no_worker(tmp_path: Path,
         assert found(files)[0] == ["Dockerfile"]
 
 
+@pytest.mark.parametrize(
+    ("others", "worker"),
+    [
+        (
+            [f"backend: {{image: 'r/backend:1', {LIVEKIT}}}", "sales-agent: {image: 'r/sales:1', env_file: .env}"],
+            ["sales-agent"],
+        ),
+        ([f"voicebot: {{image: 'r/voice:1', {LIVEKIT}}}"], []),
+    ],
+)
+def test_a_name_is_none_beside_what_has_variables_though_that_is_no_worker(
+    tmp_path: Path, others: list[str], worker: list[str]
+) -> None:
+    agent = f"agent: {{build: {{context: ., target: dev}}, {LIVEKIT}}}"
+    files = read(tmp_path, PNPM, composed(agent, *others, "watch-agent: {image: 'acme/watch:1'}"), "")
+    assert [one.name for one in files.deployments] == [*worker, "Dockerfile"]
+    other = others[0].partition(":")[0]
+    assert f"docker-compose.yml: {other} works with LiveKit, and nothing says that it is a worker" in files.left_out
+
+
 @pytest.mark.parametrize("target", ["", ", target: prod"])
 def test_what_runs_the_last_stage_of_an_agents_dockerfile_is_said_with_each_verdict(tmp_path: Path, target: str) -> None:
     agent = f"agent: {{build: {{context: ., target: dev}}, {LIVEKIT}}}"

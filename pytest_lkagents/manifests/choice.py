@@ -36,16 +36,16 @@ def the_only_one(some: list[Candidate], images: list[Candidate]) -> list[Candida
     return alone if images and len(alone) == 1 else []
 
 
-def beyond_compose(some: list[Candidate], _images: list[Candidate]) -> list[Candidate]:
-    """What a developer runs by Compose says nothing of what another platform does."""
-    return [one for one in some if one.platform is not COMPOSE and one.may_be_worker]
-
-
 RULES: tuple[Rule, ...] = (by_evidence, by_livekit, the_only_one)
 
 
 def choose(rules: Sequence[Rule], some: list[Candidate], images: list[Candidate]) -> list[Candidate]:
     return next((found for rule in rules if (found := rule(some, images))), [])
+
+
+def beyond_compose(some: list[Candidate]) -> list[Candidate]:
+    """What a developer runs by Compose says nothing of what another platform does."""
+    return [one for one in some if one.platform is not COMPOSE and one.may_be_worker]
 
 
 def without_parts(some: list[Candidate], beside: list[Candidate]) -> list[Candidate]:

@@ -74,12 +74,11 @@ def _take_deployed(layout: Layout) -> None:
     """What is deployed comes before what is for development."""
     images, others = _split(without_parts(layout.deployed, beside=layout.deployed))
     layout.agents = {one.built_from for one in layout.developing if one.is_worker}
-    rules = RULES
+    found = choose(RULES, others, images)
     if layout.agents:
         # Whose agent it is is known: what else shares its variables in Compose is none.
-        others = [one for one in others if one.platform is not COMPOSE or one.is_worker or is_built_from(one, images)]
-        rules = (*RULES, beyond_compose)
-    found = choose(rules, others, images)
+        found = [one for one in found if one.platform is not COMPOSE or one.is_worker or is_built_from(one, images)]
+        found = found or beyond_compose(others)
     layout.workers = found + images
     if images or layout.agents or any(one.is_worker for one in found):
         # An agent's image that lies there speaks for a name.
