@@ -162,6 +162,19 @@ def test_what_may_be_a_second_worker_is_said_with_each_verdict(tmp_path: Path, m
     assert said.replace("reception", "agent-api") not in part.left_out
 
 
+@pytest.mark.parametrize(
+    ("port", "more", "is_said"), [("3000", "", False), ("8081", "", True), ("3000", ", command: ./interview", True)]
+)
+def test_what_its_image_exposes_tells_that_somebody_connects_to_it(
+    tmp_path: Path, port: str, more: str, *, is_said: bool
+) -> None:
+    portal = f"portal: {{build: ./portal, {LIVEKIT}{more}}}"
+    image = {"portal/Dockerfile": f'FROM node:22\nEXPOSE {port}\nCMD ["npm", "start"]\n'}
+    files = written(tmp_path, {**composed(STARTED, portal), **image})
+    said = "compose.yaml: portal works with LiveKit, and nothing says that it is a worker"
+    assert (judged(files), files.left_out) == ({"voice"}, [said] * is_said)
+
+
 def test_the_port_of_the_health_server_makes_no_other_of_a_voicebot(tmp_path: Path) -> None:
     voice = f"voicebot: {{image: 'r/voice:1', expose: [8081], {LIVEKIT}}}"
     files = written(tmp_path, composed(voice, "sales-agent: {image: 'r/sales:1', env_file: .env}"))

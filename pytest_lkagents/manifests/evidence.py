@@ -157,7 +157,7 @@ class Candidate:
 
     @cached_property
     def evidence(self) -> Evidence:
-        """Of its own. What its image says is no part of it."""
+        """Of its own: what its image says may only speak against it."""
         if runs_agent(self.own_command):
             return Evidence.STARTS
         if not self._is_named:
@@ -249,8 +249,9 @@ class Candidate:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether nobody is to connect to it, and no program is named that it starts."""
-        return not (self.has_visitors or PROGRAMS & self.programs)
+        """Whether nobody is to connect to it, also by what its image exposes, and no program is named that it starts."""
+        image = self.image if self.runs_image_as_it_is else None
+        return not (self.has_visitors or (image is not None and image.has_visitors) or PROGRAMS & self.programs)
 
     @cached_property
     def may_be_worker(self) -> bool:

@@ -294,5 +294,5 @@ class Files:
     unsure: list[str] = field(default_factory=list)
     # What stands beside the workers and is not judged, each in a few words.
     passed_over: list[str] = field(default_factory=list)
-    # Of these what may be a worker all the same, by its name and variables that are not in its file.
+    # Of these what may be a worker all the same, by its name, LiveKit's variables or what it is built from.
     left_out: list[str] = field(default_factory=list)
