@@ -175,6 +175,26 @@ def test_what_its_image_exposes_tells_that_somebody_connects_to_it(
     assert (judged(files), files.left_out) == ({"voice"}, [said] * is_said)
 
 
+@pytest.mark.parametrize("name", ["api", "acme-backend", "web", "admin", "webhooks", "db-migrate", "scheduler"])
+def test_what_is_named_as_a_server_or_a_task_is_not_said_with_each_verdict(tmp_path: Path, name: str) -> None:
+    service = f"{name}: {{image: 'r/{name}:1', {LIVEKIT}}}"
+    files = written(tmp_path, composed(STARTED, service))
+    assert (judged(files), files.left_out) == ({"voice"}, [])
+    # Where a name is all that the worker has, it is.
+    files = written(tmp_path, composed("agent: {image: 'r/agent:1', env_file: .env}", service))
+    assert files.left_out == [f"compose.yaml: {name} works with LiveKit, and nothing says that it is a worker"]
+
+
+@pytest.mark.parametrize(("kind", "is_said"), [("Service", False), ("WorkerPool", True)])
+def test_nobody_connects_to_a_worker_pool(tmp_path: Path, kind: str, *, is_said: bool) -> None:
+    container = "{image: 'r/reception:1', env: [{name: LIVEKIT_URL, value: 'wss://voice.livekit.cloud'}]}"
+    text = f"kind: {kind}\nmetadata: {{name: reception}}\nspec: {{template: {{spec: {{containers: [{container}]}}}}}}\n"
+    group = "run.googleapis.com" if kind == "WorkerPool" else "serving.knative.dev"
+    files = written(tmp_path, {**composed(STARTED), "reception.yaml": f"apiVersion: {group}/v1\n{text}"})
+    said = "reception.yaml: reception works with LiveKit, and nothing says that it is a worker"
+    assert (judged(files), files.left_out) == ({"voice"}, [said] * is_said)
+
+
 def test_the_port_of_the_health_server_makes_no_other_of_a_voicebot(tmp_path: Path) -> None:
     voice = f"voicebot: {{image: 'r/voice:1', expose: [8081], {LIVEKIT}}}"
     files = written(tmp_path, composed(voice, "sales-agent: {image: 'r/sales:1', env_file: .env}"))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
 
-from pytest_lkagents.manifests.model import DOCKERFILE, HEALTH_PORT, Deployment, Platform
+from pytest_lkagents.manifests.model import CLOUD_RUN_POOL, DOCKERFILE, HEALTH_PORT, Deployment, Platform
 from pytest_lkagents.manifests.readers.common import AGENT, COMMANDS, WORKER, has_livekit, modes_of, runs_agent
 
 # What starts web sites by the same words as workers.
@@ -43,6 +43,10 @@ QUEUE = re.compile(rf"(^|[^a-z])({'|'.join(sorted(QUEUES))})([^a-z]|$)")
 VOICE = re.compile(r"(^|[^a-z])voice[-_]?(bot|agent|worker)s?[^a-z]*$")
 # What hands out tokens has the same variables as a worker.
 TOKENS = re.compile(r"(^|[^a-z])tokens?([-_]?(server|service|api|issuer|generator|endpoint))?$")
+# Servers and tasks beside an agent, which mostly have the same variables, too.
+BACKEND = re.compile(
+    r"(^|[^a-z])(api|back-?end|web(-?hooks?)?|admin|dashboard|gateway|migrat(e|ions?)|scheduler|cron)([^a-z]|$)"
+)
 
 
 class Evidence(IntEnum):
@@ -133,8 +137,9 @@ class Candidate:
 
     @property
     def has_visitors(self) -> bool:
-        """Whether somebody is to connect to it, but to ask for its health."""
-        return bool({*self.deployment.ports} - {HEALTH_PORT} or self.deployment.exposures)
+        """Whether somebody is to connect to it, but to ask for its health. Nothing leads to a worker pool."""
+        ports = {*self.deployment.ports} - {HEALTH_PORT}
+        return self.platform is not CLOUD_RUN_POOL and bool(ports or self.deployment.exposures)
 
     # -- What speaks for a worker
 
@@ -246,6 +251,11 @@ class Candidate:
     def runs_other(self) -> bool:
         """Whether a program is named that is no agent's; a script may start anything."""
         return (self.serves or bool(PROGRAMS & self.programs)) and not self.starts_agent
+
+    @property
+    def is_called_backend(self) -> bool:
+        """Whether it is named as a server or a task, which says something beside an agent only."""
+        return bool(BACKEND.search(self.called))
 
     @property
     def is_quiet(self) -> bool:

@@ -167,9 +167,10 @@ def _why_not(one: Candidate, layout: Layout) -> str:
         return NAMED
     if one.may_be_worker and one.runs_image_as_it_is and one.built_from in layout.agents:
         return BUILT
-    # Where others are workers by their names alone, LiveKit's variables are as good a sign; elsewhere an API has them, too.
     works = one.works_with_livekit and one.may_be_worker
-    return WORKS if works and (layout.unsure or (one.is_quiet and not one.is_part)) else NOTHING
+    # Where others are workers by their names alone, LiveKit's variables are as good a sign; elsewhere an API has them, too.
+    told = layout.unsure or (one.is_quiet and not (one.is_part or one.is_called_backend))
+    return WORKS if works and told else NOTHING
 
 
 def _is_worth_a_word(one: Candidate, why: str) -> bool:
