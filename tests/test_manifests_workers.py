@@ -71,8 +71,9 @@ def test_more_than_a_name_makes_another_worker(tmp_path: Path, other: str) -> No
     assert judged(written(tmp_path, files)) == {"voice", "sales-agent", "sales/Dockerfile"}
 
 
-def test_a_web_server_is_no_worker_though_it_works_with_livekit(tmp_path: Path) -> None:
-    backend = f"backend: {{image: 'r/backend:1', command: uvicorn app:app, {LIVEKIT}}}"
+@pytest.mark.parametrize("command", ["uvicorn app:app", "fastapi run app/main.py"])
+def test_a_web_server_is_no_worker_though_it_works_with_livekit(tmp_path: Path, command: str) -> None:
+    backend = f"backend: {{image: 'r/backend:1', command: {command}, {LIVEKIT}}}"
     assert judged(written(tmp_path, composed(backend))) == set()
     assert judged(written(tmp_path, composed(backend, "agent: {image: 'r/agent:1'}"))) == {"agent"}
 

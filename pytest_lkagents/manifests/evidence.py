@@ -16,7 +16,7 @@ SITE = re.compile(
     r"(^|[^a-z])(react|next(js)?|vue|front-?end|web-?app|web-?site|playground|swift|flutter|android|embed)([^a-z]|$)"
 )
 # Servers of web applications: what starts one is no worker.
-WEB_SERVERS = {"uvicorn", "gunicorn", "hypercorn", "daphne", "flask", "streamlit", "nginx", "caddy", "vite", "next"}
+WEB_SERVERS = {"uvicorn", "fastapi", "gunicorn", "hypercorn", "daphne", "flask", "streamlit", "nginx", "caddy", "vite", "next"}
 # What starts a program that is named beside it, or nothing.
 PROGRAMS = {"python", "python3", "node", "deno", "tail", "sleep"}
 # LiveKit's own servers, which have variables of the same names.
