@@ -152,6 +152,7 @@ def test_what_is_built_from_a_server_of_files_may_be_no_worker(tmp_path: Path) -
         (f"{LIVEKIT}, ports: ['80:80']", False),
         (f"{LIVEKIT}, expose: [80]", False),
         (f"{LIVEKIT}, command: node server.js", False),
+        (f"{LIVEKIT}, command: java -jar app.jar", False),
         ("env_file: .env", False),
     ],
 )
@@ -194,6 +195,12 @@ def test_nobody_connects_to_a_worker_pool(tmp_path: Path, kind: str, *, is_said:
     files = written(tmp_path, {**composed(STARTED), "reception.yaml": f"apiVersion: {group}/v1\n{text}"})
     said = "reception.yaml: reception works with LiveKit, and nothing says that it is a worker"
     assert (judged(files), files.left_out) == ({"voice"}, [said] * is_said)
+
+
+def test_a_module_with_the_command_of_the_sdk_in_an_image_is_said_with_each_verdict(tmp_path: Path) -> None:
+    image = {"sales/Dockerfile": 'FROM python:3.12\nCMD ["python", "-m", "sales.main", "start"]\n'}
+    files = written(tmp_path, {**composed(STARTED, f"sales: {{build: ./sales, {LIVEKIT}}}"), **image})
+    assert files.left_out == ["compose.yaml: sales works with LiveKit, and nothing says that it is a worker"]
 
 
 def test_the_port_of_the_health_server_makes_no_other_of_a_voicebot(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ SITE = re.compile(
 # Servers of web applications: what starts one is no worker.
 WEB_SERVERS = {"uvicorn", "fastapi", "gunicorn", "hypercorn", "daphne", "flask", "streamlit", "nginx", "caddy", "vite", "next"}
 # What starts a program that is named beside it, or nothing.
-PROGRAMS = {"python", "python3", "node", "deno", "tail", "sleep"}
+PROGRAMS = {"python", "python3", "node", "deno", "java", "dotnet", "php", "ruby", "bundle", "tail", "sleep"}
 # LiveKit's own servers, which have variables of the same names.
 SERVER = re.compile(r"(^|/)livekit/(livekit-server|livekit-cli|ingress|egress|sip)(?![\w-])")
 # What applications stand on, by the last part of its image's name.
@@ -259,9 +259,11 @@ class Candidate:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether nobody is to connect to it, also by what its image exposes, and no program is named that it starts."""
+        """Whether nobody is to connect to it, also by what its image exposes, and no program is named that it starts, unless
+        the SDK's command stands behind it."""
         image = self.image if self.runs_image_as_it_is else None
-        return not (self.has_visitors or (image is not None and image.has_visitors) or PROGRAMS & self.programs)
+        named = PROGRAMS & self.programs and not modes_of(self.command)
+        return not (named or self.has_visitors or (image is not None and image.has_visitors))
 
     @cached_property
     def may_be_worker(self) -> bool:
