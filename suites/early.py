@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 
@@ -10,7 +11,8 @@ from pytest_lkagents.clock import DeadlineMissed, holds, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
 
-from .faults import RECONNECT_SECONDS, needs_own_server
+from .faults import CALL_TRIES, RECONNECT_SECONDS, needs_own_server
+from .observations import first_call
 
 # The longest first pause of an SDK is 2 s.
 SECOND_SECONDS = 15
@@ -26,13 +28,15 @@ MOST_PER_SECOND = 10.0
 @dataclass
 class Early:
     """``tries`` were refused until the server came; ``per_second`` of them later ones, where there were many at first.
-    ``problem``: what was wrong with the worker, in words; ``registered_s``: seconds after the server came."""
+    ``problem``: what was wrong with the worker, in words; ``registered_s``: seconds after the server came; ``joined_s``: how
+    long a call then waited for its agent; None: where no worker serves calls."""
 
     tries: int
     waited_s: float
     per_second: float | None = None
     problem: str | None = None
     registered_s: float | None = None
+    joined_s: float | None = None
 
     def raise_if_untried(self, seconds: float) -> None:
         """Raises StageError if nothing is shown, as it did not try at all in so many seconds."""
@@ -69,7 +73,22 @@ def observe(stage: Stage) -> Early:
         seen.problem = f"after the server came: {fault}"
         return seen
     seen.registered_s = round(time.monotonic() - came, 2)
+    _serve(stage, worker, seen)
     return seen
+
+
+def _serve(stage: Stage, worker: Worker, seen: Early) -> None:
+    """What it learned of the server while this was down it may believe for ever, and refuse all calls."""
+    caller = stage.calls.caller(worker)
+    try:
+        seen.joined_s = round(stage.calls.served(caller, tries=CALL_TRIES).agent_after, 2)
+    except WorkerFault as nobody:
+        # Where no other worker serves calls either, that is jobs.joins' business.
+        with contextlib.suppress(WorkerFault):
+            first_call(stage)
+            seen.problem = worker.last_words(f"it registered when the server came, but {nobody}")
+    finally:
+        caller.close()
 
 
 def _rate(worker: Worker, before: int) -> float:

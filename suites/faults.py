@@ -21,10 +21,10 @@ from pytest_lkagents.worker.base import Worker
 
 from .connections import JOB_GONE, Connections
 from .drained import Drain, Kept
-from .drains import LOOK_SECONDS, Drainage
+from .drains import AFTER_ENDS_SECONDS, LOOK_SECONDS, Drainage
 from .healthy import answers, stays_unhealthy
 from .observations import stop_signal
-from .reports import LONGEST_SECONDS, longest_pause
+from .reports import LONGEST_SECONDS, forgets_call, longest_pause
 
 # A worker may wait 10 s between two tries (Python's longest pause), then connect and start processes. A packet that was
 # lost at the end of 20 s without network is repeated after 13 s at the latest, as the kernel doubles its pauses.
@@ -212,6 +212,8 @@ class Reconnection:
     problem: str | None = None
     kept: Kept | None = None
     not_kept: str = "the worker's connection was not cut"
+    # What it reports after the cut that does not count that call, in words.
+    uncounted: str | None = None
     busy: str | None = None
 
     @property
@@ -240,9 +242,18 @@ def reconnection(stage: Stage) -> Reconnection:
 
 
 def drain_after_loss(stage: Stage, worker: Worker) -> Drain:
-    """The stop signal, with a call that was there when the connection was lost. Raises WorkerFault if that does not come
+    """The stop signal, with calls that were there when the connection was lost. Raises WorkerFault if that does not come
     back."""
-    return Drainage(stage, worker, stop_signal(stage), placed=lambda _: cut_and_return(worker)).observe()
+    signal = stop_signal(stage)
+    return Drainage(
+        stage,
+        worker,
+        signal,
+        calls=2,
+        one_by_one=True,
+        hold=AFTER_ENDS_SECONDS,
+        placed=lambda _: cut_and_return(worker),
+    ).observe()
 
 
 def _lose_thrice(stage: Stage, worker: Worker, seen: Reconnection) -> None:
@@ -277,8 +288,10 @@ def _lose_thrice(stage: Stage, worker: Worker, seen: Reconnection) -> None:
         evidence["registrations_after_cut"] = stay_single(worker, before, "the cut")
         back = time.monotonic()
         if seen.kept is not None:
+            counted = forgets_call(worker, cut, log.registrations()[-1].registered)
             _watch_kept(stage, worker, seen.kept, cut, serving, connections)
             seen.busy = too_busy(reading, worker.reading())
+            seen.uncounted = counted if seen.kept.trouble is None else None
         reports = any(status.at > back for status in log.statuses())
         call.leave()
         call = _call_again(stage, worker, caller, "it registered again after the cut", evidence)

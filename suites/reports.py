@@ -20,6 +20,10 @@ ENOUGH = 3
 # A load that moves in smaller steps is measured; one that is counted has a step for each call.
 STEP = 0.02
 EQUAL = 0.001
+# What a call adds to a count of calls that stands out from a measured load that is rounded to tenths.
+CLEAR_STEP = 0.15
+# The next report of the SDKs comes after 2.5 s; of a worker with another pace nothing is told here.
+NEXT_SECONDS = 6.0
 
 
 def longest_pause(stage: Stage, worker: Worker, since: float, enough: int = ENOUGH) -> tuple[list[Status], float, bool]:
@@ -70,3 +74,24 @@ def still_counts(worker: Worker, rest: float, steps: Iterable[float], seconds: f
     more = last[0] - rest
     counts = [(round(more / step), step) for step in steps if step > STEP]
     return last[0] if any(calls >= 1 and math.isclose(calls * step, more, abs_tol=EQUAL) for calls, step in counts) else None
+
+
+def forgets_call(worker: Worker, lost: float, back: float) -> str | None:
+    """What a worker with one call in progress reports, in words, if it counts its calls, and does not count this one any more
+    since it registered again (``back``; it ``lost`` its connection before; monotonic seconds). None: it counts it, its load is
+    measured, or that cannot be told."""
+    log = worker.wire.transcript
+    before = [status for status in log.statuses() if status.at < lost]
+    rest = min((status.load for status in before), default=0.0)
+    # The same at rest each time is a count; so is what comes back to it to the last digit.
+    if sum(status.load == rest for status in before) < ENOUGH or before[-1].load < rest + CLEAR_STEP:
+        return None
+
+    def counts() -> bool:
+        return any(status.load != rest or status.full for status in log.statuses(back))
+
+    log.wait(lambda seen: counts() or len(seen.statuses(back)) >= ENOUGH, NEXT_SECONDS)
+    reports = log.statuses(back)
+    if len(reports) < ENOUGH - 1 or counts():
+        return None
+    return f"it reports load {reports[-1].load:g}, as without a call, and {before[-1].load:g} before"

@@ -17,7 +17,7 @@ from pytest_lkagents.worker.base import Worker
 from suites import test_resources as resources
 from suites.crowds import Level, LoadTest, Quality
 from suites.load import Loaded, most_calls, sunk
-from suites.reports import counted_at_rest, still_counts
+from suites.reports import counted_at_rest, forgets_call, still_counts
 
 
 class Log:
@@ -63,6 +63,24 @@ def test_a_worker_that_counts_its_calls(loads: list[float], rest: float | None) 
 )
 def test_a_call_that_is_counted_for_ever(after: list[float], stuck: float | None) -> None:
     assert still_counts(worker([0.0, 0.0], after), 0.0, [0.5, 0.25], 0.0) == stuck
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "forgets"),
+    [
+        ([0.0, 0.0, 0.0, 0.25], [0.0, 0.0, 0.0], True),
+        ([0.0, 0.0, 0.0, 0.25], [0.0, 0.0], True),
+        ([0.0, 0.0, 0.0, 0.25], [0.0], False),  # too few to tell
+        ([0.0, 0.0, 0.0, 0.25], [0.0, 0.25, 0.25], False),
+        ([0.0, 0.0, 0.0, 0.1], [0.0, 0.0, 0.0], False),  # may be measured and rounded
+        ([0.01, 0.02, 0.01, 0.3], [0.01, 0.01, 0.01], False),  # is measured
+        ([], [], False),
+    ],
+)
+def test_a_call_that_is_forgotten_with_the_connection(before: list[float], after: list[float], forgets: bool) -> None:
+    now = time.monotonic()
+    told = forgets_call(worker(before, after), now, now)
+    assert told == ("it reports load 0, as without a call, and 0.25 before" if forgets else None)
 
 
 @pytest.mark.parametrize(
