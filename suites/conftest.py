@@ -158,7 +158,7 @@ def lk_before_server(lk_stage: Stage) -> Callable[[], early.Early]:
 
 @pytest.fixture(scope="session")
 def lk_emptying(request: pytest.FixtureRequest, lk_stage: Stage, lk_selected: set[str]) -> Callable[[], Drain]:
-    """The worker's own stop signal, with calls of which the newest is kept; no more of them than the checks need."""
+    """The worker's own stop signal, with calls of which one is kept; no more of them than the checks need."""
     together = "rollout.sigterm-stops-new-jobs" in lk_selected
     calls = drains.CALLS if "rollout.drains-every-call" in lk_selected else 1
     hold, brief = _hold(lk_stage, lk_selected), _users(request, "lk_drain") <= {"image.production-mode"}
@@ -166,6 +166,19 @@ def lk_emptying(request: pytest.FixtureRequest, lk_stage: Stage, lk_selected: se
         lk_stage,
         lambda stage: drains.by_stop_signal(stage, together=together, calls=calls, hold=hold, brief=brief),
     )
+
+
+@pytest.fixture(scope="session")
+def lk_several(request: pytest.FixtureRequest, lk_stage: Stage, lk_selected: set[str]) -> Callable[[], Drain | None]:
+    """The same for what has another subject: only where a check of this run asks for several calls, and something was
+    seen."""
+
+    def observe(stage: Stage) -> Drain | None:
+        if stage.takes_turns or "rollout.drains-every-call" not in lk_selected:
+            return None
+        return _if_seen(stage, request.getfixturevalue("lk_emptying"))
+
+    return _once(observe, lk_stage)
 
 
 @pytest.fixture(scope="session")
@@ -182,6 +195,14 @@ def lk_drain(lk_stage: Stage, lk_selected: set[str], lk_emptying: Callable[[], D
         return once_more()
 
     return _once(observe, lk_stage)
+
+
+def _if_seen(stage: Stage, observed: Callable[[], T]) -> T | None:
+    try:
+        return observed()
+    except (WorkerFault, NotJudgeable, StageError):
+        stage.raise_if_closing()
+        return None
 
 
 def _users(request: pytest.FixtureRequest, name: str) -> set[str]:
@@ -295,6 +316,19 @@ def lk_started_ahead(request: pytest.FixtureRequest, lk_settings: Settings, lk_s
 @pytest.fixture(scope="session")
 def lk_load(lk_stage: Stage) -> Callable[[], loads.Loaded]:
     return _once(loads.observe, lk_stage)
+
+
+@pytest.fixture(scope="session")
+def lk_filled(request: pytest.FixtureRequest, lk_stage: Stage, lk_selected: set[str]) -> Callable[[], loads.Loaded | None]:
+    """A worker that was filled, for what has another subject: only where a check of this run asks for it, and something was
+    seen."""
+
+    def observe(stage: Stage) -> loads.Loaded | None:
+        if stage.takes_turns or "availability.refuses-while-full" not in lk_selected:
+            return None
+        return _if_seen(stage, request.getfixturevalue("lk_load"))
+
+    return _once(observe, lk_stage)
 
 
 @pytest.fixture(scope="session")

@@ -20,11 +20,10 @@ from pytest_lkagents.checks import StageError, Unproven
 from pytest_lkagents.wire.model import Answer, Question
 
 from .connections import JOB_GONE
+from .healthy import FAILED_PROBES
 
 # The guide's figure: a worker that was asked to stop takes no new job after this time.
 STOPS_SECONDS = 5
-# Three failed probes in a row are what orchestrators restart a container for, by default.
-FAILED_PROBES = 3
 
 
 @dataclass
@@ -180,6 +179,8 @@ class Drain:
     # [seconds after the signal, calls that go on, the longest pause of an agent's sound in them at this moment]
     series: list[list[float]] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
+    # Who held the connections of its calls' jobs to the server when the signal came.
+    job_pids: list[int] = field(default_factory=list)
     busy: str | None = None
     # Of an earlier look: an agent fell silent, and this one cannot tell whether that was chance; in words.
     not_cleared: str | None = None

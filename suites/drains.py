@@ -23,8 +23,8 @@ from .drained import STOPS_SECONDS, Drain, Kept, Together, refused_for_all
 from .load import wait_free
 from .observations import stop_signal
 
-# What a call shows while its worker drains is decided in the first seconds: a worker that does not drain cuts it at once
-# or after a short grace of its own; Node waits 5 s for its job processes.
+# What a call shows while its worker drains is mostly decided in the first seconds: a worker that does not drain cuts it at
+# once or after a short grace of its own; Node waits 5 s for its job processes.
 DRAIN_SECONDS = 8.0
 # A drain that is limited to some seconds cuts later than that: livekit-agents 1.8.9 lets a job go on for 15 s more.
 LIMIT_SECONDS = 20.0
@@ -39,7 +39,7 @@ GOODBYE_SECONDS = 8.0
 IN_TIME = 0.9
 # For a worker to end that believes itself to be drained.
 LAST_SECONDS = 3.0
-# A drain that is over too early cuts the other calls up to 15 s later (the same patience).
+# A drain that is over too early, or that there is none of, cuts the calls up to 15 s later (the same patience).
 AFTER_ENDS_SECONDS = 17.0
 # After the signal, so that the drain has begun: an impatient operator's second Ctrl-C, a server that goes away.
 DISTURB_SECONDS = 2.0
@@ -58,7 +58,7 @@ PROBE_SECONDS = 2.0
 
 class Drainage:
     """One observation. ``calls`` are placed before the signal, as many as the worker takes, and kept for ``hold``
-    seconds; with ``one_by_one`` all but the newest end earlier; ``together``: another one comes in the same instant;
+    seconds; with ``one_by_one`` all but one end earlier; ``together``: another one comes in the same instant;
     ``disturb`` is called once, 2 s after the signal, and ``repair`` 7 s later; ``send`` stops the worker in another way
     than by the signal; ``placed`` is called with the calls when these are there; ``brief``: all that is asked is whether a call
     outlives the signal, so that presence and packets are judged, not silence, and nobody waits for the worker's end."""
@@ -99,7 +99,8 @@ class Drainage:
         seen = self.seen
         try:
             seen.kept = self._place()
-            seen.arguments = [process.args for process in self.worker.snapshot().processes]
+            now = self.worker.snapshot()
+            seen.arguments, seen.job_pids = [process.args for process in now.processes], self.worker.jobs_of(now)
             before = Reading.now()
             if any(kept.continuity.too_late for kept in seen.kept):
                 raise StageError(
@@ -352,7 +353,7 @@ class Drainage:
 
     def _accuse_of_late(self, call: Call, late: Together) -> None:
         """It is over. That the call's agent left it may be its habit, unless others stayed for longer."""
-        others, stayed = self.seen.kept[-1].continuity, call.stayed
+        others, stayed = self.seen.kept[0].continuity, call.stayed
         if stayed is None:
             late.trouble = "the worker ended with it in progress, when the others had ended"
         elif others.stays:
@@ -362,10 +363,11 @@ class Drainage:
             late.unproven = others.unproven_leave
 
     def _end_all_but_one(self) -> None:
-        """The oldest call and the one after the next first: a drain that waits for one only is caught so, and one that
-        runs over a list which gets shorter meanwhile and misses a call (livekit-agents 1.3.8). The newest stays."""
+        """The oldest call and the newest first, then all but the second: a drain that waits for one only is caught so, and one
+        that runs over a list which gets shorter meanwhile and misses a call (livekit-agents 1.3.8). Of two the newest."""
         calls = self.seen.kept
-        for ending in (calls[:1] + calls[2:-1], calls[1:2] if len(calls) > 2 else []):
+        first = calls[-1:] if len(calls) == 2 else [calls[0], calls[-1]]
+        for ending in (first, calls[2:-1]):
             if not ending:
                 continue
             before = len(self.worker.wire.calls_at)
@@ -438,7 +440,7 @@ def by_stop_signal(stage: Stage, *, together: bool, calls: int, hold: float, bri
 
 
 def by_interrupt(stage: Stage) -> Drain:
-    return Drainage(stage, stage.untouched("interrupted"), "SIGINT").observe()
+    return Drainage(stage, stage.untouched("interrupted"), "SIGINT", hold=AFTER_ENDS_SECONDS).observe()
 
 
 def engine_timeout(stage: Stage) -> float:

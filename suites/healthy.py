@@ -14,6 +14,11 @@ from pytest_lkagents.worker.health import Health
 HEALTHY_SECONDS = 10.0
 # One that fails once says little.
 UNHEALTHY_SECONDS = 5.0
+# Three failed probes in a row are what orchestrators restart a container for, by default.
+FAILED_PROBES = 3
+BETWEEN_PROBES_SECONDS = 0.5
+# Nobody is ended for such a probe.
+READINESS = "ready"
 
 
 class Failing:
@@ -52,6 +57,23 @@ def status_within(stage: Stage, worker: Worker, health: Health, seconds: float) 
         poll(healthy, what="200", seconds=seconds, every=0.5)
     if status is None:
         stage.raise_if_too_busy(worker, before)
+    return status
+
+
+def unhealthy_when_full(stage: Stage, worker: Worker, health: Health | None) -> int | None:
+    """What the endpoint that answered 200 before answers, three times in a row, while the worker says that it is full. None: it
+    answers 200 or nothing, is no longer full, or is asked by readiness probes only."""
+    if health is None or READINESS in health.path:
+        return None
+    status: int | None = None
+    for look in range(FAILED_PROBES):
+        if look:
+            time.sleep(BETWEEN_PROBES_SECONDS)
+        stage.raise_if_closing()
+        status = worker.health_status(health)
+        last = worker.wire.transcript.latest_status()
+        if status in (200, None) or last is None or not last.full:
+            return None
     return status
 
 

@@ -82,6 +82,21 @@ def judge_kept_calls(seen: Drain, evidence: Evidence, *, gaps: bool = True) -> N
         raise StageError(f"this machine is too busy to judge: {may_have_missed(seen.missed)}")
 
 
+def judge_later_calls(seen: Drain, evidence: Evidence) -> None:
+    """No call was cut when others had ended. Raises AssertionError, or StageError on a busy machine."""
+    cut = seen.cut
+    if cut is None:
+        return
+    evidence["transcript"] = seen.lines[-8:]
+    evidence["exit_code"] = seen.exit_code
+    raise_if_uncertain(seen, cut)
+    ended = sum(kept.hung_up_s is not None for kept in seen.kept)
+    # Then it may be the end of one call that ends another, whether the worker drains or not.
+    there = seen.ended_early_s is None and seen.exit_code is None
+    still = " (the worker itself was still there: perhaps calls depend on each other)" if there else ""
+    raise AssertionError(f"after {ended} of {len(seen.kept)} calls had ended, another one was cut: {cut.trouble}{still}")
+
+
 def judge_exit(seen: Drain, limit: float, evidence: Evidence) -> None:
     """It ended after its last call, with a code that says so."""
     evidence["exited_after_last_call_s"], evidence["exit_code"], evidence["limit_s"] = seen.exited_s, seen.exit_code, limit

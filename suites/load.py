@@ -22,6 +22,7 @@ from pytest_lkagents.wire.model import Answer, Question, Status
 from pytest_lkagents.wire.transcript import Transcript
 from pytest_lkagents.worker.base import Worker
 
+from .healthy import answers, unhealthy_when_full
 from .reports import still_counts
 
 # A status at least every 10 s, and a load that is averaged over some seconds before.
@@ -151,6 +152,8 @@ class Loaded:
     moved_by: str | None = None
     full_after: float | None = None
     asked_when_full: Answer | None = None
+    # What its health endpoint answers then, if that was 200 before and is not any more.
+    unhealthy_when_full: int | None = None
     certainly_full: bool = False
     cores_used: float | None = None
     # By the worker during the calls that were placed on it, on average.
@@ -350,7 +353,7 @@ def most_calls(settings: Settings, seen: Loaded) -> int:
 
 def _by_calls(stage: Stage, worker: Worker, peer: Worker | None, caller: Caller, seen: Loaded) -> Worker | None:
     """Returns the other worker, which may be a new one."""
-    refused, before, burnt = False, worker.reading(), seen.top
+    refused, before, burnt, health = False, worker.reading(), seen.top, answers(worker)
     # The other worker is away meanwhile, so that every call comes here.
     if peer is not None:
         peer.wire.refuse()
@@ -389,6 +392,7 @@ def _by_calls(stage: Stage, worker: Worker, peer: Worker | None, caller: Caller,
     if risen or seen.full_after is not None or (refused and seen.calls):
         seen.moved_by = "calls"
         seen.job_pids.update(worker.jobs_of(worker.snapshot()))
+        seen.unhealthy_when_full = unhealthy_when_full(stage, worker, health)
         _ask_when_full(worker, seen, seen.steps[-1][1] if seen.steps else 0.0)
         if seen.over and peer is not None:
             _real_calls(stage, worker, peer, caller, seen)

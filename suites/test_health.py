@@ -13,10 +13,10 @@ from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
 from pytest_lkagents.worker.health import Health
 
-from .drained import FAILED_PROBES, Drain
+from .drained import Drain
 from .drains import CHECK_SECONDS
-from .healthy import Failing, answers, status_within
-from .load import BURNT_SHARE
+from .healthy import FAILED_PROBES, Failing, answers, status_within
+from .load import BURNT_SHARE, Loaded
 from .test_registration import GIVE_UP_SECONDS, until_not_ready
 
 # As long as these take, every 3 s or so: a single one may be lost on a busy machine.
@@ -51,14 +51,18 @@ def _health(stage: Stage, worker: Worker) -> Health:
     why="Platforms restart, or never route to, a container whose health check fails.",
     remedy=REMEDY,
     roles=("shared",),
+    seconds=400,
+    order=3,
 )
-def test_answers(lk_stage: Stage, lk_evidence: Evidence) -> None:
-    """The health endpoint answers 200 once the worker has registered.
+def test_answers(lk_stage: Stage, lk_evidence: Evidence, lk_filled: Callable[[], Loaded | None]) -> None:
+    """The health endpoint answers 200 once the worker has registered, and when it is full.
 
     The health port is `lk_health_port`, else 8081, else one that answers as a health endpoint does (200, 503, or an
     SDK's page `/worker`); it is awaited for 5 s. GET of `lk_health_path` (default `/`, or where that is 404 the first
     of `/healthz`, `/health`, `/livez`, `/readyz`, `/ready` and `/live` that answers 200), from this machine or from
-    inside where only loopback is served, must answer 200 within 5 s, asked every 0.5 s. Skipped without a health
+    inside where only loopback is served, must answer 200 within 5 s, asked every 0.5 s. Where
+    `availability.refuses-while-full` fills a worker with calls, its endpoint (unless its path is a readiness probe's)
+    must not answer three times in a row otherwise, as platforms restart what is unhealthy. Skipped without a health
     endpoint (a failure with `lk_health = required` or `lk_health_port`) and with `lk_health = off`; no answer at all on
     an overloaded machine is an error.
     """
@@ -67,6 +71,13 @@ def test_answers(lk_stage: Stage, lk_evidence: Evidence) -> None:
     lk_evidence["port"], lk_evidence["path"] = health.port, health.path
     lk_evidence["status"] = status = status_within(lk_stage, worker, health, 5)
     assert status == 200, f"GET {health.path} on port {health.port} answers {status or 'nothing'}"
+    filled = lk_filled()
+    if filled is not None and filled.unhealthy_when_full is not None:
+        lk_evidence["status_when_full"], lk_evidence["calls_when_full"] = filled.unhealthy_when_full, filled.calls
+        raise AssertionError(
+            f"GET {health.path} answers {filled.unhealthy_when_full} while the worker is full with {filled.calls} calls: "
+            "a probe ends it with all of them"
+        )
     lk_evidence.summary = f"200 on port {health.port}"
 
 

@@ -15,6 +15,8 @@ from pytest_lkagents.worker.base import Worker
 from pytest_lkagents.worker.processes import Snapshot
 
 from . import accepted, harm, leftovers, pool
+from .drained import Drain
+from .drains import CHECK_SECONDS
 from .observations import FirstCall
 
 # A worker that noticed its loss too late has had time to do so.
@@ -114,10 +116,13 @@ def test_serves_every_call(lk_stage: Stage, lk_evidence: Evidence) -> None:
     why="Jobs that share a process share their crashes, their blocked loops and their memory.",
     remedy="run jobs in processes, not in threads (job_executor_type)",
     roles=("shared",),
-    order=1,
+    seconds=CHECK_SECONDS,
+    order=2,
 )
-def test_own_process(lk_stage: Stage, lk_evidence: Evidence, lk_pair: Callable[[], pool.Pair]) -> None:
-    """Two calls at once are served by two processes, neither of them the worker's own.
+def test_own_process(
+    lk_stage: Stage, lk_evidence: Evidence, lk_pair: Callable[[], pool.Pair], lk_several: Callable[[], Drain | None]
+) -> None:
+    """Calls at once are served by as many processes, none of them the worker's own.
 
     Two calls at once are served by one worker; its established TCP connections to the server are read with the
     processes that hold them. Those over which a participant signals, which the proxy on the wire tells from others,
@@ -126,8 +131,9 @@ def test_own_process(lk_stage: Stage, lk_evidence: Evidence, lk_pair: Callable[[
     end of that one, which is hung up first (its process is awaited for 10 s); if it has, two calls are placed once
     more, the first of which lasts for longer alone than it did before, and a second time is a failure (unless it ends
     as well beside a call that is not hung up). Of a worker that says that it is full with one call, or refuses a second
-    one, the one call is judged. Skipped if fewer such connections than calls are seen, or the calls are not served, or
-    agents leave them by themselves too soon.
+    one, the one call is judged. Beside `rollout.drains-every-call` the up to four calls are looked at, too, that its
+    worker has when the signal comes, as there may be some processes for all calls. Skipped if fewer such connections
+    than calls are seen, or the calls are not served, or agents leave them by themselves too soon.
     """
     seen = lk_pair()
     # Each job signals over a connection of its own to the server; whose connections they are is what counts.
@@ -141,10 +147,17 @@ def test_own_process(lk_stage: Stage, lk_evidence: Evidence, lk_pair: Callable[[
         raise NotJudgeable(f"only {len(jobs)} connections of jobs to the server can be seen in the worker's container")
     assert not set(jobs) & set(own), "a job runs in the worker's own process"
     assert len(set(jobs)) >= seen.calls, f"{len(jobs)} jobs run in one process"
-    if seen.calls == 1:
+    several = lk_several()
+    calls = seen.calls
+    if several is not None and len(several.job_pids) >= len(several.kept) > calls:
+        calls = len(several.kept)
+        lk_evidence["pids_holding_job_connections_of_more_calls"] = several.job_pids
+        processes = len(set(several.job_pids))
+        assert processes >= calls, f"{calls} calls at once share {processes} process{'es' if processes > 1 else ''}"
+    if calls == 1:
         lk_evidence.summary = "one call at a time, in a process that is not the worker's own"
     else:
-        lk_evidence.summary = "two calls, two processes, neither the worker's own"
+        lk_evidence.summary = f"{calls} calls at once, each in a process that is not the worker's own"
 
 
 @check(

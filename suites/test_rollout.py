@@ -14,7 +14,16 @@ from .connections import JOB_GONE, Connections
 from .drained import STOPS_SECONDS, Drain, Kept
 from .drains import CHECK_SECONDS, DISTURB_SECONDS, DRAIN_SECONDS, LOOK_SECONDS, Drainage, engine_timeout
 from .faults import lose_server
-from .judging import end_by, ends_in_time, exit_codes, judge_exit, judge_kept_calls, raise_if_uncertain, stops_in_time
+from .judging import (
+    end_by,
+    ends_in_time,
+    exit_codes,
+    judge_exit,
+    judge_kept_calls,
+    judge_later_calls,
+    raise_if_uncertain,
+    stops_in_time,
+)
 from .long_call import LongCall, hold
 from .observations import Stop, stop_signal
 from .pool import ONE_AT_A_TIME
@@ -133,7 +142,7 @@ def test_sigterm_drains(lk_stage: Stage, lk_evidence: Evidence, lk_drain: Callab
     """After the stop signal a running call goes on undisturbed: same agent, no gap.
 
     With up to four calls in progress the image's stop signal (SIGTERM by default) goes to the worker's first process;
-    the newest call is kept for 20 s, or for `--lk-drain-hold`. A call is cut if its agent leaves the room, or if
+    one of them is kept for 20 s, or for `--lk-drain-hold`. A call is cut if its agent leaves the room, or if
     packets (1.5 s) or the sound of an agent that talks without pauses (2.5 s) are missing and stay away for 8 s; a gap
     above 2.5 s is a failure if a second look shows one too, with nothing else under way; that look is also taken where
     the caller stood still for some seconds and found too few packets afterwards. An agent that is there and falls
@@ -172,11 +181,12 @@ def test_drains_every_call(
 ) -> None:
     """Of several calls that end at different times, the last one lives until its own end.
 
-    Four calls (or as many as the worker takes) are in progress at the stop signal. After 3 s the oldest and the third
-    are hung up, then the second; the newest is watched for 17 s more, because a drain that is over too early cuts the
-    other calls up to 15 s later. A call that is cut after others had ended (its agent leaves, or its packets or sound
-    stay away for 8 s) is a failure. Skipped if the worker takes only one call, agents leave their calls by themselves, a
-    call is cut before another ended, or a single call is cut as well; on an overloaded machine silence is an error.
+    Four calls (or as many as the worker takes) are in progress at the stop signal. After 3 s the oldest and the newest
+    are hung up (of two the newest), then the third; the one that is left is watched for 17 s more, because a drain that
+    is over too early cuts the other calls up to 15 s later. A call that is cut after others had ended (its agent
+    leaves, or its packets or sound stay away for 8 s) is a failure. Skipped if the worker takes only one call, agents
+    leave their calls by themselves, a call is cut before another ended, or a single call is cut as well; on an
+    overloaded machine silence is an error.
     """
     seen = lk_emptying()
     lk_evidence["calls"], lk_evidence["held_s"] = len(seen.kept), seen.held_s
@@ -188,21 +198,14 @@ def test_drains_every_call(
         raise NotJudgeable("its agents leave their calls by themselves")
     if len(seen.kept) < 2:
         raise NotJudgeable(ONE_AT_A_TIME)
-    cut = seen.cut
     seen.raise_if_not_cleared()
-    if cut is not None:
-        lk_evidence["transcript"] = seen.lines[-8:]
-        lk_evidence["exit_code"] = seen.exit_code
-        raise_if_uncertain(seen, cut)
+    if seen.cut is not None:
+        raise_if_uncertain(seen, seen.cut)
         alone = lk_drain()
         alone.raise_if_not_cleared()
         if alone.cut is not None:
             raise NotJudgeable(f"a single call does not outlive the signal either: {alone.cut.trouble}")
-        ended = sum(kept.hung_up_s is not None for kept in seen.kept)
-        # Then it may be the end of one call that ends another, whether the worker drains or not.
-        there = seen.ended_early_s is None and seen.exit_code is None
-        still = " (the worker itself was still there: perhaps calls depend on each other)" if there else ""
-        raise AssertionError(f"after {ended} of {len(seen.kept)} calls had ended, another one was cut: {cut.trouble}{still}")
+        judge_later_calls(seen, lk_evidence)
     if seen.ended_early_s is not None:
         lk_evidence["transcript"] = seen.lines[-8:]
         raise AssertionError(f"the worker ended {seen.ended_early_s} s after {seen.signal}, with calls in progress")
@@ -222,12 +225,13 @@ def test_drains_every_call(
 def test_sigint_drains(lk_stage: Stage, lk_evidence: Evidence, lk_interrupt: Callable[[], Drain]) -> None:
     """After SIGINT a running call goes on undisturbed, and no new job is taken.
 
-    SIGINT goes to the first process of a worker with one call, which is kept for 8 s. A call is cut if its agent leaves
-    the room, or if packets (1.5 s) or the sound of an agent that talks without pauses (2.5 s) are missing and stay away
-    for 8 s; a gap above 2.5 s is a failure if a second look shows one too, with nothing else under way. As in
-    `rollout.sigterm-stops-new-jobs` it must take no new job from 5 s after the signal on, nor after its call. If the
-    signal was lost (nothing happens, and a second one is heeded), all is repeated once. Skipped if no call is served;
-    on an overloaded machine silence, or no reaction, is an error.
+    SIGINT goes to the first process of a worker with one call, which is kept for 17 s, as a worker that does not drain
+    may give its jobs 15 s to end. A call is cut if its agent leaves the room, or if packets (1.5 s) or the sound of an
+    agent that talks without pauses (2.5 s) are missing and stay away for 8 s; a gap above 2.5 s is a failure if a
+    second look shows one too, with nothing else under way. As in `rollout.sigterm-stops-new-jobs` it must take no new
+    job from 5 s after the signal on, nor after its call. If the signal was lost (nothing happens, and a second one is
+    heeded), all is repeated once. Skipped if no call is served; on an overloaded machine silence, or no reaction, is an
+    error.
     """
     seen = lk_interrupt()
     judge_kept_calls(seen, lk_evidence)
@@ -262,16 +266,18 @@ def test_sigint_drains(lk_stage: Stage, lk_evidence: Evidence, lk_interrupt: Cal
 def test_drains_after_loss(
     lk_stage: Stage, lk_evidence: Evidence, lk_late_drain: Callable[[], Drain], lk_drain: Callable[[], Drain]
 ) -> None:
-    """A worker that lost its server, or a job's process, before still drains: its call goes on, and then it ends.
+    """A worker that lost its server, or a job's process, before still drains: its calls go on, and then it ends.
 
     With the worker of `jobs.crash-isolated`, of which a job's process was killed, and afterwards of
-    `registration.reconnects` (alone, or if it has to be observed again: with another one after such a crash), a call is
-    placed, the connection over which the worker is registered is cut, and it must register again within 45 s. Then the
-    image's stop signal (SIGTERM by default) goes to its first process, and the call is kept for 8 s more. It must go on
-    as in `rollout.sigterm-drains`, and the worker must exit within `lk_exit_timeout` (default 30 s) of its end with
-    code 0 or 128 plus the number of this signal, SIGINT or SIGTERM. Nor may it take new jobs 5 s after the signal, if
-    one that lost nothing does not (see `rollout.sigterm-stops-new-jobs`). Skipped if no call is served, or it does not
-    register again; on an overloaded machine a gap, or a worker that still runs, is an error.
+    `registration.reconnects` (alone, or if it has to be observed again: with another one after such a crash), two calls
+    (or one, if it takes no more) are placed, the connection over which the worker is registered is cut, and it must
+    register again within 45 s. Then the image's stop signal (SIGTERM by default) goes to its first process. After 3 s
+    the newer call is hung up (it may be the only one that the worker remembers), and the other is kept for 17 s more,
+    as a worker that has forgotten it may give its job 15 s to end. Both must go on as in `rollout.sigterm-drains`, and
+    the worker must exit within `lk_exit_timeout` (default 30 s) of the end with code 0 or 128 plus the number of this
+    signal, SIGINT or SIGTERM. Nor may it take new jobs 5 s after the signal, if one that lost nothing does not (see
+    `rollout.sigterm-stops-new-jobs`). Skipped if no call is served, or it does not register again; on an overloaded
+    machine a gap, or a worker that still runs, is an error.
     """
     seen = lk_late_drain()
     judge_kept_calls(seen, lk_evidence)
@@ -280,6 +286,7 @@ def test_drains_after_loss(
         lk_evidence["transcript"] = seen.lines[-8:]
         seen.raise_if_busy()
         raise AssertionError(f"{STOPS_SECONDS} s after {seen.signal} it is still registered as free, or takes a job")
+    judge_later_calls(seen, lk_evidence)
     judge_exit(seen, lk_stage.settings.exit_timeout, lk_evidence)
     lk_evidence.summary = (
         f"its call went on for {seen.held_s:.0f} s after {seen.signal}, and it exited with code {seen.exit_code}"
