@@ -151,9 +151,9 @@ def lk_first_call(lk_stage: Stage) -> Callable[[], observations.FirstCall]:
 
 
 @pytest.fixture(scope="session")
-def lk_before_server(lk_stage: Stage) -> Callable[[], early.Early]:
+def lk_before_server(lk_stage: Stage, lk_first_call: Callable[[], observations.FirstCall]) -> Callable[[], early.Early]:
     """A worker that is there before its server."""
-    return _once(early.observe, lk_stage)
+    return _once(lambda stage: early.observe(stage, lk_first_call), lk_stage)
 
 
 @pytest.fixture(scope="session")
@@ -174,7 +174,7 @@ def lk_several(request: pytest.FixtureRequest, lk_stage: Stage, lk_selected: set
     seen."""
 
     def observe(stage: Stage) -> Drain | None:
-        if stage.takes_turns or "rollout.drains-every-call" not in lk_selected:
+        if shares_its_work(request) or stage.takes_turns or "rollout.drains-every-call" not in lk_selected:
             return None
         return _if_seen(stage, request.getfixturevalue("lk_emptying"))
 
@@ -197,10 +197,16 @@ def lk_drain(lk_stage: Stage, lk_selected: set[str], lk_emptying: Callable[[], D
     return _once(observe, lk_stage)
 
 
+def shares_its_work(request: pytest.FixtureRequest) -> bool:
+    """Whether this is one of several processes (-n), which does not know which checks it will run."""
+    return hasattr(request.config, "workerinput")
+
+
 def _if_seen(stage: Stage, observed: Callable[[], T]) -> T | None:
+    """None where it failed, for whatever reason: that is said by the checks whose subject it is."""
     try:
         return observed()
-    except (WorkerFault, NotJudgeable, StageError):
+    except (Exception, pytest.fail.Exception):
         stage.raise_if_closing()
         return None
 
@@ -295,9 +301,8 @@ def lk_crash(lk_stage: Stage) -> Callable[[], harm.Harm]:
 
 @pytest.fixture(scope="session", autouse=True)
 def lk_started_ahead(request: pytest.FixtureRequest, lk_settings: Settings, lk_selected: set[str]) -> None:
-    """What mostly waits begins with the run. Under xdist a process does not know which checks it will run; where workers
-    take turns, each observation waits for its own."""
-    if hasattr(request.config, "workerinput") or not lk_settings.has_worker:
+    """What mostly waits begins with the run. Where workers take turns, each observation waits for its own."""
+    if shares_its_work(request) or not lk_settings.has_worker:
         return
     needed = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
     begun = {name: role for name, role in AHEAD.items() if name in needed}
@@ -324,7 +329,7 @@ def lk_filled(request: pytest.FixtureRequest, lk_stage: Stage, lk_selected: set[
     seen."""
 
     def observe(stage: Stage) -> loads.Loaded | None:
-        if stage.takes_turns or "availability.refuses-while-full" not in lk_selected:
+        if shares_its_work(request) or stage.takes_turns or "availability.refuses-while-full" not in lk_selected:
             return None
         return _if_seen(stage, request.getfixturevalue("lk_load"))
 

@@ -179,8 +179,9 @@ class Drain:
     # [seconds after the signal, calls that go on, the longest pause of an agent's sound in them at this moment]
     series: list[list[float]] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
-    # Who held the connections of its calls' jobs to the server when the signal came.
+    # Who held the connections of its calls' jobs to the server when the signal came, and who its registration.
     job_pids: list[int] = field(default_factory=list)
+    own_pids: list[int] = field(default_factory=list)
     busy: str | None = None
     # Of an earlier look: an agent fell silent, and this one cannot tell whether that was chance; in words.
     not_cleared: str | None = None

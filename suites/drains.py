@@ -58,10 +58,11 @@ PROBE_SECONDS = 2.0
 
 class Drainage:
     """One observation. ``calls`` are placed before the signal, as many as the worker takes, and kept for ``hold``
-    seconds; with ``one_by_one`` all but one end earlier; ``together``: another one comes in the same instant;
-    ``disturb`` is called once, 2 s after the signal, and ``repair`` 7 s later; ``send`` stops the worker in another way
-    than by the signal; ``placed`` is called with the calls when these are there; ``brief``: all that is asked is whether a call
-    outlives the signal, so that presence and packets are judged, not silence, and nobody waits for the worker's end."""
+    seconds; with ``one_by_one`` all but one end earlier, of two the oldest, with ``newest_first`` the newest; ``together``:
+    another one comes in the same instant; ``disturb`` is called once, 2 s after the signal, and ``repair`` 7 s later;
+    ``send`` stops the worker in another way than by the signal; ``placed`` is called with the calls when these are there;
+    ``brief``: all that is asked is whether a call outlives the signal, so that presence and packets are judged, not
+    silence, and nobody waits for the worker's end."""
 
     def __init__(
         self,
@@ -73,6 +74,7 @@ class Drainage:
         hold: float = DRAIN_SECONDS,
         together: bool = False,
         one_by_one: bool = False,
+        newest_first: bool = False,
         disturb: Callable[[Worker], None] | None = None,
         repair: Callable[[Worker], None] | None = None,
         send: Callable[[Worker], None] | None = None,
@@ -81,6 +83,7 @@ class Drainage:
     ) -> None:
         self.stage, self.worker, self.calls, self.hold = stage, worker, calls, hold
         self.with_call, self.one_by_one, self.placed, self.brief = together, one_by_one, placed, brief
+        self.newest_first = newest_first
         self.disturb, self.repair = disturb, repair
         self.send = send or (lambda stopped: stopped.signal(signal))
         self.transcript = worker.wire.transcript
@@ -100,7 +103,8 @@ class Drainage:
         try:
             seen.kept = self._place()
             now = self.worker.snapshot()
-            seen.arguments, seen.job_pids = [process.args for process in now.processes], self.worker.jobs_of(now)
+            seen.arguments = [process.args for process in now.processes]
+            seen.job_pids, seen.own_pids = self.worker.jobs_of(now), self.worker.registered_by(now)
             before = Reading.now()
             if any(kept.continuity.too_late for kept in seen.kept):
                 raise StageError(
@@ -139,7 +143,8 @@ class Drainage:
             return [self._place_leaving(calls)]
         if self.placed is not None:
             self.placed(calls)
-            if not all(call.agents_present for call in calls):
+            calls = [call for call in calls if call.agents_present]
+            if not calls:
                 raise NotJudgeable("its call did not outlive what came before the signal: see registration.keeps-calls")
         return [Kept(call, known.continuity(call)) for call in calls]
 
@@ -364,9 +369,14 @@ class Drainage:
 
     def _end_all_but_one(self) -> None:
         """The oldest call and the newest first, then all but the second: a drain that waits for one only is caught so, and one
-        that runs over a list which gets shorter meanwhile and misses a call (livekit-agents 1.3.8). Of two the newest."""
+        that runs over a list which gets shorter meanwhile and misses a call (livekit-agents 1.3.8). Of two the oldest, unless
+        the newest is to be the first."""
         calls = self.seen.kept
-        first = calls[-1:] if len(calls) == 2 else [calls[0], calls[-1]]
+        first = [calls[0], calls[-1]]
+        if len(calls) == 2:
+            first = calls[-1:] if self.newest_first else calls[:1]
+            # The end of one call costs little.
+            self._merely_watch()
         for ending in (first, calls[2:-1]):
             if not ending:
                 continue
@@ -440,7 +450,7 @@ def by_stop_signal(stage: Stage, *, together: bool, calls: int, hold: float, bri
 
 
 def by_interrupt(stage: Stage) -> Drain:
-    return Drainage(stage, stage.untouched("interrupted"), "SIGINT", hold=AFTER_ENDS_SECONDS).observe()
+    return Drainage(stage, stage.untouched("interrupted"), "SIGINT", hold=LIMIT_SECONDS).observe()
 
 
 def engine_timeout(stage: Stage) -> float:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from pytest_lkagents.checks import StageError, WorkerFault
+from pytest_lkagents.checks import NotJudgeable, StageError, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, holds, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
 
-from .faults import CALL_TRIES, RECONNECT_SECONDS, needs_own_server
-from .observations import first_call
+from .faults import RECONNECT_SECONDS, needs_own_server
 
 # The longest first pause of an SDK is 2 s.
 SECOND_SECONDS = 15
@@ -29,7 +28,7 @@ MOST_PER_SECOND = 10.0
 class Early:
     """``tries`` were refused until the server came; ``per_second`` of them later ones, where there were many at first.
     ``problem``: what was wrong with the worker, in words; ``registered_s``: seconds after the server came; ``joined_s``: how
-    long a call then waited for its agent; None: where no worker serves calls."""
+    long a call then waited for its agent; None: where no worker serves calls, or that could not be told (``not_told``)."""
 
     tries: int
     waited_s: float
@@ -37,6 +36,7 @@ class Early:
     problem: str | None = None
     registered_s: float | None = None
     joined_s: float | None = None
+    not_told: str | None = None
 
     def raise_if_untried(self, seconds: float) -> None:
         """Raises StageError if nothing is shown, as it did not try at all in so many seconds."""
@@ -44,10 +44,16 @@ class Early:
             raise StageError(f"no try to connect within {seconds:g} s while the server was down")
 
 
-def observe(stage: Stage) -> Early:
-    """Raises StageError on a busy machine, WorkerFault where the worker does not register with a server either."""
+def observe(stage: Stage, first_call: Callable[[], object]) -> Early:
+    """``first_call`` raises where no worker serves calls. Raises StageError on a busy machine, WorkerFault where the worker
+    does not register with a server either."""
     needs_own_server(stage)
     stage.worker("shared")  # a worker that does not register with a server either is another check's business
+    serves = True
+    try:
+        first_call()
+    except (WorkerFault, NotJudgeable, StageError):
+        serves = False
     worker = stage.untouched("early")
     # Without a refused try nothing is shown: a slow start-up has the time that it has to register. A second one shows that it
     # keeps trying.
@@ -73,7 +79,11 @@ def observe(stage: Stage) -> Early:
         seen.problem = f"after the server came: {fault}"
         return seen
     seen.registered_s = round(time.monotonic() - came, 2)
-    _serve(stage, worker, seen)
+    if serves:
+        try:
+            _serve(stage, worker, seen)
+        except StageError as error:
+            seen.not_told = str(error)
     return seen
 
 
@@ -81,14 +91,19 @@ def _serve(stage: Stage, worker: Worker, seen: Early) -> None:
     """What it learned of the server while this was down it may believe for ever, and refuse all calls."""
     caller = stage.calls.caller(worker)
     try:
-        seen.joined_s = round(stage.calls.served(caller, tries=CALL_TRIES).agent_after, 2)
-    except WorkerFault as nobody:
-        # Where no other worker serves calls either, that is jobs.joins' business.
-        with contextlib.suppress(WorkerFault):
-            first_call(stage)
+        call = stage.calls.served(caller)
+    except WorkerFault:
+        try:
+            # It may have something to do at its start, and say that it is full meanwhile.
+            left = stage.settings.start_timeout - (time.monotonic() - worker.registration().registered)
+            worker.wire.transcript.wait(lambda log: (last := log.latest_status()) is not None and not last.full, max(left, 0.1))
+            call = stage.calls.served(caller)
+        except WorkerFault as nobody:
             seen.problem = worker.last_words(f"it registered when the server came, but {nobody}")
+            return
     finally:
         caller.close()
+    seen.joined_s = round(call.agent_after, 2)
 
 
 def _rate(worker: Worker, before: int) -> float:

@@ -21,7 +21,7 @@ from pytest_lkagents.worker.base import Worker
 
 from .connections import JOB_GONE, Connections
 from .drained import Drain, Kept
-from .drains import AFTER_ENDS_SECONDS, LOOK_SECONDS, Drainage
+from .drains import LIMIT_SECONDS, LOOK_SECONDS, Drainage
 from .healthy import answers, stays_unhealthy
 from .observations import stop_signal
 from .reports import LONGEST_SECONDS, forgets_call, longest_pause
@@ -42,6 +42,8 @@ KEPT_SECONDS = 5
 CALL_TRIES = 5
 # ICE is tried anew every few seconds, a full reconnection takes some more.
 RECOVER_SECONDS = 15
+# What it reported before the cut, for the evidence.
+REPORTS_SECONDS = 10
 # The end of a call may be the reason of one report.
 REPORTS = 2
 UNKNOWN = "not known"
@@ -214,6 +216,7 @@ class Reconnection:
     not_kept: str = "the worker's connection was not cut"
     # What it reports after the cut that does not count that call, in words.
     uncounted: str | None = None
+    reports: list[str] = field(default_factory=list)
     busy: str | None = None
 
     @property
@@ -251,7 +254,8 @@ def drain_after_loss(stage: Stage, worker: Worker) -> Drain:
         signal,
         calls=2,
         one_by_one=True,
-        hold=AFTER_ENDS_SECONDS,
+        newest_first=True,
+        hold=LIMIT_SECONDS,
         placed=lambda _: cut_and_return(worker),
     ).observe()
 
@@ -287,11 +291,15 @@ def _lose_thrice(stage: Stage, worker: Worker, seen: Reconnection) -> None:
             raise AssertionError(f"after its connection was cut {fault}") from None
         evidence["registrations_after_cut"] = stay_single(worker, before, "the cut")
         back = time.monotonic()
-        if seen.kept is not None:
-            counted = forgets_call(worker, cut, log.registrations()[-1].registered)
-            _watch_kept(stage, worker, seen.kept, cut, serving, connections)
+        if (kept := seen.kept) is not None:
+            counted = None
+            if before == 1:
+                came, again = min(call.agents.values()), log.registrations()[-1].registered
+                counted = forgets_call(worker, came, cut, again, lambda: kept.look(time.monotonic() - cut))
+            _watch_kept(stage, worker, kept, cut, serving, connections)
             seen.busy = too_busy(reading, worker.reading())
-            seen.uncounted = counted if seen.kept.trouble is None else None
+            seen.uncounted = counted if kept.trouble is None else None
+            seen.reports = log.lines(cut - REPORTS_SECONDS, kinds=("status", "closed", "registered"), last=8)
         reports = any(status.at > back for status in log.statuses())
         call.leave()
         call = _call_again(stage, worker, caller, "it registered again after the cut", evidence)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 
 from pytest_lkagents.clock import DeadlineMissed, poll
@@ -16,9 +17,8 @@ HEALTHY_SECONDS = 10.0
 UNHEALTHY_SECONDS = 5.0
 # Three failed probes in a row are what orchestrators restart a container for, by default.
 FAILED_PROBES = 3
-BETWEEN_PROBES_SECONDS = 0.5
 # Nobody is ended for such a probe.
-READINESS = "ready"
+READINESS = re.compile(r"read(y|iness)", re.IGNORECASE)
 
 
 class Failing:
@@ -61,20 +61,22 @@ def status_within(stage: Stage, worker: Worker, health: Health, seconds: float) 
 
 
 def unhealthy_when_full(stage: Stage, worker: Worker, health: Health | None) -> int | None:
-    """What the endpoint that answered 200 before answers, three times in a row, while the worker says that it is full. None: it
-    answers 200 or nothing, is no longer full, or is asked by readiness probes only."""
-    if health is None or READINESS in health.path:
+    """What the endpoint that answered 200 before answers for as long as a platform needs to end a worker for it, while this one
+    says that it is full. None: it answers 200 or nothing, is no longer full, or is asked by readiness probes only."""
+    if health is None or READINESS.search(health.path):
         return None
-    status: int | None = None
-    for look in range(FAILED_PROBES):
-        if look:
-            time.sleep(BETWEEN_PROBES_SECONDS)
+    answered: list[int | None] = []
+
+    def is_over() -> bool:
         stage.raise_if_closing()
-        status = worker.health_status(health)
+        answered.append(worker.health_status(health))
         last = worker.wire.transcript.latest_status()
-        if status in (200, None) or last is None or not last.full:
-            return None
-    return status
+        return answered[-1] in (200, None) or last is None or not last.full
+
+    with contextlib.suppress(DeadlineMissed), worker.ledger.waiting(worker.name):
+        poll(is_over, what="200", seconds=HEALTHY_SECONDS, every=0.5)
+        return None
+    return answered[-1]
 
 
 def stays_unhealthy(stage: Stage, worker: Worker, health: Health | None) -> str | None:

@@ -86,6 +86,9 @@ def judge_later_calls(seen: Drain, evidence: Evidence) -> None:
     """No call was cut when others had ended. Raises AssertionError, or StageError on a busy machine."""
     cut = seen.cut
     if cut is None:
+        if seen.ended_early_s is not None:
+            evidence["transcript"] = seen.lines[-8:]
+            raise AssertionError(f"the worker ended {seen.ended_early_s} s after {seen.signal}, with calls in progress")
         return
     evidence["transcript"] = seen.lines[-8:]
     evidence["exit_code"] = seen.exit_code

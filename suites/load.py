@@ -353,7 +353,8 @@ def most_calls(settings: Settings, seen: Loaded) -> int:
 
 def _by_calls(stage: Stage, worker: Worker, peer: Worker | None, caller: Caller, seen: Loaded) -> Worker | None:
     """Returns the other worker, which may be a new one."""
-    refused, before, burnt, health = False, worker.reading(), seen.top, answers(worker)
+    health = answers(worker)
+    refused, before, burnt = False, worker.reading(), seen.top
     # The other worker is away meanwhile, so that every call comes here.
     if peer is not None:
         peer.wire.refuse()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
+from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.model import Status
 from pytest_lkagents.worker.base import Worker
@@ -76,22 +78,36 @@ def still_counts(worker: Worker, rest: float, steps: Iterable[float], seconds: f
     return last[0] if any(calls >= 1 and math.isclose(calls * step, more, abs_tol=EQUAL) for calls, step in counts) else None
 
 
-def forgets_call(worker: Worker, lost: float, back: float) -> str | None:
+def forgets_call(worker: Worker, came: float, lost: float, back: float, look: Callable[[], object]) -> str | None:
     """What a worker with one call in progress reports, in words, if it counts its calls, and does not count this one any more
-    since it registered again (``back``; it ``lost`` its connection before; monotonic seconds). None: it counts it, its load is
-    measured, or that cannot be told."""
+    since it registered again (``back``; it ``lost`` its connection before, and the call's agent ``came`` before that; monotonic
+    seconds). None: it counts it, its load is measured, or that cannot be told. ``look`` is called meanwhile."""
     log = worker.wire.transcript
     before = [status for status in log.statuses() if status.at < lost]
     rest = min((status.load for status in before), default=0.0)
-    # The same at rest each time is a count; so is what comes back to it to the last digit.
-    if sum(status.load == rest for status in before) < ENOUGH or before[-1].load < rest + CLEAR_STEP:
+    in_call = {status.load for status in before if status.at > came}
+    # The same at rest each time is a count, of which a call is the step; so is what comes back to it to the last digit. A load
+    # that is measured and rounded is higher while a call begins.
+    if sum(status.load == rest for status in before) < ENOUGH or len(in_call) != 1:
+        return None
+    counted = in_call.pop()
+    if counted < rest + CLEAR_STEP or not all(_is_count(status.load - rest, counted - rest) for status in before):
         return None
 
     def counts() -> bool:
         return any(status.load != rest or status.full for status in log.statuses(back))
 
-    log.wait(lambda seen: counts() or len(seen.statuses(back)) >= ENOUGH, NEXT_SECONDS)
+    def told() -> bool:
+        look()
+        return counts() or len(log.statuses(back)) >= ENOUGH
+
+    with contextlib.suppress(DeadlineMissed):
+        poll(told, what="reports", seconds=NEXT_SECONDS, every=0.25)
     reports = log.statuses(back)
     if len(reports) < ENOUGH - 1 or counts():
         return None
-    return f"it reports load {reports[-1].load:g}, as without a call, and {before[-1].load:g} before"
+    return f"it reports load {reports[-1].load:g}, as without a call, and {counted:g} before"
+
+
+def _is_count(more: float, step: float) -> bool:
+    return math.isclose(more, round(more / step) * step, abs_tol=EQUAL)

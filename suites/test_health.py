@@ -61,10 +61,10 @@ def test_answers(lk_stage: Stage, lk_evidence: Evidence, lk_filled: Callable[[],
     SDK's page `/worker`); it is awaited for 5 s. GET of `lk_health_path` (default `/`, or where that is 404 the first
     of `/healthz`, `/health`, `/livez`, `/readyz`, `/ready` and `/live` that answers 200), from this machine or from
     inside where only loopback is served, must answer 200 within 5 s, asked every 0.5 s. Where
-    `availability.refuses-while-full` fills a worker with calls, its endpoint (unless its path is a readiness probe's)
-    must not answer three times in a row otherwise, as platforms restart what is unhealthy. Skipped without a health
-    endpoint (a failure with `lk_health = required` or `lk_health_port`) and with `lk_health = off`; no answer at all on
-    an overloaded machine is an error.
+    `availability.refuses-while-full` fills a worker with calls (not where CPU alone fills it, or workers take turns),
+    its endpoint, unless its path is a readiness probe's, must not answer otherwise for 10 s in a row, as platforms
+    restart what is unhealthy. Skipped without a health endpoint (a failure with `lk_health = required` or
+    `lk_health_port`) and with `lk_health = off`; no answer at all on an overloaded machine is an error.
     """
     worker = lk_stage.worker("shared")
     health = _health(lk_stage, worker)
@@ -74,9 +74,10 @@ def test_answers(lk_stage: Stage, lk_evidence: Evidence, lk_filled: Callable[[],
     filled = lk_filled()
     if filled is not None and filled.unhealthy_when_full is not None:
         lk_evidence["status_when_full"], lk_evidence["calls_when_full"] = filled.unhealthy_when_full, filled.calls
+        calls = f"{filled.calls} call{'s' if filled.calls != 1 else ''}"
         raise AssertionError(
-            f"GET {health.path} answers {filled.unhealthy_when_full} while the worker is full with {filled.calls} calls: "
-            "a probe ends it with all of them"
+            f"GET {health.path} answers {filled.unhealthy_when_full} while the worker is full with {calls}, "
+            "for which a probe ends it"
         )
     lk_evidence.summary = f"200 on port {health.port}"
 

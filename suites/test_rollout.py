@@ -182,7 +182,7 @@ def test_drains_every_call(
     """Of several calls that end at different times, the last one lives until its own end.
 
     Four calls (or as many as the worker takes) are in progress at the stop signal. After 3 s the oldest and the newest
-    are hung up (of two the newest), then the third; the one that is left is watched for 17 s more, because a drain that
+    are hung up (of two the oldest), then the third; the one that is left is watched for 17 s more, because a drain that
     is over too early cuts the other calls up to 15 s later. A call that is cut after others had ended (its agent
     leaves, or its packets or sound stay away for 8 s) is a failure. Skipped if the worker takes only one call, agents
     leave their calls by themselves, a call is cut before another ended, or a single call is cut as well; on an
@@ -205,10 +205,7 @@ def test_drains_every_call(
         alone.raise_if_not_cleared()
         if alone.cut is not None:
             raise NotJudgeable(f"a single call does not outlive the signal either: {alone.cut.trouble}")
-        judge_later_calls(seen, lk_evidence)
-    if seen.ended_early_s is not None:
-        lk_evidence["transcript"] = seen.lines[-8:]
-        raise AssertionError(f"the worker ended {seen.ended_early_s} s after {seen.signal}, with calls in progress")
+    judge_later_calls(seen, lk_evidence)
     lk_evidence.summary = f"{len(seen.kept)} calls, each lived until its own end"
 
 
@@ -225,7 +222,7 @@ def test_drains_every_call(
 def test_sigint_drains(lk_stage: Stage, lk_evidence: Evidence, lk_interrupt: Callable[[], Drain]) -> None:
     """After SIGINT a running call goes on undisturbed, and no new job is taken.
 
-    SIGINT goes to the first process of a worker with one call, which is kept for 17 s, as a worker that does not drain
+    SIGINT goes to the first process of a worker with one call, which is kept for 20 s, as a worker that does not drain
     may give its jobs 15 s to end. A call is cut if its agent leaves the room, or if packets (1.5 s) or the sound of an
     agent that talks without pauses (2.5 s) are missing and stay away for 8 s; a gap above 2.5 s is a failure if a
     second look shows one too, with nothing else under way. As in `rollout.sigterm-stops-new-jobs` it must take no new
@@ -264,7 +261,11 @@ def test_sigint_drains(lk_stage: Stage, lk_evidence: Evidence, lk_interrupt: Cal
     order=2,
 )
 def test_drains_after_loss(
-    lk_stage: Stage, lk_evidence: Evidence, lk_late_drain: Callable[[], Drain], lk_drain: Callable[[], Drain]
+    lk_stage: Stage,
+    lk_evidence: Evidence,
+    lk_late_drain: Callable[[], Drain],
+    lk_drain: Callable[[], Drain],
+    lk_several: Callable[[], Drain | None],
 ) -> None:
     """A worker that lost its server, or a job's process, before still drains: its calls go on, and then it ends.
 
@@ -276,7 +277,8 @@ def test_drains_after_loss(
     as a worker that has forgotten it may give its job 15 s to end. Both must go on as in `rollout.sigterm-drains`, and
     the worker must exit within `lk_exit_timeout` (default 30 s) of the end with code 0 or 128 plus the number of this
     signal, SIGINT or SIGTERM. Nor may it take new jobs 5 s after the signal, if one that lost nothing does not (see
-    `rollout.sigterm-stops-new-jobs`). Skipped if no call is served, or it does not register again; on an overloaded
+    `rollout.sigterm-stops-new-jobs`). Skipped if no call is served or outlives the loss, agents leave by themselves, it
+    does not register again, or a worker that lost nothing cuts calls after others had ended, too; on an overloaded
     machine a gap, or a worker that still runs, is an error.
     """
     seen = lk_late_drain()
@@ -286,6 +288,10 @@ def test_drains_after_loss(
         lk_evidence["transcript"] = seen.lines[-8:]
         seen.raise_if_busy()
         raise AssertionError(f"{STOPS_SECONDS} s after {seen.signal} it is still registered as free, or takes a job")
+    if not seen.drained:
+        for undisturbed in (lk_several() or lk_drain(), lk_drain()):
+            if not undisturbed.drained:
+                raise NotJudgeable("so are calls of a worker that lost nothing: see rollout.drains-every-call")
     judge_later_calls(seen, lk_evidence)
     judge_exit(seen, lk_stage.settings.exit_timeout, lk_evidence)
     lk_evidence.summary = (

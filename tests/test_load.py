@@ -14,6 +14,7 @@ from pytest_lkagents.settings import Settings
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.model import Status
 from pytest_lkagents.worker.base import Worker
+from suites import reports
 from suites import test_resources as resources
 from suites.crowds import Level, LoadTest, Quality
 from suites.load import Loaded, most_calls, sunk
@@ -66,20 +67,26 @@ def test_a_call_that_is_counted_for_ever(after: list[float], stuck: float | None
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "forgets"),
+    ("before", "in_call", "after", "forgets"),
     [
-        ([0.0, 0.0, 0.0, 0.25], [0.0, 0.0, 0.0], True),
-        ([0.0, 0.0, 0.0, 0.25], [0.0, 0.0], True),
-        ([0.0, 0.0, 0.0, 0.25], [0.0], False),  # too few to tell
-        ([0.0, 0.0, 0.0, 0.25], [0.0, 0.25, 0.25], False),
-        ([0.0, 0.0, 0.0, 0.1], [0.0, 0.0, 0.0], False),  # may be measured and rounded
-        ([0.01, 0.02, 0.01, 0.3], [0.01, 0.01, 0.01], False),  # is measured
-        ([], [], False),
+        ([0.0, 0.0, 0.0], [0.25], [0.0, 0.0, 0.0], True),
+        ([0.0, 0.0, 0.0, 0.25, 0.5], [0.25, 0.25], [0.0, 0.0], True),
+        ([0.0, 0.0, 0.0], [0.25], [0.0], False),  # too few to tell
+        ([0.0, 0.0, 0.0], [0.25], [0.0, 0.25, 0.25], False),
+        ([0.0, 0.0, 0.0], [0.1], [0.0, 0.0, 0.0], False),  # may be measured and rounded
+        ([0.0, 0.0, 0.0], [0.4, 0.2], [0.0, 0.0], False),  # what a call's beginning cost
+        ([0.0, 0.0, 0.0, 0.3], [0.2], [0.0, 0.0], False),
+        ([0.01, 0.02, 0.01], [0.3], [0.01, 0.01, 0.01], False),  # is measured
+        ([], [], [], False),
     ],
 )
-def test_a_call_that_is_forgotten_with_the_connection(before: list[float], after: list[float], forgets: bool) -> None:
+def test_a_call_that_is_forgotten_with_the_connection(
+    before: list[float], in_call: list[float], after: list[float], forgets: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reports, "NEXT_SECONDS", 0.1)
     now = time.monotonic()
-    told = forgets_call(worker(before, after), now, now)
+    came = now - 60 + len(before) - 0.5
+    told = forgets_call(worker([*before, *in_call], after), came, now, now, lambda: None)
     assert told == ("it reports load 0, as without a call, and 0.25 before" if forgets else None)
 
 
