@@ -153,14 +153,15 @@ def lk_first_call(lk_stage: Stage) -> Callable[[], observations.FirstCall]:
 @pytest.fixture(scope="session")
 def lk_before_server(lk_stage: Stage, lk_first_call: Callable[[], observations.FirstCall]) -> Callable[[], early.Early]:
     """A worker that is there before its server."""
-    return _once(lambda stage: early.observe(stage, lk_first_call), lk_stage)
+    looks = itertools.count()
+    return _once(lambda stage: early.observe(stage, lk_first_call, last=next(looks) > 0), lk_stage)
 
 
 @pytest.fixture(scope="session")
 def lk_emptying(request: pytest.FixtureRequest, lk_stage: Stage, lk_selected: set[str]) -> Callable[[], Drain]:
     """The worker's own stop signal, with calls of which one is kept; no more of them than the checks need."""
     together = "rollout.sigterm-stops-new-jobs" in lk_selected
-    calls = drains.CALLS if "rollout.drains-every-call" in lk_selected else 1
+    calls = drains.CALLS if lk_selected & {"rollout.drains-every-call", "rollout.drains-after-loss"} else 1
     hold, brief = _hold(lk_stage, lk_selected), _users(request, "lk_drain") <= {"image.production-mode"}
     return Ahead(
         lk_stage,

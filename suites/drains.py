@@ -143,8 +143,7 @@ class Drainage:
             return [self._place_leaving(calls)]
         if self.placed is not None:
             self.placed(calls)
-            calls = [call for call in calls if call.agents_present]
-            if not calls:
+            if not all(call.agents_present for call in calls):
                 raise NotJudgeable("its call did not outlive what came before the signal: see registration.keeps-calls")
         return [Kept(call, known.continuity(call)) for call in calls]
 

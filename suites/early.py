@@ -6,12 +6,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pytest_lkagents.checks import NotJudgeable, StageError, WorkerFault
+import pytest
+
+from pytest_lkagents.calls import ENOUGH_LOST
+from pytest_lkagents.checks import StageError, TryAgain, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, holds, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
 
-from .faults import RECONNECT_SECONDS, needs_own_server
+from .faults import RECONNECT_SECONDS, needs_own_server, taken_in_vain
 
 # The longest first pause of an SDK is 2 s.
 SECOND_SECONDS = 15
@@ -28,7 +31,8 @@ MOST_PER_SECOND = 10.0
 class Early:
     """``tries`` were refused until the server came; ``per_second`` of them later ones, where there were many at first.
     ``problem``: what was wrong with the worker, in words; ``registered_s``: seconds after the server came; ``joined_s``: how
-    long a call then waited for its agent; None: where no worker serves calls, or that could not be told (``not_told``)."""
+    long a call then waited for its agent; None: where no worker serves calls, or that could not be told (``not_told``);
+    ``unserved``: what was wrong with calls, in words."""
 
     tries: int
     waited_s: float
@@ -36,6 +40,7 @@ class Early:
     problem: str | None = None
     registered_s: float | None = None
     joined_s: float | None = None
+    unserved: str | None = None
     not_told: str | None = None
 
     def raise_if_untried(self, seconds: float) -> None:
@@ -44,16 +49,15 @@ class Early:
             raise StageError(f"no try to connect within {seconds:g} s while the server was down")
 
 
-def observe(stage: Stage, first_call: Callable[[], object]) -> Early:
-    """``first_call`` raises where no worker serves calls. Raises StageError on a busy machine, WorkerFault where the worker
-    does not register with a server either."""
+def observe(stage: Stage, first_call: Callable[[], object], *, last: bool) -> Early:
+    """``first_call`` raises where no worker serves calls; ``last``: what this machine is too busy for is not observed again.
+    Raises StageError on a busy machine, WorkerFault where the worker does not register with a server either."""
     needs_own_server(stage)
-    stage.worker("shared")  # a worker that does not register with a server either is another check's business
-    serves = True
-    try:
-        first_call()
-    except (WorkerFault, NotJudgeable, StageError):
-        serves = False
+    shared = stage.worker("shared")  # a worker that does not register with a server either is another check's business
+    registrations = len(shared.wire.transcript.live())
+    if stage.takes_turns:
+        # The two cannot run side by side; later this is known.
+        _serves(first_call)
     worker = stage.untouched("early")
     # Without a refused try nothing is shown: a slow start-up has the time that it has to register. A second one shows that it
     # keeps trying.
@@ -79,31 +83,53 @@ def observe(stage: Stage, first_call: Callable[[], object]) -> Early:
         seen.problem = f"after the server came: {fault}"
         return seen
     seen.registered_s = round(time.monotonic() - came, 2)
-    if serves:
-        try:
+    try:
+        if _serves(first_call):
+            worker.wire.transcript.wait(lambda log: len(log.live()) >= registrations, SECOND_SECONDS)
             _serve(stage, worker, seen)
-        except StageError as error:
-            seen.not_told = str(error)
+    except TryAgain as error:
+        if not last:
+            raise
+        seen.not_told = str(error)
+    except StageError as error:
+        seen.not_told = str(error)
     return seen
 
 
+def _serves(first_call: Callable[[], object]) -> bool:
+    """Whether another worker serves calls. Raises TryAgain."""
+    try:
+        first_call()
+    except TryAgain:
+        raise
+    except (Exception, pytest.fail.Exception):
+        return False
+    return True
+
+
 def _serve(stage: Stage, worker: Worker, seen: Early) -> None:
-    """What it learned of the server while this was down it may believe for ever, and refuse all calls."""
+    """What it learned of the server while this was down it may believe for ever, and refuse all calls, or lose them."""
+    log, began, reading = worker.wire.transcript, time.monotonic(), worker.reading()
     caller = stage.calls.caller(worker)
     try:
-        call = stage.calls.served(caller)
-    except WorkerFault:
         try:
+            call = stage.calls.served(caller)
+        except WorkerFault:
+            if any(log.answers(began)):
+                raise
             # It may have something to do at its start, and say that it is full meanwhile.
             left = stage.settings.start_timeout - (time.monotonic() - worker.registration().registered)
-            worker.wire.transcript.wait(lambda log: (last := log.latest_status()) is not None and not last.full, max(left, 0.1))
+            log.wait(lambda seen: (last := seen.latest_status()) is not None and not last.full, max(left, 0.1))
             call = stage.calls.served(caller)
-        except WorkerFault as nobody:
-            seen.problem = worker.last_words(f"it registered when the server came, but {nobody}")
-            return
+        seen.joined_s = round(call.agent_after, 2)
+        lost = taken_in_vain(worker, caller, call, began)
+        if lost >= ENOUGH_LOST:
+            stage.raise_if_too_busy(worker, reading)
+            seen.unserved = f"{lost} of the first calls that it took when the server came got no agent"
+    except WorkerFault as nobody:
+        seen.unserved = worker.last_words(f"it registered when the server came, but {nobody}")
     finally:
         caller.close()
-    seen.joined_s = round(call.agent_after, 2)
 
 
 def _rate(worker: Worker, before: int) -> float:

@@ -24,7 +24,7 @@ from .drained import Drain, Kept
 from .drains import LIMIT_SECONDS, LOOK_SECONDS, Drainage
 from .healthy import answers, stays_unhealthy
 from .observations import stop_signal
-from .reports import LONGEST_SECONDS, forgets_call, longest_pause
+from .reports import LONGEST_SECONDS, forgets_call, longest_pause, wait_counted
 
 # A worker may wait 10 s between two tries (Python's longest pause), then connect and start processes. A packet that was
 # lost at the end of 20 s without network is repeated after 13 s at the latest, as the kernel doubles its pauses.
@@ -283,6 +283,8 @@ def _lose_thrice(stage: Stage, worker: Worker, seen: Reconnection) -> None:
         call = _call_again(stage, worker, caller, "it registered again after the restart", evidence)
         evidence["agent_joined_after_s"] = round(call.agent_after, 2)
         seen.kept = _in_progress(stage, call, seen)
+        if seen.kept is not None and before == 1:
+            wait_counted(worker, min(call.agents.values()))
         connections, serving = Connections(worker, 1), set(worker.jobs_of(worker.snapshot()))
         cut, reading = time.monotonic(), worker.reading()
         try:
@@ -319,13 +321,18 @@ def _call_again(stage: Stage, worker: Worker, caller: Caller, although: str, evi
     AssertionError, TooBusy."""
     began, reading = time.monotonic(), worker.reading()
     call = _call_anew(stage, caller, although)
-    # Not those that others made, such as a job that came back to a call that was over.
-    taken = {asked.room for asked in worker.wire.transcript.questions(began) if asked.assigned is not None and not asked.probe}
-    evidence["calls_lost"] = lost = evidence.get("calls_lost", 0) + len(taken & caller.rooms - {call.room_name})
+    evidence["calls_lost"] = lost = evidence.get("calls_lost", 0) + taken_in_vain(worker, caller, call, began)
     if lost >= ENOUGH_LOST:
         stage.raise_if_too_busy(worker, reading)
         raise AssertionError(f"{lost} of the first calls that it took after it had registered again got no agent")
     return call
+
+
+def taken_in_vain(worker: Worker, caller: Caller, served: Call, since: float) -> int:
+    """How many calls before the one that was served it took and did not serve. Not those that others made, such as a job that
+    came back to a call that was over."""
+    taken = {asked.room for asked in worker.wire.transcript.questions(since) if asked.assigned is not None and not asked.probe}
+    return len(taken & caller.rooms - {served.room_name})
 
 
 def _close_and_return(stage: Stage, worker: Worker, caller: Caller, before: int, evidence: dict[str, Any]) -> None:

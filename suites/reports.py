@@ -6,11 +6,12 @@ import contextlib
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.model import Status
+from pytest_lkagents.wire.transcript import Transcript
 from pytest_lkagents.worker.base import Worker
 
 # The guide's own word is "periodically"; the SDKs report every 2.5 s, and a load older than this misleads the dispatch.
@@ -84,13 +85,12 @@ def forgets_call(worker: Worker, came: float, lost: float, back: float, look: Ca
     seconds). None: it counts it, its load is measured, or that cannot be told. ``look`` is called meanwhile."""
     log = worker.wire.transcript
     before = [status for status in log.statuses() if status.at < lost]
-    rest = min((status.load for status in before), default=0.0)
-    in_call = {status.load for status in before if status.at > came}
+    rest, in_call = _rest_and_call(before, came)
     # The same at rest each time is a count, of which a call is the step; so is what comes back to it to the last digit. A load
     # that is measured and rounded is higher while a call begins.
-    if sum(status.load == rest for status in before) < ENOUGH or len(in_call) != 1:
+    if rest is None or len(in_call) < ENOUGH - 1 or len(set(in_call)) > 1:
         return None
-    counted = in_call.pop()
+    counted = in_call[0]
     if counted < rest + CLEAR_STEP or not all(_is_count(status.load - rest, counted - rest) for status in before):
         return None
 
@@ -107,6 +107,24 @@ def forgets_call(worker: Worker, came: float, lost: float, back: float, look: Ca
     if len(reports) < ENOUGH - 1 or counts():
         return None
     return f"it reports load {reports[-1].load:g}, as without a call, and {counted:g} before"
+
+
+def wait_counted(worker: Worker, came: float) -> None:
+    """Until a worker that may count its calls has reported its call often enough to tell, whose agent ``came`` (monotonic
+    seconds)."""
+
+    def enough(log: Transcript) -> bool:
+        rest, in_call = _rest_and_call(log.statuses(), came)
+        return rest is None or len(in_call) >= ENOUGH - 1 or any(load < rest + CLEAR_STEP for load in in_call)
+
+    worker.wire.transcript.wait(enough, NEXT_SECONDS)
+
+
+def _rest_and_call(reports: Sequence[Status], came: float) -> tuple[float | None, list[float]]:
+    """What it reported again and again without a call (None: nothing), and each of its reports since the call's agent came."""
+    rest = min((status.load for status in reports), default=0.0)
+    at_rest = sum(status.load == rest for status in reports)
+    return rest if at_rest >= ENOUGH else None, [status.load for status in reports if status.at > came]
 
 
 def _is_count(more: float, step: float) -> bool:

@@ -61,9 +61,9 @@ def test_answers(lk_stage: Stage, lk_evidence: Evidence, lk_filled: Callable[[],
     SDK's page `/worker`); it is awaited for 5 s. GET of `lk_health_path` (default `/`, or where that is 404 the first
     of `/healthz`, `/health`, `/livez`, `/readyz`, `/ready` and `/live` that answers 200), from this machine or from
     inside where only loopback is served, must answer 200 within 5 s, asked every 0.5 s. Where
-    `availability.refuses-while-full` fills a worker with calls (not where CPU alone fills it, or workers take turns),
-    its endpoint, unless its path is a readiness probe's, must not answer otherwise for 10 s in a row, as platforms
-    restart what is unhealthy. Skipped without a health endpoint (a failure with `lk_health = required` or
+    `availability.refuses-while-full` fills a worker with calls (not where CPU alone fills it, or workers take turns, or
+    with -n), its endpoint, unless its path is a readiness probe's, must not answer otherwise for 10 s in a row, as
+    platforms restart what is unhealthy. Skipped without a health endpoint (a failure with `lk_health = required` or
     `lk_health_port`) and with `lk_health = off`; no answer at all on an overloaded machine is an error.
     """
     worker = lk_stage.worker("shared")

@@ -264,8 +264,8 @@ def test_drains_after_loss(
     lk_stage: Stage,
     lk_evidence: Evidence,
     lk_late_drain: Callable[[], Drain],
+    lk_emptying: Callable[[], Drain],
     lk_drain: Callable[[], Drain],
-    lk_several: Callable[[], Drain | None],
 ) -> None:
     """A worker that lost its server, or a job's process, before still drains: its calls go on, and then it ends.
 
@@ -282,21 +282,29 @@ def test_drains_after_loss(
     machine a gap, or a worker that still runs, is an error.
     """
     seen = lk_late_drain()
-    judge_kept_calls(seen, lk_evidence)
+    judge_kept_calls(seen, lk_evidence, gaps=seen.drained)
     lk_evidence["stopped_after_s"] = seen.stopped_s
     if not stops_in_time(seen) and stops_in_time(lk_drain()):
         lk_evidence["transcript"] = seen.lines[-8:]
         seen.raise_if_busy()
         raise AssertionError(f"{STOPS_SECONDS} s after {seen.signal} it is still registered as free, or takes a job")
     if not seen.drained:
-        for undisturbed in (lk_several() or lk_drain(), lk_drain()):
-            if not undisturbed.drained:
-                raise NotJudgeable("so are calls of a worker that lost nothing: see rollout.drains-every-call")
+        if seen.cut is not None:
+            raise_if_uncertain(seen, seen.cut)
+        _require_drains(lk_emptying(), lk_drain())
     judge_later_calls(seen, lk_evidence)
     judge_exit(seen, lk_stage.settings.exit_timeout, lk_evidence)
     lk_evidence.summary = (
         f"its call went on for {seen.held_s:.0f} s after {seen.signal}, and it exited with code {seen.exit_code}"
     )
+
+
+def _require_drains(several: Drain, single: Drain) -> None:
+    """Raises NotJudgeable if the calls of a worker that lost nothing were cut, too."""
+    if not single.drained or several.cut_while_held is not None:
+        raise NotJudgeable("its calls were cut, as those of a worker that lost nothing: see rollout.sigterm-drains")
+    if not several.drained:
+        raise NotJudgeable("one of its calls was cut, as of a worker that lost nothing: see rollout.drains-every-call")
 
 
 @check(

@@ -69,14 +69,15 @@ def test_a_call_that_is_counted_for_ever(after: list[float], stuck: float | None
 @pytest.mark.parametrize(
     ("before", "in_call", "after", "forgets"),
     [
-        ([0.0, 0.0, 0.0], [0.25], [0.0, 0.0, 0.0], True),
+        ([0.0, 0.0, 0.0], [0.25, 0.25], [0.0, 0.0, 0.0], True),
         ([0.0, 0.0, 0.0, 0.25, 0.5], [0.25, 0.25], [0.0, 0.0], True),
-        ([0.0, 0.0, 0.0], [0.25], [0.0], False),  # too few to tell
-        ([0.0, 0.0, 0.0], [0.25], [0.0, 0.25, 0.25], False),
-        ([0.0, 0.0, 0.0], [0.1], [0.0, 0.0, 0.0], False),  # may be measured and rounded
+        ([0.0, 0.0, 0.0], [0.25, 0.25], [0.0], False),  # too few to tell
+        ([0.0, 0.0, 0.0], [0.25], [0.0, 0.0, 0.0], False),
+        ([0.0, 0.0, 0.0], [0.25, 0.25], [0.0, 0.25, 0.25], False),
+        ([0.0, 0.0, 0.0], [0.1, 0.1], [0.0, 0.0, 0.0], False),  # may be measured and rounded
         ([0.0, 0.0, 0.0], [0.4, 0.2], [0.0, 0.0], False),  # what a call's beginning cost
-        ([0.0, 0.0, 0.0, 0.3], [0.2], [0.0, 0.0], False),
-        ([0.01, 0.02, 0.01], [0.3], [0.01, 0.01, 0.01], False),  # is measured
+        ([0.0, 0.0, 0.0, 0.3], [0.2, 0.2], [0.0, 0.0], False),
+        ([0.01, 0.02, 0.01], [0.3, 0.3], [0.01, 0.01, 0.01], False),  # is measured
         ([], [], [], False),
     ],
 )
