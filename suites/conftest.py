@@ -8,10 +8,11 @@ import functools
 import itertools
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, wait
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import pytest
 
+from pytest_lkagents.beginning import is_xdist_worker
 from pytest_lkagents.checks import (
     TRIED_AGAIN,
     Evidence,
@@ -171,15 +172,8 @@ def lk_emptying(request: pytest.FixtureRequest, lk_stage: Stage, lk_selected: se
 
 @pytest.fixture(scope="session")
 def lk_several(request: pytest.FixtureRequest, lk_stage: Stage, lk_selected: set[str]) -> Callable[[], Drain | None]:
-    """The same for what has another subject: only where a check of this run asks for several calls, and something was
-    seen."""
-
-    def observe(stage: Stage) -> Drain | None:
-        if shares_its_work(request) or stage.takes_turns or "rollout.drains-every-call" not in lk_selected:
-            return None
-        return _if_seen(stage, request.getfixturevalue("lk_emptying"))
-
-    return _once(observe, lk_stage)
+    """The same for what has another subject, see ``_beside``."""
+    return _beside(request, lk_stage, "lk_emptying", "rollout.drains-every-call" in lk_selected)
 
 
 @pytest.fixture(scope="session")
@@ -198,18 +192,21 @@ def lk_drain(lk_stage: Stage, lk_selected: set[str], lk_emptying: Callable[[], D
     return _once(observe, lk_stage)
 
 
-def shares_its_work(request: pytest.FixtureRequest) -> bool:
-    """Whether this is one of several processes (-n), which does not know which checks it will run."""
-    return hasattr(request.config, "workerinput")
+def _beside(request: pytest.FixtureRequest, stage: Stage, name: str, selected: bool) -> Callable[[], Any]:
+    """What another check of this run (``selected``) observes by the fixture of this name. None: no check does, this process
+    does not know which ones it will run (-n), workers take turns, or the observation failed, which those say whose subject it
+    is."""
 
+    def observed() -> Any:
+        if not selected or is_xdist_worker(request.config) or stage.takes_turns:
+            return None
+        try:
+            return request.getfixturevalue(name)()
+        except (Exception, pytest.fail.Exception):
+            stage.raise_if_closing()
+            return None
 
-def _if_seen(stage: Stage, observed: Callable[[], T]) -> T | None:
-    """None where it failed, for whatever reason: that is said by the checks whose subject it is."""
-    try:
-        return observed()
-    except (Exception, pytest.fail.Exception):
-        stage.raise_if_closing()
-        return None
+    return observed
 
 
 def _users(request: pytest.FixtureRequest, name: str) -> set[str]:
@@ -303,7 +300,7 @@ def lk_crash(lk_stage: Stage) -> Callable[[], harm.Harm]:
 @pytest.fixture(scope="session", autouse=True)
 def lk_started_ahead(request: pytest.FixtureRequest, lk_settings: Settings, lk_selected: set[str]) -> None:
     """What mostly waits begins with the run. Where workers take turns, each observation waits for its own."""
-    if shares_its_work(request) or not lk_settings.has_worker:
+    if is_xdist_worker(request.config) or not lk_settings.has_worker:
         return
     needed = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
     begun = {name: role for name, role in AHEAD.items() if name in needed}
@@ -326,15 +323,8 @@ def lk_load(lk_stage: Stage) -> Callable[[], loads.Loaded]:
 
 @pytest.fixture(scope="session")
 def lk_filled(request: pytest.FixtureRequest, lk_stage: Stage, lk_selected: set[str]) -> Callable[[], loads.Loaded | None]:
-    """A worker that was filled, for what has another subject: only where a check of this run asks for it, and something was
-    seen."""
-
-    def observe(stage: Stage) -> loads.Loaded | None:
-        if shares_its_work(request) or stage.takes_turns or "availability.refuses-while-full" not in lk_selected:
-            return None
-        return _if_seen(stage, request.getfixturevalue("lk_load"))
-
-    return _once(observe, lk_stage)
+    """A worker that was filled, for what has another subject, see ``_beside``."""
+    return _beside(request, lk_stage, "lk_load", "availability.refuses-while-full" in lk_selected)
 
 
 @pytest.fixture(scope="session")

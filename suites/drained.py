@@ -20,10 +20,11 @@ from pytest_lkagents.checks import StageError, Unproven
 from pytest_lkagents.wire.model import Answer, Question
 
 from .connections import JOB_GONE
-from .healthy import FAILED_PROBES
 
 # The guide's figure: a worker that was asked to stop takes no new job after this time.
 STOPS_SECONDS = 5
+# Three failed probes in a row are what orchestrators restart a container for, by default.
+FAILED_PROBES = 3
 
 
 @dataclass

@@ -119,7 +119,7 @@ def _serve(stage: Stage, worker: Worker, seen: Early) -> None:
                 raise
             # It may have something to do at its start, and say that it is full meanwhile.
             left = stage.settings.start_timeout - (time.monotonic() - worker.registration().registered)
-            log.wait(lambda seen: (last := seen.latest_status()) is not None and not last.full, max(left, 0.1))
+            log.wait(lambda said: (last := said.latest_status()) is not None and not last.full, max(left, 0.1))
             call = stage.calls.served(caller)
         seen.joined_s = round(call.agent_after, 2)
         lost = taken_in_vain(worker, caller, call, began)

@@ -300,8 +300,9 @@ def _lose_thrice(stage: Stage, worker: Worker, seen: Reconnection) -> None:
                 counted = forgets_call(worker, came, cut, again, lambda: kept.look(time.monotonic() - cut))
             _watch_kept(stage, worker, kept, cut, serving, connections)
             seen.busy = too_busy(reading, worker.reading())
-            seen.uncounted = counted if kept.trouble is None else None
-            seen.reports = log.lines(cut - REPORTS_SECONDS, kinds=("status", "closed", "registered"), last=8)
+            if counted is not None and kept.trouble is None:
+                seen.uncounted = counted
+                seen.reports = log.lines(cut - REPORTS_SECONDS, kinds=("status", "closed", "registered"), last=8)
         reports = any(status.at > back for status in log.statuses())
         call.leave()
         call = _call_again(stage, worker, caller, "it registered again after the cut", evidence)

@@ -15,8 +15,6 @@ from pytest_lkagents.worker.health import Health
 HEALTHY_SECONDS = 10.0
 # One that fails once says little.
 UNHEALTHY_SECONDS = 5.0
-# Three failed probes in a row are what orchestrators restart a container for, by default.
-FAILED_PROBES = 3
 # Nobody is ended for such a probe.
 READINESS = re.compile(r"read(y|iness)", re.IGNORECASE)
 

@@ -31,7 +31,9 @@ def _number(name: str) -> int:
     return int(signal.Signals[base]) + int(offset or 0)
 
 
-def raise_if_uncertain(seen: Drain, cut: Kept) -> None:
+def raise_if_uncertain(seen: Drain, cut: Kept, evidence: Evidence) -> None:
+    """Note what is known of a cut. Raises TooBusy or Unproven if it may be no fault."""
+    evidence["transcript"], evidence["exit_code"] = seen.lines[-8:], seen.exit_code
     if not seen.cut_for_certain:
         seen.raise_if_busy(str(cut.trouble))
         seen.raise_if_unproven()
@@ -56,9 +58,7 @@ def judge_kept_calls(seen: Drain, evidence: Evidence, *, gaps: bool = True) -> N
     evidence["series_s_calls_pause"] = seen.series
     cut = seen.cut_while_held
     if cut is not None:
-        evidence["transcript"] = seen.lines[-6:]
-        evidence["exit_code"] = seen.exit_code
-        raise_if_uncertain(seen, cut)
+        raise_if_uncertain(seen, cut, evidence)
         ended = f"; the worker exited with code {seen.exit_code}" if seen.exit_code is not None else ""
         raise AssertionError(f"{cut.trouble_s} s after {seen.signal} {cut.trouble}{ended}")
     if seen.ended_while_held is not None:
@@ -83,16 +83,13 @@ def judge_kept_calls(seen: Drain, evidence: Evidence, *, gaps: bool = True) -> N
 
 
 def judge_later_calls(seen: Drain, evidence: Evidence) -> None:
-    """No call was cut when others had ended. Raises AssertionError, or StageError on a busy machine."""
+    """No call was cut when others had ended, as far as that is certain. Raises AssertionError."""
     cut = seen.cut
     if cut is None:
         if seen.ended_early_s is not None:
             evidence["transcript"] = seen.lines[-8:]
             raise AssertionError(f"the worker ended {seen.ended_early_s} s after {seen.signal}, with calls in progress")
         return
-    evidence["transcript"] = seen.lines[-8:]
-    evidence["exit_code"] = seen.exit_code
-    raise_if_uncertain(seen, cut)
     ended = sum(kept.hung_up_s is not None for kept in seen.kept)
     # Then it may be the end of one call that ends another, whether the worker drains or not.
     there = seen.ended_early_s is None and seen.exit_code is None

@@ -74,9 +74,7 @@ def still_counts(worker: Worker, rest: float, steps: Iterable[float], seconds: f
     last = [status.load for status in log.statuses(began)][-ENOUGH:]
     if len(last) < ENOUGH or len(set(last)) > 1:
         return None
-    more = last[0] - rest
-    counts = [(round(more / step), step) for step in steps if step > STEP]
-    return last[0] if any(calls >= 1 and math.isclose(calls * step, more, abs_tol=EQUAL) for calls, step in counts) else None
+    return last[0] if any(_is_count(last[0] - rest, step) for step in steps if step > STEP) else None
 
 
 def forgets_call(worker: Worker, came: float, lost: float, back: float, look: Callable[[], object]) -> str | None:

@@ -13,9 +13,9 @@ from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
 from pytest_lkagents.worker.health import Health
 
-from .drained import Drain
+from .drained import FAILED_PROBES, Drain
 from .drains import CHECK_SECONDS
-from .healthy import FAILED_PROBES, Failing, answers, status_within
+from .healthy import Failing, answers, status_within
 from .load import BURNT_SHARE, Loaded
 from .test_registration import GIVE_UP_SECONDS, until_not_ready
 

@@ -315,12 +315,11 @@ def test_keeps_calls(lk_evidence: Evidence, lk_reconnection: Callable[[], faults
     worker has registered again: it is cut if its agent leaves the room, or if the job's connection to the server is
     gone, or packets are missing (1.5 s), and stay away for 8 s, or if another process of the worker than before holds
     the job's connection at the end. A pause of more than 2.5 s (in the sound of an agent that talks without pauses,
-    else between packets) counts too, although the call went on. A worker with one registration that counts its calls, by
-    the load that it reports, and a call as 0.15 or more, must not report two or three times without another value that
-    it has none. An
-    agent that leaves, or falls silent, may do so by itself: in a second look the reset only comes when it has stayed,
-    or talked, for clearly longer. Skipped if the worker does not come that far, or agents leave their calls by
-    themselves; on an overloaded machine what is missing is an error.
+    else between packets) counts too, although the call went on. A worker with one registration that counts its calls,
+    by the load that it reports, and a call as 0.15 or more, must not report two or three times without another value
+    that it has none. An agent that leaves, or falls silent, may do so by itself: in a second look the reset only comes
+    when it has stayed, or talked, for clearly longer. Skipped if the worker does not come that far, or agents leave
+    their calls by themselves; on an overloaded machine what is missing is an error.
     """
     seen = lk_reconnection()
     kept = seen.kept
@@ -338,7 +337,7 @@ def test_keeps_calls(lk_evidence: Evidence, lk_reconnection: Callable[[], faults
         raise NotJudgeable(seen.problem or seen.not_kept)
     if seen.uncounted is not None:
         lk_evidence["transcript"] = seen.reports
-    assert seen.uncounted is None, f"its call went on after the connection was cut, but it forgot it: {seen.uncounted}"
+        raise AssertionError(f"its call went on after the connection was cut, but it forgot it: {seen.uncounted}")
     lk_evidence.summary = f"its call went on for {kept.hung_up_s} s after the connection was cut"
 
 

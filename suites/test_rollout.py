@@ -200,7 +200,7 @@ def test_drains_every_call(
         raise NotJudgeable(ONE_AT_A_TIME)
     seen.raise_if_not_cleared()
     if seen.cut is not None:
-        raise_if_uncertain(seen, seen.cut)
+        raise_if_uncertain(seen, seen.cut, lk_evidence)
         alone = lk_drain()
         alone.raise_if_not_cleared()
         if alone.cut is not None:
@@ -290,7 +290,7 @@ def test_drains_after_loss(
         raise AssertionError(f"{STOPS_SECONDS} s after {seen.signal} it is still registered as free, or takes a job")
     if not seen.drained:
         if seen.cut is not None:
-            raise_if_uncertain(seen, seen.cut)
+            raise_if_uncertain(seen, seen.cut, lk_evidence)
         _require_drains(lk_emptying(), lk_drain())
     judge_later_calls(seen, lk_evidence)
     judge_exit(seen, lk_stage.settings.exit_timeout, lk_evidence)
@@ -421,7 +421,7 @@ def test_second_signal(lk_stage: Stage, lk_evidence: Evidence) -> None:
     lk_evidence["signal"], lk_evidence["second_after_s"], lk_evidence["exit_code"] = name, DISTURB_SECONDS, seen.exit_code
     cut = seen.cut_while_held
     if cut is not None:
-        raise_if_uncertain(seen, cut)
+        raise_if_uncertain(seen, cut, lk_evidence)
     if not sent or (cut is not None and (cut.trouble_s or 0.0) < DISTURB_SECONDS):
         raise NotJudgeable(f"its call was over before a second {name}: see rollout.sigterm-drains")
     lk_evidence["call_cut_after_s"] = cut.trouble_s if cut else None
