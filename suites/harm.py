@@ -96,10 +96,13 @@ class Scene:
         self._rest: float | None = None
         self._top = 0.0
         self._jobs: set[int] = set()
+        self._newest: Call | None = None
 
-    def observe(self, act: Callable[[Scene], None], undo: Callable[[Scene], None] = lambda _: None) -> Harm:
-        """Nothing is harmed where the two calls harm each other. Raises NotJudgeable when jobs share a process, WorkerFault
-        when two calls cannot be had, StageError."""
+    def observe(
+        self, act: Callable[[Scene], None], undo: Callable[[Scene], None] = lambda _: None, *, both: bool = False
+    ) -> Harm:
+        """Nothing is harmed where the two calls harm each other. ``both``: the older call's process comes to harm, too, beside
+        the new call. Raises NotJudgeable when jobs share a process, WorkerFault when two calls cannot be had, StageError."""
         try:
             self._place()
             if self.harm.clash is not None:
@@ -110,6 +113,8 @@ class Scene:
                 act(self)
                 self.watch(WATCH_SECONDS)
                 harm = self._judge(before)
+                if both and harm.verdict is None:
+                    self._harm_older(act)
             finally:
                 undo(self)
             self.caller.close()
@@ -234,11 +239,8 @@ class Scene:
 
     def _judge(self, before: Reading) -> Harm:
         harm, kept, worker = self.harm, self.kept, self.worker
+        harm.evidence["other_call"] = self._judge_bystander() or f"none: {ONE_AT_A_TIME}"
         if kept is not None:
-            self._look_closer(kept)
-            if harm.worker_trouble is None:
-                self._judge_pause(kept)
-            harm.trouble, harm.trouble_s = kept.trouble, kept.trouble_s
             harm.evidence["bystander"] = kept.continuity.evidence()
         harm.evidence["watched_s"] = round(self.passed, 1)
         if harm.worker_trouble is None:
@@ -246,19 +248,59 @@ class Scene:
                 worker.registration()
             if not worker.wire.transcript.live():
                 harm.worker_trouble = "the worker is no longer registered"
-        harm.evidence["other_call"] = harm.trouble or ("went on" if kept is not None else f"none: {ONE_AT_A_TIME}")
         if harm.verdict is None:
             self._call_anew()
             harm.evidence["new_call_served_after_s"] = harm.served_s
         if harm.verdict is None:
             harm.worker_trouble = stays_unhealthy(self.stage, worker, self.health)
         harm.evidence["registered"] = bool(worker.wire.transcript.live())
+        self._raise_if_uncertain(before)
+        return harm
+
+    def _judge_bystander(self) -> str | None:
+        """What became of the other call, in words; None: there is none. Raises TooBusy if it cannot be told."""
+        harm, kept = self.harm, self.kept
+        if kept is None:
+            return None
+        self._look_closer(kept)
+        if harm.worker_trouble is None:
+            self._judge_pause(kept)
+        harm.trouble, harm.trouble_s = kept.trouble, kept.trouble_s
+        return harm.trouble or "went on"
+
+    def _raise_if_uncertain(self, before: Reading) -> None:
+        """Raises Unproven if what is wrong may be the agent's habit, TooBusy if it may be this machine's doing."""
+        harm, kept = self.harm, self.kept
         if kept is not None and kept.unproven is not None and kept.trouble != OTHER_ENDED and harm.worker_trouble is None:
             raise Unproven(kept.unproven)
-        certain = harm.trouble in (OTHER_ENDED, AGENT_LEFT) or not worker.is_running
+        certain = harm.trouble in (OTHER_ENDED, AGENT_LEFT) or not self.worker.is_running
         if harm.verdict is not None and not certain:
-            self.stage.raise_if_too_busy(worker, before)
-        return harm
+            self.stage.raise_if_too_busy(self.worker, before)
+
+    def _harm_older(self, act: Callable[[Scene], None]) -> None:
+        """The same to the older call's process, beside the new call: a call may lean on what an older one's process has. Not
+        where the new one was only taken without the others, or its agent leaves by itself."""
+        harm, older, newest = self.harm, self.kept, self._newest
+        if older is None or newest is None:
+            return
+        before = self.worker.reading()
+        try:
+            self.stage.calls.wait_heard([newest])
+            now = self.worker.snapshot()
+        except (NotJudgeable, WorkerFault):
+            self.look()
+            return
+        jobs = set(now.without_children(self.worker.jobs_of(now)))
+        theirs = jobs - {self.pid, self.other_pid}
+        if self.other_pid not in jobs or len(theirs) != 1:
+            return
+        self.call, self.pid, self.other_pid = older.call, self.other_pid, theirs.pop()
+        self.kept = Kept(newest, self.stage.calls.continuity(newest))
+        act(self)
+        self.watch(WATCH_SECONDS)
+        harm.evidence["then_harmed_pid"] = self.pid
+        harm.evidence["new_call_then"] = self._judge_bystander()
+        self._raise_if_uncertain(before)
 
     def _judge_rest(self) -> None:
         """Without a call nothing may be counted any more: a place that is never given back is lost to every later call."""
@@ -307,6 +349,8 @@ class Scene:
                 self._raise_if_rightly_full(looked)
                 harm.not_served = f"no new call is served: {self._said(began)}"
                 return
+        else:
+            self._newest = call
         harm.served_s = round(call.agent_after, 2)
         if self._rest is not None:
             self._jobs = {self.pid, self.other_pid, *self.worker.jobs_of(self.worker.snapshot())}
@@ -347,7 +391,7 @@ def crash(stage: Stage) -> Harm:
         scene.act_now()
         scene.kill()
 
-    return Scene(stage, "crashing").observe(act)
+    return Scene(stage, "crashing").observe(act, both=True)
 
 
 def freeze(stage: Stage) -> Harm:

@@ -89,7 +89,7 @@ def test_production_mode(lk_stage: Stage, lk_evidence: Evidence, lk_drain: Calla
     profile="smoke",
     section="Environment variables",
     why="Whoever can pull the image can read every layer and all of its history.",
-    remedy="pass secrets at run time, or as build secrets; rotate what has been in a layer",
+    remedy="pass secrets at run time, or as build secrets; keep .git and .env out (.dockerignore); rotate what was in a layer",
     seconds=READ_LIMIT,
     order=2,
 )
@@ -104,7 +104,9 @@ def test_no_secrets(lk_stage: Stage, lk_evidence: Evidence) -> None:
     a LiveKit API secret and any service's API key that is written out in code or configuration (24 or more letters and
     digits; not in tests, examples and documents); the access that .npmrc, .netrc, .pypirc and Docker's configuration
     hold; and secret values of `--lk-env` and `--lk-env-file`. In the layers only files up to 256 KiB are read, and in
-    folders of libraries only these last values count. One finding is a failure; skipped with `--lk-command`.
+    folders of libraries only these last values count. Of a git repository (`.git`, packs up to 64 MiB) each version of
+    each file is read, for these values, access tokens, and .env files whose secret looks generated. One finding is a
+    failure; skipped with `--lk-command`.
     """
     contents = lk_stage.contents
     history = contents.history()

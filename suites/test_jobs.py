@@ -310,10 +310,11 @@ def test_crash_isolated(lk_evidence: Evidence, lk_crash: Callable[[], harm.Harm]
     are missing and stay away for 8 s, or if there was a pause of more than 2.5 s. Silence of an agent that is there
     counts as in `rollout.sigterm-drains`, after a second look. The worker must still run and be registered, and one of
     three new calls must get its agent, tried again without the old calls if the worker refuses; a health endpoint that
-    answered 200 before must do so again within 10 s, unless the worker is full. A worker that counts its calls, by the
-    load that it reports, must not count one any more `lk_exit_timeout` (default 30 s) after all of them are over. A
-    worker that takes only one call at a time is judged by what comes after. Skipped if jobs share a process or calls
-    are not served; on an overloaded machine what is not certain is an error.
+    answered 200 before must do so again within 10 s, unless the worker is full. Where the new call came beside the
+    other one, that one's process, the oldest now, is killed as well, and the new call is watched likewise. A worker
+    that counts its calls, by the load that it reports, must not count one any more `lk_exit_timeout` (default 30 s)
+    after all of them are over. A worker that takes only one call at a time is judged by what comes after. Skipped if
+    jobs share a process or calls are not served; on an overloaded machine what is not certain is an error.
     """
     _judge(lk_crash(), lk_evidence, "a job's process killed")
 

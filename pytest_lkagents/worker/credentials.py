@@ -143,6 +143,21 @@ def findings_in(path: str, data: bytes, planted: Sequence[str]) -> list[str]:
     return found
 
 
+def findings_in_version(data: bytes, planted: Sequence[str]) -> list[str]:
+    """The same of a file that a repository keeps, whose name and place are not known: it may be of a library, of a test or an
+    example. Only what is one anywhere counts, and what a file sets that does nothing but set variables."""
+    found = []
+    if any(value.encode("utf-8", "surrogateescape") in data for value in planted):
+        found.append("a value of the worker's environment")
+    if any(_is_key(token.decode("ascii")) for token in TOKENS.findall(data)):
+        found.append("an access token")
+    words = map(str.strip, data.decode("utf-8", "replace").splitlines())
+    lines = [line for line in words if line and not line.startswith("#")]
+    if all(map(ASSIGNMENT.match, lines)):
+        found += _assigned("\n".join(lines), generated=True)
+    return found
+
+
 def _short_strings(data: bytes) -> Iterable[bytes]:
     """What may be one in a compiled module; where it is none, what comes of it is no token either."""
     for matched in SHORT_STRING.finditer(data):

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING
 
 from pytest_lkagents.checks import StageError
-from pytest_lkagents.worker.credentials import LIBRARIES, findings_in
+from pytest_lkagents.worker.credentials import LIBRARIES, findings_in, findings_in_version
+from pytest_lkagents.worker.git_objects import LARGEST_PACK, PACK, file_versions
 
 if TYPE_CHECKING:
     from docker.models.images import Image
@@ -153,9 +154,19 @@ def _scan_layer(content: IO[bytes], planted: Sequence[str], bundles: Collection[
             if not member.isfile():
                 continue
             result.files += 1
-            if not 0 < member.size <= LARGEST_READ or (not planted and LIBRARIES.search(path)):
+            largest = LARGEST_PACK if PACK.search(path) else LARGEST_READ
+            if not 0 < member.size <= largest or (not planted and LIBRARIES.search(path)):
                 continue
             piece = layer.extractfile(member)
             if piece is not None:
-                result.secrets += [f"/{path}: {what}" for what in findings_in(path, piece.read(), planted)]
+                result.secrets += [f"/{path}: {what}" for what in _findings(path, piece.read(), planted)]
     return found
+
+
+def _findings(path: str, data: bytes, planted: Sequence[str]) -> Iterator[str]:
+    if not PACK.search(path):
+        yield from findings_in(path, data, planted)
+    if not LIBRARIES.search(path):
+        for version in file_versions(path, data, LARGEST_READ):
+            for what in findings_in_version(version, planted):
+                yield f"{what}, in a version of a file"
