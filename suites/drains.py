@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
+from enum import Enum
 
 from pytest_lkagents.busyness import Reading, too_busy
 from pytest_lkagents.callers.caller import Call, Caller
@@ -56,13 +57,20 @@ PROBE_EVERY = 0.5
 PROBE_SECONDS = 2.0
 
 
+class Ends(Enum):
+    """When the calls of a drain end: together, or all but one earlier; of two the oldest or the newest."""
+
+    TOGETHER = "together"
+    OLDEST_FIRST = "oldest first"
+    NEWEST_FIRST = "newest first"
+
+
 class Drainage:
     """One observation. ``calls`` are placed before the signal, as many as the worker takes, and kept for ``hold``
-    seconds; with ``one_by_one`` all but one end earlier, of two the oldest, with ``newest_first`` the newest; ``together``:
-    another one comes in the same instant; ``disturb`` is called once, 2 s after the signal, and ``repair`` 7 s later;
-    ``send`` stops the worker in another way than by the signal; ``placed`` is called with the calls when these are there;
-    ``brief``: all that is asked is whether a call outlives the signal, so that presence and packets are judged, not
-    silence, and nobody waits for the worker's end."""
+    seconds, or for less, as ``ends`` has it; ``together``: another one comes in the same instant; ``disturb`` is called
+    once, 2 s after the signal, and ``repair`` 7 s later; ``send`` stops the worker in another way than by the signal;
+    ``placed`` is called with the calls when these are there; ``brief``: all that is asked is whether a call outlives
+    the signal, so that presence and packets are judged, not silence, and nobody waits for the worker's end."""
 
     def __init__(
         self,
@@ -73,8 +81,7 @@ class Drainage:
         calls: int = 1,
         hold: float = DRAIN_SECONDS,
         together: bool = False,
-        one_by_one: bool = False,
-        newest_first: bool = False,
+        ends: Ends = Ends.TOGETHER,
         disturb: Callable[[Worker], None] | None = None,
         repair: Callable[[Worker], None] | None = None,
         send: Callable[[Worker], None] | None = None,
@@ -82,8 +89,7 @@ class Drainage:
         brief: bool = False,
     ) -> None:
         self.stage, self.worker, self.calls, self.hold = stage, worker, calls, hold
-        self.with_call, self.one_by_one, self.placed, self.brief = together, one_by_one, placed, brief
-        self.newest_first = newest_first
+        self.with_call, self.ends, self.placed, self.brief = together, ends, placed, brief
         self.disturb, self.repair = disturb, repair
         self.send = send or (lambda stopped: stopped.signal(signal))
         self.transcript = worker.wire.transcript
@@ -153,7 +159,7 @@ class Drainage:
         known = self.stage.calls
         usual = known.usual_stay(before, lambda: known.served(self.caller))
         self.caller.close()
-        self.with_call = self.one_by_one = False
+        self.with_call, self.ends = False, Ends.TOGETHER
         self.hold = STAY_CONTROL * usual.least + STAY_SECONDS
         call = known.served(self.caller)
         return Kept(call, known.continuity(call, usual))
@@ -262,7 +268,8 @@ class Drainage:
             self.disturb(self.worker)
         if self.repair is not None and self._watch(REPAIR_SECONDS):
             self.repair(self.worker)
-        if self.one_by_one and len(self.seen.kept) > 1 and self._watch(max(FIRST_END_SECONDS - self.passed, 0.0)):
+        apart = self.ends is not Ends.TOGETHER and len(self.seen.kept) > 1
+        if apart and self._watch(max(FIRST_END_SECONDS - self.passed, 0.0)):
             self._settle_late()
             self._end_all_but_one()
         self._merely_watch()
@@ -373,7 +380,7 @@ class Drainage:
         calls = self.seen.kept
         first = [calls[0], calls[-1]]
         if len(calls) == 2:
-            first = calls[-1:] if self.newest_first else calls[:1]
+            first = calls[-1:] if self.ends is Ends.NEWEST_FIRST else calls[:1]
             # The end of one call costs little.
             self._merely_watch()
         for ending in (first, calls[2:-1]):
@@ -445,7 +452,8 @@ class Drainage:
 def by_stop_signal(stage: Stage, *, together: bool, calls: int, hold: float, brief: bool) -> Drain:
     """The image's own stop signal, which is what engines and orchestrators send."""
     worker, signal = stage.untouched("draining"), stop_signal(stage)
-    return Drainage(stage, worker, signal, hold=hold, together=together, calls=calls, one_by_one=True, brief=brief).observe()
+    ends = Ends.OLDEST_FIRST
+    return Drainage(stage, worker, signal, hold=hold, together=together, calls=calls, ends=ends, brief=brief).observe()
 
 
 def by_interrupt(stage: Stage) -> Drain:

@@ -21,7 +21,7 @@ from pytest_lkagents.worker.base import Worker
 
 from .connections import JOB_GONE, Connections
 from .drained import Drain, Kept
-from .drains import LIMIT_SECONDS, LOOK_SECONDS, Drainage
+from .drains import LIMIT_SECONDS, LOOK_SECONDS, Drainage, Ends
 from .healthy import answers, stays_unhealthy
 from .observations import stop_signal
 from .reports import LONGEST_SECONDS, forgets_call, longest_pause, wait_counted
@@ -253,8 +253,7 @@ def drain_after_loss(stage: Stage, worker: Worker) -> Drain:
         worker,
         signal,
         calls=2,
-        one_by_one=True,
-        newest_first=True,
+        ends=Ends.NEWEST_FIRST,
         hold=LIMIT_SECONDS,
         placed=lambda _: cut_and_return(worker),
     ).observe()
