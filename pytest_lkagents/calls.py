@@ -31,6 +31,9 @@ LATE_SECONDS = 15
 ENOUGH_LOST = 2
 # After this time without an answer the server drops the job (livekit-server, all versions up to 1.13.11).
 ANSWER_SECONDS = 3.0
+# That time begins with the dispatch, 0.2 s before the first worker is asked, and is for all workers together: an answer after
+# so much of it comes too late for a yes to be followed by the job, and for another worker to be asked after a no.
+LATE_ANSWER_SECONDS = 0.9 * ANSWER_SECONDS
 # The same after the caller's join: the server's own bidding takes 0.2 s, the rest is for a busy machine.
 LOST_SECONDS = 4.5
 # Loads are averaged over some seconds; a call right after a refusal would only be refused again.
@@ -187,8 +190,8 @@ class Calls:
         wait_heard(calls, self._habit, steady=steady)
 
     def is_mute(self, call: Call, worker: Worker, since: Reading) -> bool:
-        """Whether nothing is heard of its agent within ``VOICE_SECONDS``, beside another call, whose agent was heard. Raises
-        Unproven the first time, TooBusy if this machine was too busy (since then), StageError if the caller was cut off."""
+        """Whether nothing is heard of its agent within ``VOICE_SECONDS``, where another call's agent was heard. Raises Unproven
+        the first time, TooBusy if this machine was too busy (since then), StageError if the caller was cut off."""
 
         def heard() -> bool:
             self._stage.raise_if_closing()
@@ -201,7 +204,7 @@ class Calls:
         self._stage.raise_if_too_busy(worker, since)
         self._habit.unheard += 1
         if self._habit.unheard == 1:
-            raise Unproven("the agent of a second call was not heard, which may be chance")
+            raise Unproven("an agent was not heard, where another one was, which may be chance")
         return True
 
     def note_unserved(self) -> None:

@@ -51,6 +51,7 @@ ROLES = {
     # Two workers of one server. One core each, so that a burner fills a worker and leaves the machine another core.
     "loaded": Role(cpus=1),
     "peer": Role(cpus=1, beside="loaded"),
+    "uncalled": Role(),
     "without-url": Role(registered=False, without=("LIVEKIT_URL",)),
     "without-key": Role(registered=False, without=("LIVEKIT_API_KEY",)),
     "without-secret": Role(registered=False, without=("LIVEKIT_API_SECRET",)),

@@ -129,6 +129,13 @@ def can_be_told(name: str, value: str) -> bool:
     return holds_secret(name, value) and not WORDS.match(value)
 
 
+def secrets_of(name: str, value: str) -> list[str]:
+    """What of this variable is a credential wherever it stands: the whole value, and the passwords of its URLs
+    (``REDIS_URL``)."""
+    passwords = [urllib.parse.unquote(password) for password in url_passwords(value)]
+    return [value, *passwords] if can_be_told(name, value) else passwords
+
+
 def looks_random(value: str) -> bool:
     """Whether a literal looks made by a generator rather than written by hand: letters and digits, and no stand-in."""
     return not is_placeholder(value) and any(sign.isdigit() for sign in value) and any(sign.isalpha() for sign in value)
@@ -219,7 +226,8 @@ class Redactor:
         if len(value.strip()) < least or value in KNOWN_TO_ALL:
             return
         lines = {line.strip() for line in value.splitlines() if len(line.strip()) >= SHORTEST_LINE}
-        for part in spellings(value) | lines:
+        passwords = set().union(*map(spellings, secrets_of(name, value)))
+        for part in spellings(value) | passwords | lines:
             self._names.setdefault(part, name)
         self._values = sorted(self._names, key=len, reverse=True)
 

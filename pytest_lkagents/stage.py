@@ -30,7 +30,7 @@ from pytest_lkagents.loop import EventLoop
 from pytest_lkagents.memory import Memory, why_killed
 from pytest_lkagents.probe.sidecar import Sidecar, ensure_image
 from pytest_lkagents.roles import ROLES, Role
-from pytest_lkagents.secrets import Redactor, can_be_told, looks_secret
+from pytest_lkagents.secrets import Redactor, looks_secret, secrets_of
 from pytest_lkagents.server.base import Server
 from pytest_lkagents.server.choose import connect, make_server
 from pytest_lkagents.settings import Settings
@@ -119,7 +119,7 @@ class Stage:
             self._session = engine.Session(None)
             return
         if self.settings.image is not None:
-            planted = [value for name, value in self.settings.env.items() if can_be_told(name, value)]
+            planted = [part for name, value in self.settings.env.items() for part in secrets_of(name, value)]
             self._contents = ImageContents(engine.find_image(self._client, self.settings.image), planted)
         ensure_image(self._client, self.settings.probe_image)
         self._session = engine.Session(self._client)

@@ -184,6 +184,8 @@ class Drain:
     job_pids: list[int] = field(default_factory=list)
     own_pids: list[int] = field(default_factory=list)
     busy: str | None = None
+    # The first call to end ended with its job's process, which was killed.
+    crashed: bool = False
     # Of an earlier look: an agent fell silent, and this one cannot tell whether that was chance; in words.
     not_cleared: str | None = None
 

@@ -11,7 +11,7 @@ from enum import Enum
 from pytest_lkagents.busyness import Reading, too_busy
 from pytest_lkagents.callers.caller import Call, Caller
 from pytest_lkagents.callers.continuity import NO_PACKETS_SECONDS, STAY_CONTROL, STAY_SECONDS, AgentsLeave
-from pytest_lkagents.calls import AGENT_SECONDS, ANSWER_SECONDS
+from pytest_lkagents.calls import AGENT_SECONDS, ANSWER_SECONDS, LATE_ANSWER_SECONDS
 from pytest_lkagents.checks import NotJudgeable, StageError, TooBusy, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
@@ -36,8 +36,6 @@ CALLS = 4
 # Two of the SDKs' status reports (2.5 s apart): the next one still counts the start of the last job.
 PAUSE_SECONDS = 6.0
 GOODBYE_SECONDS = 8.0
-# A yes after so much of the time that the server waits for it was too late if it was not followed by the job.
-IN_TIME = 0.9
 # For a worker to end that believes itself to be drained.
 LAST_SECONDS = 3.0
 # A drain that is over too early, or that there is none of, cuts the calls up to 15 s later (the same patience).
@@ -58,11 +56,12 @@ PROBE_SECONDS = 2.0
 
 
 class Ends(Enum):
-    """When the calls of a drain end: together, or all but one earlier; of two the oldest or the newest."""
+    """When the calls of a drain end: together, or all but one earlier; of two the oldest, or the newest, whose job's process is
+    killed (hung up, where it has none of its own)."""
 
     TOGETHER = "together"
     OLDEST_FIRST = "oldest first"
-    NEWEST_FIRST = "newest first"
+    NEWEST_CRASHES = "newest crashes"
 
 
 class Drainage:
@@ -99,6 +98,8 @@ class Drainage:
         self.sent = 0.0
         self._probed = 0.0
         self._late: Call | None = None
+        # Who served the first call before there was another one.
+        self._oldest: set[int] = set()
         # The connections of the jobs before that one.
         self._kept_at: set[int] = set()
         self._connections: Connections | None = None
@@ -136,6 +137,8 @@ class Drainage:
         if self.placed is None and known.leave_by_themselves:
             return [self._place_leaving([])]
         calls = [known.served(self.caller)]
+        if self.ends is Ends.NEWEST_CRASHES:
+            self._oldest = self._jobs()
         for _ in range(self.calls - 1):
             try:
                 calls.append(known.served(self.caller))
@@ -315,7 +318,7 @@ class Drainage:
             # The server asks nobody else in any case.
             late.trouble = "no agent came to it" if late.assigned else "the worker accepted it, and was not given it"
             took = asked.answered_after or 0.0
-            if not late.assigned and took >= IN_TIME * ANSWER_SECONDS:
+            if not late.assigned and took >= LATE_ANSWER_SECONDS:
                 late.trouble = f"the worker accepted it only after {took:.1f} s"
                 if self.stage.history.had_no_time(asked.asked, asked.asked + took):
                     late.busy = "all of its cores were in use while the worker was to answer"
@@ -376,17 +379,19 @@ class Drainage:
     def _end_all_but_one(self) -> None:
         """The oldest call and the newest first, then all but the second: a drain that waits for one only is caught so, and one
         that runs over a list which gets shorter meanwhile and misses a call (livekit-agents 1.3.8). Of two the oldest, unless
-        the newest is to be the first."""
+        the newest is to crash."""
         calls = self.seen.kept
         first = [calls[0], calls[-1]]
         if len(calls) == 2:
-            first = calls[-1:] if self.ends is Ends.NEWEST_FIRST else calls[:1]
+            first = calls[-1:] if self.ends is Ends.NEWEST_CRASHES else calls[:1]
             # The end of one call costs little.
             self._merely_watch()
         for ending in (first, calls[2:-1]):
             if not ending:
                 continue
             before = len(self.worker.wire.calls_at)
+            if self.ends is Ends.NEWEST_CRASHES:
+                self._crash_newest()
             for kept in ending:
                 if kept.trouble is None:
                     kept.hang_up(self.passed)
@@ -395,6 +400,20 @@ class Drainage:
                 return
         self._merely_watch()
         self._watch(AFTER_ENDS_SECONDS - BETWEEN_ENDS_SECONDS)
+
+    def _jobs(self) -> set[int]:
+        """The processes of its jobs."""
+        now = self.worker.snapshot()
+        return set(now.without_children(self.worker.jobs_of(now)))
+
+    def _crash_newest(self) -> None:
+        """The process of the newest call's job is killed, if that has one of its own."""
+        with contextlib.suppress(WorkerFault):
+            now = self._jobs()
+            newest = now - self._oldest
+            if len(newest) == 1 and len(self._oldest) == 1 and self._oldest < now:
+                self.worker.signal_processes(sorted(newest), "SIGKILL")
+                self.seen.crashed = True
 
     def _merely_watch(self) -> None:
         """From here on little is done, unless all of it will have to be done again."""

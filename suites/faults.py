@@ -12,7 +12,7 @@ from typing import Any
 from pytest_lkagents.busyness import too_busy
 from pytest_lkagents.callers.caller import Call, Caller
 from pytest_lkagents.callers.continuity import AGENT_LEFT, AgentsLeave, Continuity
-from pytest_lkagents.calls import ENOUGH_LOST
+from pytest_lkagents.calls import ENOUGH_LOST, VOICE_SECONDS
 from pytest_lkagents.checks import NotJudgeable, StageError, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, holds, poll
 from pytest_lkagents.stage import Stage
@@ -23,7 +23,7 @@ from .connections import JOB_GONE, Connections
 from .drained import Drain, Kept
 from .drains import LIMIT_SECONDS, LOOK_SECONDS, Drainage, Ends
 from .healthy import answers, stays_unhealthy
-from .observations import stop_signal
+from .observations import stop_signal, wait_sound
 from .reports import LONGEST_SECONDS, forgets_call, longest_pause, wait_counted
 
 # A worker may wait 10 s between two tries (Python's longest pause), then connect and start processes. A packet that was
@@ -253,7 +253,7 @@ def drain_after_loss(stage: Stage, worker: Worker) -> Drain:
         worker,
         signal,
         calls=2,
-        ends=Ends.NEWEST_FIRST,
+        ends=Ends.NEWEST_CRASHES,
         hold=LIMIT_SECONDS,
         placed=lambda _: cut_and_return(worker),
     ).observe()
@@ -264,7 +264,10 @@ def _lose_thrice(stage: Stage, worker: Worker, seen: Reconnection) -> None:
     caller = stage.calls.caller(worker)
     try:
         # One that serves nobody anyway is for other checks; and one that has only just registered may not have noticed yet.
-        stage.calls.served(caller).leave()
+        first = stage.calls.served(caller)
+        wait_sound(first)
+        heard = first.heard.first is not None
+        first.leave()
         # A job that is in its call yet would come back to it with the server.
         stage.calls.wait_idle(worker)
         before, ever = len(log.live()), len(log.registrations())
@@ -279,7 +282,7 @@ def _lose_thrice(stage: Stage, worker: Worker, seen: Reconnection) -> None:
         evidence["registered_after_s"] = round(time.monotonic() - up, 2)
         evidence["registrations_before"] = before
         evidence["registrations_after"] = stay_single(worker, before, "the restart")
-        call = _call_again(stage, worker, caller, "it registered again after the restart", evidence)
+        call = _call_again(stage, worker, caller, "it registered again after the restart", evidence, heard)
         evidence["agent_joined_after_s"] = round(call.agent_after, 2)
         seen.kept = _in_progress(stage, call, seen)
         if seen.kept is not None and before == 1:
@@ -304,7 +307,7 @@ def _lose_thrice(stage: Stage, worker: Worker, seen: Reconnection) -> None:
                 seen.reports = log.lines(cut - REPORTS_SECONDS, kinds=("status", "closed", "registered"), last=8)
         reports = any(status.at > back for status in log.statuses())
         call.leave()
-        call = _call_again(stage, worker, caller, "it registered again after the cut", evidence)
+        call = _call_again(stage, worker, caller, "it registered again after the cut", evidence, heard)
         call.leave()
         evidence["agent_joined_after_cut_s"] = round(call.agent_after, 2)
         if not reports and any(status.at < cut for status in log.statuses()):
@@ -316,15 +319,19 @@ def _lose_thrice(stage: Stage, worker: Worker, seen: Reconnection) -> None:
         caller.close()
 
 
-def _call_again(stage: Stage, worker: Worker, caller: Caller, although: str, evidence: dict[str, Any]) -> Call:
-    """A new call with its agent. One that the worker took before it, and did not serve, may be chance once. Raises
-    AssertionError, TooBusy."""
+def _call_again(
+    stage: Stage, worker: Worker, caller: Caller, although: str, evidence: dict[str, Any], heard: bool = False
+) -> Call:
+    """A new call with its agent, which is heard, if the one before the loss was (``heard``). One that the worker took before
+    it, and did not serve, may be chance once. Raises AssertionError, Unproven where a silence may be chance, TooBusy."""
     began, reading = time.monotonic(), worker.reading()
     call = _call_anew(stage, caller, although)
     evidence["calls_lost"] = lost = evidence.get("calls_lost", 0) + taken_in_vain(worker, caller, call, began)
     if lost >= ENOUGH_LOST:
         stage.raise_if_too_busy(worker, reading)
         raise AssertionError(f"{lost} of the first calls that it took after it had registered again got no agent")
+    if heard and call.agents_present and stage.calls.is_mute(call, worker, reading):
+        raise AssertionError(f"{although}, but nothing is heard of the agent of a new call for {VOICE_SECONDS} s")
     return call
 
 

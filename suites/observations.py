@@ -73,23 +73,35 @@ def first_call(stage: Stage) -> FirstCall:
 
 def _one_call(stage: Stage, caller: Caller) -> FirstCall:
     call = stage.calls.served(caller)
-    _wait_sound(call)
+    wait_sound(call)
     if not call.agents_present:
         with contextlib.suppress(DeadlineMissed):
             poll(lambda: bool(call.agents_present), what="another agent", seconds=HANDOVER_SECONDS, every=0.05)
-            _wait_sound(call)
+            wait_sound(call)
     wordless = call.sound_after is None and not call.written
     return FirstCall(call.agent_after, call.sound_after, call.stayed if wordless else None)
 
 
-def _wait_sound(call: Call) -> None:
+def wait_sound(call: Call) -> None:
+    """Until its agent is heard, or has left, or should have said something."""
     with contextlib.suppress(DeadlineMissed):
         poll(lambda: call.heard.first is not None or not call.agents_present, what="sound", seconds=SOUND_SECONDS, every=0.05)
 
 
 def stop(stage: Stage) -> Stop:
+    """Of a worker that had a call before, if one is served."""
+    return _stop(stage, *_idle_after_a_call(stage))
+
+
+def stop_uncalled(stage: Stage) -> Stop:
+    """Of one that never had a call, as after a scale-up for which there was no need."""
+    worker = stage.untouched("uncalled")
+    settle(stage, worker, set(), REST_SECONDS)
+    return _stop(stage, worker, 0)
+
+
+def _stop(stage: Stage, worker: Worker, calls: int) -> Stop:
     """Send the stop signal to an idle worker and watch it go; if nothing happens, find out where the signal ended."""
-    worker, calls = _idle_after_a_call(stage)
     seen = Stop(stop_signal(stage), calls)
     holders = worker.registered_by(worker.snapshot())
     before, limit = worker.reading(), stage.settings.exit_timeout

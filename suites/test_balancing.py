@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from pytest_lkagents.callers.caller import Caller
-from pytest_lkagents.calls import ANSWER_SECONDS
+from pytest_lkagents.calls import ANSWER_SECONDS, LATE_ANSWER_SECONDS
 from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, NotJudgeable, StageError, TooBusy, WorkerFault, check
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.model import Question
@@ -76,8 +76,9 @@ def test_redispatch_on_refusal(lk_stage: Stage, lk_evidence: Evidence, lk_load: 
     While one of two workers on a server is over its threshold (see `availability.load-follows-work`) and the other is
     free, up to six calls are placed, until the full one is asked and does not accept; which one the server asks first
     is chance. Read on the wire and in the room: a call that is lost because the full worker left its question
-    unanswered, refused after more than 3 s, or refused for everybody (`terminate`: the server asks no other worker) is a
-    failure; one that the other worker serves passes. Skipped if the worker was never
+    unanswered, refused after more than 3 s, or refused for everybody (`terminate`: the server asks no other worker) is
+    a failure, and so is one that was refused after more than 2.7 s, upon which no other was asked: these 3 s are for
+    all workers together, from the dispatch on. One that the other worker serves passes. Skipped if the worker was never
     full, was never asked or accepted, if two workers cannot run side by side, if the other one is not free although it
     has no calls, or if after a refusal it was not asked, refused too or sent no agent; the last is an error on an
     overloaded machine.
@@ -111,6 +112,14 @@ def test_redispatch_on_refusal(lk_stage: Stage, lk_evidence: Evidence, lk_load: 
         raise AssertionError(f"the full worker refused only after {asked.answered_after:.1f} s; the call was lost")
     if asked.terminated and real.served_by is None:
         raise AssertionError("the full worker refused for everybody (terminate): no other was asked, the call was lost")
+    took = asked.answered_after or 0.0
+    if took >= LATE_ANSWER_SECONDS and real.served_by is None and seen.peer not in real.questions:
+        if lk_stage.history.had_no_time(asked.asked, asked.asked + took):
+            raise TooBusy("this machine is too busy to judge: all of its cores were in use while a question was refused")
+        raise AssertionError(
+            f"the full worker refused only after {took:.1f} s of the {ANSWER_SECONDS:g} s that the server has for all workers: "
+            "no other was asked, the call was lost"
+        )
     if real.served_by is None:
         other = real.questions.get(seen.peer)
         if other is None or other.available is not False:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, StageError, WorkerFault, check
-from pytest_lkagents.secrets import can_be_told, spellings, tokens_in, without_tokens
+from pytest_lkagents.secrets import can_be_told, secrets_of, spellings, tokens_in, without_tokens
 from pytest_lkagents.stage import Stage
 
 from .observations import FirstCall
@@ -159,13 +159,14 @@ def _listed(names: set[str]) -> str:
 def test_secrets_not_logged(lk_stage: Stage, lk_evidence: Evidence) -> None:
     """No secret value is in the worker's output or in a process's arguments.
 
-    At the end of the run the whole output of every worker of the image is searched, and so are the command lines of
-    all processes: those of the shared worker at that moment (if it runs), and those that any check came across, beside
+    At the end of the run the whole output of every worker of the image is searched, and so are the command lines of all
+    processes: those of the shared worker at that moment (if it runs), and those that any check came across, beside
     calls too. Looked for are the LIVEKIT_API_SECRET of each worker and those values of `--lk-env` and `--lk-env-file`
-    whose name and form are a secret's (at least 8 characters, no placeholder, no plain words, no path): as they are, and as
-    JSON, a URL or base64 spell them. A LIVEKIT_API_SECRET that is a plain word, as that of `livekit-server --dev` is
-    (`--lk-server URL`), stands in any log by chance: it is not looked for, which the evidence says. One occurrence is a
-    failure. Skipped if there is none, but no worker ever registered, or nothing could be looked for.
+    whose name and form are a secret's (at least 8 characters, no placeholder, no plain words, no path), and the
+    passwords in the URLs among them (letters and digits): as they are, and as JSON, a URL or base64 spell them. A
+    LIVEKIT_API_SECRET that is a plain word, as that of `livekit-server --dev` is (`--lk-server URL`), stands in any log
+    by chance: it is not looked for, which the evidence says. One occurrence is a failure. Skipped if there is none, but
+    no worker ever registered, or nothing could be looked for.
     """
     worker = lk_stage.worker_as_is("shared")
     with contextlib.suppress(WorkerFault):  # its output can still be judged
@@ -173,14 +174,14 @@ def test_secrets_not_logged(lk_stage: Stage, lk_evidence: Evidence) -> None:
     judged_ones = lk_stage.alike(worker)
     written = {judged.name: judged.logs() for judged in judged_ones}
     variables = {name: value for name, value in lk_stage.settings.env.items() if name != API_SECRET}
-    given = {name: value for name, value in variables.items() if can_be_told(name, value)}
+    given = [(name, part) for name, value in variables.items() for part in secrets_of(name, value)]
     leaks = set()
-    looked_for = set(given)
+    looked_for = {name for name, _ in given}
     for judged in judged_ones:
         own = judged.environment.get(API_SECRET, "")
-        secrets = {**given, API_SECRET: own} if _can_be_looked_for(own) else given
-        looked_for |= secrets.keys()
-        for name, value in secrets.items():
+        own_ones = [(API_SECRET, own)] if _can_be_looked_for(own) else []
+        looked_for |= {name for name, _ in own_ones}
+        for name, value in given + own_ones:
             for spelling in spellings(value):
                 if spelling in written[judged.name]:
                     leaks.add(f"{name} in the worker's output")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from pytest_lkagents.worker.health import Health
 
 from .drained import FAILED_PROBES, Drain
 from .drains import CHECK_SECONDS
-from .healthy import Failing, answers, status_within
+from .healthy import HEALTHY_SECONDS, Failing, answers, status_within
 from .load import BURNT_SHARE, Loaded
 from .test_registration import GIVE_UP_SECONDS, until_not_ready
 
@@ -60,17 +61,22 @@ def test_answers(lk_stage: Stage, lk_evidence: Evidence, lk_filled: Callable[[],
     The health port is `lk_health_port`, else 8081, else one that answers as a health endpoint does (200, 503, or an
     SDK's page `/worker`); it is awaited for 5 s. GET of `lk_health_path` (default `/`, or where that is 404 the first
     of `/healthz`, `/health`, `/livez`, `/readyz`, `/ready` and `/live` that answers 200), from this machine or from
-    inside where only loopback is served, must answer 200 within 5 s, asked every 0.5 s. Where
-    `availability.refuses-while-full` fills a worker with calls (not where CPU alone fills it, or workers take turns, or
-    with -n), its endpoint, unless its path is a readiness probe's, must not answer otherwise for 10 s in a row, as
-    platforms restart what is unhealthy. Skipped without a health endpoint (a failure with `lk_health = required` or
-    `lk_health_port`) and with `lk_health = off`; no answer at all on an overloaded machine is an error.
+    inside where only loopback is served, must answer 200 within 5 s, asked every 0.5 s, and 100 times without a pause:
+    what each probe keeps (a connection, a descriptor) is used up one day. Another answer counts if it does not become
+    200 again within 10 s (not where only loopback is served). Where `availability.refuses-while-full` fills a worker
+    with calls (not where CPU alone fills it, or workers take turns, or with -n), its endpoint, unless its path is a
+    readiness probe's, must not answer otherwise for 10 s in a row, as platforms restart what is unhealthy. Skipped
+    without a health endpoint (a failure with `lk_health = required` or `lk_health_port`) and with `lk_health = off`; no
+    answer at all on an overloaded machine is an error.
     """
     worker = lk_stage.worker("shared")
     health = _health(lk_stage, worker)
     lk_evidence["port"], lk_evidence["path"] = health.port, health.path
     lk_evidence["status"] = status = status_within(lk_stage, worker, health, 5)
     assert status == 200, f"GET {health.path} on port {health.port} answers {status or 'nothing'}"
+    lk_evidence["probes_in_a_row"] = answered = _answered_in_a_row(worker, health)
+    if answered < PROBES and (status := status_within(lk_stage, worker, health, HEALTHY_SECONDS)) != 200:
+        raise AssertionError(f"GET {health.path} answers 200 to {answered} probes, and {status or 'nothing'} from then on")
     filled = lk_filled()
     if filled is not None and filled.unhealthy_when_full is not None:
         lk_evidence["status_when_full"], lk_evidence["calls_when_full"] = filled.unhealthy_when_full, filled.calls
@@ -80,6 +86,13 @@ def test_answers(lk_stage: Stage, lk_evidence: Evidence, lk_filled: Callable[[],
             "for which a probe ends it"
         )
     lk_evidence.summary = f"200 on port {health.port}"
+
+
+def _answered_in_a_row(worker: Worker, health: Health) -> int:
+    """How many probes without a pause are answered with 200, up to ``PROBES``. Each one from inside takes its time."""
+    if health.loopback:
+        return PROBES
+    return sum(1 for _ in itertools.takewhile(lambda _: worker.health_status(health) == 200, range(PROBES)))
 
 
 @check(

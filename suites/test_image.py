@@ -94,19 +94,20 @@ def test_production_mode(lk_stage: Stage, lk_evidence: Evidence, lk_drain: Calla
     order=2,
 )
 def test_no_secrets(lk_stage: Stage, lk_evidence: Evidence) -> None:
-    """No secret is in the image's variables, labels, history or layers.
+    """No secret is in the image's variables, labels, commands, history or layers.
 
-    The image's variables, labels and history are read, and all layers as `docker save` gives them, files that a later
-    layer deletes included. Looked for are variables, labels, assignments in the history and lines of .env files and
-    shell scripts whose name is a secret's and whose value has 8 or more characters and is no placeholder, path or code
-    (`os.environ["TOKEN"]`); private keys; tokens in the formats of OpenAI, ElevenLabs, Cartesia, Groq, Hugging Face,
-    AWS, Google, GitHub and others; URLs with a password (letters and digits), in files those of git, pip, npm and yarn;
-    a LiveKit API secret and any service's API key that is written out in code or configuration (24 or more letters and
-    digits; not in tests, examples and documents); the access that .npmrc, .netrc, .pypirc and Docker's configuration
-    hold; and secret values of `--lk-env` and `--lk-env-file`. In the layers only files up to 256 KiB are read, and in
-    folders of libraries only these last values count. Of a git repository (`.git`, packs up to 64 MiB) each version of
-    each file is read, for these values, access tokens, and .env files whose secret looks generated. One finding is a
-    failure; skipped with `--lk-command`.
+    The image's variables, labels, commands and history are read, and all layers as `docker save` gives them, files that
+    a later layer deletes included. Looked for are variables, labels, assignments in the history and lines of .env files
+    and shell scripts whose name is a secret's and whose value has 8 or more characters and is no placeholder, path or
+    code (`os.environ["TOKEN"]`); options of its commands with a secret's name (`--api-key`) and a value that looks
+    generated; private keys; tokens in the formats of OpenAI, ElevenLabs, Cartesia, Groq, Hugging Face, AWS, Google,
+    GitHub and others; URLs with a password (letters and digits), in files those of git, pip, npm and yarn; a LiveKit
+    API secret and any service's API key that is written out in code or configuration (24 or more letters and digits;
+    not in tests, examples and documents); the access that .npmrc, .netrc, .pypirc and Docker's configuration hold; and
+    secret values, and passwords in URLs, of `--lk-env` and `--lk-env-file`. In the layers only files up to 256 KiB are
+    read, and in folders of libraries only these last values count. Of a git repository (`.git`, packs up to 64 MiB)
+    each version of each file is read, for these values, access tokens, and .env files whose secret looks generated. One
+    finding is a failure; skipped with `--lk-command`.
     """
     contents = lk_stage.contents
     history = contents.history()

@@ -25,7 +25,7 @@ from .judging import (
     stops_in_time,
 )
 from .long_call import LongCall, hold
-from .observations import Stop, stop_signal
+from .observations import Stop, stop_signal, stop_uncalled
 from .pool import ONE_AT_A_TIME
 from .replacement import replace
 
@@ -220,15 +220,16 @@ def test_drains_every_call(
     order=2,
 )
 def test_sigint_drains(lk_stage: Stage, lk_evidence: Evidence, lk_interrupt: Callable[[], Drain]) -> None:
-    """After SIGINT a running call goes on undisturbed, and no new job is taken.
+    """After SIGINT a running call goes on undisturbed, no new job is taken, and it ends after its call.
 
     SIGINT goes to the first process of a worker with one call, which is kept for 20 s, as a worker that does not drain
     may give its jobs 15 s to end. A call is cut if its agent leaves the room, or if packets (1.5 s) or the sound of an
     agent that talks without pauses (2.5 s) are missing and stay away for 8 s; a gap above 2.5 s is a failure if a
     second look shows one too, with nothing else under way. As in `rollout.sigterm-stops-new-jobs` it must take no new
     job from 5 s after the signal on, nor after its call. If the signal was lost (nothing happens, and a second one is
-    heeded), all is repeated once. Skipped if no call is served; on an overloaded machine silence, or no reaction, is an
-    error.
+    heeded), all is repeated once. Within `lk_exit_timeout` (default 30 s) of the end of its call it must have exited,
+    with whatever code. Skipped if no call is served; on an overloaded machine silence, no reaction, or a worker that
+    still runs is an error.
     """
     seen = lk_interrupt()
     judge_kept_calls(seen, lk_evidence)
@@ -247,6 +248,11 @@ def test_sigint_drains(lk_stage: Stage, lk_evidence: Evidence, lk_interrupt: Cal
         lk_evidence["transcript"] = seen.lines[-8:]
         changed = "" if seen.exit_code is not None else f"SIGINT changes nothing{seen.lost_signal}: "
         raise AssertionError(f"{changed}after SIGINT and the end of its call it is free again, and accepts a job")
+    if seen.drained and seen.exit_code is None:
+        lk_evidence["transcript"] = seen.lines[-8:]
+        seen.raise_if_busy()
+        limit = lk_stage.settings.exit_timeout
+        raise AssertionError(f"still running {limit:g} s after SIGINT and the end of its call{seen.lost_signal}")
     lk_evidence.summary = f"its call went on for {seen.held_s:.0f} s after SIGINT"
 
 
@@ -267,22 +273,24 @@ def test_drains_after_loss(
     lk_emptying: Callable[[], Drain],
     lk_drain: Callable[[], Drain],
 ) -> None:
-    """A worker that lost its server, or a job's process, before still drains: its calls go on, and then it ends.
+    """A worker that loses its server, or a job's process, still drains: its calls go on, and then it ends.
 
     With the worker of `jobs.crash-isolated`, of which a job's process was killed, and afterwards of
     `registration.reconnects` (alone, or if it has to be observed again: with another one after such a crash), two calls
     (or one, if it takes no more) are placed, the connection over which the worker is registered is cut, and it must
     register again within 45 s. Then the image's stop signal (SIGTERM by default) goes to its first process. After 3 s
-    the newer call is hung up (it may be the only one that the worker remembers), and the other is kept for 17 s more,
-    as a worker that has forgotten it may give its job 15 s to end. Both must go on as in `rollout.sigterm-drains`, and
-    the worker must exit within `lk_exit_timeout` (default 30 s) of the end with code 0 or 128 plus the number of this
-    signal, SIGINT or SIGTERM. Nor may it take new jobs 5 s after the signal, if one that lost nothing does not (see
-    `rollout.sigterm-stops-new-jobs`). Skipped if no call is served or outlives the loss, agents leave by themselves, it
-    does not register again, or a worker that lost nothing cuts calls after others had ended, too; on an overloaded
-    machine a gap, or a worker that still runs, is an error.
+    the process of the newer call's job is killed (where it has none of its own the call is hung up): it may be the only
+    one that the worker remembers, and jobs crash during drains, too. The other call is kept for 17 s more, as a worker
+    that has forgotten it may give its job 15 s to end. Both must go on until then as in `rollout.sigterm-drains`, and
+    the worker must exit within `lk_exit_timeout` (default 30 s) of the end, where no job was killed meanwhile with code
+    0 or 128 plus the number of this signal, SIGINT or SIGTERM. Nor may it take new jobs 5 s after the signal, if one
+    that lost nothing does not (see `rollout.sigterm-stops-new-jobs`). Skipped if no call is served or outlives the
+    loss, agents leave by themselves, it does not register again, or a worker that lost nothing cuts calls after others
+    had ended, too; on an overloaded machine a gap, or a worker that still runs, is an error.
     """
     seen = lk_late_drain()
     judge_kept_calls(seen, lk_evidence, gaps=seen.drained)
+    lk_evidence["a_job_was_killed"] = seen.crashed
     lk_evidence["stopped_after_s"] = seen.stopped_s
     if not stops_in_time(seen) and stops_in_time(lk_drain()):
         lk_evidence["transcript"] = seen.lines[-8:]
@@ -338,28 +346,34 @@ def test_exits_when_drained(lk_stage: Stage, lk_evidence: Evidence, lk_drain: Ca
     section="Rollout",
     why="A worker without calls that does not end holds up every rollout for the whole grace period.",
     remedy="exit with code 0 (or 128 + signal) once the stop signal came and no job is left",
-    roles=("stopped",),
+    roles=("stopped", "uncalled"),
 )
 def test_idle_exit(lk_stage: Stage, lk_evidence: Evidence, lk_stop: Callable[[], Stop]) -> None:
     """Without calls, the stop signal ends the worker, with code 0 or 128 + signal.
 
     The image's stop signal (SIGTERM by default) goes to the first process of a worker without calls, which has had one
-    before and is at rest again (a new one that had none, where no call is served, or its job does not end within 12 s).
-    Within `lk_exit_timeout` (default 30 s) of the signal it must have exited, with code 0 or 128 plus the signal's
-    number. On an overloaded machine one that still runs is an error.
+    before and is at rest again (not where no call is served, or its job does not end within 12 s), and to that of one
+    that never had a call. Within `lk_exit_timeout` (default 30 s) of the signal each must have exited, with code 0 or
+    128 plus the signal's number. On an overloaded machine one that still runs is an error.
     """
     seen = lk_stop()
-    limit = lk_stage.settings.exit_timeout
+    lk_evidence["signal"], lk_evidence["limit_s"] = seen.signal, lk_stage.settings.exit_timeout
     lk_evidence["calls_before"] = seen.calls
-    lk_evidence["signal"] = seen.signal
     lk_evidence["exited_after_s"], lk_evidence["exit_code"] = seen.exited_s, seen.exit_code
-    lk_evidence["limit_s"] = limit
-    idle = f"{seen.signal} without a call{' left' if seen.calls else ''}"
+    _judge_stop(lk_stage, seen)
+    if seen.calls:
+        uncalled = stop_uncalled(lk_stage)
+        lk_evidence["without_calls_before"] = {"exited_after_s": uncalled.exited_s, "exit_code": uncalled.exit_code}
+        _judge_stop(lk_stage, uncalled)
+    lk_evidence.summary = f"exits {seen.exited_s} s after {seen.signal} with code {seen.exit_code}"
+
+
+def _judge_stop(stage: Stage, seen: Stop) -> None:
+    idle = f"{seen.signal} without a call{' left' if seen.calls else ', which it never had'}"
     if seen.exited_s is None:
         did = "still running" if seen.deregistered_s is not None else "neither exits nor gives up its registration"
-        raise AssertionError(f"{did} {limit:g} s after {idle}")
+        raise AssertionError(f"{did} {stage.settings.exit_timeout:g} s after {idle}")
     assert seen.exit_code in exit_codes(seen.signal), f"exit code {seen.exit_code} after {idle}"
-    lk_evidence.summary = f"exits {seen.exited_s} s after {seen.signal} with code {seen.exit_code}"
 
 
 @check(

@@ -18,7 +18,7 @@ import pytest
 import requests
 
 from pytest_lkagents.checks import StageError
-from pytest_lkagents.secrets import Redactor, can_be_told, holds_secret, spellings
+from pytest_lkagents.secrets import Redactor, can_be_told, holds_secret, secrets_of, spellings
 from pytest_lkagents.worker import contents, scanner
 from pytest_lkagents.worker.credentials import findings_in, findings_in_words, in_text
 from pytest_lkagents.worker.layers import ImageScan, scan
@@ -277,6 +277,11 @@ COMMANDS = {
     'CMD ["sh" "-c" "DB_PASSWORD=\\"correcthorse\\" ./agent"]': ["DB_PASSWORD"],
     "RUN python -c \"password='correcthorse'\"": ["password"],
     "ENV DB_PASSWORD=correcthorse": ["DB_PASSWORD"],
+    'CMD ["python" "agent.py" "start" "--deepgram-api-key" "8f3b6c1d9e2a4f7b"]': ["--deepgram-api-key"],
+    "RUN ./fetch --api-key=8f3b6c1d9e2a4f7b --verbose": ["--api-key"],
+    "RUN ./fetch --api-key $API_KEY_V2 --token '${TOKEN_123}' --auth-token=\"`cat token123`\"": [],
+    "RUN --mount=type=secret,id=token2024 ./serve --max-tokens 4096 --api-key-file /run/key12345 --token your-token-123": [],
+    "RUN ./login --password-stdin --token-id 8f3b6c1d9e2a4f7b --tokenizer cl100k_base": [],
 }
 
 
@@ -290,6 +295,25 @@ def test_variables_labels_and_history_are_searched_for_the_environments_values()
     found = findings_in_words(config, ["RUN login opensesame-1", "RUN true"], ["opensesame-1"])
     assert found == ["ENV SETTING", "label note", "label com.x.token", "history: a value of the worker's environment"]
     assert findings_in_words({"Env": None, "Labels": None}, [], ["opensesame-1"]) == []
+
+
+def test_commands_are_searched_where_an_image_has_no_history() -> None:
+    config = {"Entrypoint": ["agent", "--api-secret", SECRET], "Cmd": ["/bin/sh", "-c", f"exec run --auth-token='{SECRET}'"]}
+    assert findings_in_words(config, [], []) == ["Entrypoint --api-secret", "Cmd --auth-token"]
+    assert findings_in_words({"Entrypoint": None, "Cmd": ["run", "--api-secret", "secret"]}, [], []) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "secrets"),
+    [
+        ("REDIS_URL", "redis://agent:k3Y0fTh%40Db@cache:6379/0", ["k3Y0fTh@Db"]),
+        ("DATABASE_URL", "postgres://postgres:postgres@db/agents", []),
+        ("LIVEKIT_URL", "wss://example.livekit.cloud", []),
+        ("OPENAI_API_KEY", SECRET, [SECRET]),
+    ],
+)
+def test_what_of_a_variable_is_a_secret_wherever_it_stands(name: str, value: str, secrets: list[str]) -> None:
+    assert secrets_of(name, value) == secrets
 
 
 @pytest.mark.parametrize(("value", "told"), [("postgres", False), ("not-needed", False), ("Change it", False), (SECRET, True)])

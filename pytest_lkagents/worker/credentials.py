@@ -37,6 +37,8 @@ TOKENS = re.compile(
 ASSIGNMENT = re.compile(r"^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*[\"']?([^\"'\s#]+)")
 # The same in a command, however it is quoted. What has blanks between its quotes is a sentence.
 IN_COMMAND = re.compile(r"""\b([A-Za-z_][A-Za-z0-9_]*)=(?:\\?"([^"\s]+)"|\\?'([^'\s]+)'|([^\s"']+))""")
+# An option's value in a command, behind it or as the next word, also of a list of quoted words.
+OPTION = re.compile(r"""--([A-Za-z][\w-]*)(?:=|\s+|["']\s+["'])["']?([^\s"']+)""")
 # What a shell puts in, between quotes that let it and in any text; and a program's own words, up to where a quote begins.
 EXPANDED = re.compile(r"\$[A-Za-z_]|`")
 SUBSTITUTED = re.compile(r"\$[({]")
@@ -84,16 +86,18 @@ def in_text(text: str) -> bool:
 
 
 def findings_in_words(config: Mapping[str, Any], history: Iterable[str], planted: Sequence[str]) -> list[str]:
-    """What in an image's variables and labels (``Config`` of its inspection) and in the commands that made it is a secret, in
-    words without the value. ``planted`` are values that must not be in the image."""
+    """What in an image's variables, labels and commands (``Config`` of its inspection) and in those that made it is a
+    secret, in words without the value. ``planted`` are values that must not be in the image."""
     found = []
     variables = [tuple(entry.partition("=")[::2]) for entry in config.get("Env") or []]
     for kind, words in (("ENV", variables), ("label", (config.get("Labels") or {}).items())):
         for name, value in words:
             if holds_secret(re.sub(r"[.-]", "_", name), value) or in_text(value) or any(plant in value for plant in planted):
                 found.append(f"{kind} {name}")
+    for what in ("Entrypoint", "Cmd"):
+        found += [f"{what} {option}" for option in _secret_options(" ".join(config.get(what) or []))]
     for line in history:
-        found += [f"history: {name}" for name in _assigned_in_command(line)]
+        found += [f"history: {name}" for name in (*_assigned_in_command(line), *_secret_options(line))]
         if in_text(line):
             found.append("history: an access token, a private key, or a URL with a password")
         if any(plant in line for plant in planted):
@@ -110,6 +114,13 @@ def _assigned_in_command(line: str) -> Iterable[str]:
             value = (double or single or bare).rstrip("\\")
             if holds_secret(name, value):
                 yield name
+
+
+def _secret_options(line: str) -> Iterable[str]:
+    """The options to which a command gives a secret that is written out in it."""
+    for name, value in OPTION.findall(line):
+        if not EXPANDED.search(value) and _is_key(value) and holds_secret(name.replace("-", "_"), value):
+            yield f"--{name}"
 
 
 def _is_literal(value: str) -> bool:
