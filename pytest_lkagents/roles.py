@@ -41,6 +41,7 @@ ROLES = {
     "draining": Role(),
     "crashing": Role(),
     "firewalled": Role(firewall="drop-inbound"),
+    "cut-once": Role(),
     "early": Role(registered=False, server_up=False),
     "half-open": Role(),
     "partitioned": Role(),

@@ -7,7 +7,7 @@ import contextlib
 import functools
 import itertools
 from collections.abc import Callable, Generator
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import pytest
@@ -16,11 +16,9 @@ from pytest_lkagents.beginning import is_xdist_worker
 from pytest_lkagents.checks import (
     TRIED_AGAIN,
     Evidence,
-    NotJudgeable,
     StageError,
     TryAgain,
     Unproven,
-    WorkerFault,
     check_of,
 )
 from pytest_lkagents.gathered import GATHERED
@@ -46,7 +44,7 @@ AHEAD = {
     "lk_assigned": "peer",
     "lk_interrupt": "interrupted",
     "lk_reconnection": "reconnecting",
-    "lk_late_drain": "reconnecting",
+    "lk_late_drain": "cut-once",
     "lk_half_open": "half-open",
     "lk_partition": "partitioned",
 }
@@ -251,26 +249,9 @@ def lk_reconnection(lk_stage: Stage) -> Callable[[], faults.Reconnection]:
 
 
 @pytest.fixture(scope="session")
-def lk_late_drain(
-    lk_stage: Stage, lk_selected: set[str], lk_reconnection: Callable[[], faults.Reconnection]
-) -> Callable[[], Drain]:
-    """The stop signal for a worker of which a job crashed: the one of ``lk_crash`` and then ``lk_reconnection``, if these
-    are made anyway; a second time, or alone, another one."""
-    assert isinstance(lk_reconnection, Ahead)
-    looks = itertools.count()
-
-    def observe(stage: Stage) -> Drain:
-        if next(looks) == 0 and "jobs.crash-isolated" in lk_selected:
-            # What came of that is for other checks.
-            wait([lk_reconnection.begin()])
-            crashed = [worker for worker in stage.workers("reconnecting") if worker in stage.workers("crashing")]
-            if crashed and crashed[-1].is_running:
-                return faults.drain_after_loss(stage, crashed[-1])
-        with contextlib.suppress(NotJudgeable, WorkerFault, StageError):
-            harm.crash(stage)
-        return faults.drain_after_loss(stage, stage.renewed("crashing"))
-
-    return Ahead(lk_stage, observe)
+def lk_late_drain(lk_stage: Stage) -> Callable[[], Drain]:
+    """The stop signal, after the connection was lost; then a job's process is killed."""
+    return Ahead(lk_stage, faults.drain_after_loss)
 
 
 @pytest.fixture(scope="session")

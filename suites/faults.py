@@ -244,14 +244,14 @@ def reconnection(stage: Stage) -> Reconnection:
     return seen
 
 
-def drain_after_loss(stage: Stage, worker: Worker) -> Drain:
+def drain_after_loss(stage: Stage) -> Drain:
     """The stop signal, with calls that were there when the connection was lost. Raises WorkerFault if that does not come
     back."""
-    signal = stop_signal(stage)
+    worker = stage.untouched("cut-once")
     return Drainage(
         stage,
         worker,
-        signal,
+        stop_signal(stage),
         calls=2,
         ends=Ends.NEWEST_CRASHES,
         hold=LIMIT_SECONDS,

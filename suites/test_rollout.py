@@ -262,7 +262,7 @@ def test_sigint_drains(lk_stage: Stage, lk_evidence: Evidence, lk_interrupt: Cal
     section="Rollout",
     why="Connections are lost and jobs crash all the time: a worker that has had that still has calls to drain.",
     remedy="keep count of the jobs across registrations, and count those that crashed as ended",
-    roles=("reconnecting",),
+    roles=("cut-once",),
     seconds=CHECK_SECONDS,
     order=2,
 )
@@ -275,18 +275,17 @@ def test_drains_after_loss(
 ) -> None:
     """A worker that loses its server, or a job's process, still drains: its calls go on, and then it ends.
 
-    With the worker of `jobs.crash-isolated`, of which a job's process was killed, and afterwards of
-    `registration.reconnects` (alone, or if it has to be observed again: with another one after such a crash), two calls
-    (or one, if it takes no more) are placed, the connection over which the worker is registered is cut, and it must
-    register again within 45 s. Then the image's stop signal (SIGTERM by default) goes to its first process. After 3 s
-    the process of the newer call's job is killed (where it has none of its own the call is hung up): it may be the only
-    one that the worker remembers, and jobs crash during drains, too. The other call is kept for 17 s more, as a worker
-    that has forgotten it may give its job 15 s to end. Both must go on until then as in `rollout.sigterm-drains`, and
-    the worker must exit within `lk_exit_timeout` (default 30 s) of the end, where no job was killed meanwhile with code
-    0 or 128 plus the number of this signal, SIGINT or SIGTERM. Nor may it take new jobs 5 s after the signal, if one
-    that lost nothing does not (see `rollout.sigterm-stops-new-jobs`). Skipped if no call is served or outlives the
-    loss, agents leave by themselves, it does not register again, or a worker that lost nothing cuts calls after others
-    had ended, too; on an overloaded machine a gap, or a worker that still runs, is an error.
+    Two calls (or one, if it takes no more) are placed, the connection over which the worker is registered is cut, and
+    it must register again within 45 s. Then the image's stop signal (SIGTERM by default) goes to its first process.
+    After 3 s the process of the newer call's job is killed (where it has none of its own the call is hung up): it may
+    be the only one that the worker remembers, and jobs crash during drains, too. The other call is kept for 17 s more,
+    as a worker that has forgotten it may give its job 15 s to end. Both must go on until then as in
+    `rollout.sigterm-drains`, and the worker must exit within `lk_exit_timeout` (default 30 s) of the end, where no job
+    was killed meanwhile with code 0 or 128 plus the number of this signal, SIGINT or SIGTERM. Nor may it take new jobs
+    5 s after the signal, if one that lost nothing does not (see `rollout.sigterm-stops-new-jobs`). Skipped if no call
+    is served or outlives the loss, agents leave by themselves, it does not register again, or a worker that lost
+    nothing cuts calls after others had ended, too; on an overloaded machine a gap, or a worker that still runs, is an
+    error.
     """
     seen = lk_late_drain()
     judge_kept_calls(seen, lk_evidence, gaps=seen.drained)
