@@ -22,8 +22,8 @@ from suites import connections as connections_module
 from suites import test_rollout as rollout
 from suites.connections import JOB_GONE, Connections
 from suites.drained import Drain, Kept, refused_for_all
-from suites.drains import Drainage
-from suites.judging import exit_codes
+from suites.drains import Drainage, Ends
+from suites.judging import exit_codes, judge_exit
 from suites.long_call import LongCall
 
 STAGE = cast(Stage, SimpleNamespace(settings=Settings(), untouched=lambda _role: SimpleNamespace(signal=lambda _name: None)))
@@ -161,6 +161,36 @@ def test_calls_whose_jobs_were_killed_at_the_signal(packets: list[float], cut: i
         drainage._look_for_jobs(passed)
         assert drainage._suspicious is (cut > 0) or passed > 8
     assert [kept.trouble for kept in drainage.seen.kept].count(JOB_GONE) == cut
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "killed"),
+    [([7], [7, 9], 9), ([7], [7], None), ([7], [7, 7], None), ([], [7, 9], None), ([7], [9, 8], None), ([7], [7, 8, 9], None)],
+)
+def test_the_newest_calls_job_crashes_if_it_has_a_process_of_its_own(
+    before: list[int], now: list[int], killed: int | None
+) -> None:
+    ended: list[int] = []
+    snapshot = SimpleNamespace(without_children=lambda pids: pids)
+    worker: Any = worker_with(1, 2)
+    worker.snapshot, worker.jobs_of = lambda: snapshot, lambda _seen: now
+    worker.signal_processes = lambda pids, _name: ended.extend(pids)
+    stage = cast(Stage, SimpleNamespace(calls=SimpleNamespace(caller=lambda _worker: None)))
+    drainage = Drainage(stage, worker, "SIGTERM", ends=Ends.NEWEST_CRASHES)
+    drainage._oldest = set(before)
+    drainage._crash_newest()
+    assert ended == ([killed] if killed else [])
+    assert drainage.seen.crashed is bool(killed)
+
+
+@pytest.mark.parametrize("crashed", [True, False])
+def test_an_exit_code_that_tells_of_a_crashed_job(crashed: bool) -> None:
+    seen = Drain("SIGTERM", None, [], [watched(hung_up_s=20.0)], exited_s=0.4, exit_code=1, crashed=crashed)
+    if crashed:
+        judge_exit(seen, 30, Evidence())
+    else:
+        with pytest.raises(AssertionError, match="exit code 1 after SIGTERM"):
+            judge_exit(seen, 30, Evidence())
 
 
 def test_an_agent_that_falls_silent_is_looked_at_once_more() -> None:
