@@ -101,9 +101,36 @@ def is_placeholder(value: str) -> bool:
 CODE = re.compile(r"^(process|import\.meta|Deno|Bun)\.env\b|^([A-Za-z_]\w*\.)+[A-Za-z_]\w*[\[(]")
 
 
+# Settings that are named after a secret, and how such are written: a number, a span of time, an amount, a name of words and
+# short numbers. Another value may be the secret of what the ending names (DB_PASSWORD_APP_ROLE).
+SETTING = re.compile(
+    r"_(SECONDS?|SECS?|MS|MILLIS(ECONDS)?|MINUTES?|HOURS?|DAYS?|LIFETIME|DURATION|INTERVAL|TIMEOUT|AGE|LENGTH|SIZE"
+    r"|ROLE|PROJECT|ROTATION|METHOD|ENGINE|EXPIRES_(IN|AT))$",
+    re.IGNORECASE,
+)
+UNIT = r"(ms|[smhdwy]|sec(ond)?s?|min(ute)?s?|hours?|days?|weeks?|months?|years?|bytes?|bits?|char(acter)?s?)"
+AMOUNT = re.compile(rf"\d[\d_,.]*(\s*{UNIT}(\s*\d+\s*{UNIT})*)?|P(\d+[DWMY])*(T(\d+[HMS])+)?", re.IGNORECASE)
+PART = r"([A-Za-z][a-z]*|\d{1,6}|[a-z]{1,2}\d{1,4}[a-z]?)"
+NAMED = re.compile(rf"{PART}([-_./ ]{PART})*")
+# How many tokens of a language model, and which of its own end something (EOU_TOKEN=end-of-utterance).
+TOKENS = re.compile(
+    r"(^|_)(MAX|MIN|NUM|TOTAL|INPUT|OUTPUT|CONTEXT|PROMPT|COMPLETION|REASONING|THINKING)_(\w+_)?TOKENS?$|(^|_)TOKENS?_PER_[A-Z]+$"
+    r"|(^|_)MAX_TOKENS?_\w+$",
+    re.IGNORECASE,
+)
+OF_MODEL = re.compile(r"(^|_)(EOU|EOT|EOS|BOS|PAD|UNK|STOP|END_OF_[A-Z]+)_TOKEN$", re.IGNORECASE)
+
+
+def is_setting(name: str, value: str) -> bool:
+    """Whether this is about a secret, or about tokens that are none: how long it is valid, how many there may be."""
+    if AMOUNT.fullmatch(value):
+        return bool(SETTING.search(name) or TOKENS.search(name))
+    return bool((SETTING.search(name) and NAMED.fullmatch(value)) or (OF_MODEL.search(name) and WORDS.match(value)))
+
+
 def holds_secret(name: str, value: str) -> bool:
     """Whether this variable of an image really carries a credential, judged by name and value."""
-    if not looks_secret(PRIVATE.sub("", name)) or POINTER.search(name):
+    if not looks_secret(PRIVATE.sub("", name)) or POINTER.search(name) or is_setting(name, value):
         return False
     return not (is_placeholder(value) or _is_a_name(name, value) or any(of.search(value) for of in (PLACE, STORED, CODE)))
 

@@ -265,7 +265,8 @@ def test_secrets(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     Kustomization's generators, `secrets` of Azure Container Apps, and `registry_credentials` of App Platform, where a
     value that begins with `EV[` is encrypted and counts as none. A variable or ConfigMap entry is a finding if its name
     is a secret's (SECRET, TOKEN, PASSWORD, API_KEY and the like) and its value has 8 or more characters and is no
-    placeholder, reference or path, and so is a setting with such a name and value (letters and digits) in a file that a
+    placeholder, reference or path, nor an amount, a span of time or plain words behind the ending of a setting
+    (`_SECONDS`, `_SIZE`, `_ROLE`); so is a setting with such a name and value (letters and digits) in a file that a
     ConfigMap holds; a Secret's entry, if its value has 8 or more and is no placeholder, template, reference, encrypted
     text, word or address without a password, and its name not that of a setting (`_REGION`, `_USER`); what a variable
     of Compose falls back to (`${TOKEN:-...}`), if it looks made by a generator; any variable, ConfigMap entry or

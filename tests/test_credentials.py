@@ -184,6 +184,29 @@ def test_a_credential_in_a_variable(text: str, leaks: bool) -> None:
         ("SECRET_NAMES", "livekit,openai", False),
         ("VAULT_SECRET_MOUNT", "kv-production", False),
         ("TOKEN_SERVER", "tokens.internal:8080", False),
+        *[
+            (name, value, False)
+            for name, value in (
+                *(("TOKEN_TTL_SECONDS", "31536000"), ("TOKEN_EXPIRY_MS", "86400000"), ("PASSWORD_LENGTH", "12345678")),
+                *(("ACCESS_TOKEN_LIFETIME", "15 minutes"), ("TOKEN_MAX_AGE", "1h30m 15s"), ("JWT_SECRET_LIFETIME", "P30DT12H")),
+                *(("TOKENS_PER_MINUTE", "10000000"), ("MAX_TOKENS", "4096000001"), ("MAX_TOKENS_PER_DAY", "100,000,000")),
+                *(("LLM_MAX_OUTPUT_TOKENS", "10000000"), ("TOKEN_BUCKET_SIZE", "10000000")),
+                ("STT_EOU_TOKEN", "end-of-utterance"),
+                *(("VAULT_TOKEN_ROLE", "voice-agent-prod"), ("SECRET_MANAGER_PROJECT", "acme-prod-123456")),
+                *(("JWT_SECRET_ROTATION", "every-30-days"), ("API_KEY_ROTATION", "rotation-enabled")),
+                *(("VAULT_SECRET_ENGINE", "kv-v2-engine"), ("TOKEN_COUNT_METHOD", "tiktoken-o200k")),
+            )
+        ],
+        *[
+            (name, value, True)
+            for name, value in (
+                *(("DB_PASSWORD", "12345678"), ("ACCESS_KEY", "1234567890"), ("API_SECRET", "1234567890")),
+                *(("ADMIN_TOKENS", "12345678"), ("AUTH_TOKEN", "12345678"), ("DB_PASSWORD", "15 minutes")),
+                *(("MAX_TOKENS", "h7Jd2kP0xQ9v"), ("TOKEN_TTL_SECONDS", "h7Jd2kP0xQ9v"), ("TOKEN_SIZE_KEY", "12345678")),
+                *(("DB_PASSWORD_APP_ROLE", "h7Jd2kP0xQ9v"), ("SECRET_PROJECT", "c2hvcnQtbGl2ZWQ5MXF6")),
+                ("STT_EOU_TOKEN", "h7Jd2kP0xQ9v"),
+            )
+        ],
         ("HF_TOKEN", "os.environ['HF_TOKEN']", False),
         ("HF_TOKEN", "process.env.HF_TOKEN", False),
         ("OPENAI_API_KEY", "openai-api-key", False),
@@ -314,6 +337,12 @@ def test_commands_are_searched_where_an_image_has_no_history() -> None:
 )
 def test_what_of_a_variable_is_a_secret_wherever_it_stands(name: str, value: str, secrets: list[str]) -> None:
     assert secrets_of(name, value) == secrets
+
+
+def test_a_setting_that_is_named_after_a_secret_is_masked_all_the_same() -> None:
+    redactor = Redactor()
+    redactor.add("TOKEN_TTL_SECONDS", "31536000")
+    assert redactor.text("31536000 s") == "[TOKEN_TTL_SECONDS] s"
 
 
 @pytest.mark.parametrize(("value", "told"), [("postgres", False), ("not-needed", False), ("Change it", False), (SECRET, True)])

@@ -360,6 +360,7 @@ def test_settings_that_lie_in_a_secret_are_none(tmp_path: Path) -> None:
         "POSTGRES_USER": "administrator",
         "SIP_IP": "203.0.113.17",
         "LIVEKIT_URL": "livekit.internal.net",
+        "ACCESS_TOKEN_LIFETIME": "15 minutes",
         "DATABASE_URL": "postgres://app:Wq81mzP0aa@db/app",
         "DB_PASS": "correct-horse-battery",
         "LIVEKIT_API_SECRET": SECRET,

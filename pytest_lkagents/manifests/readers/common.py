@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from pytest_lkagents.manifests.model import Deployment, Given, Problem, Variable
 from pytest_lkagents.manifests.tree import Node, Place
-from pytest_lkagents.secrets import POINTER, STORED, is_placeholder, looks_secret
+from pytest_lkagents.secrets import POINTER, STORED, is_placeholder, is_setting, looks_secret
 
 # Whoever has such a file beside another one does not deploy it; nor such a profile of Compose.
 FOR_DEVELOPMENT = re.compile(r"(^|[._-])(dev|development|local)([._-]|$)", re.IGNORECASE)
@@ -159,6 +159,8 @@ def is_stored(name: str, text: str) -> bool:
     if is_placeholder(text) or STORED.match(text) or "{{" in text or "${" in text or ADDRESS.fullmatch(text):
         return False
     plain = name.upper().replace("-", "_").replace(".", "_")
+    if is_setting(plain, text):
+        return False
     if (looks_secret(plain) or KEY.search(plain)) and not POINTER.search(plain):
         return True
     # A password in it makes any address a secret.
