@@ -277,6 +277,20 @@ def test_a_file_for_development_by_its_name_is_judged_for_secrets_alone(tmp_path
             assert len(files.deployments) == len(set(files.read)) == 3
 
 
+def test_an_editors_container_is_for_development(tmp_path: Path) -> None:
+    editor = "services: {agent: {build: ., command: sleep infinity, environment: {LIVEKIT_API_SECRET: " + SECRET + "}}}\n"
+    editors = {".devcontainer/docker-compose.yml": editor, ".devcontainer/python/Dockerfile": "FROM python:latest\n"}
+    files = written(tmp_path, {"compose.yaml": COMPOSE, **editors})
+    grace = rules.grace_period(files, Needs())
+    assert (grace.looked_at, grace.findings) == (1, [])
+    assert grace.notes == [".devcontainer/docker-compose.yml: for development by its name, not judged"]
+    (finding,) = rules.secrets(files, Needs()).findings
+    assert finding.place.file == ".devcontainer/docker-compose.yml"
+    assert rules.grace_period(load([str(tmp_path / ".devcontainer/docker-compose.yml")]), Needs()).findings, (
+        "it is named itself"
+    )
+
+
 DEVELOPED = "services: {voice: {build: ., command: python agent.py dev}}\n"
 LIVEKIT = ", env: [{name: LIVEKIT_URL, value: 'wss://voice.livekit.cloud'}]"
 
