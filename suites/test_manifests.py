@@ -262,19 +262,19 @@ def test_secrets(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     Looked at are the literal values of variables in all formats (those of other containers in the pod or task, of
     Render's `envVarGroups`, the arguments of a build in Compose and Fly.io files, and ENV and ARG in all stages of a
     Dockerfile included), `data` and `stringData` of a Kubernetes Secret, `data` of a ConfigMap, the literals of a
-    Kustomization's generators, `secrets` of Azure Container Apps, and `registry_credentials` of App Platform, where a
-    value that begins with `EV[` is encrypted and counts as none. A variable or ConfigMap entry is a finding if its name
-    is a secret's (SECRET, TOKEN, PASSWORD, API_KEY and the like) and its value has 8 or more characters and is no
-    placeholder, reference or path, nor an amount, a span of time or plain words behind the ending of a setting
-    (`_SECONDS`, `_SIZE`, `_ROLE`); so is a setting with such a name and value (letters and digits) in a file that a
-    ConfigMap holds; a Secret's entry, if its value has 8 or more and is no placeholder, template, reference, encrypted
-    text, word or address without a password, and its name not that of a setting (`_REGION`, `_USER`); what a variable
-    of Compose falls back to (`${TOKEN:-...}`), if it looks made by a generator; any variable, ConfigMap entry or
-    command with a password in a URL that looks made by a generator (letters and digits). A command with such a name
-    (`--api-secret VALUE`, `API_KEY=VALUE` before it) counts like a variable, one of RUN in a Dockerfile if the value
-    has letters and digits. Values are never shown. What is found on standard input may come from outside of the
-    repository (`docker compose config` fills in `.env`): it is named, and neither a failure nor a pass. Skipped if
-    there is no variable and no such entry.
+    Kustomization's generators and patches, `secrets` of Azure Container Apps, and `registry_credentials` of App
+    Platform, where a value that begins with `EV[` is encrypted and counts as none. A variable or ConfigMap entry is a
+    finding if its name is a secret's (SECRET, TOKEN, PASSWORD, API_KEY and the like) and its value has 8 or more
+    characters and is no placeholder, reference or path, nor an amount, a span of time or plain words behind the ending
+    of a setting (`_SECONDS`, `_SIZE`, `_ROLE`); so is a setting with such a name and value (letters and digits) in a
+    file that a ConfigMap holds; a Secret's entry, if its value has 8 or more and is no placeholder, template,
+    reference, encrypted text, word or address without a password, and its name not that of a setting (`_REGION`,
+    `_USER`); what a variable of Compose falls back to (`${TOKEN:-...}`), if it looks made by a generator; any variable,
+    ConfigMap entry or command with a password in a URL that looks made by a generator (letters and digits). A command
+    with such a name (`--api-secret VALUE`, `API_KEY=VALUE` before it) counts like a variable, one of RUN in a
+    Dockerfile if the value has letters and digits. Values are never shown. What is found on standard input may come
+    from outside of the repository (`docker compose config` fills in `.env`): it is named, and neither a failure nor a
+    pass. Skipped if there is no variable and no such entry.
     """
     judge(rules.secrets, lk_manifests, lk_evidence, "no variable and no Secret to judge", "no literal secret")
 

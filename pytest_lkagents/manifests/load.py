@@ -21,6 +21,7 @@ from pytest_lkagents.manifests.readers import (
     fly,
     kubernetes,
     kustomize,
+    kustomize_parts,
     railway,
     render,
 )
@@ -97,6 +98,7 @@ def load(paths: Sequence[str], standard_input: str = "") -> Files:
                 _open(file, shown, files, known, named=where in named)
     kustomize.read(known, files)
     kubernetes.read(known, files)
+    kustomize_parts.read(known, files)
     dockerfile.choose_stages(files)
     files.deployments = workers.pick(files)
     return files
@@ -162,6 +164,7 @@ def _read(file: str, text: str, files: Files, known: list[Node], *, named: bool)
 def _take(document: Node, files: Files, known: list[Node]) -> bool:
     """Whether somebody reads this document."""
     if not isinstance(document.value, dict):
+        known += [document] if kustomize.is_json_patch(document) else []
         return False
     if kubernetes.reads(document) or kustomize.reads(document):
         known.append(document)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from pytest_lkagents.manifests.choice import RULES, beyond_compose, by_evidence, choose, is_built_from, without_parts
 from pytest_lkagents.manifests.evidence import Candidate, Evidence
-from pytest_lkagents.manifests.model import COMPOSE, DOCKERFILE, Deployment, Files
+from pytest_lkagents.manifests.model import COMPOSE, DOCKERFILE, KUBERNETES, Deployment, Files
 
 # Why one is not judged.
 NAMED = "is named like a worker, and nothing else says that it is one"
@@ -136,19 +136,23 @@ def _split(some: list[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
 
 
 def _parts(parts: list[Candidate], others: list[Candidate], layout: Layout) -> list[Candidate]:
-    """Those of workers, and the stages of agents' Dockerfiles that are not judged."""
+    """Those of workers, and the stages of agents' Dockerfiles that are not judged. Where nothing says which of the workloads
+    that a Kustomization changes is one, those that may be, as of others."""
     agents = layout.agents | {one.file for one in layout.images}
     stages = [one for one in [*parts, *others] if one.is_dockerfile and one.file in agents]
     rest = [one for one in parts if one not in stages]
-    return [one for one in rest if one.built_from in agents or _is_of_worker(one, others, layout)] + stages
+    found = [one for one in rest if one.built_from in agents or _is_of_worker(one, others, layout)]
+    if not (found or layout.workers):
+        found = [one for one in rest if one.platform is KUBERNETES and one.may_be_worker]
+    return found + stages
 
 
 def _is_of_worker(part: Candidate, others: list[Candidate], layout: Layout) -> bool:
-    """By its variables, by the service that other files make of it, or else by its name."""
+    """By its variables, by the service or workload that other files make of it, or else by its name."""
     if part.has_livekit or part.evidence is Evidence.STARTS:
         return True
     for some, is_worker in ((layout.workers, True), (others, False)):
-        if any(one.platform is COMPOSE and one.name == part.name for one in some):
+        if any(one.platform is part.platform and one.name == part.name for one in some):
             return is_worker
     named = part.is_called_agent or part.is_called_worker
     return named and not (part.is_other_agent or part.is_part or part.is_site)

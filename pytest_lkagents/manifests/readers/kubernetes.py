@@ -102,7 +102,7 @@ def read(documents: Sequence[Node], files: Files) -> None:
     """Of ``files.changed`` only what is stored in them."""
     every = [document for document in flat(documents) if reads(document)]
     known = [document for document in every if document.place.file not in files.changed]
-    files.secrets += [found for document in every for found in _stored(document)]
+    files.secrets += [found for document in every for found in stored(document)]
     made: list[Made] = []
     for document in known:
         files.problems += fields.unknown(document, fields.KUBERNETES.get(_kind(document), ()))
@@ -110,8 +110,8 @@ def read(documents: Sequence[Node], files: Files) -> None:
         if (document.text("apiVersion") or "") in SERVED.get(_kind(document), ()):
             files.problems += fields.of_other_kind(document, _kind(document))
             files.problems += fields.mistyped(document, _kind(document))
-        if _kind(document) in WORKLOADS and document.items(*POD, "containers"):
-            made.append((document, _workload(document)))
+        if is_workload(document):
+            made.append((document, workload(document)))
     services = [document for document in known if _kind(document) == "Service"]
     apart = set(files.for_development)
     rollouts: list[Made] = []
@@ -126,7 +126,7 @@ def read(documents: Sequence[Node], files: Files) -> None:
     files.deployments += [deployment for _, deployment in made]
 
 
-def _stored(document: Node) -> list[StoredSecret]:
+def stored(document: Node) -> list[StoredSecret]:
     """Values in a Secret, and in a ConfigMap those that are named like a secret, also in a file that is kept in it."""
     if _kind(document) == "ConfigMap":
         return [
@@ -174,7 +174,11 @@ def _is_value(part: str, name: str, text: str) -> bool:
     return is_stored(name, text)
 
 
-def _workload(document: Node) -> Deployment:
+def is_workload(document: Node) -> bool:
+    return _kind(document) in WORKLOADS and bool(document.items(*POD, "containers"))
+
+
+def workload(document: Node) -> Deployment:
     pod = document.get(*POD)
     assert pod is not None
     container = _main_container(document)
@@ -190,7 +194,7 @@ def _workload(document: Node) -> Deployment:
         environment_of(label, namespace, name, document.place.file),
         given(container, "image"),
         command,
-        _variables(container),
+        variables(container),
         _has_more(document, pod, container),
         Given(grace, pod.at("terminationGracePeriodSeconds")) if grace is not None else None,
         _pre_stop(container),
@@ -203,7 +207,7 @@ def _workload(document: Node) -> Deployment:
         per_node=_kind(document) == "DaemonSet",
         stop_signal=given(container, "lifecycle", "stopSignal"),
         beside=[_resources(other) for other in others if _runs_beside(other, pod)],
-        other_variables=[variable for other in others for variable in _variables(other)],
+        other_variables=[variable for other in others for variable in variables(other)],
     )
     doubt(made, "grace_s", grace, pod, "terminationGracePeriodSeconds")
     _doubt_pre_stop(made, container)
@@ -256,7 +260,7 @@ def _main_container(document: Node) -> Node:
     for is_it in (
         lambda one: any((entry.text("name") or "").startswith("LIVEKIT_") for entry in one.items("env")),
         lambda one: named is not None and one.text("name") == named,
-        lambda one: has_livekit(_variables(one)),
+        lambda one: has_livekit(variables(one)),
         lambda one: runs_agent(words_of(one)),
     ):
         found = next((container for container in containers if is_it(container)), None)
@@ -278,7 +282,7 @@ def _expose_host(made: Deployment, pod: Node, container: Node) -> None:
         made.unclear["exposures"] = Given(reason, pod.at("hostNetwork"))
 
 
-def _variables(container: Node) -> list[Variable]:
+def variables(container: Node) -> list[Variable]:
     found = []
     for entry in container.items("env"):
         name = entry.text("name")

@@ -41,6 +41,7 @@ def read(documents: Sequence[Node], files: Files) -> None:
     """Before what Kubernetes reads: which files are changed, and what is stored in generators."""
     kustomizations = list(filter(reads, documents))
     files.changed += sorted(_changed(kustomizations) & {document.place.file for document in documents})
+    files.strange = [file for file in files.strange if file not in files.changed]
     files.secrets += [found for one in kustomizations for found in _stored(one)]
 
 
@@ -49,9 +50,9 @@ def _changed(kustomizations: Sequence[Node]) -> set[str]:
     made."""
     found: set[str] = set()
     for one in kustomizations:
-        found |= {beside(one.place.file, path) for path in _patches(one)}
+        found |= {beside(one.place.file, path) for path in patches(one)}
         if any(one.get(part) is not None for part in CHANGES):
-            found |= _resources(one, kustomizations, set())
+            found |= resources(one, kustomizations, set())
     return found
 
 
@@ -66,12 +67,22 @@ def _stored(document: Node) -> list[StoredSecret]:
     return found
 
 
-def _patches(one: Node) -> list[str]:
-    entries = one.items("patches") + one.items("patchesJson6902")
-    return [path for entry in entries if (path := entry.text("path"))] + (one.words("patchesStrategicMerge") or [])
+def is_json_patch(document: Node) -> bool:
+    """Operations on a resource, which name no kind: https://www.rfc-editor.org/rfc/rfc6902"""
+    operations = document.items()
+    return bool(operations) and all(one.text("op") and one.text("path") for one in operations)
 
 
-def _resources(one: Node, kustomizations: Sequence[Node], seen: set[str]) -> set[str]:
+def patch_entries(one: Node) -> list[Node]:
+    return one.items("patches") + one.items("patchesJson6902")
+
+
+def patches(one: Node) -> list[str]:
+    """The files of its patches."""
+    return [path for entry in patch_entries(one) if (path := entry.text("path"))] + (one.words("patchesStrategicMerge") or [])
+
+
+def resources(one: Node, kustomizations: Sequence[Node], seen: set[str]) -> set[str]:
     """The files that it gathers, and those that the Kustomizations among them gather."""
     if one.place.file in seen:
         return set()
@@ -82,5 +93,5 @@ def _resources(one: Node, kustomizations: Sequence[Node], seen: set[str]) -> set
         found.add(path)
         for other in kustomizations:
             if other.place.file in {beside(f"{path}/x", name) for name in NAMES}:
-                found |= _resources(other, kustomizations, seen)
+                found |= resources(other, kustomizations, seen)
     return found

@@ -1,0 +1,103 @@
+"""What Kustomizations with patches write out: the variables of the workloads that they change, and those of the patches.
+
+What holds in the end is for `kustomize build` to say; all of it stands in the repository, also a literal that a patch replaces.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from pytest_lkagents.manifests.model import KUBERNETES, Deployment, Files
+from pytest_lkagents.manifests.readers import kubernetes, kustomize
+from pytest_lkagents.manifests.readers.common import beside
+from pytest_lkagents.manifests.tree import Node, Place, Unreadable, read_yaml
+
+
+def read(documents: Sequence[Node], files: Files) -> None:
+    """After what Kubernetes reads: parts of whatever the workloads are, as far as they lie there."""
+    kustomizations = list(filter(kustomize.reads, documents))
+    patches = {beside(one.place.file, path) for one in kustomizations for path in kustomize.patches(one)}
+    changed = [document for document in kubernetes.flat(documents) if document.place.file in files.changed]
+    made = [(one, kubernetes.workload(one)) for one in changed if one.place.file not in patches and kubernetes.is_workload(one)]
+    files.parts += [workload for _, workload in made]
+    for one in kustomizations:
+        gathered = kustomize.resources(one, kustomizations, set())
+        # What a Component changes is gathered by who includes it.
+        near = [pair for pair in made if pair[0].place.file in gathered or one.text("kind") == "Component"]
+        for target, body in _patches(one, documents):
+            files.secrets += kubernetes.stored(body) if body.place.file == one.place.file else []
+            variables = kubernetes.variables(Node(body.place, {"env": Node(body.place, list(_entries(body)))}))
+            there = [workload for document, workload in near if _is_meant(document, target, body)]
+            named = (target and target.text("name")) or body.text("metadata", "name") or ""
+            for workload in (there or [Deployment(KUBERNETES, named, one.place)]) if variables else []:
+                files.parts.append(replace(workload, variables=[*workload.variables, *variables]))
+
+
+def _patches(one: Node, documents: Sequence[Node]) -> Iterator[tuple[Node | None, Node]]:
+    """Each with what it names as its target."""
+    entries = [(entry, entry.text("path"), entry.get("patch")) for entry in kustomize.patch_entries(one)]
+    merged = [(entry, entry.text(), entry) for entry in one.items("patchesStrategicMerge")]
+    for entry, path, text in [*entries, *merged]:
+        file = beside(one.place.file, path)
+        bodies = [body for body in documents if path and body.place.file == file and body is not one]
+        for body in bodies or (_inlined(text) if text is not None else []):
+            yield entry.get("target"), body
+
+
+def _inlined(text: Node) -> list[Node]:
+    """The documents of a patch that stands in the Kustomization itself, with their lines there."""
+    try:
+        return [_moved(document, text.place) for document in read_yaml(text.place.file, text.text() or "")]
+    except Unreadable:
+        return []
+
+
+def _moved(node: Node, to: Place) -> Node:
+    # As a block, whose first line is below its name.
+    place = Place(to.file, to.line + node.place.line, f"{to.field}.{node.place.field}")
+    if isinstance(node.value, dict):
+        return Node(place, {name: _moved(below, to) for name, below in node.value.items()})
+    return Node(place, [_moved(entry, to) for entry in node.value] if isinstance(node.value, list) else node.value)
+
+
+def _is_meant(workload: Node, target: Node | None, body: Node) -> bool:
+    """Whether a patch changes this workload, as far as kinds and names tell."""
+    if target is None:
+        return all(workload.text(*path) == body.text(*path) for path in (("kind",), ("metadata", "name")))
+    kind, name = target.text("kind"), target.text("name")
+    try:
+        named = name is None or re.fullmatch(name, workload.text("metadata", "name") or "") is not None
+    except re.error:
+        named = False
+    return named and kind in (None, workload.text("kind"))
+
+
+def _entries(body: Node) -> Iterator[Node]:
+    """The variables that a patch sets, each as in ``env``: a part of a workload, or operations on one (RFC 6902)."""
+    if not isinstance(body.value, list):
+        yield from _below(body) if body.text("kind") in kubernetes.WORKLOADS else []
+        return
+    tested: dict[str, Node] = {}
+    for operation in body.items():
+        value, (*above, last) = operation.get("value"), (operation.text("path") or "").split("/")
+        entry = "/".join(above)
+        if value is None:
+            continue
+        if above[-1:] == ["env"]:
+            yield value
+        elif above[-2:-1] != ["env"]:
+            yield from value.items() if last == "env" else _below(value)
+        elif last == "name":
+            tested[entry] = value
+        elif last == "value" and entry in tested:
+            # Of an entry by its number only what is tested, or set, beside it tells the name.
+            yield Node(value.place, {"name": tested[entry], "value": value})
+
+
+def _below(node: Node) -> Iterator[Node]:
+    for name, below in node.entries():
+        yield from below.items() if name == "env" else _below(below)
+    for entry in node.items():
+        yield from _below(entry)

@@ -1,0 +1,130 @@
+"""Kustomizations that change workloads: what is written out in the files of both, and that nothing else of them is judged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pytest_lkagents.manifests import rules
+from pytest_lkagents.manifests.findings import Needs
+from pytest_lkagents.manifests.load import load
+from pytest_lkagents.manifests.model import Files
+
+from .deployment_files import judged, written
+
+SECRET = "c2hvcnQtbGl2ZWQ5MXF6"
+LITERAL = f"{{name: DEEPGRAM_API_KEY, value: {SECRET}}}"
+HEAD = "apiVersion: apps/v1\nkind: Deployment\n"
+
+
+def workload(name: str, env: str = "", more: str = "") -> str:
+    container = f"{{name: main, image: 'r/x:1', env: [{env}]{more}}}"
+    return HEAD + f"metadata: {{name: {name}}}\nspec: {{template: {{spec: {{containers: [{container}]}}}}}}\n"
+
+
+def patch(env: str, name: str = "voice-agent") -> str:
+    return HEAD + f"metadata: {{name: {name}}}\nspec:\n  template:\n    spec: {{containers: [{{name: main, env: [{env}]}}]}}\n"
+
+
+def overlaid(folder: Path, kustomization: str, base: str = "", **more: str) -> Files:
+    """``more``: the texts of files beside the Kustomization, by their names without the ending."""
+    files = {"base/agent.yaml": base or workload("voice-agent"), "base/kustomization.yaml": "resources: [agent.yaml]\n"}
+    files["prod/kustomization.yaml"] = f"resources: [../base]\n{kustomization}"
+    return written(folder, files | {f"prod/{name}.yaml": text for name, text in more.items()})
+
+
+def secrets(files: Files) -> list[tuple[str, int, str]]:
+    return [(found.place.file, found.place.line, found.found) for found in rules.secrets(files, Needs()).findings]
+
+
+OPERATION = f"- {{op: add, path: /spec/template/spec/containers/0/env/-, value: {LITERAL}}}\n"
+WHOLE = f"- {{op: add, path: /spec/template/spec/containers/0/env, value: [{LITERAL}]}}\n"
+CONTAINER = f"- {{op: add, path: /spec/template/spec/containers/-, value: {{name: more, env: [{LITERAL}]}}}}\n"
+BY_NUMBER = f"""\
+- {{op: test, path: /spec/template/spec/containers/0/env/2/name, value: DEEPGRAM_API_KEY}}
+- {{op: replace, path: /spec/template/spec/containers/0/env/2/value, value: {SECRET}}}
+"""
+
+
+def block(text: str, spaces: int) -> str:
+    return "|-\n" + "".join(f"{' ' * spaces}{line}\n" for line in text.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("kustomization", "more", "place"),
+    [
+        ("patches: [{path: p.yaml}]\n", {"p": patch(LITERAL)}, ("prod/p.yaml", 6)),
+        ("patchesStrategicMerge: [p.yaml]\n", {"p": patch(LITERAL)}, ("prod/p.yaml", 6)),
+        ("patches: [{path: p.yaml, target: {kind: Deployment}}]\n", {"p": OPERATION}, ("prod/p.yaml", 1)),
+        ("patchesJson6902: [{path: p.yaml, target: {name: voice-.*}}]\n", {"p": WHOLE}, ("prod/p.yaml", 1)),
+        ("patches: [{path: p.yaml, target: {kind: Deployment}}]\n", {"p": CONTAINER}, ("prod/p.yaml", 1)),
+        ("patches: [{path: p.yaml, target: {kind: Deployment}}]\n", {"p": BY_NUMBER}, ("prod/p.yaml", 2)),
+        (f"patches:\n- patch: {block(patch(LITERAL), 4)}", {}, ("prod/kustomization.yaml", 9)),
+        (f"patchesStrategicMerge:\n- {block(patch(LITERAL), 4)}", {}, ("prod/kustomization.yaml", 9)),
+        (
+            f"patches:\n- target: {{kind: Deployment}}\n  patch: {block(OPERATION, 4)}",
+            {},
+            ("prod/kustomization.yaml", 5),
+        ),
+    ],
+)
+def test_a_secret_in_a_patch_is_found(tmp_path: Path, kustomization: str, more: dict[str, str], place: tuple[str, int]) -> None:
+    files = overlaid(tmp_path, kustomization, **more)
+    assert secrets(files) == [(*place, "DEEPGRAM_API_KEY is a literal")]
+    assert (judged(files), files.problems) == (set(), [])
+
+
+def test_a_secret_in_what_a_kustomization_changes_is_found(tmp_path: Path) -> None:
+    """Also where the patch takes it away: it stands in the repository all the same."""
+    base = workload("voice-agent", LITERAL)
+    from_store = "{name: DEEPGRAM_API_KEY, value: null, valueFrom: {secretKeyRef: {name: keys, key: deepgram}}}"
+    for taken in (from_store, "{name: DEEPGRAM_API_KEY, $patch: delete}", "{$patch: replace}"):
+        files = overlaid(tmp_path, "patches: [{path: p.yaml}]\n", base, p=patch(taken))
+        assert secrets(files) == [("base/agent.yaml", 4, "DEEPGRAM_API_KEY is a literal")]
+        assert not judged(files), "what holds in the end these files do not say"
+
+
+def test_what_a_patch_leaves_to_a_store_is_no_secret(tmp_path: Path) -> None:
+    from_store = "{name: DEEPGRAM_API_KEY, valueFrom: {secretKeyRef: {name: keys, key: deepgram}}}"
+    files = overlaid(tmp_path, "patches: [{path: p.yaml}]\n", p=patch(f"{from_store}, {{name: A_TOKEN, value: $(B)}}"))
+    found = rules.secrets(files, Needs())
+    assert (found.looked_at, found.findings) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("base", "target", "found"),
+    [
+        # Of what its workload is, whatever the patch says.
+        (workload("reception", more=", command: [python, agent.py, start]"), "{kind: Deployment}", True),
+        (workload("reception", "{name: LIVEKIT_URL, value: 'wss://x.livekit.cloud'}"), "{name: reception}", True),
+        (workload("web-site"), "{kind: Deployment}", False),
+        (workload("voice-agent"), "{kind: CronJob}", False),
+    ],
+)
+def test_whose_a_patch_is_tells_the_workload_that_it_changes(tmp_path: Path, base: str, target: str, *, found: bool) -> None:
+    files = overlaid(tmp_path, f"patches: [{{path: p.yaml, target: {target}}}]\n", base, p=OPERATION)
+    assert bool(secrets(files)) is found
+
+
+def test_a_patch_of_what_lies_elsewhere_is_a_workers_by_its_name(tmp_path: Path) -> None:
+    kustomization = "resources: [github.com/acme/base]\npatches: [{path: a.yaml}, {path: b.yaml}]\n"
+    texts = {"kustomization.yaml": kustomization, "a.yaml": patch(LITERAL), "b.yaml": patch(LITERAL, "billing")}
+    assert [file for file, _, _ in secrets(written(tmp_path, texts))] == ["a.yaml"]
+
+
+def test_where_nothing_is_called_a_worker_what_may_be_one_is_searched(tmp_path: Path) -> None:
+    files = overlaid(tmp_path, "images: [{name: r/x, newTag: '2'}]\n", workload("reception", LITERAL))
+    assert secrets(files) == [("base/agent.yaml", 4, "DEEPGRAM_API_KEY is a literal")]
+
+
+def test_a_patch_that_is_named_itself_is_not_strange_beside_its_kustomization(tmp_path: Path) -> None:
+    overlaid(tmp_path, "patches: [{path: p.yaml, target: {kind: Deployment}}]\n", p=OPERATION)
+    paths = [str(tmp_path / name) for name in ("base/agent.yaml", "base/kustomization.yaml", "prod/kustomization.yaml")]
+    assert load([*paths, str(tmp_path / "prod/p.yaml")]).strange == []
+    assert load([str(tmp_path / "prod/p.yaml")]).strange == [str(tmp_path / "prod/p.yaml")]
+
+
+def test_a_patch_that_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
+    files = overlaid(tmp_path, "patches: [{patch: 'a: {b', target: {name: '('}}]\npatchesStrategicMerge: [none.yaml]\n")
+    assert (secrets(files), files.problems) == ([], [])
