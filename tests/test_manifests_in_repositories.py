@@ -643,6 +643,14 @@ POD_OF_TYPES = "template: {spec: {%s, containers: [{name: agent, image: 'r/agent
         ("Deployment", POD_OF_TYPES % ("a: 1", "livenessProbe: {failureThreshold: '3'}"), "'3' is text"),
         ("Deployment", POD_OF_TYPES % ("a: 1", "env: [{name: PORT, value: 8081}]"), "the value of PORT is a number"),
         ("StatefulSet", POD_OF_TYPES % ("a: 1", "env: [{name: DEBUG, value: true}]"), "the value of DEBUG is a number or"),
+        *[
+            (
+                "Deployment",
+                POD_OF_TYPES % ("a: 1", f"env: [{{name: DEBUG, value: {value}}}]"),
+                "the value of DEBUG is a number or",
+            )
+            for value in ("yes", "No", "ON", "off", "y", "N")
+        ],
     ],
 )
 def test_what_kubernetes_refuses_by_kind_or_type_is_unreadable(tmp_path: Path, kind: str, spec: str, reason: str) -> None:
@@ -655,13 +663,30 @@ def test_what_kubernetes_refuses_by_kind_or_type_is_unreadable(tmp_path: Path, k
     [
         f"replicas: '${{REPLICAS}}', {POD}",
         f"replicas: '{{{{ .Values.replicas }}}}', {POD}",
-        POD_OF_TYPES % ("a: 1", "env: [{name: A, value: '8081'}, {name: B, value: }, {name: C, value: yes}]"),
+        POD_OF_TYPES % ("a: 1", "env: [{name: A, value: '8081'}, {name: B, value: }, {name: C, value: 'yes'}]"),
+        POD_OF_TYPES % ("a: 1", "env: [{name: A, value: yEs}, {name: B, value: !!str y}, {name: C, value: !!str yes}]"),
     ],
 )
 def test_types_that_kubernetes_takes_or_that_are_to_be_filled_in_are_no_problem(tmp_path: Path, spec: str) -> None:
     assert written(tmp_path, {"agent.yaml": workload("Deployment", spec)}).problems == []
     rollout = workload("Rollout", f"replicas: '2', {POD}").replace("apps/v1", "argoproj.io/v1alpha1")
     assert written(tmp_path, {"agent.yaml": rollout}).problems == []
+
+
+def test_kubectl_reads_truth_values_as_yaml_1_1_has_them_and_others_do_not(tmp_path: Path) -> None:
+    pod = POD_OF_TYPES % ("hostNetwork: %s", "ports: [{containerPort: 8081}]")
+    for value, found in (("yes", True), ("on", True), ("no", False), ("true", True)):
+        files = written(tmp_path, {"agent.yaml": workload("Deployment", pod % value)})
+        assert bool(rules.no_inbound(files, Needs()).findings) is found
+    compose = "services: {agent: {image: 'r/agent:1', environment: {A_TOKEN: yes}, ports: [y]}}\n"
+    (deployment,) = written(tmp_path / "compose", {"compose.yaml": compose}).deployments
+    assert [variable.literal for variable in deployment.variables] == ["yes"]
+
+
+def test_kustomize_reads_yaml_1_2_and_quotes_what_kubectl_would_misread(tmp_path: Path) -> None:
+    text = workload("Deployment", POD_OF_TYPES % ("a: 1", "env: [{name: DEBUG, value: yes}]"))
+    files = {"agent.yaml": text, "kustomization.yaml": "resources: [agent.yaml]\n"}
+    assert written(tmp_path, files).problems == []
 
 
 def test_kubernetes_refuses_a_workloads_field_in_what_scales_it(tmp_path: Path) -> None:

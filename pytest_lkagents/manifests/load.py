@@ -26,7 +26,7 @@ from pytest_lkagents.manifests.readers import (
     render,
 )
 from pytest_lkagents.manifests.readers.common import FOR_DEVELOPMENT
-from pytest_lkagents.manifests.tree import FileTooLarge, Node, Place, TooLarge, Unreadable, read_toml, read_yaml
+from pytest_lkagents.manifests.tree import FileTooLarge, Node, Place, TooLarge, Unreadable, by_yaml_1_1, read_toml, read_yaml
 
 SUFFIXES = (".yaml", ".yml", ".json", ".toml")
 # Folders of tools, not of deployments.
@@ -96,6 +96,9 @@ def load(paths: Sequence[str], standard_input: str = "") -> Files:
                 seen.add(where)
                 shown = str(file.relative_to(path)) if path.is_dir() else str(file)
                 _open(file, shown, files, known, named=where in named)
+    # Kustomize reads YAML 1.2, and quotes what kubectl would misread.
+    gathered = kustomize.gathered(known)
+    known = [document if document.place.file in gathered else by_yaml_1_1(document) for document in known]
     kustomize.read(known, files)
     kubernetes.read(known, files)
     kustomize_parts.read(known, files)

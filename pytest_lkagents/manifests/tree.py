@@ -203,9 +203,31 @@ def read_yaml(file: str, text: str, skipped: list[TooLarge] | None = None) -> It
         raise Unreadable(1, str(error).splitlines()[0] or "not YAML") from None
 
 
+# Text without quotes that is a truth value in YAML 1.1, and none in 1.2.
+SWITCHES = {**dict.fromkeys(("y", "yes", "on"), True), **dict.fromkeys(("n", "no", "off"), False)}
+SWITCH = re.compile(r"[yYnN]|yes|no|on|off|Yes|No|On|Off|YES|NO|ON|OFF")
+
+
+class Switch(str):
+    """Such a text; who reads YAML 1.2 takes it as it is."""
+
+
+def by_yaml_1_1(node: Node) -> Node:
+    """As kubectl reads it: https://github.com/kubernetes-sigs/yaml"""
+    value = node.value
+    if isinstance(value, dict):
+        return Node(node.place, {name: by_yaml_1_1(below) for name, below in value.items()})
+    if isinstance(value, list):
+        return Node(node.place, [by_yaml_1_1(below) for below in value])
+    return Node(node.place, SWITCHES[value.lower()]) if isinstance(value, Switch) else node
+
+
 def _scalar(node: Any) -> Any:
-    """As YAML 1.2's core schema and these platforms read it: ``yes`` and dates stay text."""
+    """As YAML 1.2's core schema and most platforms read it: ``yes`` and dates stay text."""
     text = str(node.value)
+    # With a tag (`!!str y`) more stands there than its value.
+    if node.style is None and SWITCH.fullmatch(text) and node.end_mark.index - node.start_mark.index == len(text):
+        return Switch(text)
     if node.style in ("'", '"', "|", ">") or node.tag == "tag:yaml.org,2002:str":
         return text
     if text in ("", "~", "null", "Null", "NULL"):

@@ -45,6 +45,12 @@ def read(documents: Sequence[Node], files: Files) -> None:
     files.secrets += [found for one in kustomizations for found in _stored(one)]
 
 
+def gathered(documents: Sequence[Node]) -> set[str]:
+    """The files, as they are named here, that any Kustomization is made of."""
+    kustomizations = list(filter(reads, documents))
+    return {file for one in kustomizations for file in resources(one, kustomizations, set())}
+
+
 def _changed(kustomizations: Sequence[Node]) -> set[str]:
     """The files, as they are named here, of patches, and those of which Kustomizations with patches, images and the like are
     made."""
