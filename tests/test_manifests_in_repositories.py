@@ -641,6 +641,19 @@ POD_OF_TYPES = "template: {spec: {%s, containers: [{name: agent, image: 'r/agent
         ("Deployment", f"replicas: '2', {POD}", "'2' is text"),
         ("Deployment", POD_OF_TYPES % ("terminationGracePeriodSeconds: '600'", "tty: false"), "'600' is text"),
         ("Deployment", POD_OF_TYPES % ("a: 1", "livenessProbe: {failureThreshold: '3'}"), "'3' is text"),
+        *[
+            ("Deployment", POD_OF_TYPES % ("a: 1", f"livenessProbe: {{{field}}}"), reason)
+            for field, reason in (
+                ("failureThreshold: five", "'five' is text, where Kubernetes takes a number only"),
+                ("periodSeconds: 10s", "'10s' is text"),
+                ("httpGet: {port: '8081'}", "'8081' is text, where Kubernetes takes a number, or the name of a port"),
+                ("tcpSocket: {port: '8081'}", "'8081' is text"),
+                ("grpc: {port: '8081'}", "'8081' is text, where Kubernetes takes a number only"),
+            )
+        ],
+        ("Deployment", f"strategy: {{rollingUpdate: {{maxUnavailable: '1'}}}}, {POD}", "a number, or text in per cent"),
+        ("StatefulSet", f"updateStrategy: {{rollingUpdate: {{maxUnavailable: one}}}}, {POD}", "'one' is text"),
+        ("Deployment", f"replicas: two, {POD}", "'two' is no value"),
         ("Deployment", POD_OF_TYPES % ("a: 1", "env: [{name: PORT, value: 8081}]"), "the value of PORT is a number"),
         ("StatefulSet", POD_OF_TYPES % ("a: 1", "env: [{name: DEBUG, value: true}]"), "the value of DEBUG is a number or"),
         *[
@@ -654,7 +667,8 @@ POD_OF_TYPES = "template: {spec: {%s, containers: [{name: agent, image: 'r/agent
     ],
 )
 def test_what_kubernetes_refuses_by_kind_or_type_is_unreadable(tmp_path: Path, kind: str, spec: str, reason: str) -> None:
-    (problem,) = written(tmp_path, {"agent.yaml": workload(kind, spec)}).problems
+    files = written(tmp_path, {"agent.yaml": workload(kind, spec)})
+    (problem,) = [*files.problems, *(problem for deployment in files.deployments for problem in deployment.problems)]
     assert reason in problem.reason
 
 
@@ -662,6 +676,8 @@ def test_what_kubernetes_refuses_by_kind_or_type_is_unreadable(tmp_path: Path, k
     "spec",
     [
         f"replicas: '${{REPLICAS}}', {POD}",
+        f"strategy: {{rollingUpdate: {{maxUnavailable: 25%, maxSurge: '100%'}}}}, {POD}",
+        POD_OF_TYPES % ("a: 1", "livenessProbe: {httpGet: {port: health}, periodSeconds: PERIOD, failureThreshold: '$(N)'}"),
         f"replicas: '{{{{ .Values.replicas }}}}', {POD}",
         POD_OF_TYPES % ("a: 1", "env: [{name: A, value: '8081'}, {name: B, value: }, {name: C, value: 'yes'}]"),
         POD_OF_TYPES % ("a: 1", "env: [{name: A, value: yEs}, {name: B, value: !!str y}, {name: C, value: !!str yes}]"),

@@ -50,40 +50,20 @@ OF_KIND = {
 STRATEGY = {"updateStrategy": "strategy", "strategy": "updateStrategy"}
 RULES = _names("policies selectPolicy stabilizationWindowSeconds tolerance")
 
-_POD, _CONTAINER = ("spec", "template", "spec"), ("spec", "template", "spec", "containers", EACH)
+POD_AT, CONTAINER_AT = ("spec", "template", "spec"), ("spec", "template", "spec", "containers", EACH)
 _WORKLOAD: Fields = (
     (("spec",), WORKLOAD),
     (("spec", "strategy"), _names("rollingUpdate type")),
     (("spec", "strategy", "rollingUpdate"), _names("maxSurge maxUnavailable")),
-    (_POD, POD),
-    (_CONTAINER, CONTAINER),
-    *(((*_CONTAINER, f"{kind}Probe"), PROBE) for kind in ("liveness", "readiness", "startup")),
+    (POD_AT, POD),
+    (CONTAINER_AT, CONTAINER),
+    *(((*CONTAINER_AT, f"{kind}Probe"), PROBE) for kind in ("liveness", "readiness", "startup")),
     (
-        (*_CONTAINER, "livenessProbe", "httpGet"),
+        (*CONTAINER_AT, "livenessProbe", "httpGet"),
         _names("host httpHeaders path port scheme"),
     ),
-    ((*_CONTAINER, "resources"), _names("claims limits requests")),
+    ((*CONTAINER_AT, "resources"), _names("claims limits requests")),
 )
-
-
-# Where a whole number must stand, which is refused as text, and the text that is refused as a number.
-_COUNTS = ("failureThreshold", "initialDelaySeconds", "periodSeconds", "successThreshold", "timeoutSeconds")
-NUMBERS: dict[str, tuple[tuple[str, ...], ...]] = {
-    **dict.fromkeys(
-        OF_KIND,
-        (
-            ("spec", "replicas"),
-            (*_POD, "terminationGracePeriodSeconds"),
-            *((*_CONTAINER, f"{kind}Probe", name) for kind in ("liveness", "readiness", "startup") for name in _COUNTS),
-            (*_CONTAINER, "ports", EACH, "containerPort"),
-        ),
-    ),
-    "HorizontalPodAutoscaler": (
-        ("spec", "minReplicas"),
-        ("spec", "maxReplicas"),
-        ("spec", "behavior", EACH, "stabilizationWindowSeconds"),
-    ),
-}
 
 
 def _behavior(*path: str) -> Fields:
@@ -235,7 +215,7 @@ CEREBRIUM: Fields = (
 def unknown(document: Node, fields: Fields) -> Iterator[Problem]:
     """A problem for each name that is not one of its place's, and nearly is, or belongs to another place."""
     for path, names in fields:
-        for node in _at(document, path):
+        for node in at(document, path):
             for name, below in node.entries():
                 if name in names or name.startswith("x-"):
                     continue
@@ -255,21 +235,6 @@ def of_other_kind(document: Node, kind: str) -> Iterator[Problem]:
             yield Problem(below.place, f"there is no field {name!r} in a {kind}{meant_}")
 
 
-def mistyped(document: Node, kind: str) -> Iterator[Problem]:
-    """A problem for each number that is text and the other way round, where Kubernetes takes one of the two only. What is still
-    to be filled in is passed over. Values of variables are not shown."""
-    for path in NUMBERS.get(kind, ()):
-        for node in _at(document, path):
-            if isinstance(node.value, str) and node.value.isdigit():
-                yield Problem(node.place, f"{node.value!r} is text, where Kubernetes takes a number only")
-    for part in ("containers", "initContainers") if kind in OF_KIND else ():
-        for entry in _at(document, (*_POD, part, EACH, "env", EACH)):
-            value = entry.get("value")
-            if value is not None and isinstance(value.value, (bool, int, float)):
-                reason = f"the value of {entry.text('name')} is a number or a truth value, where Kubernetes takes text only"
-                yield Problem(value.place, f"{reason}, in quotes")
-
-
 def _home(name: str, fields: Fields) -> str | None:
     """Where a field of this name belongs: the place nearest to the top that has it."""
     homes = sorted((path for path, names in fields if name in names), key=len)
@@ -286,7 +251,7 @@ def meant(name: str, names: frozenset[str]) -> str | None:
     return next(iter(alike or difflib.get_close_matches(name, sorted(names), 1, ALIKE)), None)
 
 
-def _at(node: Node, path: tuple[str, ...]) -> list[Node]:
+def at(node: Node, path: tuple[str, ...]) -> list[Node]:
     """Everything at a path in which EACH stands for every entry of a list or mapping."""
     found = [node]
     for step in path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from pytest_lkagents.manifests import amounts, fields
+from pytest_lkagents.manifests import amounts, fields, types_of_fields
 from pytest_lkagents.manifests.model import (
     EVERYTHING,
     KUBERNETES,
@@ -109,7 +109,7 @@ def read(documents: Sequence[Node], files: Files) -> None:
         files.problems += _unserved(document)
         if (document.text("apiVersion") or "") in SERVED.get(_kind(document), ()):
             files.problems += fields.of_other_kind(document, _kind(document))
-            files.problems += fields.mistyped(document, _kind(document))
+            files.problems += types_of_fields.mistyped(document, _kind(document))
         if is_workload(document):
             made.append((document, workload(document)))
     services = [document for document in known if _kind(document) == "Service"]
