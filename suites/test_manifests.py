@@ -294,10 +294,10 @@ def test_separate_environments(lk_evidence: Evidence, lk_manifests: Manifests) -
 
     Whether a deployment is staging or production is told by the first of these that says one of the two: in Kubernetes
     its label `environment` and its namespace, then its name, then the last three parts of its file's path. The literal
-    values of LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET of one side are compared with those of the other; one
-    that is the same is a failure, as is a URL that is only written otherwise (https for wss, upper case, a trailing
-    slash). Placeholders and values from a secret store are not compared. Skipped unless both sides have such a literal
-    value of the same variable.
+    values of LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET of one side, also those of a ConfigMap or of a group
+    of Render's that lies there, are compared with those of the other; one that is the same is a failure, as is a URL
+    that is only written otherwise (https for wss, upper case, a trailing slash). Placeholders and values from a secret
+    store are not compared. Skipped unless both sides have such a literal value of the same variable.
     """
     judge(rules.separate_environments, lk_manifests, lk_evidence, "no files of both staging and production", "they differ")
 

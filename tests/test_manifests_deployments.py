@@ -299,3 +299,53 @@ def test_a_word_among_arguments_is_no_condition(shell: list[str], line: str, mod
 )
 def test_a_condition_is_known_behind_whatever_starts_the_shell(words: list[str]) -> None:
     assert modes_of(words) == {"start", "dev"}
+
+
+def in_space(stage: str, env: str, url: str = "wss://acme-k2x91.livekit.cloud") -> str:
+    """A workload and its ConfigMap."""
+    metadata = f"metadata: {{name: voice-agent, namespace: voice-{stage}}}"
+    container = f"{{name: agent, image: 'r/agent:1', command: [python, agent.py, start], {env}}}"
+    workload = f"kind: Deployment\n{metadata}\nspec: {{template: {{spec: {{containers: [{container}]}}}}}}\n"
+    data = f"metadata: {{name: lk, namespace: voice-{stage}}}\ndata: {{LIVEKIT_URL: '{url}', URL: '{url}'}}\n"
+    return f"apiVersion: apps/v1\n{workload}---\napiVersion: v1\nkind: ConfigMap\n{data}---\n"
+
+
+REFERENCE = "{name: LIVEKIT_URL, valueFrom: {configMapKeyRef: {name: lk, key: URL}}}"
+OTHER = "wss://other.livekit.cloud"
+
+
+@pytest.mark.parametrize(
+    ("env", "looked_at"),
+    [
+        (f"env: [{REFERENCE}]", 1),
+        ("envFrom: [{secretRef: {name: keys}}, {configMapRef: {name: lk}}]", 1),
+        ("envFrom: [{configMapRef: {name: lk}, prefix: LIVEKIT_}]", 1),
+        # A Secret's entry may take its place.
+        ("envFrom: [{configMapRef: {name: lk}}, {secretRef: {name: keys}}]", 0),
+        ("envFrom: [{configMapRef: {name: lk}}], env: [{name: LIVEKIT_URL, value: $(URL)}]", 0),
+        ("envFrom: [{configMapRef: {name: other}}]", 0),
+    ],
+)
+def test_environments_are_compared_by_what_they_take_from_config_maps(tmp_path: Path, env: str, looked_at: int) -> None:
+    staging, production = in_space("staging", env), in_space("production", env)
+    found = rules.separate_environments(read(tmp_path, {"a.yaml": staging, "b.yaml": production}), Needs())
+    assert found.looked_at == looked_at
+    assert [(one.found, one.place.file) for one in found.findings] == looked_at * [
+        ("LIVEKIT_URL is the same as in b.yaml", "a.yaml")
+    ]
+    other = {"a.yaml": in_space("staging", env, OTHER), "b.yaml": production}
+    assert not rules.separate_environments(read(tmp_path, other), Needs()).findings
+
+
+@pytest.mark.parametrize(("staging", "found"), [("wss://acme-k2x91.livekit.cloud", True), (OTHER, False)])
+def test_environments_of_render_are_compared_by_their_groups(tmp_path: Path, staging: str, *, found: bool) -> None:
+    def environment(name: str, url: str) -> str:
+        service = f"{{type: worker, name: voice-agent, runtime: docker, envVars: [{{fromGroup: lk-{name}}}]}}"
+        group = f"{{name: lk-{name}, envVars: [{{key: LIVEKIT_URL, value: '{url}'}}]}}"
+        return f"{{name: {name}, services: [{service}], envVarGroups: [{group}]}}"
+
+    both = f"{environment('staging', staging)}, {environment('production', 'wss://acme-k2x91.livekit.cloud')}"
+    files = read(tmp_path, {"render.yaml": f"projects: [{{name: voice, environments: [{both}]}}]\n"})
+    judgement = rules.separate_environments(files, Needs())
+    assert judgement.looked_at == 1
+    assert [one.found for one in judgement.findings] == ["LIVEKIT_URL is the same as in line 1"] * found

@@ -239,6 +239,8 @@ class Deployment:
     # The containers that run beside the worker's, and the variables of all others.
     beside: list[Resources] = field(default_factory=list)
     other_variables: list[Variable] = field(default_factory=list)
+    # Those that it takes from elsewhere in these files: a ConfigMap, a group.
+    referred: list[Variable] = field(default_factory=list)
     # The name of what its image is built from: a Dockerfile, as files are named here, with its stage where that is not the last
     # one; None: the file does not say.
     built_from: str | None = None

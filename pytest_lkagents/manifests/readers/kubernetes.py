@@ -18,7 +18,7 @@ from pytest_lkagents.manifests.model import (
     StoredSecret,
     Variable,
 )
-from pytest_lkagents.manifests.readers import kubernetes_scaling, probes
+from pytest_lkagents.manifests.readers import config_maps, kubernetes_scaling, probes
 from pytest_lkagents.manifests.readers.common import (
     command_of,
     doubt,
@@ -121,8 +121,12 @@ def read(documents: Sequence[Node], files: Files) -> None:
     for document in known:
         there = [service for service in services if document.place.file in apart or service.place.file not in apart]
         _attach(document, _within(document, made, apart), there, _within(document, rollouts, apart))
-    for _, deployment in made:
+    maps = [document for document in known if _kind(document) == "ConfigMap"]
+    for document, deployment in made:
         _stays_at_none(deployment)
+        near = [one for one in maps if _namespace(one) == _namespace(document)]
+        near = [one for one in near if _within(one, [(document, deployment)], apart)]
+        deployment.referred = config_maps.referred(_main_container(document), near)
     files.deployments += [deployment for _, deployment in made]
 
 

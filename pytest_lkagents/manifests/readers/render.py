@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pytest_lkagents.manifests import fields
 from pytest_lkagents.manifests.model import RENDER, Autoscaler, Deployment, Files, Given, Probe, StoredSecret, Target, Variable
 from pytest_lkagents.manifests.readers.common import (
@@ -32,11 +34,17 @@ def _parts(document: Node) -> list[tuple[Node, str | None]]:
 
 
 def read(document: Node, files: Files) -> None:
+    groups = {
+        name: [_variable(entry) for entry in group.items("envVars")]
+        for part, _ in _parts(document)
+        for group in part.items("envVarGroups")
+        if (name := group.text("name")) is not None
+    }
     for part, environment in _parts(document):
-        _read(part, environment, files)
+        _read(part, environment, groups, files)
 
 
-def _read(part: Node, environment: str | None, files: Files) -> None:
+def _read(part: Node, environment: str | None, groups: Mapping[str, list[Variable]], files: Files) -> None:
     files.problems += fields.unknown(part, fields.RENDER)
     files.secrets += [
         StoredSecret(variable.name, variable.place)
@@ -64,6 +72,13 @@ def _read(part: Node, environment: str | None, files: Files) -> None:
             sleeps=[],
             built_from=_built_from(service),
         )
+        own = {variable.name for variable in made.variables}
+        made.referred = [
+            variable
+            for one in made.variables
+            for variable in (groups.get(one.source or "", []) if one.name == "*" else [])
+            if variable.name not in own
+        ]
         # The blueprint's schema says so: https://render.com/schema/render.yaml.json
         grace_within(made, service, "maxShutdownDelaySeconds")
         doubt(made, "replicas", made.replicas, service, "numInstances")

@@ -142,28 +142,27 @@ def _is_filled_in_later(value: str) -> bool:
 
 def separate_environments(files: Files, _needs: Needs) -> Judgement:
     made = Judgement()
-    seen: dict[str, dict[str, tuple[str, Deployment]]] = {"staging": {}, "production": {}}
+    seen: dict[str, dict[str, Variable]] = {"staging": {}, "production": {}}
     for deployment in files.deployments:
         stage = seen.get(deployment.environment)
         if stage is None:
             continue
-        for variable in deployment.variables:
+        for variable in deployment.variables + deployment.referred:
             if variable.name in ("LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET"):
                 value = variable.literal
                 if value and not _is_filled_in_later(value):
-                    stage.setdefault(f"{variable.name}={_plain(variable.name, value)}", (variable.name, deployment))
-    staging, production = ({name for name, _ in stage.values()} for stage in seen.values())
+                    stage.setdefault(f"{variable.name}={_plain(variable.name, value)}", variable)
+    staging, production = ({variable.name for variable in stage.values()} for stage in seen.values())
     if not staging & production:
         return made  # a URL on one side says nothing of a key on the other
     made.looked_at = 1
     for same in sorted(set(seen["staging"]) & set(seen["production"])):
-        name, deployment = seen["staging"][same]
-        place = next(variable.place for variable in deployment.variables if variable.name == name)
-        other = seen["production"][same][1].place.file
+        variable, other = seen["staging"][same], seen["production"][same]
+        where = other.place.file if other.place.file != variable.place.file else f"line {other.place.line}"
         made.findings.append(
             Finding(
-                place,
-                f"{name} is the same as in {other}",
+                variable.place,
+                f"{variable.name} is the same as in {where}",
                 "a LiveKit project of its own for staging",
                 "Workers of one project share its calls: a new version in staging serves production's callers.",
             )

@@ -1,0 +1,37 @@
+"""What a container takes from ConfigMaps, where these lie there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pytest_lkagents.manifests.model import Variable
+from pytest_lkagents.manifests.readers.common import from_outside
+from pytest_lkagents.manifests.tree import Node
+
+
+def referred(container: Node, maps: Sequence[Node]) -> list[Variable]:
+    """``maps``: those of its namespace. What ``env`` sets comes before what ``envFrom`` does, and of that the last."""
+    own = {entry.text("name"): entry for entry in container.items("env")}
+    found: dict[str, Node] = {}
+    for entry in container.items("envFrom"):
+        data = list(_data(container, entry.text("configMapRef", "name"), maps))
+        # What is not known, such as a Secret, may take the place of any before it.
+        found = found if data else {}
+        prefix = entry.text("prefix") or ""
+        found |= {f"{prefix}{key}": value for key, value in data if f"{prefix}{key}" not in own}
+    for name, entry in own.items():
+        reference = ("valueFrom", "configMapKeyRef")
+        named = dict(_data(container, entry.text(*reference, "name"), maps))
+        value = named.get(entry.text(*reference, "key") or "")
+        if name is not None and value is not None:
+            found[name] = value
+    return [Variable(name, value.place, None if from_outside(value.text()) else value.text()) for name, value in found.items()]
+
+
+def _data(container: Node, name: str | None, maps: Sequence[Node]) -> Iterator[tuple[str, Node]]:
+    """Of several of one name, as overlays have them, the one in the container's folder."""
+    named = [one for one in maps if name is not None and one.text("metadata", "name") == name]
+    folder = container.place.file.rpartition("/")[0]
+    beside = [one for one in named if one.place.file.rpartition("/")[0] == folder]
+    for only in named if len(named) == 1 else beside if len(beside) == 1 else []:
+        yield from only.entries("data")
