@@ -641,7 +641,17 @@ def test_a_stage_is_told_by_the_last_parts_of_a_path(path: str, stage: str) -> N
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("1m30s", 90), ("10m", 600), ("300", 300), ("1h", 3600), ("500ms", 0.5), ("1d2h", 93600), ("soon", None), ("", None)],
+    [
+        ("1m30s", 90),
+        ("10m", 600),
+        ("300", 300),
+        ("1h", 3600),
+        ("500ms", 0.5),
+        ("1d2h", 93600),
+        ("15M", None),
+        ("soon", None),
+        ("", None),
+    ],
 )
 def test_durations(text: str, value: float | None) -> None:
     assert amounts.seconds(text) == value

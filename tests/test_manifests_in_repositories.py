@@ -277,6 +277,18 @@ def test_a_file_for_development_by_its_name_is_judged_for_secrets_alone(tmp_path
             assert len(files.deployments) == len(set(files.read)) == 3
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("compose.yaml", "services: {agent: {image: 'r/agent:1.0', stop_grace_period: 15M}}\n"),
+        ("fly.toml", 'app = "agent"\nkill_timeout = "15M"\n'),
+    ],
+)
+def test_a_duration_in_capitals_is_none(tmp_path: Path, name: str, text: str) -> None:
+    files = written(tmp_path, {name: text})
+    assert (rules.grace_period(files, Needs()).looked_at, len(rules.readable(files, Needs()).findings)) == (0, 1)
+
+
 def test_an_editors_container_is_for_development(tmp_path: Path) -> None:
     editor = "services: {agent: {build: ., command: sleep infinity, environment: {LIVEKIT_API_SECRET: " + SECRET + "}}}\n"
     editors = {".devcontainer/docker-compose.yml": editor, ".devcontainer/python/Dockerfile": "FROM python:latest\n"}

@@ -59,8 +59,8 @@ def size(text: str | None, *, binary: bool = False) -> int | None:
 
 
 def seconds(text: str | None) -> float | None:
-    """``1m30s``, ``300s``, ``10m``, ``90`` as seconds."""
-    cleaned = (text or "").strip().lower()
+    """``1m30s``, ``300s``, ``10m``, ``90`` as seconds; Go's units, which have no capitals."""
+    cleaned = (text or "").strip()
     if re.fullmatch(r"\d+(\.\d+)?", cleaned):
         return float(cleaned)
     matched = DURATION.fullmatch(cleaned)
