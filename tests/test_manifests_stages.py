@@ -59,8 +59,8 @@ def test_a_target_for_development_is_none_of_production(tmp_path: Path, stage: s
         assert rules.production_command(files, Needs()).looked_at == 1
         assert "docker-compose.yml: agent builds a stage for development" in files.passed_over
     # Nobody deploys the last one where it is named so, or where it alone is built for development.
-    for compose in (target("agent", stage), target("agent", "prod")):
-        assert "Dockerfile: its last stage is built for development" in read(tmp_path, PROD + dev, compose).passed_over
+    for compose, how in ((target("agent", stage), "built"), (target("agent", "prod"), "named")):
+        assert f"Dockerfile: its last stage is {how} for development" in read(tmp_path, PROD + dev, compose).passed_over
         assert found(load([str(tmp_path)])) == [[], [], []]
 
 

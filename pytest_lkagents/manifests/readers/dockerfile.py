@@ -182,7 +182,8 @@ def choose_stages(files: Files) -> None:
         every = [*last.other_variables, *last.variables]
         if last.name not in made:
             if developed:
-                in_doubt, reason = shipped or not users, "its last stage is built for development"
+                in_doubt = shipped or not users
+                reason = f"its last stage is {'built' if tried else 'named'} for development"
             elif unknown:
                 in_doubt, reason = True, "whether its last stage is built these files do not say"
             else:
