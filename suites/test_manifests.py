@@ -32,7 +32,7 @@ def judge(rule: rules.Rule, manifests: Manifests, evidence: Evidence, nothing: s
         cannot = [f"{', '.join(lost)} cannot be read (manifests.readable)"] if lost else []
         if rule is not rules.readable:
             cannot += [*files.too_large, *(["templates are not judged (manifests.readable)"] if files.templates else [])]
-        raise NotJudgeable("; ".join([nothing, *cannot, *found.notes]))
+        raise NotJudgeable("; ".join([found.nothing or nothing, *cannot, *found.notes]))
     evidence.summary = "; ".join([f"{well} ({found.looked_at} looked at)", *dict.fromkeys(found.notes)])
 
 

@@ -37,11 +37,13 @@ class Finding:
 
 @dataclass
 class Judgement:
-    """``looked_at``: how many things the rule applied to; with none it says nothing. ``notes`` go with a pass."""
+    """``looked_at``: how many things the rule applied to; with none it says nothing, and (``nothing``) why, where its check's
+    own reason would not be true. ``notes`` go with a pass."""
 
     findings: list[Finding] = field(default_factory=list)
     looked_at: int = 0
     notes: list[str] = field(default_factory=list)
+    nothing: str = ""
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,12 @@ def separate_environments(files: Files, _needs: Needs) -> Judgement:
                     stage.setdefault(f"{variable.name}={_plain(variable.name, value)}", variable)
     staging, production = ({variable.name for variable in stage.values()} for stage in seen.values())
     if not staging & production:
-        return made  # a URL on one side says nothing of a key on the other
+        # A URL on one side says nothing of a key on the other.
+        if seen.keys() <= {deployment.environment for deployment in files.deployments}:
+            made.nothing = "no LIVEKIT_URL, key or secret that these files tell of both staging and production"
+        elif files.changed:
+            made.nothing = "what a kustomization changes is not compared"
+        return made
     made.looked_at = 1
     for same in sorted(set(seen["staging"]) & set(seen["production"])):
         variable, other = seen["staging"][same], seen["production"][same]

@@ -1,0 +1,47 @@
+"""Why a check of deployment files says nothing: in words that are true of these files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pytest_lkagents.checks import Evidence, NotJudgeable
+from pytest_lkagents.manifests.findings import Needs
+from suites import test_manifests as checks
+
+from .deployment_files import written
+
+Check = Callable[[Evidence, checks.Manifests], None]
+
+
+def reason(check: Check, folder: Path, files: dict[str, str]) -> str:
+    with pytest.raises(NotJudgeable) as raised:
+        check(Evidence(), (written(folder, files), Needs()))
+    return str(raised.value)
+
+
+def composed(more: str) -> str:
+    return f"services: {{agent: {{{more}}}}}\n"
+
+
+STAGES = ("staging", "production")
+
+
+def test_of_both_environments_no_value_may_be_told(tmp_path: Path) -> None:
+    both = {f"compose.{stage}.yaml": composed("image: 'r/agent:1', environment: [LIVEKIT_URL]") for stage in STAGES}
+    said = "no LIVEKIT_URL, key or secret that these files tell of both staging and production"
+    assert reason(checks.test_separate_environments, tmp_path, both) == said
+    (tmp_path / "compose.staging.yaml").unlink()
+    assert reason(checks.test_separate_environments, tmp_path, {}) == "no files of both staging and production"
+
+
+def test_environments_that_a_kustomization_makes_are_not_compared(tmp_path: Path) -> None:
+    base = (
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: agent}\nspec: {template: {spec: {containers: [{name: a}]}}}\n"
+    )
+    overlay = "resources: [../base]\nimages: [{name: r/agent, newTag: '2'}]\n"
+    files = {"base/agent.yaml": base, "base/kustomization.yaml": "resources: [agent.yaml]\n"}
+    files |= {f"{stage}/kustomization.yaml": overlay for stage in STAGES}
+    assert reason(checks.test_separate_environments, tmp_path, files) == "what a kustomization changes is not compared"
