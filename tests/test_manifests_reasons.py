@@ -45,3 +45,9 @@ def test_environments_that_a_kustomization_makes_are_not_compared(tmp_path: Path
     files = {"base/agent.yaml": base, "base/kustomization.yaml": "resources: [agent.yaml]\n"}
     files |= {f"{stage}/kustomization.yaml": overlay for stage in STAGES}
     assert reason(checks.test_separate_environments, tmp_path, files) == "what a kustomization changes is not compared"
+
+
+def test_an_image_that_is_named_with_a_variable_is_named(tmp_path: Path) -> None:
+    files = {"compose.yaml": composed("image: 'r/agent:${TAG:-1.0}'")}
+    assert reason(checks.test_image_pinned, tmp_path, files) == "every image is named with a variable"
+    assert reason(checks.test_image_pinned, tmp_path, {"compose.yaml": composed("build: .")}) == "no image is named"
