@@ -250,6 +250,15 @@ def test_what_has_services_and_is_no_compose_file_is_not_read(tmp_path: Path, na
     assert load([str(tmp_path / name)]).strange == [str(tmp_path / name)]
 
 
+def test_each_service_that_takes_a_value_from_another_one_is_named(tmp_path: Path) -> None:
+    text = "services:\n  agent: {image: 'r/agent:1.0', stop_grace_period: 60s}\n"
+    text += "  agent-b: {extends: agent}\n  agent-c: {extends: {service: agent-b}}\n"
+    findings = rules.grace_period(written(tmp_path, {"compose.yaml": text}), Needs()).findings
+    assert [(one.place.line, one.place.field) for one in findings] == [
+        (2, f"services.{name}.stop_grace_period") for name in ("agent", "agent-b", "agent-c")
+    ]
+
+
 def test_a_file_for_development_by_its_name_is_judged_for_secrets_alone(tmp_path: Path) -> None:
     dev = f"services: {{agent: {{build: ., command: python agent.py dev, environment: {{LIVEKIT_API_SECRET: {SECRET}}}}}}}\n"
     image = 'FROM python:3.12\nCMD ["python", "agent.py", "dev"]\n'

@@ -119,7 +119,15 @@ def _extended(name: str, services: dict[str, Node], above: tuple[str, ...]) -> N
     if base is None or extends.get("file") is not None:
         return None
     below = _extended(base, services, (*above, name))
-    return None if below is None else _merged(below, service)
+    return None if below is None else _merged(_as_own(below, below.place.field, service.place.field), service)
+
+
+def _as_own(node: Node, base: str, own: str) -> Node:
+    """What a service takes from another one, at its line there, as a field of its own."""
+    place = replace(node.place, field=own + node.place.field.removeprefix(base))
+    if isinstance(node.value, dict):
+        return Node(place, {name: _as_own(below, base, own) for name, below in node.value.items()})
+    return Node(place, [_as_own(below, base, own) for below in node.value] if isinstance(node.value, list) else node.value)
 
 
 def _merged(below: Node, above: Node) -> Node:
