@@ -51,3 +51,11 @@ def test_an_image_that_is_named_with_a_variable_is_named(tmp_path: Path) -> None
     files = {"compose.yaml": composed("image: 'r/agent:${TAG:-1.0}'")}
     assert reason(checks.test_image_pinned, tmp_path, files) == "every image is named with a variable"
     assert reason(checks.test_image_pinned, tmp_path, {"compose.yaml": composed("build: .")}) == "no image is named"
+
+
+def test_a_number_of_no_workers_is_said_to_be_for_another_check(tmp_path: Path) -> None:
+    files = {"compose.yaml": composed("image: 'r/agent:1', deploy: {replicas: 0}")}
+    said = "the least number of workers is 0, which is for manifests.always-on"
+    assert reason(checks.test_replicas, tmp_path, files) == said
+    files = {"compose.yaml": composed("image: 'r/agent:1'")}
+    assert reason(checks.test_replicas, tmp_path, files) == "no file that says how many workers there are"

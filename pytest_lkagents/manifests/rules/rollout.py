@@ -164,8 +164,11 @@ def replicas(files: Files, _needs: Needs) -> Judgement:
         least = _least(deployment)
         if unclear(made, deployment, "replicas" if deployment.autoscaler is None else "minimum"):
             continue
-        if least is None or least.value == 0:
-            continue  # none is not for this rule
+        if least is None:
+            continue
+        if least.value == 0:
+            made.nothing = "the least number of workers is 0, which is for manifests.always-on"
+            continue
         made.looked_at += 1
         if least.value == 1:
             made.findings.append(
