@@ -83,7 +83,7 @@ def test_readable(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     section="Rollout",
     order=AFTER_WORKER,
     why="Calls that last longer than the grace period are cut at every rollout.",
-    remedy="raise the grace period to the longest call you promise, at least 10 minutes",
+    remedy="raise the grace period to the longest call you promise: 10 minutes, or the platform's most from 60 s on",
 )
 def test_grace_period(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     """The platform waits as long as the worker's drain needs: 10 minutes, or what --lk-drain-hold declares.

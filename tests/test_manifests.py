@@ -389,6 +389,11 @@ def test_the_most_and_the_default_of_app_platform(tmp_path: Path) -> None:
     assert problem.found == "900 is no value that the platform takes here; 1 to 600 are"
 
 
+def test_what_a_platform_does_not_let_anybody_set_is_no_default() -> None:
+    (finding,) = rules.grace_period(load([str(CORPUS / "broken/grace-period/cloud-run.yaml")]), Needs()).findings
+    assert (finding.found, finding.wanted) == ("10 s, fixed by Cloud Run", "a platform that waits 600 s")
+
+
 def test_who_never_scales_may_name_any_metric(tmp_path: Path) -> None:
     fixed = [("cpu_utilization", "requests_per_second"), ("max_replicas = 5", "max_replicas = 2")]
     judgement = judged("scaling-metric", tmp_path, CEREBRIUM, *fixed)

@@ -93,7 +93,9 @@ def _limit_said(platform: Platform, grace: float, left: float, needs: Needs) -> 
 def _too_short(deployment: Deployment, grace: float, needs: Needs) -> Finding:
     platform, given = deployment.platform, deployment.grace_s
     most, need = platform.grace_most_s, needs.drain_s or DRAIN_SECONDS
-    what = f"{seconds(grace)}{'' if given is not None else f', the default of {platform.name}'}"
+    what = seconds(grace)
+    if given is None:
+        what += f", {'the default of' if platform.grace_field else 'fixed by'} {platform.name}"
     pre_stop_s = 0.0 if "pre_stop_s" in deployment.unclear else deployment.pre_stop_s
     if pre_stop_s:
         what += f", of which the preStop hook takes {seconds(pre_stop_s)}"
