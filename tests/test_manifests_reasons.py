@@ -59,3 +59,25 @@ def test_a_number_of_no_workers_is_said_to_be_for_another_check(tmp_path: Path) 
     assert reason(checks.test_replicas, tmp_path, files) == said
     files = {"compose.yaml": composed("image: 'r/agent:1'")}
     assert reason(checks.test_replicas, tmp_path, files) == "no file that says how many workers there are"
+
+
+ROLLOUT = "apiVersion: argoproj.io/v1alpha1\nkind: Rollout\nmetadata: {name: agent}\nspec: {strategy: {canary: {}}, %s}\n"
+PODS = "template: {spec: {containers: [{name: agent, image: 'r/agent:1', command: [python, agent.py, start]}]}}"
+NAMED = "workloadRef: {apiVersion: apps/v1, kind: Deployment, name: agent}"
+DEPLOYMENT = f"apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: agent}}\nspec: {{replicas: 0, {PODS}}}\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"a.yaml": ROLLOUT % PODS}, "a.yaml:4 spec.strategy: how Argo Rollouts replaces workers"),
+        ({"a.yaml": ROLLOUT % NAMED, "b.yaml": DEPLOYMENT}, "a.yaml:4 spec.strategy: how Argo Rollouts replaces workers"),
+        (
+            {"fly.toml": 'app = "agent"\n[deploy]\nstrategy = "bluegreen"\n'},
+            "fly.toml:3 deploy.strategy: how Fly.io replaces workers by 'bluegreen'",
+        ),
+    ],
+)
+def test_a_way_of_replacing_workers_that_is_not_judged_is_named(tmp_path: Path, files: dict[str, str], said: str) -> None:
+    expected = f"no way of replacing workers that is judged; {said}; not judged"
+    assert reason(checks.test_rolling_update, tmp_path, files) == expected

@@ -63,8 +63,11 @@ def read(document: Node, files: Files) -> None:
         port = check.number("port")
         path_text = (check.text("path") or "/") if check.text("type") == "http" else None
         made.probes.append(Probe("health", check.at("port"), int(port) if port else None, path_text))
-    if document.text("deploy", "strategy") == "immediate":
-        made.lost_at_rollout = Given(EVERYTHING, document.at("deploy", "strategy"))
+    strategy = given(document, "deploy", "strategy")
+    if strategy is not None and strategy.value == "immediate":
+        made.lost_at_rollout = Given(EVERYTHING, strategy.place)
+    elif strategy is not None:
+        made.unclear["lost_at_rollout"] = Given(f"how Fly.io replaces workers by {strategy.value!r}", strategy.place)
     files.deployments.append(made)
 
 

@@ -215,6 +215,7 @@ def workload(document: Node) -> Deployment:
     )
     doubt(made, "grace_s", grace, pod, "terminationGracePeriodSeconds")
     _doubt_pre_stop(made, container)
+    _doubt_loss(made, document)
     _count(made, document)
     strategy = ("spec", "strategy", "rollingUpdate")
     if all(document.text(*strategy, name) in ("0", "0%") for name in ("maxSurge", "maxUnavailable")):
@@ -371,6 +372,11 @@ def _loss(document: Node) -> Given[Loss] | None:
     return None
 
 
+def _doubt_loss(made: Deployment, document: Node) -> None:
+    if _kind(document) == ROLLOUT and document.get("spec", "strategy") is not None:
+        made.unclear["lost_at_rollout"] = Given("how Argo Rollouts replaces workers", document.at("spec", "strategy"))
+
+
 def _deployment_loss(document: Node) -> Given[Loss] | None:
     strategy = ("spec", "strategy")
     if document.text(*strategy, "type") == "Recreate":
@@ -406,6 +412,7 @@ def _handed_over(rollout: Node, made: list[Made]) -> list[Made]:
     for _, deployment in found:
         deployment.unclear.pop("replicas", None)
         deployment.lost_at_rollout = None
+        _doubt_loss(deployment, rollout)
         _count(deployment, rollout)
     # As what scales it names the Rollout, with the Deployment's pods.
     return [(Node(rollout.place, {**rollout.value, "spec": _with_pods(rollout, workload)}), one) for workload, one in found]

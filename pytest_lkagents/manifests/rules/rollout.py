@@ -132,6 +132,8 @@ def rolling_update(files: Files, _needs: Needs) -> Judgement:
     made = Judgement()
     for deployment in files.deployments:
         loss, least = deployment.lost_at_rollout, _least(deployment)
+        if loss is None and unclear(made, deployment, "lost_at_rollout"):
+            made.nothing = "no way of replacing workers that is judged"
         if loss is None or (least is not None and least is deployment.replicas and least.value == 0):
             continue
         everything = loss.value.everything
