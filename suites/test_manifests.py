@@ -99,9 +99,10 @@ def test_grace_period(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     or a network mode other than awsvpc) there is no maximum. Where the file says neither, `stopTimeout` passes from 600
     s on, fails below 120 s and is not judged between; left out, it is not judged except on Fargate, as the instance's
     agent has a default of its own. Nor is a value that is a variable, or one that is long enough only without the
-    sleeps of a preStop hook that loops or sends a signal itself. A stop signal that no process can act upon
-    (`stop_signal`, `kill_signal`, `stopSignal`, STOPSIGNAL: SIGKILL, SIGSTOP) is a failure; with any other than SIGTERM
-    and SIGINT nothing passes, as it is not known whether the worker handles it. Skipped without a file to judge.
+    sleeps of a preStop hook that loops, sends a signal itself, or is a program (`time.sleep(120)`). A stop signal that
+    no process can act upon (`stop_signal`, `kill_signal`, `stopSignal`, STOPSIGNAL: SIGKILL, SIGSTOP) is a failure;
+    with any other than SIGTERM and SIGINT nothing passes, as it is not known whether the worker handles it. Skipped
+    without a file to judge.
     """
     judge(
         rules.grace_period,

@@ -148,6 +148,15 @@ def test_what_a_hook_takes_that_sends_the_signal_is_not_known(tmp_path: Path, se
     assert (judgement.looked_at, judgement.findings) == (0, [])
 
 
+def test_how_long_a_program_of_a_hook_sleeps_is_not_known_for_certain(tmp_path: Path) -> None:
+    for told, looked_at in (("time.sleep(590)", 0), ("time.sleep(1)", 1)):
+        hook = ('"sleep", "5"', f'"python", "-c", "import time; {told}"')
+        judgement = judged("grace-period", tmp_path, "good/kubernetes.yaml", hook)
+        assert (judgement.looked_at, judgement.findings) == (looked_at, [])
+    said = ('"sleep", "5"', '"sh", "-c", "echo time.sleep(590)"')
+    assert judged("grace-period", tmp_path, "good/kubernetes.yaml", said).looked_at == 1
+
+
 def test_a_declared_drain_is_the_need() -> None:
     files = load([str(CORPUS / "broken/grace-period/short.yaml")])
     assert not rules.grace_period(files, Needs(drain_s=50)).findings

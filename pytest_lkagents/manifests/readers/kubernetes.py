@@ -317,18 +317,21 @@ def _pre_stop(container: Node) -> float:
     if sleep is not None:
         return sleep
     words = " ".join(hook.words("exec", "command") or [])
-    return sum(float(found) * UNITS[unit] for found, unit in re.findall(r"\bsleep\s+(\d+(?:\.\d+)?)([smh]?)\b", words))
+    called = sum(map(float, CALLED.findall(SAID.sub("", words))))
+    return called + sum(float(found) * UNITS[unit] for found, unit in re.findall(r"\bsleep\s+(\d+(?:\.\d+)?)([smh]?)\b", words))
 
 
 def _doubt_pre_stop(made: Deployment, container: Node) -> None:
     """A hook that waits for something, or sends the signal itself, does not take what its sleeps come to: they may be of no
-    drain, or be the drain."""
+    drain, or be the drain. How long those of a program take (``time.sleep(120)``) its text does not say for certain."""
     hook = ("lifecycle", "preStop", "exec", "command")
-    if HANDS_ON.search(SAID.sub("", " ".join(container.words(*hook) or []))):
+    done = SAID.sub("", " ".join(container.words(*hook) or []))
+    if HANDS_ON.search(done) or CALLED.search(done):
         reason = "how much of the grace period its preStop hook takes is not in the file"
         made.unclear["pre_stop_s"] = Given(reason, container.at(*hook))
 
 
+CALLED = re.compile(r"\bsleep\(\s*(\d+(?:\.\d+)?)\s*\)")
 # Loops, and what sends signals; not in what is only said.
 HANDS_ON = re.compile(r"\b(while|until|for|kill|pkill|killall)\b")
 SAID = re.compile(r"\b(echo|printf|logger|touch)\b[^;&|\n]*|#[^\n]*")
