@@ -398,12 +398,20 @@ def test_settings_that_lie_in_a_secret_are_none(tmp_path: Path) -> None:
         "ACCESS_TOKEN_LIFETIME": "15 minutes",
         "DATABASE_URL": "postgres://app:Wq81mzP0aa@db/app",
         "DB_PASS": "correct-horse-battery",
+        "DB_PASSWORD": '"80317264"',
+        "SIP_TRUNK": '"80317264"',
         "LIVEKIT_API_SECRET": SECRET,
         "SALT": "k2Jd82mxQ0",
     }
     text = "".join(f"  {name}: {value}\n" for name, value in entries.items())
     files = written(tmp_path, {"s.yaml": "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData:\n" + text})
-    assert {stored.name for stored in files.secrets} == {"DATABASE_URL", "DB_PASS", "LIVEKIT_API_SECRET", "SALT"}
+    assert {stored.name for stored in files.secrets} == {
+        "DATABASE_URL",
+        "DB_PASS",
+        "DB_PASSWORD",
+        "LIVEKIT_API_SECRET",
+        "SALT",
+    }
 
 
 def test_what_is_encrypted_or_refers_to_a_store_is_no_secret(tmp_path: Path) -> None:

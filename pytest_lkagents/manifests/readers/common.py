@@ -156,9 +156,11 @@ KEY = re.compile(r"PASS|PWD|KEY")
 def is_stored(name: str, text: str) -> bool:
     """Whether an entry of a Secret is a secret's value: no stand-in, template, reference or address, not encrypted, and no
     plain setting by its name or value."""
-    if is_placeholder(text) or STORED.match(text) or "{{" in text or "${" in text or ADDRESS.fullmatch(text):
-        return False
     plain = name.upper().replace("-", "_").replace(".", "_")
+    # Digits alone may be a password.
+    address = ADDRESS.fullmatch(text) and not (text.isdigit() and looks_secret(plain))
+    if is_placeholder(text) or STORED.match(text) or "{{" in text or "${" in text or address:
+        return False
     if is_setting(plain, text):
         return False
     if (looks_secret(plain) or KEY.search(plain)) and not POINTER.search(plain):
