@@ -189,9 +189,10 @@ class Calls:
         Raises AgentsLeave if one leaves meanwhile, with nothing to disturb it."""
         wait_heard(calls, self._habit, steady=steady)
 
-    def is_mute(self, call: Call, worker: Worker, since: Reading) -> bool:
-        """Whether nothing is heard of its agent within ``VOICE_SECONDS``, where another call's agent was heard. Raises Unproven
-        the first time, TooBusy if this machine was too busy (since then), StageError if the caller was cut off."""
+    def is_mute(self, call: Call, worker: Worker, since: Reading, where: str) -> bool:
+        """Whether nothing is heard of its agent within ``VOICE_SECONDS``, where another call's agent was heard. Raises
+        Unproven the first time that it is seen ``where`` it is looked for, TooBusy if this machine was too busy (since
+        then), StageError if the caller was cut off."""
 
         def heard() -> bool:
             self._stage.raise_if_closing()
@@ -202,8 +203,8 @@ class Calls:
             return False
         call.raise_if_cut_off()
         self._stage.raise_if_too_busy(worker, since)
-        self._habit.unheard += 1
-        if self._habit.unheard == 1:
+        self._habit.unheard[where] += 1
+        if self._habit.unheard[where] == 1:
             raise Unproven("an agent was not heard, where another one was, which may be chance")
         return True
 

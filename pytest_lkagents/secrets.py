@@ -9,6 +9,8 @@ import secrets
 import urllib.parse
 from typing import Any
 
+from pytest_lkagents.named_after_secrets import is_setting
+
 # Tokenizers have names of their own.
 SECRET_NAME = re.compile(
     r"(SECRET|(?<!TIK)TOKEN(?!IZ)|PASSWORD|PASSWD|PRIVATE|CREDENTIAL|API_?KEY|ACCESS_?KEY|AUTH_?KEY)", re.IGNORECASE
@@ -38,7 +40,7 @@ def looks_secret(name: str) -> bool:
 
 # Names that only point to a secret, and values that stand for one that is still to come.
 POINTER = re.compile(
-    r"_(FILE|PATH|DIR|NAMES?|USERNAME|HOST|DOMAIN|SERVER|REGISTRY|MOUNT|ARN|URL|URI|TTL|TYPE|ID|PARALLELISM|COUNT|LIMIT|ENDPOINT|SOURCE|BACKEND|PROVIDER"
+    r"_(FILE|PATH|DIR|NAMES?|USERNAME|HOST|DOMAIN|SERVER|REGISTRY|MOUNT|ARN|URL|URI|TTL|TYPE|ID|ENV|PARALLELISM|COUNT|LIMIT|ENDPOINT|SOURCE|BACKEND|PROVIDER"
     r"|REGION|ISSUER|AUDIENCE|ALGORITHM|FORMAT|ENCODING|HEADER|PREFIX|SCOPE|SCOPES|MODEL|MODE|VERSION|MANAGER|STORE|EXPIRY"
     r"|EXPIRATION)$",
     re.IGNORECASE,
@@ -101,35 +103,19 @@ def is_placeholder(value: str) -> bool:
 CODE = re.compile(r"^(process|import\.meta|Deno|Bun)\.env\b|^([A-Za-z_]\w*\.)+[A-Za-z_]\w*[\[(]")
 
 
-# Settings that are named after a secret, and how such are written: a number, a span of time, an amount, a name of words and
-# short numbers. Another value may be the secret of what the ending names (DB_PASSWORD_APP_ROLE).
-SETTING = re.compile(
-    r"_(SECONDS?|SECS?|MS|MILLIS(ECONDS)?|MINUTES?|HOURS?|DAYS?|LIFETIME|DURATION|INTERVAL|TIMEOUT|AGE|LENGTH|SIZE"
-    r"|ROLE|PROJECT|ROTATION|METHOD|ENGINE|EXPIRES_(IN|AT))$",
-    re.IGNORECASE,
-)
-UNIT = r"(ms|[smhdwy]|sec(ond)?s?|min(ute)?s?|hours?|days?|weeks?|months?|years?|bytes?|bits?|char(acter)?s?)"
-AMOUNT = re.compile(rf"\d[\d_,.]*(\s*{UNIT}(\s*\d+\s*{UNIT})*)?|P(\d+[DWMY])*(T(\d+[HMS])+)?", re.IGNORECASE)
-PART = r"([A-Za-z][a-z]*|\d{1,6}|[a-z]{1,2}\d{1,4}[a-z]?)"
-NAMED = re.compile(rf"{PART}([-_./ ]{PART})*")
-# How many tokens of a language model, and which of its own end something (EOU_TOKEN=end-of-utterance).
-TOKENS = re.compile(
-    r"(^|_)(MAX|MIN|NUM|TOTAL|INPUT|OUTPUT|CONTEXT|PROMPT|COMPLETION|REASONING|THINKING)_(\w+_)?TOKENS?$|(^|_)TOKENS?_PER_[A-Z]+$"
-    r"|(^|_)MAX_TOKENS?_\w+$",
-    re.IGNORECASE,
-)
-OF_MODEL = re.compile(r"(^|_)(EOU|EOT|EOS|BOS|PAD|UNK|STOP|END_OF_[A-Z]+)_TOKEN$", re.IGNORECASE)
+# Names in camel case, or with dashes and dots, as keys of files and labels have them.
+CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+APART = re.compile(r"[.-]")
 
 
-def is_setting(name: str, value: str) -> bool:
-    """Whether this is about a secret, or about tokens that are none: how long it is valid, how many there may be."""
-    if AMOUNT.fullmatch(value):
-        return bool(SETTING.search(name) or TOKENS.search(name))
-    return bool((SETTING.search(name) and NAMED.fullmatch(value)) or (OF_MODEL.search(name) and WORDS.match(value)))
+def as_variable(name: str) -> str:
+    """The name with underscores between its words, as variables have them."""
+    return APART.sub("_", CAMEL.sub("_", name))
 
 
 def holds_secret(name: str, value: str) -> bool:
     """Whether this variable of an image really carries a credential, judged by name and value."""
+    name = as_variable(name)
     if not looks_secret(PRIVATE.sub("", name)) or POINTER.search(name) or is_setting(name, value):
         return False
     return not (is_placeholder(value) or _is_a_name(name, value) or any(of.search(value) for of in (PLACE, STORED, CODE)))
@@ -156,10 +142,19 @@ def can_be_told(name: str, value: str) -> bool:
     return holds_secret(name, value) and not WORDS.match(value)
 
 
+URL_LOGIN = re.compile(r"[a-z0-9]://([^/\s:@\"']*):([^/\s@\"'{}<>]+)@([\w.-]*)", re.IGNORECASE)
+WEAK = re.compile(r"[A-Za-z]+[-_]?\d{1,4}!?")
+
+
 def secrets_of(name: str, value: str) -> list[str]:
     """What of this variable is a credential wherever it stands: the whole value, and the passwords of its URLs
     (``REDIS_URL``)."""
-    passwords = [urllib.parse.unquote(password) for password in url_passwords(value)]
+    passwords = []
+    for user, password, host in URL_LOGIN.findall(value):
+        plain = urllib.parse.unquote(password)
+        # Local databases have their own name, or a word and a number.
+        if looks_generated(plain) and not WEAK.fullmatch(plain) and plain not in (urllib.parse.unquote(user), host):
+            passwords += [password] if password == plain else [password, plain]
     return [value, *passwords] if can_be_told(name, value) else passwords
 
 

@@ -301,7 +301,7 @@ class Audience:
             raise StageError(f"this machine is too busy to judge: {may_have_missed(missed)}")
         newest, mute = self.newest, False
         if newest is not None and call.sound_after is not None:
-            mute = self.stage.calls.is_mute(newest, self.worker, before)
+            mute = self.stage.calls.is_mute(newest, self.worker, before, "in a crowd")
         return Quality(
             call.agent_after,
             call.sound_after,

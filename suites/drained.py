@@ -109,10 +109,14 @@ class Kept:
         return may_have_missed(self.missed) if self.missed > SILENCE_SECONDS else None
 
     def hang_up(self, passed: float) -> None:
+        self.finish(passed)
+        self.call.leave()
+
+    def finish(self, passed: float) -> None:
+        """Nothing that comes from now on counts."""
         self.evidence = self.continuity.evidence()
         self.measure()
         self.hung_up_s = round(passed, 1)
-        self.call.leave()
 
 
 @dataclass
@@ -184,8 +188,9 @@ class Drain:
     job_pids: list[int] = field(default_factory=list)
     own_pids: list[int] = field(default_factory=list)
     busy: str | None = None
-    # The first call to end ended with its job's process, which was killed.
+    # The first call to end ended with its job's process, which was killed; or there was such a call before the others.
     crashed: bool = False
+    crashed_before: bool = False
     # Of an earlier look: an agent fell silent, and this one cannot tell whether that was chance; in words.
     not_cleared: str | None = None
 
@@ -315,6 +320,12 @@ class Drain:
         """Whether the first pause of the call with the longest one began when another call had been hung up."""
         kept = max(self.kept, key=lambda kept: kept.longest_gap)
         return kept.paused_after is not None and kept.paused_after >= self.first_hung_up_s
+
+    @property
+    def harmed_by_an_end(self) -> bool:
+        """Whether calls were cut, or had a gap, only when another one had ended."""
+        gap = self.longest_gap > SILENCE_SECONDS and self.gap_follows_an_end
+        return gap if self.drained else self.cut_while_held is None and self.ended_while_held is None
 
     @property
     def missed(self) -> float:

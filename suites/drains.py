@@ -98,8 +98,9 @@ class Drainage:
         self.sent = 0.0
         self._probed = 0.0
         self._late: Call | None = None
-        # Who served the first call before there was another one.
-        self._oldest: set[int] = set()
+        # Which processes served the first call before there was another one, and all calls at the signal.
+        self._oldest: list[int] = []
+        self._all: list[int] = []
         # The connections of the jobs before that one.
         self._kept_at: set[int] = set()
         self._connections: Connections | None = None
@@ -144,6 +145,9 @@ class Drainage:
                 calls.append(known.served(self.caller))
             except (WorkerFault, TooBusy):
                 break  # it takes no more than these
+        if self.ends is Ends.NEWEST_CRASHES:
+            calls = self._place_after_a_crash(calls[0]) if len(calls) == 1 else calls
+            self._all = self._jobs()
         try:
             known.wait_heard(calls, steady=not self.brief)
         except AgentsLeave:
@@ -155,6 +159,15 @@ class Drainage:
             if not all(call.agents_present for call in calls):
                 raise NotJudgeable("its call did not outlive what came before the signal: see registration.keeps-calls")
         return [Kept(call, known.continuity(call)) for call in calls]
+
+    def _place_after_a_crash(self, only: Call) -> list[Call]:
+        """The call of a worker that takes one at a time, which has had another one whose job's process was killed."""
+        if self._are_own(self._oldest, 1):
+            self.worker.signal_processes(self._oldest, "SIGKILL")
+            self.seen.crashed_before = True
+            only.leave()
+            only = self.stage.calls.served(self.caller)
+        return [only]
 
     def _place_leaving(self, before: list[Call]) -> Kept:
         """Where agents leave by themselves: a call of which the agent has just come, and is to stay as long as it does in
@@ -390,28 +403,35 @@ class Drainage:
             if not ending:
                 continue
             before = len(self.worker.wire.calls_at)
+            going = [kept for kept in ending if kept.trouble is None]
+            for kept in going:
+                kept.finish(self.passed)
             if self.ends is Ends.NEWEST_CRASHES:
                 self._crash_newest()
-            for kept in ending:
-                if kept.trouble is None:
-                    kept.hang_up(self.passed)
+            for kept in going:
+                kept.call.leave()
             self._until_gone(before)
             if not self._watch(BETWEEN_ENDS_SECONDS):
                 return
         self._merely_watch()
         self._watch(AFTER_ENDS_SECONDS - BETWEEN_ENDS_SECONDS)
 
-    def _jobs(self) -> set[int]:
-        """The processes of its jobs."""
+    def _jobs(self) -> list[int]:
+        """For each of its calls the process that serves it."""
         now = self.worker.snapshot()
-        return set(now.without_children(self.worker.jobs_of(now)))
+        return now.without_children(self.worker.jobs_of(now))
+
+    def _are_own(self, jobs: list[int], calls: int) -> bool:
+        """Whether so many calls have a process each, which does nothing else."""
+        registered = set(self.worker.registered_by(self.worker.snapshot()))
+        return len(jobs) == len(set(jobs)) == calls and not registered & set(jobs)
 
     def _crash_newest(self) -> None:
-        """The process of the newest call's job is killed, if that has one of its own."""
+        """The process of the newest call's job is killed, if that has one of its own, and no call was handed over meanwhile."""
         with contextlib.suppress(WorkerFault):
-            now = self._jobs()
-            newest = now - self._oldest
-            if len(newest) == 1 and len(self._oldest) == 1 and self._oldest < now:
+            newest = set(self._all) - set(self._oldest)
+            same = set(self._jobs()) == set(self._all) and set(self._oldest) < set(self._all)
+            if same and len(newest) == 1 and self._are_own(self._all, 2):
                 self.worker.signal_processes(sorted(newest), "SIGKILL")
                 self.seen.crashed = True
 

@@ -330,7 +330,7 @@ def _call_again(
     if lost >= ENOUGH_LOST:
         stage.raise_if_too_busy(worker, reading)
         raise AssertionError(f"{lost} of the first calls that it took after it had registered again got no agent")
-    if heard and call.agents_present and stage.calls.is_mute(call, worker, reading):
+    if heard and call.agents_present and stage.calls.is_mute(call, worker, reading, "after a loss"):
         raise AssertionError(f"{although}, but nothing is heard of the agent of a new call for {VOICE_SECONDS} s")
     return call
 

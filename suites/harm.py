@@ -171,7 +171,7 @@ class Scene:
             if older.trouble not in (OTHER_ENDED, AGENT_LEFT):
                 stage.raise_if_too_busy(self.worker, before)
             seen.problem = f"{older.trouble_s} s after a second call had its agent, in the first one {older.trouble}"
-        elif seen.older_heard_s is not None and stage.calls.is_mute(newer, self.worker, before):
+        elif seen.older_heard_s is not None and stage.calls.is_mute(newer, self.worker, before, "beside a call"):
             seen.problem = f"nothing is heard of a second call's agent for {VOICE_SECONDS} s, beside another call"
         seen.newer_heard_s = _heard_after(newer)
         seen.evidence = older.continuity.evidence()
@@ -243,11 +243,7 @@ class Scene:
         if kept is not None:
             harm.evidence["bystander"] = kept.continuity.evidence()
         harm.evidence["watched_s"] = round(self.passed, 1)
-        if harm.worker_trouble is None:
-            with contextlib.suppress(WorkerFault):
-                worker.registration()
-            if not worker.wire.transcript.live():
-                harm.worker_trouble = "the worker is no longer registered"
+        self._judge_registered()
         if harm.verdict is None:
             self._call_anew()
             harm.evidence["new_call_served_after_s"] = harm.served_s
@@ -256,6 +252,14 @@ class Scene:
         harm.evidence["registered"] = bool(worker.wire.transcript.live())
         self._raise_if_uncertain(before)
         return harm
+
+    def _judge_registered(self) -> None:
+        if self.harm.worker_trouble is not None:
+            return
+        with contextlib.suppress(WorkerFault):
+            self.worker.registration()
+        if not self.worker.wire.transcript.live():
+            self.harm.worker_trouble = "the worker is no longer registered"
 
     def _judge_bystander(self) -> str | None:
         """What became of the other call, in words; None: there is none. Raises TooBusy if it cannot be told."""
@@ -300,6 +304,9 @@ class Scene:
         self.watch(WATCH_SECONDS)
         harm.evidence["then_harmed_pid"] = self.pid
         harm.evidence["new_call_then"] = self._judge_bystander()
+        self._judge_registered()
+        if harm.verdict is None:
+            harm.worker_trouble = stays_unhealthy(self.stage, self.worker, self.health)
         self._raise_if_uncertain(before)
 
     def _judge_rest(self) -> None:

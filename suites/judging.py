@@ -16,6 +16,9 @@ from pytest_lkagents.worker.base import Worker
 
 from .drained import STOPS_SECONDS, Drain, Kept
 
+# From this code on the first process was ended by a signal: 128 and its number.
+SIGNALLED = 128
+
 
 def exit_codes(name: str) -> set[int]:
     """Codes of a worker that ended because of this signal: 0, or 128 + its number (Node), or that of the one which an init or a
@@ -99,7 +102,7 @@ def judge_later_calls(seen: Drain, evidence: Evidence) -> None:
 
 
 def judge_exit(seen: Drain, limit: float, evidence: Evidence) -> None:
-    """It ended after its last call, with a code that says so, or that may say that a job crashed."""
+    """It ended after its last call, with a code that says so, or that may tell of a job that crashed."""
     evidence["exited_after_last_call_s"], evidence["exit_code"], evidence["limit_s"] = seen.exited_s, seen.exit_code, limit
     if not seen.drained:
         cut = seen.cut
@@ -109,7 +112,9 @@ def judge_exit(seen: Drain, limit: float, evidence: Evidence) -> None:
         seen.raise_if_busy()
         raise AssertionError(f"still running {limit:g} s after {seen.signal} and the end of its last call{seen.lost_signal}")
     allowed = exit_codes(seen.signal)
-    assert seen.crashed or seen.exit_code in allowed, (
+    # By which signal it ended says that it crashed itself.
+    of_job = seen.crashed and seen.exit_code < SIGNALLED
+    assert of_job or seen.exit_code in allowed, (
         f"exit code {seen.exit_code} after {seen.signal} and a drain (allowed: {', '.join(map(str, sorted(allowed)))})"
     )
 

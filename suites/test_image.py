@@ -105,9 +105,10 @@ def test_no_secrets(lk_stage: Stage, lk_evidence: Evidence) -> None:
     API secret and any service's API key that is written out in code or configuration (24 or more letters and digits;
     not in tests, examples and documents); the access that .npmrc, .netrc, .pypirc and Docker's configuration hold; and
     secret values, and passwords in URLs, of `--lk-env` and `--lk-env-file`. In the layers only files up to 256 KiB are
-    read, and in folders of libraries only these last values count. Of a git repository (`.git`, packs up to 64 MiB)
-    each version of each file is read, for these values, access tokens, and .env files whose secret looks generated. One
-    finding is a failure; skipped with `--lk-command`.
+    read, and in folders of libraries only these last values count. Of a git repository (`.git`, packs up to 32 MiB) the
+    versions of its files are read up to the same size (of one that is kept as a difference, what it adds), for these
+    values, and if it lies in the image's work folder or above it also for access tokens, and for a LiveKit API secret
+    in a .env file. One finding is a failure; skipped with `--lk-command`.
     """
     contents = lk_stage.contents
     history = contents.history()

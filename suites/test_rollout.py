@@ -14,6 +14,7 @@ from .connections import JOB_GONE, Connections
 from .drained import STOPS_SECONDS, Drain, Kept
 from .drains import CHECK_SECONDS, DISTURB_SECONDS, DRAIN_SECONDS, LOOK_SECONDS, Drainage, engine_timeout
 from .faults import lose_server
+from .harm import Harm
 from .judging import (
     end_by,
     ends_in_time,
@@ -272,24 +273,28 @@ def test_drains_after_loss(
     lk_late_drain: Callable[[], Drain],
     lk_emptying: Callable[[], Drain],
     lk_drain: Callable[[], Drain],
+    lk_crash: Callable[[], Harm],
 ) -> None:
     """A worker that loses its server, or a job's process, still drains: its calls go on, and then it ends.
 
     Two calls (or one, if it takes no more) are placed, the connection over which the worker is registered is cut, and
     it must register again within 45 s. Then the image's stop signal (SIGTERM by default) goes to its first process.
     After 3 s the process of the newer call's job is killed (where it has none of its own the call is hung up): it may
-    be the only one that the worker remembers, and jobs crash during drains, too. The other call is kept for 17 s more,
-    as a worker that has forgotten it may give its job 15 s to end. Both must go on until then as in
-    `rollout.sigterm-drains`, and the worker must exit within `lk_exit_timeout` (default 30 s) of the end, where no job
-    was killed meanwhile with code 0 or 128 plus the number of this signal, SIGINT or SIGTERM. Nor may it take new jobs
-    5 s after the signal, if one that lost nothing does not (see `rollout.sigterm-stops-new-jobs`). Skipped if no call
-    is served or outlives the loss, agents leave by themselves, it does not register again, or a worker that lost
-    nothing cuts calls after others had ended, too; on an overloaded machine a gap, or a worker that still runs, is an
+    be the only one that the worker remembers, and jobs crash during drains, too. A worker that takes one call at a time
+    has had such a crash before its call instead. The other call is kept for 17 s more, as a worker that has forgotten
+    it may give its job 15 s to end. Both must go on until then as in `rollout.sigterm-drains`, and the worker must exit
+    within `lk_exit_timeout` (default 30 s) of the end, where no job was killed meanwhile with code 0 or 128 plus the
+    number of this signal, SIGINT or SIGTERM (else with any below 128). Nor may it take new jobs 5 s after the signal,
+    if one that lost nothing does not (see `rollout.sigterm-stops-new-jobs`). Skipped if no call is served or outlives
+    the loss, agents leave by themselves, it does not register again, or a worker that lost nothing cuts calls after
+    others had ended, or when a job crashes, too; on an overloaded machine a gap, or a worker that still runs, is an
     error.
     """
     seen = lk_late_drain()
+    if seen.crashed and seen.harmed_by_an_end and lk_crash().verdict is not None:
+        raise NotJudgeable("the crash of a job harms other calls without a drain, too: see jobs.crash-isolated")
     judge_kept_calls(seen, lk_evidence, gaps=seen.drained)
-    lk_evidence["a_job_was_killed"] = seen.crashed
+    lk_evidence["a_job_was_killed"] = "before" if seen.crashed_before else seen.crashed
     lk_evidence["stopped_after_s"] = seen.stopped_s
     if not stops_in_time(seen) and stops_in_time(lk_drain()):
         lk_evidence["transcript"] = seen.lines[-8:]
@@ -301,8 +306,9 @@ def test_drains_after_loss(
         _require_drains(lk_emptying(), lk_drain())
     judge_later_calls(seen, lk_evidence)
     judge_exit(seen, lk_stage.settings.exit_timeout, lk_evidence)
+    crash = " and the crash of another one's job" if seen.crashed else ""
     lk_evidence.summary = (
-        f"its call went on for {seen.held_s:.0f} s after {seen.signal}, and it exited with code {seen.exit_code}"
+        f"its call went on for {seen.held_s:.0f} s after {seen.signal}{crash}, and it exited with code {seen.exit_code}"
     )
 
 
@@ -346,6 +352,7 @@ def test_exits_when_drained(lk_stage: Stage, lk_evidence: Evidence, lk_drain: Ca
     why="A worker without calls that does not end holds up every rollout for the whole grace period.",
     remedy="exit with code 0 (or 128 + signal) once the stop signal came and no job is left",
     roles=("stopped", "uncalled"),
+    seconds=300,
 )
 def test_idle_exit(lk_stage: Stage, lk_evidence: Evidence, lk_stop: Callable[[], Stop]) -> None:
     """Without calls, the stop signal ends the worker, with code 0 or 128 + signal.

@@ -329,7 +329,10 @@ def test_commands_are_searched_where_an_image_has_no_history() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "secrets"),
     [
-        ("REDIS_URL", "redis://agent:k3Y0fTh%40Db@cache:6379/0", ["k3Y0fTh@Db"]),
+        ("REDIS_URL", "redis://agent:k3Y0fTh%40Db12@cache:6379/0", ["k3Y0fTh%40Db12", "k3Y0fTh@Db12"]),
+        ("BROKER_URL", "amqp://rabbitmq3a72:rabbitmq3a72@broker:5672/", []),
+        ("REDIS_URL", "redis://:redis1234@cache:6379/0", []),
+        ("DATABASE_URL", "postgres://my%2Dapp:my%2Dapp@db/x", []),
         ("DATABASE_URL", "postgres://postgres:postgres@db/agents", []),
         ("LIVEKIT_URL", "wss://example.livekit.cloud", []),
         ("OPENAI_API_KEY", SECRET, [SECRET]),

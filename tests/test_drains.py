@@ -165,7 +165,15 @@ def test_calls_whose_jobs_were_killed_at_the_signal(packets: list[float], cut: i
 
 @pytest.mark.parametrize(
     ("before", "now", "killed"),
-    [([7], [7, 9], 9), ([7], [7], None), ([7], [7, 7], None), ([], [7, 9], None), ([7], [9, 8], None), ([7], [7, 8, 9], None)],
+    [
+        ([7], [7, 9], 9),
+        ([7], [1, 7], None),
+        ([7], [7], None),
+        ([7], [7, 7], None),
+        ([], [7, 9], None),
+        ([7], [9, 8], None),
+        ([7], [7, 8, 9], None),
+    ],
 )
 def test_the_newest_calls_job_crashes_if_it_has_a_process_of_its_own(
     before: list[int], now: list[int], killed: int | None
@@ -173,11 +181,11 @@ def test_the_newest_calls_job_crashes_if_it_has_a_process_of_its_own(
     ended: list[int] = []
     snapshot = SimpleNamespace(without_children=lambda pids: pids)
     worker: Any = worker_with(1, 2)
-    worker.snapshot, worker.jobs_of = lambda: snapshot, lambda _seen: now
+    worker.snapshot, worker.jobs_of, worker.registered_by = lambda: snapshot, lambda _seen: now, lambda _seen: [1]
     worker.signal_processes = lambda pids, _name: ended.extend(pids)
     stage = cast(Stage, SimpleNamespace(calls=SimpleNamespace(caller=lambda _worker: None)))
     drainage = Drainage(stage, worker, "SIGTERM", ends=Ends.NEWEST_CRASHES)
-    drainage._oldest = set(before)
+    drainage._oldest, drainage._all = before, now
     drainage._crash_newest()
     assert ended == ([killed] if killed else [])
     assert drainage.seen.crashed is bool(killed)

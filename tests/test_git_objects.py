@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import zlib
 from pathlib import Path
 
 import pytest
@@ -37,8 +38,8 @@ def repository(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def kept(repository: Path) -> list[bytes]:
-    found = []
+def kept(repository: Path) -> list[tuple[bytes, bool]]:
+    found: list[tuple[bytes, bool]] = []
     for path in sorted((repository / ".git/objects").rglob("*")):
         if path.is_file():
             found += file_versions(str(path.relative_to(repository)), path.read_bytes(), LARGEST)
@@ -52,11 +53,12 @@ def test_every_version_of_every_file_is_read(repository: Path, packed: bool) -> 
         git(repository, "gc", "--aggressive", "--prune=now")
         assert not list((repository / ".git/objects").glob("[0-9a-f][0-9a-f]/*"))
     versions = kept(repository)
-    assert SECRET.encode() in versions
+    assert (SECRET.encode(), True) in versions
     assert len(versions) == 4
     for wanted in (b"first", b"second"):
-        assert any(wanted in text for text in versions), wanted
-    assert [what for text in versions for what in findings_in_version(text, [])] == ["LIVEKIT_API_SECRET is set"]
+        assert any(wanted in text for text, _ in versions), wanted
+    found = [findings_in_version(text, [], whole=whole, own=True) for text, whole in versions]
+    assert [what for one in found for what in one] == ["a LiveKit API secret"]
 
 
 @needs_git
@@ -68,7 +70,7 @@ def test_what_is_damaged_or_too_large_is_left_out(repository: Path) -> None:
     git(repository, "gc", "--prune=now")
     pack = next((repository / ".git/objects/pack").glob("*.pack"))
     name, data = str(pack.relative_to(repository)), pack.read_bytes()
-    assert [text for text in file_versions(name, data, 1000) if len(text) > 1000] == []
+    assert [text for text, _ in file_versions(name, data, 1000) if len(text) > 1000] == []
     assert len(list(file_versions(name, data[: len(data) // 2], LARGEST))) < 4
     assert list(file_versions(name, b"PACK" + b"\0" * 3, LARGEST)) == []
 
@@ -84,8 +86,24 @@ def test_what_is_damaged_or_too_large_is_left_out(repository: Path) -> None:
     ],
 )
 def test_what_a_test_or_a_document_may_hold_is_none(text: str) -> None:
-    assert findings_in_version(text.encode(), []) == []
+    assert findings_in_version(text.encode(), [], whole=True, own=True) == []
+
+
+def test_a_difference_and_a_repository_of_others_are_judged_by_the_workers_own_values() -> None:
+    assert findings_in_version(SECRET.encode(), [], whole=True, own=True) == ["a LiveKit API secret"]
+    assert findings_in_version(SECRET.encode(), [], whole=False, own=True) == []
+    assert findings_in_version(b"key = 'sk-proj-9f2c7be1a04d4d0bb6e1c3a55b7f'", [], whole=False, own=True) == [
+        "an access token"
+    ]
+    assert findings_in_version(b"key = 'sk-proj-9f2c7be1a04d4d0bb6e1c3a55b7f'", [], whole=True, own=False) == []
+
+
+def test_an_object_that_inflates_to_much_is_left_out() -> None:
+    data = zlib.compress(b"blob 50000000\0" + bytes(50_000_000))
+    assert list(file_versions(f".git/objects/ab/{'0' * 38}", data, LARGEST)) == []
 
 
 def test_a_value_of_the_worker_counts_wherever_it_is() -> None:
-    assert findings_in_version(b"say opensesame-1", ["opensesame-1"]) == ["a value of the worker's environment"]
+    assert findings_in_version(b"say opensesame-1", ["opensesame-1"], whole=False, own=False) == [
+        "a value of the worker's environment"
+    ]

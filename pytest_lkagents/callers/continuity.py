@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -77,8 +78,8 @@ class Habit:
     ``quiet_after``: seconds after its first packet after which one sent no more (one that is muted, say); ``left_after``:
     seconds after which one left; None: none did so far; ``stays``: seconds after which agents left in calls that nothing
     disturbed, by room; ``cut_short``: the same of those that seemed to leave clearly earlier; ``pausing``: rooms whose agent
-    fell silent for a while before anything disturbed it, and will do so again; ``unheard``: how many said nothing beside
-    another call, whose agent had talked.
+    fell silent for a while before anything disturbed it, and will do so again; ``unheard``: how many said nothing where another
+    one's agent had talked, by where that was.
 
     One call cannot tell whether that is a fault: an agent that greets and then listens falls silent too, and one that
     announces something leaves. So the first time is only noted. In the next call the agent has to go on undisturbed for
@@ -91,7 +92,7 @@ class Habit:
     stays: dict[str, float] = field(default_factory=dict)
     cut_short: list[float] = field(default_factory=list)
     pausing: set[str] = field(default_factory=set)
-    unheard: int = 0
+    unheard: Counter[str] = field(default_factory=Counter)
     # How many crowds had one call to which no agent came, although it was accepted.
     unserved: int = 0
     # Asked in long waits: raises once the run is being ended.

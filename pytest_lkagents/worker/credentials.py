@@ -39,6 +39,9 @@ ASSIGNMENT = re.compile(r"^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*[\"']
 IN_COMMAND = re.compile(r"""\b([A-Za-z_][A-Za-z0-9_]*)=(?:\\?"([^"\s]+)"|\\?'([^'\s]+)'|([^\s"']+))""")
 # An option's value in a command, behind it or as the next word, also of a list of quoted words.
 OPTION = re.compile(r"""--([A-Za-z][\w-]*)(?:=|\s+|["']\s+["'])["']?([^\s"']+)""")
+# A key as services make them; not another option, nor where one is: file:/run/secrets/key, env:KEY_2024, prod/key-2024.
+OF_OPTION = re.compile(r"(?!-)[A-Za-z0-9+=_-]{16,}")
+KNOWN_TO_ALL = re.compile(r"public|publishable|hash|digest|checksum|fingerprint", re.IGNORECASE)
 # What a shell puts in, between quotes that let it and in any text; and a program's own words, up to where a quote begins.
 EXPANDED = re.compile(r"\$[A-Za-z_]|`")
 SUBSTITUTED = re.compile(r"\$[({]")
@@ -92,7 +95,7 @@ def findings_in_words(config: Mapping[str, Any], history: Iterable[str], planted
     variables = [tuple(entry.partition("=")[::2]) for entry in config.get("Env") or []]
     for kind, words in (("ENV", variables), ("label", (config.get("Labels") or {}).items())):
         for name, value in words:
-            if holds_secret(re.sub(r"[.-]", "_", name), value) or in_text(value) or any(plant in value for plant in planted):
+            if holds_secret(name, value) or in_text(value) or any(plant in value for plant in planted):
                 found.append(f"{kind} {name}")
     for what in ("Entrypoint", "Cmd"):
         found += [f"{what} {option}" for option in _secret_options(" ".join(config.get(what) or []))]
@@ -119,7 +122,7 @@ def _assigned_in_command(line: str) -> Iterable[str]:
 def _secret_options(line: str) -> Iterable[str]:
     """The options to which a command gives a secret that is written out in it."""
     for name, value in OPTION.findall(line):
-        if not EXPANDED.search(value) and _is_key(value) and holds_secret(name.replace("-", "_"), value):
+        if OF_OPTION.fullmatch(value) and _is_key(value) and holds_secret(name, value) and not KNOWN_TO_ALL.search(name):
             yield f"--{name}"
 
 
@@ -154,18 +157,22 @@ def findings_in(path: str, data: bytes, planted: Sequence[str]) -> list[str]:
     return found
 
 
-def findings_in_version(data: bytes, planted: Sequence[str]) -> list[str]:
-    """The same of a file that a repository keeps, whose name and place are not known: it may be of a library, of a test or an
-    example. Only what is one anywhere counts, and what a file sets that does nothing but set variables."""
+def findings_in_version(data: bytes, planted: Sequence[str], *, whole: bool, own: bool) -> list[str]:
+    """The same of a file that a repository keeps, whose name is not known: it may be a test or an example. Only what is one
+    anywhere counts, and a LiveKit API secret in a file that does nothing but set variables, if all of it is there (``whole``).
+    ``own``: the repository is the worker's; others have tokens for their tests."""
     found = []
     if any(value.encode("utf-8", "surrogateescape") in data for value in planted):
         found.append("a value of the worker's environment")
+    if not own:
+        return found
     if any(_is_key(token.decode("ascii")) for token in TOKENS.findall(data)):
         found.append("an access token")
     words = map(str.strip, data.decode("utf-8", "replace").splitlines())
     lines = [line for line in words if line and not line.startswith("#")]
-    if all(map(ASSIGNMENT.match, lines)):
-        found += _assigned("\n".join(lines), generated=True)
+    # A template of such a file has made-up values of other services.
+    if whole and all(map(ASSIGNMENT.match, lines)) and any(_generated(_word(match)) for match in LIVEKIT.finditer(data)):
+        found.append("a LiveKit API secret")
     return found
 
 

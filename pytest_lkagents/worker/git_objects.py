@@ -12,30 +12,32 @@ from collections.abc import Iterator
 # An object of its own, by its hash; many of them in a pack.
 OBJECT = re.compile(r"(^|/)\.git/objects/[0-9a-f]{2}/[0-9a-f]{38,62}$")
 PACK = re.compile(r"(^|/)\.git/objects/pack/pack-[0-9a-f]+\.pack$")
-# Inflating this much takes a second or two.
-LARGEST_PACK = 64 * 1024 * 1024
+# To inflate and search this much takes some seconds.
+LARGEST_PACK = 32 * 1024 * 1024
 HEADER_BYTES = 12
 BLOB, BY_OFFSET, BY_HASH = 3, 6, 7
 HASH_BYTES = 20
 # What zlib adds to a text that cannot be made smaller, rounded up.
 ZLIB_BYTES = 128
+STEP_BYTES = 64 * 1024
 
 
-def file_versions(path: str, data: bytes, largest: int) -> Iterator[bytes]:
-    """The contents of files that an object or a pack of a repository holds, up to ``largest`` bytes each; of one that is kept
-    as the difference to another, what it has of its own. Ends where the data is damaged."""
+def file_versions(path: str, data: bytes, largest: int) -> Iterator[tuple[bytes, bool]]:
+    """The contents of files that an object or a pack of a repository holds, up to ``largest`` bytes each, and whether
+    that is all of it: of one that is kept as the difference to another there is what it adds. Ends where the data is
+    damaged."""
     try:
         if OBJECT.search(path):
-            kind, _, text = _inflate(data, 0, largest)[0].partition(b"\0")
+            kind, _, text = _inflate(data, 0, STEP_BYTES, largest)[0].partition(b"\0")
             if kind.startswith(b"blob "):
-                yield text
+                yield text, True
         elif PACK.search(path) and data.startswith(b"PACK"):
             yield from _packed(data, largest)
     except (zlib.error, IndexError):
         return
 
 
-def _packed(data: bytes, largest: int) -> Iterator[bytes]:
+def _packed(data: bytes, largest: int) -> Iterator[tuple[bytes, bool]]:
     at = HEADER_BYTES
     for _ in range(int.from_bytes(data[8:HEADER_BYTES], "big")):
         first, at = data[at], at + 1
@@ -48,28 +50,32 @@ def _packed(data: bytes, largest: int) -> Iterator[bytes]:
             while data[at] & 0x80:
                 at += 1
             at += 1
-        text, at = _inflate(data, at, size)
-        if size > largest:
-            continue
-        if kind == BLOB:
-            yield text
-        elif kind in (BY_OFFSET, BY_HASH):
-            yield _inserted(text)
+        text, at = _inflate(data, at, size, largest)
+        if kind == BLOB and text:
+            yield text, True
+        elif kind in (BY_OFFSET, BY_HASH) and text:
+            yield _added(text), False
 
 
-def _inflate(data: bytes, at: int, size: int) -> tuple[bytes, int]:
-    """What begins there, and where it ends; ``size`` in bytes is what is expected of it. Raises zlib.error."""
-    stream, pieces = zlib.decompressobj(), []
+def _inflate(data: bytes, at: int, size: int, largest: int) -> tuple[bytes, int]:
+    """What begins there (empty if that is more than ``largest`` bytes), and where it ends; ``size`` in bytes is what is
+    expected of it. Raises zlib.error."""
+    stream, total, step = zlib.decompressobj(), 0, min(size + ZLIB_BYTES, STEP_BYTES)
+    kept: list[bytes] = []
     while not stream.eof:
-        piece = data[at : at + size + ZLIB_BYTES]
+        piece = stream.unconsumed_tail
+        if not piece:
+            piece = data[at : at + step]
+            at += len(piece)
         if not piece:
             raise zlib.error("it ends too early")
-        pieces.append(stream.decompress(piece))
-        at += len(piece) - len(stream.unused_data)
-    return b"".join(pieces), at
+        text = stream.decompress(piece, STEP_BYTES)
+        total += len(text)
+        kept = [*kept, text] if total <= largest else []
+    return b"".join(kept), at - len(stream.unused_data)
 
 
-def _inserted(delta: bytes) -> bytes:
+def _added(delta: bytes) -> bytes:
     """The lines that a difference adds, without those that it copies."""
     at = 0
     for _ in ("source", "target"):

@@ -11,6 +11,7 @@ import tarfile
 import zlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING
 
 from pytest_lkagents.checks import StageError
@@ -89,6 +90,7 @@ def scan(image: Image, planted: Sequence[str]) -> ImageScan:
     result = ImageScan()
     bundles = {*CA_BUNDLES, *_named_bundles(image)}
     layers: dict[str, _Layer | None] = {}
+    own = _work_folders(image)
     links: dict[str, str] = {}
     order: list[str] = []
     reader = io.BufferedReader(_Stream(iter(chunks)), 1024 * 1024)
@@ -104,7 +106,7 @@ def scan(image: Image, planted: Sequence[str]) -> ImageScan:
                 # The archive's own order is by name; only the manifest knows which layer lies over which.
                 order = [str(name) for name in json.load(content)[0]["Layers"]]
             elif member.name.endswith(".tar") or member.name.startswith("blobs/"):
-                layers[member.name] = _read_layer(content, planted, bundles, result)
+                layers[member.name] = _read_layer(content, planted, bundles, own, result)
     read = [layers.get(links.get(name, name)) for name in order]
     whole = [layer for layer in read if layer is not None]
     if len(whole) < len(read):
@@ -129,15 +131,19 @@ def _bundles_left(layers: Sequence[_Layer]) -> set[str]:
     return left
 
 
-def _read_layer(content: IO[bytes], planted: Sequence[str], bundles: Collection[str], result: ImageScan) -> _Layer | None:
+def _read_layer(
+    content: IO[bytes], planted: Sequence[str], bundles: Collection[str], own: Collection[str], result: ImageScan
+) -> _Layer | None:
     """None if it is none that can be read to its end: blobs are layers or small JSON documents."""
     try:
-        return _scan_layer(content, planted, bundles, result)
+        return _scan_layer(content, planted, bundles, own, result)
     except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError):
         return None
 
 
-def _scan_layer(content: IO[bytes], planted: Sequence[str], bundles: Collection[str], result: ImageScan) -> _Layer:
+def _scan_layer(
+    content: IO[bytes], planted: Sequence[str], bundles: Collection[str], own: Collection[str], result: ImageScan
+) -> _Layer:
     found = _Layer()
     with tarfile.open(fileobj=content, mode="r|*") as layer:
         for member in layer:
@@ -159,14 +165,20 @@ def _scan_layer(content: IO[bytes], planted: Sequence[str], bundles: Collection[
                 continue
             piece = layer.extractfile(member)
             if piece is not None:
-                result.secrets += [f"/{path}: {what}" for what in _findings(path, piece.read(), planted)]
+                result.secrets += [f"/{path}: {what}" for what in _findings(path, piece.read(), planted, own)]
     return found
 
 
-def _findings(path: str, data: bytes, planted: Sequence[str]) -> Iterator[str]:
+def _findings(path: str, data: bytes, planted: Sequence[str], own: Collection[str]) -> Iterator[str]:
     if not PACK.search(path):
         yield from findings_in(path, data, planted)
-    if not LIBRARIES.search(path):
-        for version in file_versions(path, data, LARGEST_READ):
-            for what in findings_in_version(version, planted):
-                yield f"{what}, in a version of a file"
+    repository = path.partition(".git/objects/")[0].rstrip("/")
+    for version, whole in file_versions(path, data, LARGEST_READ):
+        for what in findings_in_version(version, planted, whole=whole, own=repository in own):
+            yield f"{what}, in a version of a file"
+
+
+def _work_folders(image: Image) -> list[str]:
+    """The folder in which the worker runs, and those above it: whose repository it is that lies there."""
+    folder = str(image.attrs.get("Config", {}).get("WorkingDir") or "").strip("/")
+    return [folder, *(str(above).removeprefix(".") for above in PurePosixPath(folder).parents)] if folder else [""]

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 
 from pytest_lkagents.manifests.model import Deployment, Given, Problem, Variable
 from pytest_lkagents.manifests.tree import Node, Place
-from pytest_lkagents.secrets import POINTER, STORED, is_placeholder, is_setting, looks_secret
+from pytest_lkagents.named_after_secrets import is_setting
+from pytest_lkagents.secrets import POINTER, STORED, as_variable, is_placeholder, looks_secret
 
 # Whoever has such a file beside another one does not deploy it; nor such a profile of Compose.
 FOR_DEVELOPMENT = re.compile(r"(^|[._-])(dev|development|local)([._-]|$)", re.IGNORECASE)
@@ -156,7 +157,7 @@ KEY = re.compile(r"PASS|PWD|KEY")
 def is_stored(name: str, text: str) -> bool:
     """Whether an entry of a Secret is a secret's value: no stand-in, template, reference or address, not encrypted, and no
     plain setting by its name or value."""
-    plain = name.upper().replace("-", "_").replace(".", "_")
+    plain = as_variable(name).upper()
     # Digits alone may be a password.
     address = ADDRESS.fullmatch(text) and not (text.isdigit() and looks_secret(plain))
     if is_placeholder(text) or STORED.match(text) or "{{" in text or "${" in text or address:
