@@ -29,9 +29,16 @@ def referred(container: Node, maps: Sequence[Node]) -> list[Variable]:
 
 
 def _data(container: Node, name: str | None, maps: Sequence[Node]) -> Iterator[tuple[str, Node]]:
-    """Of several of one name, as overlays have them, the one in the container's folder."""
+    """Of the one in the container's folder, or else in the nearest above it: another folder may be another environment's. Of
+    several there no file says which it takes."""
     named = [one for one in maps if name is not None and one.text("metadata", "name") == name]
-    folder = container.place.file.rpartition("/")[0]
-    beside = [one for one in named if one.place.file.rpartition("/")[0] == folder]
-    for only in named if len(named) == 1 else beside if len(beside) == 1 else []:
+    folder = _folder(container)
+    above = [one for one in named if not _folder(one) or f"{folder}/".startswith(f"{_folder(one)}/")]
+    nearest = max(map(len, map(_folder, above)), default=0)
+    found = [one for one in above if len(_folder(one)) == nearest]
+    for only in found if len(found) == 1 else []:
         yield from only.entries("data")
+
+
+def _folder(node: Node) -> str:
+    return node.place.file.rpartition("/")[0]

@@ -18,7 +18,7 @@ from pytest_lkagents.manifests.model import (
     StoredSecret,
     Variable,
 )
-from pytest_lkagents.manifests.readers import config_maps, kubernetes_scaling, probes
+from pytest_lkagents.manifests.readers import config_maps, kubernetes_scaling, kustomize, probes
 from pytest_lkagents.manifests.readers.common import (
     command_of,
     doubt,
@@ -121,11 +121,14 @@ def read(documents: Sequence[Node], files: Files) -> None:
     for document in known:
         there = [service for service in services if document.place.file in apart or service.place.file not in apart]
         _attach(document, _within(document, made, apart), there, _within(document, rollouts, apart))
-    maps = [document for document in known if _kind(document) == "ConfigMap"]
+    made_elsewhere = kustomize.generated(documents)
+    maps = [one for one in known if _kind(one) == "ConfigMap" and one.text("metadata", "name") not in made_elsewhere]
     for document, deployment in made:
         _stays_at_none(deployment)
         near = [one for one in maps if _namespace(one) == _namespace(document)]
         near = [one for one in near if _within(one, [(document, deployment)], apart)]
+        # What lies in a file of the other environment is that one's, whatever lies beside it.
+        near = [one for one in near if environment_of(one.place.file) in ("", deployment.environment)]
         deployment.referred = config_maps.referred(_main_container(document), near)
     files.deployments += [deployment for _, deployment in made]
 

@@ -73,6 +73,12 @@ def _stored(document: Node) -> list[StoredSecret]:
     return found
 
 
+def generated(documents: Sequence[Node]) -> set[str]:
+    """The names of the ConfigMaps that Kustomizations make, or put values into: what a file says of these need not hold."""
+    entries = [entry for one in documents if reads(one) for entry in one.items("configMapGenerator")]
+    return {name for entry in entries if (name := entry.text("name"))}
+
+
 def is_json_patch(document: Node) -> bool:
     """Operations on a resource, which name no kind: https://www.rfc-editor.org/rfc/rfc6902"""
     operations = document.items()

@@ -1,0 +1,81 @@
+"""Whether staging and production have projects of their own: what each takes from where, as far as the files say that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pytest_lkagents.manifests import rules
+from pytest_lkagents.manifests.findings import Judgement, Needs
+
+from .deployment_files import written
+
+URL = "wss://acme-k2x91.livekit.cloud"
+STAGES = ("staging", "production")
+ENV_FROM = "envFrom: [{configMapRef: {name: lk}}]"
+BY_KEY = "env: [{name: LIVEKIT_URL, valueFrom: {configMapKeyRef: {name: lk, key: LIVEKIT_URL}}}]"
+CONFIG = f"apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: lk}}\ndata: {{LIVEKIT_URL: '{URL}'}}\n"
+
+
+def agent(env: str) -> str:
+    container = f"{{name: agent, image: 'r/agent:1', command: [python, agent.py, start], {env}}}"
+    spec = f"spec: {{template: {{spec: {{containers: [{container}]}}}}}}\n"
+    return f"apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: voice-agent}}\n{spec}"
+
+
+def compared(folder: Path, files: dict[str, str]) -> Judgement:
+    return rules.separate_environments(written(folder, files), Needs())
+
+
+@pytest.mark.parametrize("env", [ENV_FROM, BY_KEY])
+@pytest.mark.parametrize(
+    ("folders", "more"),
+    [
+        (STAGES, {"production/config.yaml": CONFIG}),
+        (("a/staging", "b/production"), {"b/production/config.yaml": CONFIG}),
+        # Of one folder, whose files are named after the environments.
+        (("k8s-staging", "k8s-production"), {"config-production.yaml": CONFIG}),
+        # What a Kustomization makes, or puts values into.
+        (
+            STAGES,
+            {
+                "production/config.yaml": CONFIG,
+                "staging/kustomization.yaml": "configMapGenerator: [{name: lk, literals: ['LIVEKIT_URL=wss://stg.example']}]\n",
+            },
+        ),
+        (
+            STAGES,
+            {
+                "config.yaml": CONFIG,
+                **{
+                    f"{stage}/kustomization.yaml": "resources: [../config.yaml, agent.yaml]\nconfigMapGenerator:\n"
+                    f"- {{name: lk, behavior: merge, literals: ['LIVEKIT_URL=wss://{stage}.livekit.cloud']}}\n"
+                    for stage in STAGES
+                },
+            },
+        ),
+    ],
+)
+def test_a_config_map_of_the_other_environment_is_not_taken(
+    tmp_path: Path, env: str, folders: tuple[str, str], more: dict[str, str]
+) -> None:
+    judgement = compared(tmp_path, {**{f"{folder}/agent.yaml": agent(env) for folder in folders}, **more})
+    assert (judgement.looked_at, judgement.findings) == (0, [])
+
+
+@pytest.mark.parametrize("env", [ENV_FROM, BY_KEY])
+@pytest.mark.parametrize(
+    ("folders", "looked_at"), [(("",), 1), (STAGES, 1), (("production", ""), 1), (("staging", "staging/x"), 0)]
+)
+def test_a_config_map_is_taken_from_the_folder_or_the_nearest_above_it(
+    tmp_path: Path, env: str, folders: tuple[str, ...], looked_at: int
+) -> None:
+    files = {f"{stage}/agent.yaml": agent(env) for stage in STAGES}
+    judgement = compared(tmp_path, files | {f"{folder}/config.yaml".lstrip("/"): CONFIG for folder in folders})
+    assert (judgement.looked_at, len(judgement.findings)) == (looked_at, looked_at)
+
+
+def test_of_two_config_maps_of_one_folder_none_is_taken(tmp_path: Path) -> None:
+    files = {f"{stage}/agent.yaml": agent(ENV_FROM) for stage in STAGES}
+    assert not compared(tmp_path, files | {"a.yaml": CONFIG, "b.yaml": CONFIG}).looked_at
