@@ -79,3 +79,35 @@ def test_a_config_map_is_taken_from_the_folder_or_the_nearest_above_it(
 def test_of_two_config_maps_of_one_folder_none_is_taken(tmp_path: Path) -> None:
     files = {f"{stage}/agent.yaml": agent(ENV_FROM) for stage in STAGES}
     assert not compared(tmp_path, files | {"a.yaml": CONFIG, "b.yaml": CONFIG}).looked_at
+
+
+def group(name: str, url: str = URL) -> str:
+    return f"{{name: {name}, envVars: [{{key: LIVEKIT_URL, value: '{url}'}}]}}"
+
+
+def environment(name: str, links: str, groups: str = "") -> str:
+    linked = ", ".join(f"{{fromGroup: {link}}}" for link in links.split())
+    service = f"{{type: worker, name: voice-agent, runtime: docker, envVars: [{linked}]}}"
+    return f"{{name: {name}, services: [{service}], envVarGroups: [{groups}]}}"
+
+
+@pytest.mark.parametrize(
+    ("staging", "production", "groups", "looked_at", "found"),
+    [
+        (("common", ""), ("common", ""), group("common"), 1, True),
+        # Its own environment's comes first.
+        (("lk", group("lk")), ("lk", group("lk", "wss://other.livekit.cloud")), "", 1, False),
+        (("lk", group("lk")), ("lk", group("lk")), "", 1, True),
+        # Which of two holds, or what is in one that lies elsewhere, the file does not say.
+        (("common staging", ""), ("common", ""), f"{group('common')}, {group('staging', 'wss://x.livekit.cloud')}", 0, False),
+        (("common elsewhere", ""), ("common", ""), group("common"), 0, False),
+        (("lk", ""), ("common", ""), f"{group('lk')}, {group('lk')}, {group('common')}", 0, False),
+    ],
+)
+def test_of_groups_of_render_those_are_compared_that_are_known(
+    tmp_path: Path, staging: tuple[str, str], production: tuple[str, str], groups: str, looked_at: int, *, found: bool
+) -> None:
+    both = f"{environment('staging', *staging)}, {environment('production', *production)}"
+    text = f"projects: [{{name: voice, environments: [{both}]}}]\nenvVarGroups: [{groups}]\n"
+    judgement = compared(tmp_path, {"render.yaml": text})
+    assert (judgement.looked_at, bool(judgement.findings)) == (looked_at, found)

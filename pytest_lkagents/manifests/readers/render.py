@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from pytest_lkagents.manifests import fields
 from pytest_lkagents.manifests.model import RENDER, Autoscaler, Deployment, Files, Given, Probe, StoredSecret, Target, Variable
@@ -34,17 +35,35 @@ def _parts(document: Node) -> list[tuple[Node, str | None]]:
 
 
 def read(document: Node, files: Files) -> None:
-    groups = {
-        name: [_variable(entry) for entry in group.items("envVars")]
-        for part, _ in _parts(document)
-        for group in part.items("envVarGroups")
-        if (name := group.text("name")) is not None
-    }
-    for part, environment in _parts(document):
-        _read(part, environment, groups, files)
+    parts = _parts(document)
+    everywhere = _groups([part for part, _ in parts])
+    for part, environment in parts:
+        _read(part, environment, {**everywhere, **_groups([part])}, files)
 
 
-def _read(part: Node, environment: str | None, groups: Mapping[str, list[Variable]], files: Files) -> None:
+def _groups(parts: Sequence[Node]) -> dict[str, list[Variable] | None]:
+    """The variables of each group; None: which of several of this name is meant the file does not say."""
+    found: dict[str, list[Variable] | None] = {}
+    for group in (group for part in parts for group in part.items("envVarGroups")):
+        name = group.text("name")
+        if name is not None:
+            found[name] = None if name in found else [_variable(entry) for entry in group.items("envVars")]
+    return found
+
+
+def _referred(own: Sequence[Variable], groups: Mapping[str, list[Variable] | None]) -> list[Variable]:
+    """What a service takes from groups that lie there. Which of several wins the file does not say, nor what is in one that
+    lies elsewhere."""
+    linked = [groups.get(one.source or "") for one in own if one.name == "*"]
+    known = [group for group in linked if group is not None]
+    if len(known) < len(linked):
+        return []
+    times = Counter(name for group in known for name in {variable.name for variable in group})
+    times.update(variable.name for variable in own)
+    return [variable for group in known for variable in group if times[variable.name] == 1]
+
+
+def _read(part: Node, environment: str | None, groups: Mapping[str, list[Variable] | None], files: Files) -> None:
     files.problems += fields.unknown(part, fields.RENDER)
     files.secrets += [
         StoredSecret(variable.name, variable.place)
@@ -72,13 +91,7 @@ def _read(part: Node, environment: str | None, groups: Mapping[str, list[Variabl
             sleeps=[],
             built_from=_built_from(service),
         )
-        own = {variable.name for variable in made.variables}
-        made.referred = [
-            variable
-            for one in made.variables
-            for variable in (groups.get(one.source or "", []) if one.name == "*" else [])
-            if variable.name not in own
-        ]
+        made.referred = _referred(made.variables, groups)
         # The blueprint's schema says so: https://render.com/schema/render.yaml.json
         grace_within(made, service, "maxShutdownDelaySeconds")
         doubt(made, "replicas", made.replicas, service, "numInstances")
