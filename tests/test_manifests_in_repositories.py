@@ -317,6 +317,26 @@ LIVEKIT = ", env: [{name: LIVEKIT_URL, value: 'wss://voice.livekit.cloud'}]"
 
 
 @pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({}, []),
+        ({"web/compose.yaml": "services: {web: {image: 'r/web-site:1'}}\n"}, []),
+        # What else is for development is judged where there is nothing better.
+        ({"docker-compose.dev.yml": DEVELOPED}, ["docker-compose.dev.yml"]),
+    ],
+)
+def test_an_editors_container_is_judged_for_secrets_alone_also_where_nothing_is_deployed(
+    tmp_path: Path, more: dict[str, str], said: list[str]
+) -> None:
+    secret = "environment: {LIVEKIT_API_SECRET: " + SECRET + "}"
+    editor = f"services: {{agent: {{build: ., command: python agent.py dev, {secret}}}}}\n"
+    image = 'FROM python:3.12\nCMD ["python", "agent.py", "dev"]\n'
+    files = written(tmp_path, {".devcontainer/compose.yaml": editor, ".devcontainer/Dockerfile": image, **more})
+    assert [finding.place.file for finding in rules.production_command(files, Needs()).findings] == said
+    assert [finding.place.file for finding in rules.secrets(files, Needs()).findings] == [".devcontainer/compose.yaml"]
+
+
+@pytest.mark.parametrize(
     ("name", "text", "found"),
     [
         ("deployment.yaml", deployed("voice-bot", "acme/bot:1.0", LIVEKIT), "voice-bot"),

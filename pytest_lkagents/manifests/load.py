@@ -25,14 +25,12 @@ from pytest_lkagents.manifests.readers import (
     railway,
     render,
 )
-from pytest_lkagents.manifests.readers.common import FOR_DEVELOPMENT
+from pytest_lkagents.manifests.readers.common import FOR_DEVELOPMENT, is_editors
 from pytest_lkagents.manifests.tree import FileTooLarge, Node, Place, TooLarge, Unreadable, by_yaml_1_1, read_toml, read_yaml
 
 SUFFIXES = (".yaml", ".yml", ".json", ".toml")
 # Folders of tools, not of deployments.
 SKIPPED = {".git", "node_modules", ".venv", "venv", "__pycache__", ".tox", "site-packages"}
-# Of an editor's container, which nobody rolls out, whatever its files are called: https://containers.dev
-EDITORS = ".devcontainer"
 LARGEST_BYTES = 2_000_000
 # What Helm, or Jinja, has yet to fill in: such a file is in order, and is no YAML.
 TEMPLATE = re.compile(r"\{\{-? *(\.|\$|include|template|if|with|range|define|end|toYaml|tpl|/\*)|\{%")
@@ -130,7 +128,7 @@ def _open(file: Path, shown: str, files: Files, known: list[Node], *, named: boo
 
 def _read(file: str, text: str, files: Files, known: list[Node], *, named: bool) -> None:
     name = file.rsplit("/", 1)[-1]
-    if (FOR_DEVELOPMENT.search(name) or EDITORS in file.split("/")) and not named:
+    if (FOR_DEVELOPMENT.search(name) or is_editors(file)) and not named:
         files.for_development.append(file)
     if is_dockerfile(name):
         files.read.append(file)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pytest_lkagents.manifests.choice import RULES, beyond_compose, by_evidence, choose, is_built_from, without_parts
 from pytest_lkagents.manifests.evidence import Candidate, Evidence
 from pytest_lkagents.manifests.model import COMPOSE, DOCKERFILE, KUBERNETES, Deployment, Files
+from pytest_lkagents.manifests.readers.common import is_editors
 
 # Why one is not judged.
 NAMED = "is named like a worker, and nothing else says that it is one"
@@ -57,7 +58,7 @@ def pick(files: Files) -> list[Deployment]:
     for step in STEPS:
         step(layout)
     if layout.is_for_development:
-        files.for_development = []
+        files.for_development = list(filter(is_editors, files.for_development))
     sources = {one.built_from for one in layout.workers}
     layout.workers += [one for one in every if one.is_dockerfile and one.name in sources and one not in layout.workers]
     files.doubtful, files.unsure = layout.doubtful, layout.unsure

@@ -15,6 +15,8 @@ from pytest_lkagents.secrets import POINTER, STORED, as_variable, is_placeholder
 
 # Whoever has such a file beside another one does not deploy it; nor such a profile of Compose.
 FOR_DEVELOPMENT = re.compile(r"(^|[._-])(dev|development|local)([._-]|$)", re.IGNORECASE)
+# Of an editor's container, which nobody rolls out, whatever its files are called: https://containers.dev
+EDITORS = ".devcontainer"
 STAGES = {
     "staging": re.compile(r"(^|[^a-z])(stag(e|ing)|test|dev|development|qa|preview)([^a-z]|$)"),
     "production": re.compile(r"(^|[^a-z])(prod|production|live)([^a-z]|$)"),
@@ -29,6 +31,10 @@ FALLBACK = re.compile(r"\$\{\w+:?-([^${}]+)\}")
 
 # What is to be filled in is marked by a sign, or written in capitals.
 PLAIN = re.compile(r"(?=.*[a-z0-9])[a-z0-9.]+([ -][a-z0-9.]+)*|\d+(\.\d+)? ?[A-Za-z]{1,3}")
+
+
+def is_editors(file: str) -> bool:
+    return EDITORS in file.split("/")
 
 
 def given(node: Node, *path: str | int) -> Given[str] | None:
