@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -128,3 +129,14 @@ def test_a_patch_that_is_named_itself_is_not_strange_beside_its_kustomization(tm
 def test_a_patch_that_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
     files = overlaid(tmp_path, "patches: [{patch: 'a: {b', target: {name: '('}}]\npatchesStrategicMerge: [none.yaml]\n")
     assert (secrets(files), files.problems) == ([], [])
+
+
+def test_hundreds_of_kustomizations_are_read_in_a_time_that_grows_with_their_number(tmp_path: Path) -> None:
+    """Each with every other one compared would be millions of paths."""
+    texts = {"kustomization.yaml": f"resources: [{', '.join(f'app-{n}' for n in range(400))}]\npatches: []\n"}
+    for number in range(400):
+        texts[f"app-{number}/kustomization.yaml"] = "resources: [agent.yaml]\npatches: [{path: p.yaml}]\n"
+    begun = time.process_time()
+    files = written(tmp_path, {**texts, "app-7/agent.yaml": workload("voice-agent"), "app-7/p.yaml": patch(LITERAL)})
+    assert time.process_time() - begun < 5
+    assert [file for file, _, _ in secrets(files)] == ["app-7/p.yaml"]

@@ -95,11 +95,12 @@ def load(paths: Sequence[str], standard_input: str = "") -> Files:
                 shown = str(file.relative_to(path)) if path.is_dir() else str(file)
                 _open(file, shown, files, known, named=where in named)
     # Kustomize reads YAML 1.2, and quotes what kubectl would misread.
-    gathered = kustomize.gathered(known)
-    known = [document if document.place.file in gathered else by_yaml_1_1(document) for document in known]
-    kustomize.read(known, files)
+    gathered = kustomize.gather(known)
+    of_any = set().union(*gathered.values())
+    known = [document if document.place.file in of_any else by_yaml_1_1(document) for document in known]
+    kustomize.read(known, files, gathered)
     kubernetes.read(known, files)
-    kustomize_parts.read(known, files)
+    kustomize_parts.read(known, files, gathered)
     dockerfile.choose_stages(files)
     files.deployments = workers.pick(files)
     return files

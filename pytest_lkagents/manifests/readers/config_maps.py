@@ -11,18 +11,24 @@ from pytest_lkagents.manifests.tree import Node
 
 def referred(container: Node, maps: Sequence[Node]) -> list[Variable]:
     """``maps``: those of its namespace. What ``env`` sets comes before what ``envFrom`` does, and of that the last."""
+    known: dict[str | None, dict[str, Node]] = {}
+
+    def data_of(name: str | None) -> dict[str, Node]:
+        if name not in known:
+            known[name] = dict(_data(container, name, maps))
+        return known[name]
+
     own = {entry.text("name"): entry for entry in container.items("env")}
     found: dict[str, Node] = {}
     for entry in container.items("envFrom"):
-        data = list(_data(container, entry.text("configMapRef", "name"), maps))
+        data = data_of(entry.text("configMapRef", "name"))
         # What is not known, such as a Secret, may take the place of any before it.
         found = found if data else {}
         prefix = entry.text("prefix") or ""
-        found |= {f"{prefix}{key}": value for key, value in data if f"{prefix}{key}" not in own}
+        found |= {f"{prefix}{key}": value for key, value in data.items() if f"{prefix}{key}" not in own}
     for name, entry in own.items():
         reference = ("valueFrom", "configMapKeyRef")
-        named = dict(_data(container, entry.text(*reference, "name"), maps))
-        value = named.get(entry.text(*reference, "key") or "")
+        value = data_of(entry.text(*reference, "name")).get(entry.text(*reference, "key") or "")
         if name is not None and value is not None:
             found[name] = value
     return [Variable(name, value.place, None if from_outside(value.text()) else value.text()) for name, value in found.items()]

@@ -101,7 +101,8 @@ def flat(documents: Sequence[Node]) -> list[Node]:
 def read(documents: Sequence[Node], files: Files) -> None:
     """Of ``files.changed`` only what is stored in them."""
     every = [document for document in flat(documents) if reads(document)]
-    known = [document for document in every if document.place.file not in files.changed]
+    changed = set(files.changed)
+    known = [document for document in every if document.place.file not in changed]
     files.secrets += [found for document in every for found in stored(document)]
     made: list[Made] = []
     for document in known:

@@ -5,7 +5,7 @@ What it makes is for `kustomize build` to say; a Kustomization that only gathers
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pytest_lkagents.manifests.model import Files, StoredSecret
 from pytest_lkagents.manifests.readers.common import beside, is_stored
@@ -28,6 +28,9 @@ CHANGES = (
     "replacements",
 )
 
+# The files, as they are named here, that each Kustomization is made of, by its own file.
+Gathered = Mapping[str, set[str]]
+
 
 def reads(document: Node) -> bool:
     """A Kustomization or Component; in a file of its name it need not say what it is."""
@@ -37,28 +40,32 @@ def reads(document: Node) -> bool:
     return kind in (None, "Kustomization", "Component") and (version or GROUP).startswith(GROUP)
 
 
-def read(documents: Sequence[Node], files: Files) -> None:
+def read(documents: Sequence[Node], files: Files, gathered: Gathered) -> None:
     """Before what Kubernetes reads: which files are changed, and what is stored in generators."""
     kustomizations = list(filter(reads, documents))
-    files.changed += sorted(_changed(kustomizations) & {document.place.file for document in documents})
+    files.changed += sorted(_changed(kustomizations, gathered) & {document.place.file for document in documents})
     files.strange = [file for file in files.strange if file not in files.changed]
     files.secrets += [found for one in kustomizations for found in _stored(one)]
 
 
-def gathered(documents: Sequence[Node]) -> set[str]:
-    """The files, as they are named here, that any Kustomization is made of."""
+def gather(documents: Sequence[Node]) -> Gathered:
+    """Found out once: there may be hundreds of them."""
     kustomizations = list(filter(reads, documents))
-    return {file for one in kustomizations for file in resources(one, kustomizations, set())}
+    folders: dict[str, list[Node]] = {}
+    for one in kustomizations:
+        if one.place.file.rpartition("/")[2] in NAMES:
+            folders.setdefault(beside(one.place.file, "."), []).append(one)
+    return {one.place.file: _resources(one, folders, set()) for one in kustomizations}
 
 
-def _changed(kustomizations: Sequence[Node]) -> set[str]:
+def _changed(kustomizations: Sequence[Node], gathered: Gathered) -> set[str]:
     """The files, as they are named here, of patches, and those of which Kustomizations with patches, images and the like are
     made."""
     found: set[str] = set()
     for one in kustomizations:
         found |= {beside(one.place.file, path) for path in patches(one)}
         if any(one.get(part) is not None for part in CHANGES):
-            found |= resources(one, kustomizations, set())
+            found |= gathered[one.place.file]
     return found
 
 
@@ -94,7 +101,7 @@ def patches(one: Node) -> list[str]:
     return [path for entry in patch_entries(one) if (path := entry.text("path"))] + (one.words("patchesStrategicMerge") or [])
 
 
-def resources(one: Node, kustomizations: Sequence[Node], seen: set[str]) -> set[str]:
+def _resources(one: Node, folders: Mapping[str, Sequence[Node]], seen: set[str]) -> set[str]:
     """The files that it gathers, and those that the Kustomizations among them gather."""
     if one.place.file in seen:
         return set()
@@ -103,7 +110,6 @@ def resources(one: Node, kustomizations: Sequence[Node], seen: set[str]) -> set[
     for entry in [word for part in GATHERED for word in one.words(part) or []]:
         path = beside(one.place.file, entry)
         found.add(path)
-        for other in kustomizations:
-            if other.place.file in {beside(f"{path}/x", name) for name in NAMES}:
-                found |= resources(other, kustomizations, seen)
+        for other in folders.get(path, []):
+            found |= _resources(other, folders, seen)
     return found

@@ -6,7 +6,7 @@ What holds in the end is for `kustomize build` to say; all of it stands in the r
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from pytest_lkagents.manifests.model import KUBERNETES, Deployment, Files
@@ -15,18 +15,21 @@ from pytest_lkagents.manifests.readers.common import beside
 from pytest_lkagents.manifests.tree import Node, Place, Unreadable, read_yaml
 
 
-def read(documents: Sequence[Node], files: Files) -> None:
+def read(documents: Sequence[Node], files: Files, gathered: kustomize.Gathered) -> None:
     """After what Kubernetes reads: parts of whatever the workloads are, as far as they lie there."""
     kustomizations = list(filter(kustomize.reads, documents))
+    by_file: dict[str, list[Node]] = {}
+    for document in documents:
+        by_file.setdefault(document.place.file, []).append(document)
     patches = {beside(one.place.file, path) for one in kustomizations for path in kustomize.patches(one)}
-    changed = [document for document in kubernetes.flat(documents) if document.place.file in files.changed]
+    files_changed = set(files.changed)
+    changed = [document for document in kubernetes.flat(documents) if document.place.file in files_changed]
     made = [(one, kubernetes.workload(one)) for one in changed if one.place.file not in patches and kubernetes.is_workload(one)]
     files.parts += [workload for _, workload in made]
     for one in kustomizations:
-        gathered = kustomize.resources(one, kustomizations, set())
         # What a Component changes is gathered by who includes it.
-        near = [pair for pair in made if pair[0].place.file in gathered or one.text("kind") == "Component"]
-        for target, body in _patches(one, documents):
+        near = [pair for pair in made if pair[0].place.file in gathered[one.place.file] or one.text("kind") == "Component"]
+        for target, body in _patches(one, by_file):
             files.secrets += kubernetes.stored(body) if body.place.file == one.place.file else []
             variables = kubernetes.variables(Node(body.place, {"env": Node(body.place, list(_entries(body)))}))
             there = [workload for document, workload in near if _is_meant(document, target, body)]
@@ -35,13 +38,12 @@ def read(documents: Sequence[Node], files: Files) -> None:
                 files.parts.append(replace(workload, variables=[*workload.variables, *variables]))
 
 
-def _patches(one: Node, documents: Sequence[Node]) -> Iterator[tuple[Node | None, Node]]:
+def _patches(one: Node, by_file: Mapping[str, Sequence[Node]]) -> Iterator[tuple[Node | None, Node]]:
     """Each with what it names as its target."""
     entries = [(entry, entry.text("path"), entry.get("patch")) for entry in kustomize.patch_entries(one)]
     merged = [(entry, entry.text(), entry) for entry in one.items("patchesStrategicMerge")]
     for entry, path, text in [*entries, *merged]:
-        file = beside(one.place.file, path)
-        bodies = [body for body in documents if path and body.place.file == file and body is not one]
+        bodies = [body for body in by_file.get(beside(one.place.file, path), []) if body is not one] if path else []
         for body in bodies or (_inlined(text) if text is not None else []):
             yield entry.get("target"), body
 
