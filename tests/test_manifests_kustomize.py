@@ -101,6 +101,8 @@ def test_what_a_patch_leaves_to_a_store_is_no_secret(tmp_path: Path) -> None:
         (workload("reception", "{name: LIVEKIT_URL, value: 'wss://x.livekit.cloud'}"), "{name: reception}", True),
         (workload("web-site"), "{kind: Deployment}", False),
         (workload("voice-agent"), "{kind: CronJob}", False),
+        # Kinds are regular expressions, as names are.
+        (workload("reception", more=", command: [python, agent.py, start]"), "{kind: Deployment|StatefulSet}", True),
     ],
 )
 def test_whose_a_patch_is_tells_the_workload_that_it_changes(tmp_path: Path, base: str, target: str, *, found: bool) -> None:

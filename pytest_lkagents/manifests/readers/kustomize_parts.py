@@ -68,12 +68,16 @@ def _is_meant(workload: Node, target: Node | None, body: Node) -> bool:
     """Whether a patch changes this workload, as far as kinds and names tell."""
     if target is None:
         return all(workload.text(*path) == body.text(*path) for path in (("kind",), ("metadata", "name")))
-    kind, name = target.text("kind"), target.text("name")
+    return _fits(target.text("kind"), workload.text("kind")) and _fits(target.text("name"), workload.text("metadata", "name"))
+
+
+def _fits(pattern: str | None, text: str | None) -> bool:
+    """Kinds and names of targets are regular expressions:
+    https://kubectl.docs.kubernetes.io/references/kustomize/kustomization/patches/"""
     try:
-        named = name is None or re.fullmatch(name, workload.text("metadata", "name") or "") is not None
+        return not pattern or re.fullmatch(pattern, text or "") is not None
     except re.error:
-        named = False
-    return named and kind in (None, workload.text("kind"))
+        return False
 
 
 def _entries(body: Node) -> Iterator[Node]:
