@@ -116,6 +116,47 @@ def test_a_patch_of_what_lies_elsewhere_is_a_workers_by_its_name(tmp_path: Path)
     assert [file for file, _, _ in secrets(written(tmp_path, texts))] == ["a.yaml"]
 
 
+REPLACED = f"- {{op: replace, path: /spec/template/spec/containers/0/env/1/value, value: {SECRET}}}\n"
+BY_FILE = "patches:\n- {path: p.yaml, target: {kind: Deployment}}\n"
+TWO = workload("voice-agent", "{name: MODEL, value: nova-3}, {name: DEEPGRAM_API_KEY, value: $(KEY)}")
+
+
+@pytest.mark.parametrize(
+    ("before", "more", "found"),
+    [
+        ("", "", True),
+        # What names none of its entries, or adds one behind them, leaves them where they are.
+        (OPERATION.replace(LITERAL, "{name: A, value: b}"), "", True),
+        ("- {op: add, path: /metadata/annotations/a, value: b}\n", "", True),
+        # Then the workload's file does not say which one stands there.
+        ("- {op: remove, path: /spec/template/spec/containers/0/env/0}\n", "", False),
+        ("- {op: add, path: /spec/template/spec/containers/0, value: {name: first}}\n", "", False),
+        ("- {op: move, from: /spec/template/spec/containers/0/env/0, path: /metadata/annotations/a}\n", "", False),
+        ("", "- {path: q.yaml}\n", False),
+    ],
+)
+def test_an_entry_by_its_number_has_the_name_that_stands_there_in_the_workloads_file(
+    tmp_path: Path, before: str, more: str, *, found: bool
+) -> None:
+    files = overlaid(tmp_path, f"{BY_FILE}{more}", TWO, p=before + REPLACED, q=patch("{name: A, value: b}"))
+    line = 1 + before.count("\n")
+    assert secrets(files) == [("prod/p.yaml", line, "DEEPGRAM_API_KEY is a literal")] * found
+
+
+def test_an_entry_by_its_number_has_no_name_where_labels_tell_which_workload_is_meant(tmp_path: Path) -> None:
+    selected = BY_FILE.replace("Deployment", "Deployment, labelSelector: app=x")
+    assert not secrets(overlaid(tmp_path, selected, TWO, p=REPLACED))
+
+
+def test_what_another_overlay_moves_is_left_where_it_is_for_this_one(tmp_path: Path) -> None:
+    (tmp_path / "stg").mkdir()
+    (tmp_path / "stg/kustomization.yaml").write_text("resources: [../base]\npatches: [{path: q.yaml}]\n")
+    (tmp_path / "stg/q.yaml").write_text(patch("{name: A, value: b}"))
+    assert len(secrets(overlaid(tmp_path, BY_FILE, TWO, p=REPLACED))) == 1
+    (tmp_path / "base/kustomization.yaml").write_text("resources: [agent.yaml]\npatches: [{path: ../stg/q.yaml}]\n")
+    assert not secrets(load([str(tmp_path)])), "what this one gathers is changed before"
+
+
 def test_where_nothing_is_called_a_worker_what_may_be_one_is_searched(tmp_path: Path) -> None:
     files = overlaid(tmp_path, "images: [{name: r/x, newTag: '2'}]\n", workload("reception", LITERAL))
     assert secrets(files) == [("base/agent.yaml", 4, "DEEPGRAM_API_KEY is a literal")]

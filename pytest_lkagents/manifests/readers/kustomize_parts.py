@@ -7,12 +7,36 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from pytest_lkagents.manifests.model import KUBERNETES, Deployment, Files
 from pytest_lkagents.manifests.readers import kubernetes, kustomize
 from pytest_lkagents.manifests.readers.common import beside
 from pytest_lkagents.manifests.tree import Node, Place, Unreadable, read_yaml
+
+Made = tuple[Node, Deployment]
+
+# What an operation replaces, removes or puts in between: then another entry may stand at a number than in the workload's file.
+MOVES = re.compile(r"(/spec(/template(/spec(/(initContainers|containers)(/\d+(/env(/\d+(/name)?)?)?)?)?)?)?)?")
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A patch of one Kustomization, with those of the workloads that lie there that it changes."""
+
+    one: Node
+    target: Node | None
+    body: Node
+    there: list[Made]
+
+    @property
+    def named(self) -> str:
+        return (self.target and self.target.text("name")) or self.body.text("metadata", "name") or ""
+
+    @property
+    def selects(self) -> bool:
+        """Whether it changes some only of those that are called so."""
+        return any(self.target is not None and self.target.get(f"{by}Selector") for by in ("label", "annotation"))
 
 
 def read(documents: Sequence[Node], files: Files, gathered: kustomize.Gathered) -> None:
@@ -21,21 +45,54 @@ def read(documents: Sequence[Node], files: Files, gathered: kustomize.Gathered) 
     by_file: dict[str, list[Node]] = {}
     for document in documents:
         by_file.setdefault(document.place.file, []).append(document)
-    patches = {beside(one.place.file, path) for one in kustomizations for path in kustomize.patches(one)}
+    apart = {beside(one.place.file, path) for one in kustomizations for path in kustomize.patches(one)}
     files_changed = set(files.changed)
     changed = [document for document in kubernetes.flat(documents) if document.place.file in files_changed]
-    made = [(one, kubernetes.workload(one)) for one in changed if one.place.file not in patches and kubernetes.is_workload(one)]
+    made = [(one, kubernetes.workload(one)) for one in changed if one.place.file not in apart and kubernetes.is_workload(one)]
     files.parts += [workload for _, workload in made]
+    patches: list[Patch] = []
     for one in kustomizations:
         # What a Component changes is gathered by who includes it.
         near = [pair for pair in made if pair[0].place.file in gathered[one.place.file] or one.text("kind") == "Component"]
         for target, body in _patches(one, by_file):
-            files.secrets += kubernetes.stored(body) if body.place.file == one.place.file else []
-            variables = kubernetes.variables(Node(body.place, {"env": Node(body.place, list(_entries(body)))}))
-            there = [workload for document, workload in near if _is_meant(document, target, body)]
-            named = (target and target.text("name")) or body.text("metadata", "name") or ""
-            for workload in (there or [Deployment(KUBERNETES, named, one.place)]) if variables else []:
-                files.parts.append(replace(workload, variables=[*workload.variables, *variables]))
+            patches.append(Patch(one, target, body, [pair for pair in near if _is_meant(pair[0], target, body)]))
+    moving: dict[Place, list[Patch]] = {}
+    for patch in patches:
+        for document, _ in patch.there if _moves(patch.body) else []:
+            moving.setdefault(document.place, []).append(patch)
+    for patch in patches:
+        one, body = patch.one, patch.body
+        files.secrets += kubernetes.stored(body) if body.place.file == one.place.file else []
+        for document, workload in patch.there:
+            before = [other for other in moving.get(document.place, []) if _comes_before(other, patch, gathered)]
+            files.parts += _part(patch, workload, None if before or patch.selects else document)
+        if not patch.there:
+            files.parts += _part(patch, Deployment(KUBERNETES, patch.named, one.place), None)
+
+
+def _part(patch: Patch, workload: Deployment, document: Node | None) -> list[Deployment]:
+    """``document``: where the entries stand at the numbers that the patch gives them."""
+    entries = Node(patch.body.place, list(_entries(patch.body, document)))
+    variables = kubernetes.variables(Node(patch.body.place, {"env": entries}))
+    return [replace(workload, variables=[*workload.variables, *variables])] if variables else []
+
+
+def _comes_before(other: Patch, patch: Patch, gathered: kustomize.Gathered) -> bool:
+    """Whether it may be applied first: of the same Kustomization, of one that this one gathers, or of a Component."""
+    below = gathered[patch.one.place.file]
+    return (
+        other.one.place.file == patch.one.place.file
+        or other.one.text("kind") == "Component"
+        or not below.isdisjoint((other.one.place.file, beside(other.one.place.file, ".")))
+    )
+
+
+def _moves(body: Node) -> bool:
+    """Whether it may change the numbers or names of a workload's variables. A strategic merge puts new ones first."""
+    if not isinstance(body.value, list):
+        return body.get("spec", "template", "spec") is not None
+    changing = [one for one in body.items() if one.text("op") != "test"]
+    return any(MOVES.fullmatch(path) for one in changing for path in (one.text("path"), one.text("from")) if path is not None)
 
 
 def _patches(one: Node, by_file: Mapping[str, Sequence[Node]]) -> Iterator[tuple[Node | None, Node]]:
@@ -80,8 +137,9 @@ def _fits(pattern: str | None, text: str | None) -> bool:
         return False
 
 
-def _entries(body: Node) -> Iterator[Node]:
-    """The variables that a patch sets, each as in ``env``: a part of a workload, or operations on one (RFC 6902)."""
+def _entries(body: Node, document: Node | None) -> Iterator[Node]:
+    """The variables that a patch sets, each as in ``env``: a part of a workload, or operations on one (RFC 6902).
+    ``document``: what tells the names of entries that are named by their numbers alone."""
     if not isinstance(body.value, list):
         yield from _below(body) if body.text("kind") in kubernetes.WORKLOADS else []
         return
@@ -97,9 +155,16 @@ def _entries(body: Node) -> Iterator[Node]:
             yield from value.items() if last == "env" else _below(value)
         elif last == "name":
             tested[entry] = value
-        elif last == "value" and entry in tested:
-            # Of an entry by its number only what is tested, or set, beside it tells the name.
-            yield Node(value.place, {"name": tested[entry], "value": value})
+        elif last == "value":
+            # Of an entry by its number what is tested, or set, beside it tells the name, or else the workload's file.
+            name = tested.get(entry) or (_at(document, entry, "name") if document is not None else None)
+            if name is not None:
+                yield Node(value.place, {"name": name, "value": value})
+
+
+def _at(document: Node, pointer: str, *path: str) -> Node | None:
+    """What is at a JSON pointer (RFC 6901), below which ``path`` follows."""
+    return document.get(*(int(step) if step.isdecimal() else step for step in pointer.split("/")[1:]), *path)
 
 
 def _below(node: Node) -> Iterator[Node]:
