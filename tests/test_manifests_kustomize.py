@@ -157,6 +157,32 @@ def test_what_another_overlay_moves_is_left_where_it_is_for_this_one(tmp_path: P
     assert not secrets(load([str(tmp_path)])), "what this one gathers is changed before"
 
 
+STORED = "apiVersion: v1\nkind: Secret\nmetadata: {name: keys}\nstringData: {DEEPGRAM_API_KEY: ''}\n"
+
+
+@pytest.mark.parametrize(
+    ("target", "operation", "found"),
+    [
+        ("kind: Secret", f"{{op: add, path: /stringData/DEEPGRAM_API_KEY, value: {SECRET}}}", ["DEEPGRAM_API_KEY"]),
+        ("kind: Secret", f"{{op: add, path: /stringData, value: {{A_TOKEN: {SECRET}, REGION: eu}}}}", ["A_TOKEN"]),
+        ("kind: Secret, name: keys", "{op: replace, path: /data/own~1key, value: YzJodmNuUXRiR2wyWldRNU1YRjY=}", ["own/key"]),
+        ("kind: ConfigMap", f"{{op: add, path: /data/DEEPGRAM_API_KEY, value: {SECRET}}}", ["DEEPGRAM_API_KEY"]),
+        ("name: keys", f"{{op: add, path: /stringData/DEEPGRAM_API_KEY, value: {SECRET}}}", ["DEEPGRAM_API_KEY"]),
+        ("kind: ConfigMap", "{op: add, path: /data/LEVEL, value: info}", []),
+        ("kind: Secret", "{op: add, path: /stringData/DEEPGRAM_API_KEY, value: '${KEY}'}", []),
+        ("kind: Secret", "{op: remove, path: /stringData/DEEPGRAM_API_KEY}", []),
+        ("kind: Service", f"{{op: add, path: /data/DEEPGRAM_API_KEY, value: {SECRET}}}", []),
+        ("name: other", f"{{op: add, path: /data/DEEPGRAM_API_KEY, value: {SECRET}}}", []),
+    ],
+)
+def test_a_secret_that_a_patch_puts_into_a_secret_or_config_map_is_found(
+    tmp_path: Path, target: str, operation: str, found: list[str]
+) -> None:
+    kustomization = f"patches: [{{path: p.yaml, target: {{{target}}}}}]\n"
+    files = overlaid(tmp_path, kustomization, f"{workload('voice-agent')}---\n{STORED}", p=f"- {operation}\n")
+    assert [(stored.name, stored.place.file) for stored in files.secrets] == [(name, "prod/p.yaml") for name in found]
+
+
 def test_where_nothing_is_called_a_worker_what_may_be_one_is_searched(tmp_path: Path) -> None:
     files = overlaid(tmp_path, "images: [{name: r/x, newTag: '2'}]\n", workload("reception", LITERAL))
     assert secrets(files) == [("base/agent.yaml", 4, "DEEPGRAM_API_KEY is a literal")]

@@ -9,13 +9,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pytest_lkagents.manifests.model import KUBERNETES, Deployment, Files
+from pytest_lkagents.manifests.model import KUBERNETES, Deployment, Files, StoredSecret
 from pytest_lkagents.manifests.readers import kubernetes, kustomize
 from pytest_lkagents.manifests.readers.common import beside
 from pytest_lkagents.manifests.tree import Node, Place, Unreadable, read_yaml
 
 Made = tuple[Node, Deployment]
 
+STORES = ("Secret", "ConfigMap")
 # What an operation replaces, removes or puts in between: then another entry may stand at a number than in the workload's file.
 MOVES = re.compile(r"(/spec(/template(/spec(/(initContainers|containers)(/\d+(/env(/\d+(/name)?)?)?)?)?)?)?)?")
 
@@ -56,18 +57,42 @@ def read(documents: Sequence[Node], files: Files, gathered: kustomize.Gathered) 
         near = [pair for pair in made if pair[0].place.file in gathered[one.place.file] or one.text("kind") == "Component"]
         for target, body in _patches(one, by_file):
             patches.append(Patch(one, target, body, [pair for pair in near if _is_meant(pair[0], target, body)]))
+    stores = [document for document in kubernetes.flat(documents) if document.text("kind") in STORES]
     moving: dict[Place, list[Patch]] = {}
     for patch in patches:
         for document, _ in patch.there if _moves(patch.body) else []:
             moving.setdefault(document.place, []).append(patch)
     for patch in patches:
         one, body = patch.one, patch.body
-        files.secrets += kubernetes.stored(body) if body.place.file == one.place.file else []
+        if isinstance(body.value, list):
+            files.secrets += _stored(patch, stores)
+        elif body.place.file == one.place.file:
+            files.secrets += kubernetes.stored(body)
         for document, workload in patch.there:
             before = [other for other in moving.get(document.place, []) if _comes_before(other, patch, gathered)]
             files.parts += _part(patch, workload, None if before or patch.selects else document)
         if not patch.there:
             files.parts += _part(patch, Deployment(KUBERNETES, patch.named, one.place), None)
+
+
+def _stored(patch: Patch, stores: Sequence[Node]) -> list[StoredSecret]:
+    """What operations put into a Secret or ConfigMap: /data/NAME, or all of /data. Which it is, its target tells, or else
+    what lies there."""
+    target, body = patch.target, patch.body
+    if target is None:
+        return []
+    kinds = {kind for kind in STORES if _fits(target.text("kind"), kind)}
+    if len(kinds) > 1:
+        kinds = {kind for one in stores if _is_meant(one, target, body) and (kind := one.text("kind")) is not None}
+    found = []
+    for operation in body.items() if len(kinds) == 1 else []:
+        value, (_, *steps) = operation.get("value"), (operation.text("path") or "").split("/")
+        if value is None or len(steps) not in (1, 2):
+            continue
+        for name in steps[1:]:
+            value = Node(value.place, {name.replace("~1", "/").replace("~0", "~"): value})
+        found += kubernetes.stored(Node(body.place, {"kind": Node(body.place, *kinds), steps[0]: value}))
+    return found
 
 
 def _part(patch: Patch, workload: Deployment, document: Node | None) -> list[Deployment]:
