@@ -183,6 +183,27 @@ def test_a_secret_that_a_patch_puts_into_a_secret_or_config_map_is_found(
     assert [(stored.name, stored.place.file) for stored in files.secrets] == [(name, "prod/p.yaml") for name in found]
 
 
+@pytest.mark.parametrize(
+    ("target", "found"),
+    [
+        ("kind: Deployment", True),
+        ("kind: Deployment|StatefulSet, name: .*", True),
+        ("labelSelector: app=agent", True),
+        ("kind: Deployment, name: .*-agent", True),
+        ("kind: Deployment, name: billing-.*", False),
+        ("kind: CronJob", False),
+        ("kind: CronJob, name: voice-agent", False),
+    ],
+)
+def test_a_patch_of_whatever_lies_elsewhere_is_searched_beside_a_worker(tmp_path: Path, target: str, *, found: bool) -> None:
+    kustomization = f"resources: [github.com/acme/base]\npatches: [{{path: p.yaml, target: {{{target}}}}}]\n"
+    worker = workload("voice-agent", more=", command: [python, agent.py, start]")
+    texts = {"worker/agent.yaml": worker, "prod/kustomization.yaml": kustomization, "prod/p.yaml": OPERATION}
+    files = written(tmp_path, texts)
+    assert secrets(files) == [("prod/p.yaml", 1, "DEEPGRAM_API_KEY is a literal")] * found
+    assert judged(files) == {"voice-agent"}
+
+
 def test_where_nothing_is_called_a_worker_what_may_be_one_is_searched(tmp_path: Path) -> None:
     files = overlaid(tmp_path, "images: [{name: r/x, newTag: '2'}]\n", workload("reception", LITERAL))
     assert secrets(files) == [("base/agent.yaml", 4, "DEEPGRAM_API_KEY is a literal")]

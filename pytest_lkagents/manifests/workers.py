@@ -150,7 +150,8 @@ def _parts(parts: list[Candidate], others: list[Candidate], layout: Layout) -> l
 
 def _is_of_worker(part: Candidate, others: list[Candidate], layout: Layout) -> bool:
     """By its variables, by the service or workload that other files make of it, or else by its name."""
-    if part.has_livekit or part.evidence is Evidence.STARTS:
+    # A patch of whatever a base has that does not lie there may be a worker's.
+    if part.has_livekit or part.evidence is Evidence.STARTS or not part.name:
         return True
     for some, is_worker in ((layout.workers, True), (others, False)):
         if any(one.platform is part.platform and one.name == part.name for one in some):

@@ -32,7 +32,13 @@ class Patch:
 
     @property
     def named(self) -> str:
-        return (self.target and self.target.text("name")) or self.body.text("metadata", "name") or ""
+        """Empty where any name fits."""
+        name = (self.target and self.target.text("name")) or self.body.text("metadata", "name") or ""
+        return name if re.search("[A-Za-z]", name) else ""
+
+    @property
+    def is_of_workload(self) -> bool:
+        return self.target is None or any(_fits(self.target.text("kind"), kind) for kind in kubernetes.WORKLOADS)
 
     @property
     def selects(self) -> bool:
@@ -71,7 +77,7 @@ def read(documents: Sequence[Node], files: Files, gathered: kustomize.Gathered) 
         for document, workload in patch.there:
             before = [other for other in moving.get(document.place, []) if _comes_before(other, patch, gathered)]
             files.parts += _part(patch, workload, None if before or patch.selects else document)
-        if not patch.there:
+        if not patch.there and patch.is_of_workload:
             files.parts += _part(patch, Deployment(KUBERNETES, patch.named, one.place), None)
 
 
