@@ -204,6 +204,13 @@ def test_a_patch_of_whatever_lies_elsewhere_is_searched_beside_a_worker(tmp_path
     assert judged(files) == {"voice-agent"}
 
 
+def test_a_server_of_livekits_that_a_kustomization_changes_is_not_judged(tmp_path: Path) -> None:
+    """Also beside a worker, whose variables have the same names."""
+    server = workload("livekit", f"{{name: LIVEKIT_API_SECRET, value: {SECRET}}}").replace("r/x:1", "livekit/livekit-server:v1")
+    files = overlaid(tmp_path, "replicas: [{name: livekit, count: 2}]\n", server, worker=workload("voice-agent"))
+    assert (secrets(files), judged(files)) == ([], {"voice-agent"})
+
+
 def test_where_nothing_is_called_a_worker_what_may_be_one_is_searched(tmp_path: Path) -> None:
     files = overlaid(tmp_path, "images: [{name: r/x, newTag: '2'}]\n", workload("reception", LITERAL))
     assert secrets(files) == [("base/agent.yaml", 4, "DEEPGRAM_API_KEY is a literal")]

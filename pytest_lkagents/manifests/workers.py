@@ -141,7 +141,7 @@ def _parts(parts: list[Candidate], others: list[Candidate], layout: Layout) -> l
     that a Kustomization changes is one, those that may be, as of others."""
     agents = layout.agents | {one.file for one in layout.images}
     stages = [one for one in [*parts, *others] if one.is_dockerfile and one.file in agents]
-    rest = [one for one in parts if one not in stages]
+    rest = [one for one in parts if one not in stages and not one.is_server]
     found = [one for one in rest if one.built_from in agents or _is_of_worker(one, others, layout)]
     if not (found or layout.workers):
         found = [one for one in rest if one.platform is KUBERNETES and one.may_be_worker]
