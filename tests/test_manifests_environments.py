@@ -111,3 +111,13 @@ def test_of_groups_of_render_those_are_compared_that_are_known(
     text = f"projects: [{{name: voice, environments: [{both}]}}]\nenvVarGroups: [{groups}]\n"
     judgement = compared(tmp_path, {"render.yaml": text})
     assert (judgement.looked_at, bool(judgement.findings)) == (looked_at, found)
+
+
+def test_what_both_take_from_one_place_is_said_with_their_names(tmp_path: Path) -> None:
+    said = "staging's voice-agent and production's voice-agent both take LIVEKIT_URL from here"
+    (shared,) = compared(tmp_path, {**{f"{stage}/agent.yaml": agent(ENV_FROM) for stage in STAGES}, "c.yaml": CONFIG}).findings
+    assert (str(shared.place), shared.found) == ("c.yaml:4 data.LIVEKIT_URL", said)
+    both = ", ".join(environment(stage, "common") for stage in STAGES)
+    text = f"projects: [{{name: voice, environments: [{both}]}}]\nenvVarGroups: [{group('common')}]\n"
+    (shared,) = compared(tmp_path / "render", {"render.yaml": text}).findings
+    assert (shared.place.line, shared.found) == (2, said)

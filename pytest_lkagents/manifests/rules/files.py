@@ -142,7 +142,7 @@ def _is_filled_in_later(value: str) -> bool:
 
 def separate_environments(files: Files, _needs: Needs) -> Judgement:
     made = Judgement()
-    seen: dict[str, dict[str, Variable]] = {"staging": {}, "production": {}}
+    seen: dict[str, dict[str, tuple[Variable, Deployment]]] = {"staging": {}, "production": {}}
     for deployment in files.deployments:
         stage = seen.get(deployment.environment)
         if stage is None:
@@ -151,8 +151,8 @@ def separate_environments(files: Files, _needs: Needs) -> Judgement:
             if variable.name in ("LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET"):
                 value = variable.literal
                 if value and not _is_filled_in_later(value):
-                    stage.setdefault(f"{variable.name}={_plain(variable.name, value)}", variable)
-    staging, production = ({variable.name for variable in stage.values()} for stage in seen.values())
+                    stage.setdefault(f"{variable.name}={_plain(variable.name, value)}", (variable, deployment))
+    staging, production = ({variable.name for variable, _ in stage.values()} for stage in seen.values())
     if not staging & production:
         # A URL on one side says nothing of a key on the other.
         if seen.keys() <= {deployment.environment for deployment in files.deployments}:
@@ -162,12 +162,15 @@ def separate_environments(files: Files, _needs: Needs) -> Judgement:
         return made
     made.looked_at = 1
     for same in sorted(set(seen["staging"]) & set(seen["production"])):
-        variable, other = seen["staging"][same], seen["production"][same]
+        (variable, one), (other, another) = seen["staging"][same], seen["production"][same]
         where = other.place.file if other.place.file != variable.place.file else f"line {other.place.line}"
+        found = f"{variable.name} is the same as in {where}"
+        if variable.place == other.place:
+            found = f"staging's {one.name} and production's {another.name} both take {variable.name} from here"
         made.findings.append(
             Finding(
                 variable.place,
-                f"{variable.name} is the same as in {where}",
+                found,
                 "a LiveKit project of its own for staging",
                 "Workers of one project share its calls: a new version in staging serves production's callers.",
             )
