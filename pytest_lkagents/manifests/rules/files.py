@@ -157,8 +157,8 @@ def separate_environments(files: Files, _needs: Needs) -> Judgement:
         # A URL on one side says nothing of a key on the other.
         if seen.keys() <= {deployment.environment for deployment in files.deployments}:
             made.nothing = "no LIVEKIT_URL, key or secret that these files tell of both staging and production"
-        elif files.changed:
-            made.nothing = "what a kustomization changes is not compared"
+        if files.changed:
+            made.notes.append("what a kustomization changes is not compared")
         return made
     made.looked_at = 1
     for same in sorted(set(seen["staging"]) & set(seen["production"])):
