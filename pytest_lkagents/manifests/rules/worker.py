@@ -173,7 +173,7 @@ def image_pinned(files: Files, _needs: Needs) -> Judgement:
         name = image.value.rsplit("/", 1)[-1]
         tag = name.partition(":")[2]
         if tag != "latest" and re.search(r"\$\{?[A-Za-z_]|\{\{|<", image.value):
-            made.nothing = "every image is named with a variable"
+            made.nothing = "every image is named with a variable or a placeholder"
             continue
         made.looked_at += 1
         if "@sha256:" in image.value:
