@@ -211,6 +211,24 @@ def test_a_server_of_livekits_that_a_kustomization_changes_is_not_judged(tmp_pat
     assert (secrets(files), judged(files)) == ([], {"voice-agent"})
 
 
+@pytest.mark.parametrize(
+    ("inline", "place"),
+    [
+        (block(OPERATION, 4), "prod/kustomization.yaml:5 patches[0].patch[0].value.value"),
+        (f'"{OPERATION.strip()}"\n', "prod/kustomization.yaml:4 patches[0].patch[0].value.value"),
+        (
+            block(patch(LITERAL), 4),
+            "prod/kustomization.yaml:10 patches[0].patch.spec.template.spec.containers[0].env[0].value",
+        ),
+    ],
+)
+def test_a_finding_in_a_patch_within_a_kustomization_has_its_line_and_field_there(
+    tmp_path: Path, inline: str, place: str
+) -> None:
+    files = overlaid(tmp_path, f"patches:\n- target: {{kind: Deployment}}\n  patch: {inline}")
+    assert [str(finding.place) for finding in rules.secrets(files, Needs()).findings] == [place]
+
+
 def test_where_nothing_is_called_a_worker_what_may_be_one_is_searched(tmp_path: Path) -> None:
     files = overlaid(tmp_path, "images: [{name: r/x, newTag: '2'}]\n", workload("reception", LITERAL))
     assert secrets(files) == [("base/agent.yaml", 4, "DEEPGRAM_API_KEY is a literal")]

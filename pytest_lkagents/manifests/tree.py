@@ -212,6 +212,10 @@ class Switch(str):
     """Such a text; who reads YAML 1.2 takes it as it is."""
 
 
+class Block(str):
+    """A text that begins on the line below."""
+
+
 def by_yaml_1_1(node: Node) -> Node:
     """As kubectl reads it: https://github.com/kubernetes-sigs/yaml"""
     value = node.value
@@ -228,7 +232,9 @@ def _scalar(node: Any) -> Any:
     # With a tag (`!!str y`) more stands there than its value.
     if node.style is None and SWITCH.fullmatch(text) and node.end_mark.index - node.start_mark.index == len(text):
         return Switch(text)
-    if node.style in ("'", '"', "|", ">") or node.tag == "tag:yaml.org,2002:str":
+    if node.style in ("|", ">"):
+        return Block(text)
+    if node.style in ("'", '"') or node.tag == "tag:yaml.org,2002:str":
         return text
     if text in ("", "~", "null", "Null", "NULL"):
         return None

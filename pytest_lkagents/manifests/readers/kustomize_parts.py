@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pytest_lkagents.manifests.model import KUBERNETES, Deployment, Files, StoredSecret
 from pytest_lkagents.manifests.readers import kubernetes, kustomize
 from pytest_lkagents.manifests.readers.common import beside
-from pytest_lkagents.manifests.tree import Node, Place, Unreadable, read_yaml
+from pytest_lkagents.manifests.tree import Block, Node, Place, Unreadable, read_yaml
 
 Made = tuple[Node, Deployment]
 
@@ -139,14 +139,16 @@ def _patches(one: Node, by_file: Mapping[str, Sequence[Node]]) -> Iterator[tuple
 def _inlined(text: Node) -> list[Node]:
     """The documents of a patch that stands in the Kustomization itself, with their lines there."""
     try:
-        return [_moved(document, text.place) for document in read_yaml(text.place.file, text.text() or "")]
+        return [_moved(document, text) for document in read_yaml(text.place.file, text.text() or "")]
     except Unreadable:
         return []
 
 
-def _moved(node: Node, to: Place) -> Node:
-    # As a block, whose first line is below its name.
-    place = Place(to.file, to.line + node.place.line, f"{to.field}.{node.place.field}")
+def _moved(node: Node, to: Node) -> Node:
+    # In quotes its lines are no lines of the file.
+    line = to.place.line + (node.place.line if isinstance(to.value, Block) else 0)
+    below = node.place.field
+    place = Place(to.place.file, line, f"{to.place.field}{'.' if below[:1] not in ('', '[') else ''}{below}")
     if isinstance(node.value, dict):
         return Node(place, {name: _moved(below, to) for name, below in node.value.items()})
     return Node(place, [_moved(entry, to) for entry in node.value] if isinstance(node.value, list) else node.value)
