@@ -754,6 +754,12 @@ def test_kustomize_reads_yaml_1_2_and_quotes_what_kubectl_would_misread(tmp_path
     assert written(tmp_path, files).problems == []
 
 
+def test_flux_has_kustomize_read_the_files_of_a_folder_without_a_kustomization(tmp_path: Path) -> None:
+    text = workload("Deployment", POD_OF_TYPES % ("a: 1", "env: [{name: DEBUG, value: yes}]"))
+    flux = "apiVersion: kustomize.toolkit.fluxcd.io/v1\nkind: Kustomization\nmetadata: {name: a}\nspec: {path: ./apps/agent}\n"
+    assert written(tmp_path, {"clusters/prod/flux.yaml": flux, "apps/agent/agent.yaml": text}).problems == []
+
+
 def test_kubernetes_refuses_a_workloads_field_in_what_scales_it(tmp_path: Path) -> None:
     scaler = "apiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nmetadata: {name: a}\nspec: {replicas: 2}\n"
     (problem,) = written(tmp_path, {"hpa.yaml": scaler}).problems

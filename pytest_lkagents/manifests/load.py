@@ -94,10 +94,11 @@ def load(paths: Sequence[str], standard_input: str = "") -> Files:
                 seen.add(where)
                 shown = str(file.relative_to(path)) if path.is_dir() else str(file)
                 _open(file, shown, files, known, named=where in named)
-    # Kustomize reads YAML 1.2, and quotes what kubectl would misread.
     gathered = kustomize.gather(known)
-    of_any = set().union(*gathered.values())
-    known = [document if document.place.file in of_any else by_yaml_1_1(document) for document in known]
+    # Kustomize reads YAML 1.2, and quotes what kubectl would misread. Flux hands it whatever folder it is given.
+    if not any(map(kustomize.is_of_flux, known)):
+        of_any = set().union(*gathered.values())
+        known = [document if document.place.file in of_any else by_yaml_1_1(document) for document in known]
     kustomize.read(known, files, gathered)
     kubernetes.read(known, files)
     kustomize_parts.read(known, files, gathered)

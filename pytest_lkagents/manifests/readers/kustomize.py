@@ -40,6 +40,12 @@ def reads(document: Node) -> bool:
     return kind in (None, "Kustomization", "Component") and (version or GROUP).startswith(GROUP)
 
 
+def is_of_flux(document: Node) -> bool:
+    """Flux makes a Kustomization of a folder that has none: https://fluxcd.io/flux/components/kustomize/kustomizations/"""
+    version = document.text("apiVersion") or ""
+    return document.text("kind") == "Kustomization" and version.startswith("kustomize.toolkit.fluxcd.io/")
+
+
 def read(documents: Sequence[Node], files: Files, gathered: Gathered) -> None:
     """Before what Kubernetes reads: which files are changed, and what is stored in generators."""
     kustomizations = list(filter(reads, documents))
