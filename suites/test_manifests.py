@@ -296,10 +296,14 @@ def test_separate_environments(lk_evidence: Evidence, lk_manifests: Manifests) -
 
     Whether a deployment is staging or production is told by the first of these that says one of the two: in Kubernetes
     its label `environment` and its namespace, then its name, then the last three parts of its file's path. The literal
-    values of LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET of one side, also those of a ConfigMap or of a group
-    of Render's that lies there, are compared with those of the other; one that is the same is a failure, as is a URL
-    that is only written otherwise (https for wss, upper case, a trailing slash). Placeholders and values from a secret
-    store are not compared. Skipped unless both sides have such a literal value of the same variable.
+    values of LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET of one side, also those of a ConfigMap (of the
+    workload's folder, or the nearest one above it that has one of this name and namespace) or of a group of Render's
+    that lies there, are compared with those of the other; one that is the same is a failure, as is a URL that is only
+    written otherwise (https for wss, upper case, a trailing slash). Placeholders and values from a secret store are not
+    compared, nor those of which the files do not say for certain that they hold: of one of two ConfigMaps of a name in
+    one folder, of one that a Kustomization's `configMapGenerator` makes too or that lies in a file of the other
+    environment by its path, of a group of Render's linked beside another one that sets the same or that lies elsewhere,
+    and what a Kustomization changes. Skipped unless both sides have such a literal value of the same variable.
     """
     judge(rules.separate_environments, lk_manifests, lk_evidence, "no files of both staging and production", "they differ")
 
