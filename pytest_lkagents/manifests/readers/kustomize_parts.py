@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pytest_lkagents.manifests.model import KUBERNETES, Deployment, Files, StoredSecret
 from pytest_lkagents.manifests.readers import kubernetes, kustomize
 from pytest_lkagents.manifests.readers.common import beside
+from pytest_lkagents.manifests.readers.kubernetes_workloads import WORKLOADS, is_workload, variables, workload
 from pytest_lkagents.manifests.tree import Block, Node, Place, Unreadable, read_yaml
 
 Made = tuple[Node, Deployment]
@@ -38,7 +39,7 @@ class Patch:
 
     @property
     def is_of_workload(self) -> bool:
-        return self.target is None or any(_fits(self.target.text("kind"), kind) for kind in kubernetes.WORKLOADS)
+        return self.target is None or any(_fits(self.target.text("kind"), kind) for kind in WORKLOADS)
 
     @property
     def selects(self) -> bool:
@@ -55,8 +56,8 @@ def read(documents: Sequence[Node], files: Files, gathered: kustomize.Gathered) 
     apart = {beside(one.place.file, path) for one in kustomizations for path in kustomize.patches(one)}
     files_changed = set(files.changed)
     changed = [document for document in kubernetes.flat(documents) if document.place.file in files_changed]
-    made = [(one, kubernetes.workload(one)) for one in changed if one.place.file not in apart and kubernetes.is_workload(one)]
-    files.parts += [workload for _, workload in made]
+    made = [(one, workload(one)) for one in changed if one.place.file not in apart and is_workload(one)]
+    files.parts += [deployment for _, deployment in made]
     patches: list[Patch] = []
     for one in kustomizations:
         # What a Component changes is gathered by who includes it.
@@ -74,9 +75,9 @@ def read(documents: Sequence[Node], files: Files, gathered: kustomize.Gathered) 
             files.secrets += _stored(patch, stores)
         elif body.place.file == one.place.file:
             files.secrets += kubernetes.stored(body)
-        for document, workload in patch.there:
+        for document, deployment in patch.there:
             before = [other for other in moving.get(document.place, []) if _comes_before(other, patch, gathered)]
-            files.parts += _part(patch, workload, None if before or patch.selects else document)
+            files.parts += _part(patch, deployment, None if before or patch.selects else document)
         if not patch.there and patch.is_of_workload:
             files.parts += _part(patch, Deployment(KUBERNETES, patch.named, one.place), None)
 
@@ -101,11 +102,11 @@ def _stored(patch: Patch, stores: Sequence[Node]) -> list[StoredSecret]:
     return found
 
 
-def _part(patch: Patch, workload: Deployment, document: Node | None) -> list[Deployment]:
+def _part(patch: Patch, deployment: Deployment, document: Node | None) -> list[Deployment]:
     """``document``: where the entries stand at the numbers that the patch gives them."""
     entries = Node(patch.body.place, list(_entries(patch.body, document)))
-    variables = kubernetes.variables(Node(patch.body.place, {"env": entries}))
-    return [replace(workload, variables=[*workload.variables, *variables])] if variables else []
+    found = variables(Node(patch.body.place, {"env": entries}))
+    return [replace(deployment, variables=[*deployment.variables, *found])] if found else []
 
 
 def _comes_before(other: Patch, patch: Patch, gathered: kustomize.Gathered) -> bool:
@@ -174,7 +175,7 @@ def _entries(body: Node, document: Node | None) -> Iterator[Node]:
     """The variables that a patch sets, each as in ``env``: a part of a workload, or operations on one (RFC 6902).
     ``document``: what tells the names of entries that are named by their numbers alone."""
     if not isinstance(body.value, list):
-        yield from _below(body) if body.text("kind") in kubernetes.WORKLOADS else []
+        yield from _below(body) if body.text("kind") in WORKLOADS else []
         return
     tested: dict[str, Node] = {}
     for operation in body.items():
