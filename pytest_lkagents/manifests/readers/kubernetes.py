@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from pytest_lkagents.manifests import fields, types_of_fields
+from pytest_lkagents.manifests import fields
 from pytest_lkagents.manifests.model import Deployment, Files, Given, Problem, Resources, StoredSecret
-from pytest_lkagents.manifests.readers import config_maps, kubernetes_scaling, kustomize
+from pytest_lkagents.manifests.readers import config_maps, kubernetes_scaling, kubernetes_types, kustomize
 from pytest_lkagents.manifests.readers.common import environment_of, from_outside, is_stored
 from pytest_lkagents.manifests.readers.kubernetes_workloads import (
     ROLLOUT,
@@ -89,7 +89,7 @@ def read(documents: Sequence[Node], files: Files) -> None:
         files.problems += _unserved(document)
         if (document.text("apiVersion") or "") in SERVED.get(kind_of(document), ()):
             files.problems += fields.of_other_kind(document, kind_of(document))
-            files.problems += types_of_fields.mistyped(document, kind_of(document))
+            files.problems += kubernetes_types.mistyped(document, kind_of(document))
         if is_workload(document):
             made.append((document, workload(document)))
     services = [document for document in known if kind_of(document) == "Service"]
