@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from pytest_lkagents.manifests import amounts
+from pytest_lkagents.manifests.fields import POD_AT
 from pytest_lkagents.manifests.model import EVERYTHING, KUBERNETES, Deployment, Given, Loss, Problem, Resources, Variable
 from pytest_lkagents.manifests.readers import probes
 from pytest_lkagents.manifests.readers.common import (
@@ -24,7 +25,6 @@ from pytest_lkagents.manifests.tree import Node
 ROLLOUT = "Rollout"
 WORKLOADS = ("Deployment", "StatefulSet", "ReplicaSet", "DaemonSet", ROLLOUT)
 MAIN = "kubectl.kubernetes.io/default-container"
-POD = ("spec", "template", "spec")
 
 
 def kind_of(document: Node) -> str:
@@ -32,11 +32,11 @@ def kind_of(document: Node) -> str:
 
 
 def is_workload(document: Node) -> bool:
-    return kind_of(document) in WORKLOADS and bool(document.items(*POD, "containers"))
+    return kind_of(document) in WORKLOADS and bool(document.items(*POD_AT, "containers"))
 
 
 def workload(document: Node) -> Deployment:
-    pod = document.get(*POD)
+    pod = document.get(*POD_AT)
     assert pod is not None
     container = main_container(document)
     name = document.text("metadata", "name") or "unnamed"
@@ -113,7 +113,7 @@ def _runs_beside(container: Node, pod: Node) -> bool:
 
 def main_container(document: Node) -> Node:
     """The one with LiveKit's variables, or that the file calls the default, or that is an agent's otherwise, or the first."""
-    containers = document.items(*POD, "containers")
+    containers = document.items(*POD_AT, "containers")
     named = document.text("spec", "template", "metadata", "annotations", MAIN)
     for is_it in (
         lambda one: any((entry.text("name") or "").startswith("LIVEKIT_") for entry in one.items("env")),

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from pytest_lkagents.manifests.fields import POD_AT
 from pytest_lkagents.manifests.model import KUBERNETES, Deployment, Files, StoredSecret
 from pytest_lkagents.manifests.readers import kubernetes, kustomize
 from pytest_lkagents.manifests.readers.common import beside
@@ -122,7 +123,7 @@ def _comes_before(other: Patch, patch: Patch, gathered: kustomize.Gathered) -> b
 def _moves(body: Node) -> bool:
     """Whether it may change the numbers or names of a workload's variables. A strategic merge puts new ones first."""
     if not isinstance(body.value, list):
-        return body.get("spec", "template", "spec") is not None
+        return body.get(*POD_AT) is not None
     changing = [one for one in body.items() if one.text("op") != "test"]
     return any(MOVES.fullmatch(path) for one in changing for path in (one.text("path"), one.text("from")) if path is not None)
 
