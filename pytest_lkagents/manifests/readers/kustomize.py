@@ -69,7 +69,7 @@ def _changed(kustomizations: Sequence[Node], gathered: Gathered) -> set[str]:
     made."""
     found: set[str] = set()
     for one in kustomizations:
-        found |= {beside(one.place.file, path) for path in patches(one)}
+        found |= {beside(one.place.file, path) for path in patch_files(one)}
         if any(one.get(part) is not None for part in CHANGES):
             found |= gathered[one.place.file]
     return found
@@ -102,7 +102,7 @@ def patch_entries(one: Node) -> list[Node]:
     return one.items("patches") + one.items("patchesJson6902")
 
 
-def patches(one: Node) -> list[str]:
+def patch_files(one: Node) -> list[str]:
     """The files of its patches."""
     return [path for entry in patch_entries(one) if (path := entry.text("path"))] + (one.words("patchesStrategicMerge") or [])
 

@@ -54,7 +54,7 @@ def read(documents: Sequence[Node], files: Files, gathered: kustomize.Gathered) 
     by_file: dict[str, list[Node]] = {}
     for document in documents:
         by_file.setdefault(document.place.file, []).append(document)
-    apart = {beside(one.place.file, path) for one in kustomizations for path in kustomize.patches(one)}
+    apart = {beside(one.place.file, path) for one in kustomizations for path in kustomize.patch_files(one)}
     files_changed = set(files.changed)
     changed = [document for document in kubernetes.flat(documents) if document.place.file in files_changed]
     made = [(one, workload(one)) for one in changed if one.place.file not in apart and is_workload(one)]
@@ -63,7 +63,7 @@ def read(documents: Sequence[Node], files: Files, gathered: kustomize.Gathered) 
     for one in kustomizations:
         # What a Component changes is gathered by who includes it.
         near = [pair for pair in made if pair[0].place.file in gathered[one.place.file] or one.text("kind") == "Component"]
-        for target, body in _patches(one, by_file):
+        for target, body in _bodies(one, by_file):
             patches.append(Patch(one, target, body, [pair for pair in near if _is_meant(pair[0], target, body)]))
     stores = [document for document in kubernetes.flat(documents) if document.text("kind") in STORES]
     moving: dict[Place, list[Patch]] = {}
@@ -128,7 +128,7 @@ def _moves(body: Node) -> bool:
     return any(MOVES.fullmatch(path) for one in changing for path in (one.text("path"), one.text("from")) if path is not None)
 
 
-def _patches(one: Node, by_file: Mapping[str, Sequence[Node]]) -> Iterator[tuple[Node | None, Node]]:
+def _bodies(one: Node, by_file: Mapping[str, Sequence[Node]]) -> Iterator[tuple[Node | None, Node]]:
     """Each with what it names as its target."""
     entries = [(entry, entry.text("path"), entry.get("patch")) for entry in kustomize.patch_entries(one)]
     merged = [(entry, entry.text(), entry) for entry in one.items("patchesStrategicMerge")]
