@@ -305,9 +305,10 @@ def test_separate_environments(lk_evidence: Evidence, lk_manifests: Manifests) -
     that lies there, are compared with those of the other; one that is the same is a failure, as is a URL that is only
     written otherwise (https for wss, upper case, a trailing slash). Placeholders and values from a secret store are not
     compared, nor those of which the files do not say for certain that they hold: of one of two ConfigMaps of a name in
-    one folder, of one that a Kustomization's `configMapGenerator` makes too or that lies in a file of the other
-    environment by its path, of a group of Render's linked beside another one that sets the same or that lies elsewhere,
-    and what a Kustomization changes. Skipped unless both sides have such a literal value of the same variable.
+    one folder, of one that a Kustomization's `configMapGenerator` makes too or that is of the other environment by its
+    label or its file's path, of a group of Render's linked beside another one that sets the same or that lies
+    elsewhere, and what a Kustomization changes. Skipped unless both sides have such a literal value of the same
+    variable.
     """
     judge(rules.separate_environments, lk_manifests, lk_evidence, "no files of both staging and production", "they differ")
 

@@ -36,7 +36,16 @@ def compared(folder: Path, files: dict[str, str]) -> Judgement:
         (("a/staging", "b/production"), {"b/production/config.yaml": CONFIG}),
         # Of one folder, whose files are named after the environments.
         (("k8s-staging", "k8s-production"), {"config-production.yaml": CONFIG}),
-        # What a Kustomization makes, or puts values into.
+        (("k8s-staging", "k8s-production"), {"c.yaml": CONFIG.replace("{name: lk", "{labels: {environment: prod}, name: lk")}),
+        # What a Kustomization changes, makes, or puts values into.
+        (
+            STAGES,
+            {
+                "config.yaml": CONFIG,
+                "staging/config.yaml": CONFIG,
+                "staging/kustomization.yaml": "resources: [config.yaml]\npatches: [{patch: '', target: {name: lk}}]\n",
+            },
+        ),
         (
             STAGES,
             {

@@ -101,14 +101,16 @@ def read(documents: Sequence[Node], files: Files) -> None:
     for document in known:
         there = [service for service in services if document.place.file in apart or service.place.file not in apart]
         _attach(document, _within(document, made, apart), there, _within(document, rollouts, apart))
-    made_elsewhere = kustomize.generated(documents)
-    maps = [one for one in known if kind_of(one) == "ConfigMap" and one.text("metadata", "name") not in made_elsewhere]
+    maps = [one for one in every if kind_of(one) == "ConfigMap"]
+    # What a file says of these need not hold.
+    unsure = kustomize.generated(documents) | {_name(one) for one in maps if one.place.file in changed}
+    maps = [one for one in maps if _name(one) not in unsure]
     for document, deployment in made:
         _stays_at_none(deployment)
         near = [one for one in maps if _namespace(one) == _namespace(document)]
         near = [one for one in near if _within(one, [(document, deployment)], apart)]
-        # What lies in a file of the other environment is that one's, whatever lies beside it.
-        near = [one for one in near if environment_of(one.place.file) in ("", deployment.environment)]
+        # What is of the other environment by its label or file is that one's, whatever lies beside it.
+        near = [one for one in near if _environment(one) in ("", deployment.environment)]
         deployment.referred = config_maps.referred(main_container(document), near)
     files.deployments += [deployment for _, deployment in made]
 
@@ -226,6 +228,14 @@ def _near(document: Node, found: list[Made]) -> list[Made]:
 
 def _namespace(document: Node) -> str | None:
     return document.text("metadata", "namespace")
+
+
+def _name(document: Node) -> str | None:
+    return document.text("metadata", "name")
+
+
+def _environment(document: Node) -> str:
+    return environment_of(document.text("metadata", "labels", "environment"), document.place.file)
 
 
 def _scales(scaler: Node, workload: Node) -> bool:

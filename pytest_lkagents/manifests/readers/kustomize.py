@@ -86,8 +86,8 @@ def _stored(document: Node) -> list[StoredSecret]:
     return found
 
 
-def generated(documents: Sequence[Node]) -> set[str]:
-    """The names of the ConfigMaps that Kustomizations make, or put values into: what a file says of these need not hold."""
+def generated(documents: Sequence[Node]) -> set[str | None]:
+    """The names of the ConfigMaps that Kustomizations make, or put values into."""
     entries = [entry for one in documents if reads(one) for entry in one.items("configMapGenerator")]
     return {name for entry in entries if (name := entry.text("name"))}
 
