@@ -204,6 +204,13 @@ def test_a_patch_of_whatever_lies_elsewhere_is_searched_beside_a_worker(tmp_path
     assert judged(files) == {"voice-agent"}
 
 
+def test_a_patch_of_a_task_that_lies_there_is_no_workers(tmp_path: Path) -> None:
+    """Also where its target names no kind."""
+    task = "apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: report}\nspec: {}\n"
+    kustomization = "patches: [{path: p.yaml, target: {name: '.*'}}]\n"
+    assert not secrets(overlaid(tmp_path, kustomization, task, p=OPERATION))
+
+
 def test_a_server_of_livekits_that_a_kustomization_changes_is_not_judged(tmp_path: Path) -> None:
     """Also beside a worker, whose variables have the same names."""
     server = workload("livekit", f"{{name: LIVEKIT_API_SECRET, value: {SECRET}}}").replace("r/x:1", "livekit/livekit-server:v1")

@@ -19,6 +19,8 @@ from pytest_lkagents.manifests.tree import Block, Node, Place, Unreadable, read_
 Made = tuple[Node, Deployment]
 
 STORES = ("Secret", "ConfigMap")
+# What has variables as workloads have, and is judged as no worker.
+TASKS = ("CronJob", "Job", "Pod")
 # What an operation replaces, removes or puts in between: then another entry may stand at a number than in the workload's file.
 MOVES = re.compile(r"(/spec(/template(/spec(/(initContainers|containers)(/\d+(/env(/\d+(/name)?)?)?)?)?)?)?)?")
 
@@ -65,7 +67,9 @@ def read(documents: Sequence[Node], files: Files, gathered: kustomize.Gathered) 
         near = [pair for pair in made if pair[0].place.file in gathered[one.place.file] or one.text("kind") == "Component"]
         for target, body in _bodies(one, by_file):
             patches.append(Patch(one, target, body, [pair for pair in near if _is_meant(pair[0], target, body)]))
-    stores = [document for document in kubernetes.flat(documents) if document.text("kind") in STORES]
+    stores, tasks = (
+        [document for document in kubernetes.flat(documents) if document.text("kind") in kinds] for kinds in (STORES, TASKS)
+    )
     moving: dict[Place, list[Patch]] = {}
     for patch in patches:
         for document, _ in patch.there if _moves(patch.body) else []:
@@ -79,7 +83,8 @@ def read(documents: Sequence[Node], files: Files, gathered: kustomize.Gathered) 
         for document, deployment in patch.there:
             before = [other for other in moving.get(document.place, []) if _comes_before(other, patch, gathered)]
             files.parts += _part(patch, deployment, None if before or patch.selects else document)
-        if not patch.there and patch.is_of_workload:
+        is_of_task = any(task.place.file in gathered[one.place.file] and _is_meant(task, patch.target, body) for task in tasks)
+        if not patch.there and patch.is_of_workload and not is_of_task:
             files.parts += _part(patch, Deployment(KUBERNETES, patch.named, one.place), None)
 
 
