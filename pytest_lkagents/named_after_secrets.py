@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-# What ends in this is an amount, and what ends in that a name. Behind a password a name may be one.
+# What ends in this is an amount, and what ends in that a name.
 AMOUNTS = re.compile(
     r"_(SECONDS?|SECS?|S|MS|MILLIS(ECONDS)?|MINUTES?|HOURS?|DAYS?|LIFETIME|DURATION|INTERVAL|TIMEOUT|AGE|LENGTH|SIZE|ROTATION"
     r"|EXPIRES?(_(IN|AT))?|VALIDITY|LEEWAY|SKEW|QUOTA|BUDGET|PROJECT)$",
@@ -18,6 +18,8 @@ NAMES = re.compile(
     re.IGNORECASE,
 )
 PASSWORD = re.compile(r"PASSW|SECRET_?KEY", re.IGNORECASE)
+# Whose password it may be.
+OWNER = re.compile(r"_(ROLE|PROJECT)$", re.IGNORECASE)
 UNIT = r"(ms|[smhdwy]|sec(ond)?s?|min(ute)?s?|hours?|days?|weeks?|months?|years?|bytes?|bits?|char(acter)?s?)"
 AMOUNT = re.compile(rf"\d[\d_,.]*(\s*{UNIT}(\s*\d+\s*{UNIT})*)?|P(\d+[DWMY])*(T(\d+[HMS])+)?", re.IGNORECASE)
 # As no key is written, whatever its name ends in; a password may be.
@@ -28,7 +30,7 @@ NAMED = re.compile(rf"{PART}([-_./ ]{PART})*")
 # How many tokens of a language model, and which of its own mark something (EOU_TOKEN=end-of-utterance).
 TOKENS = re.compile(
     r"(^|_)(MAX|MIN|NUM|TOTAL|INPUT|OUTPUT|CONTEXT|PROMPT|COMPLETION|REASONING|THINKING|LIMIT|DAILY|HOURLY|MONTHLY)"
-    r"_((?!API_|ACCESS_|AUTH_)\w+_)?TOKENS$|(^|_)TOKENS?_PER_[A-Z]+$|(^|_)MAX_TOKENS?_\w+$",
+    r"_((?!API_|ACCESS_|AUTH_)\w+_)?TOKENS$|(^|_)TOKENS?_PER_[A-Z]+$|(^|_)MAX_TOKENS?_\w+$|(^|_)(MAX|MIN|NUM)_(\w+_)?TOKEN$",
     re.IGNORECASE,
 )
 OF_MODEL = re.compile(r"(^|_)(EOU|EOT|EOS|BOS|PAD|UNK|STOP|START|END|END_OF_[A-Z]+)_TOKEN$", re.IGNORECASE)
@@ -39,10 +41,10 @@ def is_setting(name: str, value: str) -> bool:
     """``name`` with underscores between its words."""
     if SWITCH.fullmatch(value) or (SPAN.fullmatch(value) and not PASSWORD.search(name)):
         return True
+    of_owner = PASSWORD.search(name) and OWNER.search(name)
     if AMOUNT.fullmatch(value):
         # Cloud projects have numbers, too.
-        password = PASSWORD.search(name) and name.upper().endswith("_PROJECT")
-        return bool(TOKENS.search(name) or (AMOUNTS.search(name) and not password))
+        return bool(TOKENS.search(name) or (AMOUNTS.search(name) and not of_owner))
     if NAMES.search(name) and NAMED.fullmatch(value):
-        return not PASSWORD.search(name)
+        return not of_owner
     return bool(OF_MODEL.search(name) and MARK.fullmatch(value))

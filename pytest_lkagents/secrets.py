@@ -40,7 +40,7 @@ def looks_secret(name: str) -> bool:
 
 # Names that only point to a secret, and values that stand for one that is still to come.
 POINTER = re.compile(
-    r"_(FILE|PATH|DIR|NAMES?|USERNAME|HOST|DOMAIN|SERVER|REGISTRY|MOUNT|ARN|URL|URI|TTL|TYPE|ID|ENV|PARALLELISM|COUNT|LIMIT|ENDPOINT|SOURCE|BACKEND|PROVIDER"
+    r"_(FILE|PATH|DIR|NAMES?|USERNAME|HOST|DOMAIN|SERVER|REGISTRY|MOUNT|ARN|URL|URI|TTL|TYPE|ID|PARALLELISM|COUNT|LIMIT|ENDPOINT|SOURCE|BACKEND|PROVIDER"
     r"|REGION|ISSUER|AUDIENCE|ALGORITHM|FORMAT|ENCODING|HEADER|PREFIX|SCOPE|SCOPES|MODEL|MODE|VERSION|MANAGER|STORE|EXPIRY"
     r"|EXPIRATION)$",
     re.IGNORECASE,
@@ -143,7 +143,7 @@ def can_be_told(name: str, value: str) -> bool:
 
 
 URL_LOGIN = re.compile(r"[a-z0-9]://([^/\s:@\"']*):([^/\s@\"'{}<>]+)@([\w.-]*)", re.IGNORECASE)
-WEAK = re.compile(r"[A-Za-z]+[-_]?\d{1,4}!?")
+WEAK = re.compile(r"[A-Z]?[a-z]{1,12}[-_]?\d{1,4}!?")
 
 
 def secrets_of(name: str, value: str) -> list[str]:
@@ -153,7 +153,7 @@ def secrets_of(name: str, value: str) -> list[str]:
     for user, password, host in URL_LOGIN.findall(value):
         plain = urllib.parse.unquote(password)
         # Local databases have their own name, or a word and a number.
-        if looks_generated(plain) and not WEAK.fullmatch(plain) and plain not in (urllib.parse.unquote(user), host):
+        if looks_random(plain) and not WEAK.fullmatch(plain) and plain not in (urllib.parse.unquote(user), host):
             passwords += [password] if password == plain else [password, plain]
     return [value, *passwords] if can_be_told(name, value) else passwords
 
@@ -248,8 +248,8 @@ class Redactor:
         if len(value.strip()) < least or value in KNOWN_TO_ALL:
             return
         lines = {line.strip() for line in value.splitlines() if len(line.strip()) >= SHORTEST_LINE}
-        passwords = set().union(*map(spellings, secrets_of(name, value)))
-        for part in spellings(value) | passwords | lines:
+        written = [part for password in url_passwords(value) for part in (password, urllib.parse.unquote(password))]
+        for part in set().union(*map(spellings, (value, *written))) | lines:
             self._names.setdefault(part, name)
         self._values = sorted(self._names, key=len, reverse=True)
 

@@ -62,6 +62,7 @@ class Harm:
     worker_trouble: str | None = None
     served_s: float | None = None
     not_served: str | None = None
+    worker_ended: bool = False
     evidence: dict[str, Any] = field(default_factory=dict)
     beside: Beside | None = None
 
@@ -69,6 +70,11 @@ class Harm:
     def clash(self) -> str | None:
         """What the two calls did to each other before the act, in words, so that there was none."""
         return self.beside.problem if self.beside is not None else None
+
+    @property
+    def harmed_calls(self) -> bool:
+        """Whether another call was harmed, or the worker ended with it."""
+        return self.trouble is not None or self.worker_ended
 
     @property
     def verdict(self) -> str | None:
@@ -192,6 +198,7 @@ class Scene:
             if self.kept.suspected:
                 self._look_closer(self.kept)
         if self.harm.worker_trouble is None and not self.worker.is_running:
+            self.harm.worker_ended = True
             self.harm.worker_trouble = (
                 f"the whole worker ended after {self.passed:.1f} s with exit code {self.worker.exit_code}"
             )

@@ -16,8 +16,8 @@ from pytest_lkagents.worker.base import Worker
 
 from .drained import STOPS_SECONDS, Drain, Kept
 
-# From this code on the first process was ended by a signal: 128 and its number.
-SIGNALLED = 128
+# With these the first process crashed itself: a fault in it, or an abort.
+OWN_CRASH = {128 + fault for fault in (signal.SIGILL, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV)}
 
 
 def exit_codes(name: str) -> set[int]:
@@ -112,8 +112,7 @@ def judge_exit(seen: Drain, limit: float, evidence: Evidence) -> None:
         seen.raise_if_busy()
         raise AssertionError(f"still running {limit:g} s after {seen.signal} and the end of its last call{seen.lost_signal}")
     allowed = exit_codes(seen.signal)
-    # By which signal it ended says that it crashed itself.
-    of_job = seen.crashed and seen.exit_code < SIGNALLED
+    of_job = (seen.crashed or seen.crashed_before) and seen.exit_code not in OWN_CRASH
     assert of_job or seen.exit_code in allowed, (
         f"exit code {seen.exit_code} after {seen.signal} and a drain (allowed: {', '.join(map(str, sorted(allowed)))})"
     )

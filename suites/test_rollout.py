@@ -220,7 +220,9 @@ def test_drains_every_call(
     roles=("interrupted",),
     order=2,
 )
-def test_sigint_drains(lk_stage: Stage, lk_evidence: Evidence, lk_interrupt: Callable[[], Drain]) -> None:
+def test_sigint_drains(
+    lk_stage: Stage, lk_evidence: Evidence, lk_interrupt: Callable[[], Drain], lk_drain: Callable[[], Drain]
+) -> None:
     """After SIGINT a running call goes on undisturbed, no new job is taken, and it ends after its call.
 
     SIGINT goes to the first process of a worker with one call, which is kept for 20 s, as a worker that does not drain
@@ -229,8 +231,8 @@ def test_sigint_drains(lk_stage: Stage, lk_evidence: Evidence, lk_interrupt: Cal
     second look shows one too, with nothing else under way. As in `rollout.sigterm-stops-new-jobs` it must take no new
     job from 5 s after the signal on, nor after its call. If the signal was lost (nothing happens, and a second one is
     heeded), all is repeated once. Within `lk_exit_timeout` (default 30 s) of the end of its call it must have exited,
-    with whatever code. Skipped if no call is served; on an overloaded machine silence, no reaction, or a worker that
-    still runs is an error.
+    with whatever code, unless it does not after its own stop signal either. Skipped if no call is served; on an
+    overloaded machine silence, no reaction, or a worker that still runs is an error.
     """
     seen = lk_interrupt()
     judge_kept_calls(seen, lk_evidence)
@@ -249,7 +251,7 @@ def test_sigint_drains(lk_stage: Stage, lk_evidence: Evidence, lk_interrupt: Cal
         lk_evidence["transcript"] = seen.lines[-8:]
         changed = "" if seen.exit_code is not None else f"SIGINT changes nothing{seen.lost_signal}: "
         raise AssertionError(f"{changed}after SIGINT and the end of its call it is free again, and accepts a job")
-    if seen.drained and seen.exit_code is None:
+    if seen.drained and seen.exit_code is None and not _stays(lk_drain):
         lk_evidence["transcript"] = seen.lines[-8:]
         seen.raise_if_busy()
         limit = lk_stage.settings.exit_timeout
@@ -283,15 +285,15 @@ def test_drains_after_loss(
     be the only one that the worker remembers, and jobs crash during drains, too. A worker that takes one call at a time
     has had such a crash before its call instead. The other call is kept for 17 s more, as a worker that has forgotten
     it may give its job 15 s to end. Both must go on until then as in `rollout.sigterm-drains`, and the worker must exit
-    within `lk_exit_timeout` (default 30 s) of the end, where no job was killed meanwhile with code 0 or 128 plus the
-    number of this signal, SIGINT or SIGTERM (else with any below 128). Nor may it take new jobs 5 s after the signal,
-    if one that lost nothing does not (see `rollout.sigterm-stops-new-jobs`). Skipped if no call is served or outlives
-    the loss, agents leave by themselves, it does not register again, or a worker that lost nothing cuts calls after
-    others had ended, or when a job crashes, too; on an overloaded machine a gap, or a worker that still runs, is an
-    error.
+    within `lk_exit_timeout` (default 30 s) of the end, where no job was killed with code 0 or 128 plus the number of
+    this signal, SIGINT or SIGTERM (else with any but those of a crash of its own, such as 139). Nor may it take new
+    jobs 5 s after the signal, if one that lost nothing does not (see `rollout.sigterm-stops-new-jobs`). Skipped if no
+    call is served or outlives the loss, agents leave by themselves, it does not register again, or a worker that lost
+    nothing cuts calls after others had ended, or when a job crashes, or does not end, too; on an overloaded machine a
+    gap, or a worker that still runs, is an error.
     """
     seen = lk_late_drain()
-    if seen.crashed and seen.harmed_by_an_end and lk_crash().verdict is not None:
+    if seen.crashed and seen.harmed_by_an_end and lk_crash().harmed_calls:
         raise NotJudgeable("the crash of a job harms other calls without a drain, too: see jobs.crash-isolated")
     judge_kept_calls(seen, lk_evidence, gaps=seen.drained)
     lk_evidence["a_job_was_killed"] = "before" if seen.crashed_before else seen.crashed
@@ -305,11 +307,21 @@ def test_drains_after_loss(
             raise_if_uncertain(seen, seen.cut, lk_evidence)
         _require_drains(lk_emptying(), lk_drain())
     judge_later_calls(seen, lk_evidence)
+    if seen.drained and seen.exit_code is None and _stays(lk_drain):
+        raise NotJudgeable("it does not end after a drain in which it lost nothing either: see rollout.exits-when-drained")
     judge_exit(seen, lk_stage.settings.exit_timeout, lk_evidence)
     crash = " and the crash of another one's job" if seen.crashed else ""
     lk_evidence.summary = (
         f"its call went on for {seen.held_s:.0f} s after {seen.signal}{crash}, and it exited with code {seen.exit_code}"
     )
+
+
+def _stays(drain: Callable[[], Drain]) -> bool:
+    """Whether it does not end after its own stop signal and the end of its calls either."""
+    try:
+        return drain().outlasted
+    except (NotJudgeable, StageError, WorkerFault):
+        return False
 
 
 def _require_drains(several: Drain, single: Drain) -> None:

@@ -304,6 +304,11 @@ COMMANDS = {
     "RUN ./fetch --api-key=8f3b6c1d9e2a4f7b --verbose": ["--api-key"],
     "RUN ./fetch --api-key $API_KEY_V2 --token '${TOKEN_123}' --auth-token=\"`cat token123`\"": [],
     "RUN --mount=type=secret,id=token2024 ./serve --max-tokens 4096 --api-key-file /run/key12345 --token your-token-123": [],
+    "RUN ./serve --use-token --listen=0.0.0.0:8081 --no-auth-token --log-file=/var/log/a-2024.log": [],
+    "RUN ./serve --secret prod/livekit-2024-07 --livekit-secret prod-agents-2024-11 --token @/run/secrets/tok123456": [],
+    "RUN ./serve --api-key-hash 8f3b6c1d9e2a4f7b8f3b6c1d9e2a4f7b --token file:///run/secrets/tok-123": [],
+    "RUN ./serve --api-secret p9a/bcd1234Xfgh5678ij9QQwwZZ77mmkk0=": ["--api-secret"],
+    "RUN ./serve --redis-password kX82!hf02mzq7w": ["--redis-password"],
     "RUN ./login --password-stdin --token-id 8f3b6c1d9e2a4f7b --tokenizer cl100k_base": [],
 }
 
@@ -332,6 +337,7 @@ def test_commands_are_searched_where_an_image_has_no_history() -> None:
         ("REDIS_URL", "redis://agent:k3Y0fTh%40Db12@cache:6379/0", ["k3Y0fTh%40Db12", "k3Y0fTh@Db12"]),
         ("BROKER_URL", "amqp://rabbitmq3a72:rabbitmq3a72@broker:5672/", []),
         ("REDIS_URL", "redis://:redis1234@cache:6379/0", []),
+        ("REDIS_URL", "redis://:kYfT3hDbQxzLmPw@cache:6379/0", ["kYfT3hDbQxzLmPw"]),
         ("DATABASE_URL", "postgres://my%2Dapp:my%2Dapp@db/x", []),
         ("DATABASE_URL", "postgres://postgres:postgres@db/agents", []),
         ("LIVEKIT_URL", "wss://example.livekit.cloud", []),

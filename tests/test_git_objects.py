@@ -38,8 +38,8 @@ def repository(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def kept(repository: Path) -> list[tuple[bytes, bool]]:
-    found: list[tuple[bytes, bool]] = []
+def kept(repository: Path) -> list[bytes]:
+    found: list[bytes] = []
     for path in sorted((repository / ".git/objects").rglob("*")):
         if path.is_file():
             found += file_versions(str(path.relative_to(repository)), path.read_bytes(), LARGEST)
@@ -53,11 +53,11 @@ def test_every_version_of_every_file_is_read(repository: Path, packed: bool) -> 
         git(repository, "gc", "--aggressive", "--prune=now")
         assert not list((repository / ".git/objects").glob("[0-9a-f][0-9a-f]/*"))
     versions = kept(repository)
-    assert (SECRET.encode(), True) in versions
+    assert SECRET.encode() in versions
     assert len(versions) == 4
     for wanted in (b"first", b"second"):
-        assert any(wanted in text for text, _ in versions), wanted
-    found = [findings_in_version(text, [], whole=whole, own=True) for text, whole in versions]
+        assert any(wanted in text for text in versions), wanted
+    found = [findings_in_version(text, [], own=True) for text in versions]
     assert [what for one in found for what in one] == ["a LiveKit API secret"]
 
 
@@ -70,7 +70,7 @@ def test_what_is_damaged_or_too_large_is_left_out(repository: Path) -> None:
     git(repository, "gc", "--prune=now")
     pack = next((repository / ".git/objects/pack").glob("*.pack"))
     name, data = str(pack.relative_to(repository)), pack.read_bytes()
-    assert [text for text, _ in file_versions(name, data, 1000) if len(text) > 1000] == []
+    assert [text for text in file_versions(name, data, 1000) if len(text) > 1000] == []
     assert len(list(file_versions(name, data[: len(data) // 2], LARGEST))) < 4
     assert list(file_versions(name, b"PACK" + b"\0" * 3, LARGEST)) == []
 
@@ -86,16 +86,16 @@ def test_what_is_damaged_or_too_large_is_left_out(repository: Path) -> None:
     ],
 )
 def test_what_a_test_or_a_document_may_hold_is_none(text: str) -> None:
-    assert findings_in_version(text.encode(), [], whole=True, own=True) == []
+    assert findings_in_version(text.encode(), [], own=True) == []
 
 
-def test_a_difference_and_a_repository_of_others_are_judged_by_the_workers_own_values() -> None:
-    assert findings_in_version(SECRET.encode(), [], whole=True, own=True) == ["a LiveKit API secret"]
-    assert findings_in_version(SECRET.encode(), [], whole=False, own=True) == []
-    assert findings_in_version(b"key = 'sk-proj-9f2c7be1a04d4d0bb6e1c3a55b7f'", [], whole=False, own=True) == [
-        "an access token"
-    ]
-    assert findings_in_version(b"key = 'sk-proj-9f2c7be1a04d4d0bb6e1c3a55b7f'", [], whole=True, own=False) == []
+def test_a_repository_of_others_and_code_are_judged_by_the_workers_own_values() -> None:
+    key = b"key = 'sk-proj-9f2c7be1a04d4d0bb6e1c3a55b7f'"
+    assert findings_in_version(key, [], own=True) == ["an access token"]
+    assert findings_in_version(key, [], own=False) == []
+    assert findings_in_version(SECRET.encode(), [], own=False) == []
+    quoted = SECRET.replace("=", ' = "', 1).strip() + '"'
+    assert findings_in_version(quoted.encode(), [], own=True) == [], "as a test writes it"
 
 
 def test_an_object_that_inflates_to_much_is_left_out() -> None:
@@ -104,6 +104,4 @@ def test_an_object_that_inflates_to_much_is_left_out() -> None:
 
 
 def test_a_value_of_the_worker_counts_wherever_it_is() -> None:
-    assert findings_in_version(b"say opensesame-1", ["opensesame-1"], whole=False, own=False) == [
-        "a value of the worker's environment"
-    ]
+    assert findings_in_version(b"say opensesame-1", ["opensesame-1"], own=False) == ["a value of the worker's environment"]

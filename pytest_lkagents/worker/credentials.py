@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from pytest_lkagents.named_after_secrets import NAMED
 from pytest_lkagents.secrets import holds_secret, is_placeholder, looks_generated, looks_random, stands_in, url_passwords
 
 # Distribution packages and installed libraries ship sample keys and test fixtures; they are not the user's secrets.
@@ -40,8 +41,10 @@ IN_COMMAND = re.compile(r"""\b([A-Za-z_][A-Za-z0-9_]*)=(?:\\?"([^"\s]+)"|\\?'([^
 # An option's value in a command, behind it or as the next word, also of a list of quoted words.
 OPTION = re.compile(r"""--([A-Za-z][\w-]*)(?:=|\s+|["']\s+["'])["']?([^\s"']+)""")
 # A key as services make them; not another option, nor where one is: file:/run/secrets/key, env:KEY_2024, prod/key-2024.
-OF_OPTION = re.compile(r"(?!-)[A-Za-z0-9+=_-]{16,}")
-KNOWN_TO_ALL = re.compile(r"public|publishable|hash|digest|checksum|fingerprint", re.IGNORECASE)
+OF_OPTION = re.compile(r"(?![-/.])[A-Za-z0-9+/=_.!~-]{10,}")
+KNOWN_TO_ALL = re.compile(r"public|publishable|hash(?!i)|digest|checksum|fingerprint", re.IGNORECASE)
+# In a file of variables, written as such.
+LIVEKIT_VARIABLE = re.compile(rb"^(?:export\s+)?LIVEKIT_API_SECRET=([A-Za-z0-9+=]{24,})\s*$", re.MULTILINE)
 # What a shell puts in, between quotes that let it and in any text; and a program's own words, up to where a quote begins.
 EXPANDED = re.compile(r"\$[A-Za-z_]|`")
 SUBSTITUTED = re.compile(r"\$[({]")
@@ -122,7 +125,8 @@ def _assigned_in_command(line: str) -> Iterable[str]:
 def _secret_options(line: str) -> Iterable[str]:
     """The options to which a command gives a secret that is written out in it."""
     for name, value in OPTION.findall(line):
-        if OF_OPTION.fullmatch(value) and _is_key(value) and holds_secret(name, value) and not KNOWN_TO_ALL.search(name):
+        written = OF_OPTION.fullmatch(value) and not NAMED.fullmatch(value) and not KNOWN_TO_ALL.search(name)
+        if written and _is_key(value) and holds_secret(name, value):
             yield f"--{name}"
 
 
@@ -157,10 +161,10 @@ def findings_in(path: str, data: bytes, planted: Sequence[str]) -> list[str]:
     return found
 
 
-def findings_in_version(data: bytes, planted: Sequence[str], *, whole: bool, own: bool) -> list[str]:
-    """The same of a file that a repository keeps, whose name is not known: it may be a test or an example. Only what is one
-    anywhere counts, and a LiveKit API secret in a file that does nothing but set variables, if all of it is there (``whole``).
-    ``own``: the repository is the worker's; others have tokens for their tests."""
+def findings_in_version(data: bytes, planted: Sequence[str], *, own: bool) -> list[str]:
+    """The same of a file that a repository keeps, or of a part of it, whose name is not known: it may be a test or an example.
+    Only what is one anywhere counts, and a LiveKit API secret where nothing is done but to set variables. ``own``: the
+    repository is the worker's; others have tokens for their tests."""
     found = []
     if any(value.encode("utf-8", "surrogateescape") in data for value in planted):
         found.append("a value of the worker's environment")
@@ -171,7 +175,8 @@ def findings_in_version(data: bytes, planted: Sequence[str], *, whole: bool, own
     words = map(str.strip, data.decode("utf-8", "replace").splitlines())
     lines = [line for line in words if line and not line.startswith("#")]
     # A template of such a file has made-up values of other services.
-    if whole and all(map(ASSIGNMENT.match, lines)) and any(_generated(_word(match)) for match in LIVEKIT.finditer(data)):
+    variables = LIVEKIT_VARIABLE.findall(data) if all(map(ASSIGNMENT.match, lines)) else []
+    if any(_generated(secret.decode("ascii")) for secret in variables):
         found.append("a LiveKit API secret")
     return found
 

@@ -22,22 +22,21 @@ ZLIB_BYTES = 128
 STEP_BYTES = 64 * 1024
 
 
-def file_versions(path: str, data: bytes, largest: int) -> Iterator[tuple[bytes, bool]]:
-    """The contents of files that an object or a pack of a repository holds, up to ``largest`` bytes each, and whether
-    that is all of it: of one that is kept as the difference to another there is what it adds. Ends where the data is
-    damaged."""
+def file_versions(path: str, data: bytes, largest: int) -> Iterator[bytes]:
+    """The contents of files that an object or a pack of a repository holds, up to ``largest`` bytes each; of one that is kept
+    as the difference to another, what it adds. Ends where the data is damaged."""
     try:
         if OBJECT.search(path):
             kind, _, text = _inflate(data, 0, STEP_BYTES, largest)[0].partition(b"\0")
             if kind.startswith(b"blob "):
-                yield text, True
+                yield text
         elif PACK.search(path) and data.startswith(b"PACK"):
             yield from _packed(data, largest)
     except (zlib.error, IndexError):
         return
 
 
-def _packed(data: bytes, largest: int) -> Iterator[tuple[bytes, bool]]:
+def _packed(data: bytes, largest: int) -> Iterator[bytes]:
     at = HEADER_BYTES
     for _ in range(int.from_bytes(data[8:HEADER_BYTES], "big")):
         first, at = data[at], at + 1
@@ -52,9 +51,9 @@ def _packed(data: bytes, largest: int) -> Iterator[tuple[bytes, bool]]:
             at += 1
         text, at = _inflate(data, at, size, largest)
         if kind == BLOB and text:
-            yield text, True
+            yield text
         elif kind in (BY_OFFSET, BY_HASH) and text:
-            yield _added(text), False
+            yield _added(text)
 
 
 def _inflate(data: bytes, at: int, size: int, largest: int) -> tuple[bytes, int]:

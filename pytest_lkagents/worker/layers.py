@@ -173,12 +173,12 @@ def _findings(path: str, data: bytes, planted: Sequence[str], own: Collection[st
     if not PACK.search(path):
         yield from findings_in(path, data, planted)
     repository = path.partition(".git/objects/")[0].rstrip("/")
-    for version, whole in file_versions(path, data, LARGEST_READ):
-        for what in findings_in_version(version, planted, whole=whole, own=repository in own):
+    for version in file_versions(path, data, LARGEST_READ):
+        for what in findings_in_version(version, planted, own=repository in own):
             yield f"{what}, in a version of a file"
 
 
 def _work_folders(image: Image) -> list[str]:
     """The folder in which the worker runs, and those above it: whose repository it is that lies there."""
-    folder = str(image.attrs.get("Config", {}).get("WorkingDir") or "").strip("/")
-    return [folder, *(str(above).removeprefix(".") for above in PurePosixPath(folder).parents)] if folder else [""]
+    folder = PurePosixPath(posixpath.normpath("/" + str(image.attrs.get("Config", {}).get("WorkingDir") or "")))
+    return [str(found).strip("/") for found in (folder, *folder.parents)]
