@@ -85,6 +85,13 @@ def test_a_config_map_is_taken_from_the_folder_or_the_nearest_above_it(
     assert (judgement.looked_at, len(judgement.findings)) == (looked_at, looked_at)
 
 
+def test_a_config_map_below_is_not_passed_over_for_one_above(tmp_path: Path) -> None:
+    texts = {f"deploy/{stage}/agent.yaml": agent(ENV_FROM) for stage in STAGES} | {"deploy/lk.yaml": CONFIG}
+    assert compared(tmp_path / "a", texts).findings
+    below = {f"deploy/{stage}/config/lk.yaml": CONFIG.replace("acme", f"acme-{stage}") for stage in STAGES}
+    assert not compared(tmp_path / "b", texts | below).findings
+
+
 def test_of_two_config_maps_of_one_folder_none_is_taken(tmp_path: Path) -> None:
     files = {f"{stage}/agent.yaml": agent(ENV_FROM) for stage in STAGES}
     assert not compared(tmp_path, files | {"a.yaml": CONFIG, "b.yaml": CONFIG}).looked_at

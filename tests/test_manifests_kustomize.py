@@ -204,6 +204,41 @@ def test_a_patch_of_whatever_lies_elsewhere_is_searched_beside_a_worker(tmp_path
     assert judged(files) == {"voice-agent"}
 
 
+def test_a_task_or_workload_that_lies_there_hides_no_patch_of_what_lies_elsewhere(tmp_path: Path) -> None:
+    worker = workload("voice-agent", more=", command: [python, agent.py, start]")
+    task = "apiVersion: batch/v1\nkind: Job\nmetadata: {name: migrate}\nspec: {}\n"
+    named = patch(LITERAL, "not-used")
+    for beside, target, body in (
+        (task, "labelSelector: app=agent", OPERATION),
+        (task, "kind: Job|Deployment", OPERATION),
+        (workload("web"), "kind: Deployment", OPERATION),
+        (workload("web"), "kind: Deployment", named),
+    ):
+        kustomization = f"resources: [github.com/acme/base, job.yaml]\npatches: [{{path: p.yaml, target: {{{target}}}}}]\n"
+        texts = {"worker/agent.yaml": worker, "prod/kustomization.yaml": kustomization, "prod/p.yaml": body}
+        assert secrets(written(tmp_path, texts | {"prod/job.yaml": beside})), (target, body)
+
+
+def test_a_patch_is_held_against_workloads_of_its_targets_namespace_and_group(tmp_path: Path) -> None:
+    entry = "{name: AGENT_TOKEN, valueFrom: {secretKeyRef: {name: a, key: b}}}"
+    live = workload("voice-agent", entry).replace("{name: voice-agent}", "{name: voice-agent, namespace: live}")
+    demo = workload("voice-agent", "{name: GREETING, value: hello}").replace(
+        "{name: voice-agent}", "{name: voice-agent, namespace: demo}"
+    )
+    operation = "- {op: replace, path: /spec/template/spec/containers/0/env/0/value, value: Welcome2our9hotline}\n"
+    for target, found in (("namespace: demo", False), ("namespace: live", True), ("group: argoproj.io", False)):
+        kustomization = f"resources: [a.yaml, b.yaml]\npatches: [{{path: p.yaml, target: {{name: voice-agent, {target}}}}}]\n"
+        texts = {"prod/kustomization.yaml": kustomization, "prod/p.yaml": operation, "prod/a.yaml": live, "prod/b.yaml": demo}
+        assert bool(secrets(written(tmp_path, texts))) is found, target
+
+
+@pytest.mark.parametrize("target", ["name: 'a{99999999999}'", "name: '[[:alpha:]]+'", "name: '('"])
+def test_a_target_that_cannot_be_read_here_fits_nothing(tmp_path: Path, target: str) -> None:
+    kustomization = f"patches: [{{path: p.yaml, target: {{kind: Deployment, {target}}}}}]\n"
+    operation = f"- {{op: replace, path: /spec/template/spec/containers/0/env/{'9' * 5000}/value, value: {SECRET}}}\n"
+    assert judged(overlaid(tmp_path, kustomization, p=operation)) == set()
+
+
 def test_a_patch_of_a_task_that_lies_there_is_no_workers(tmp_path: Path) -> None:
     """Also where its target names no kind."""
     task = "apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: report}\nspec: {}\n"

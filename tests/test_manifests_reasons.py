@@ -52,7 +52,7 @@ def test_parts_without_a_secret_are_said_to_have_none(tmp_path: Path) -> None:
     pod = "{containers: [{name: a, env: [{name: LIVEKIT_URL, value: 'wss://x.livekit.cloud'}]}]}"
     base = f"apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: agent}}\nspec: {{template: {{spec: {pod}}}}}\n"
     files = {"agent.yaml": base, "kustomization.yaml": "resources: [agent.yaml]\nreplicas: [{name: agent, count: 2}]\n"}
-    said = "no literal secret in parts of workers, and nothing else to judge"
+    said = "no literal secret was found in parts of workers, and nothing else to judge"
     assert reason(checks.test_secrets, tmp_path, files) == said
     empty = {"agent.yaml": "apiVersion: v1\nkind: Namespace\nmetadata: {name: agent}\n"}
     assert reason(checks.test_secrets, tmp_path, empty) == "no variable and no Secret to judge"

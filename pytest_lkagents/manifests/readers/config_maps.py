@@ -36,13 +36,14 @@ def referred(container: Node, maps: Sequence[Node]) -> list[Variable]:
 
 def _data(container: Node, name: str | None, maps: Sequence[Node]) -> Iterator[tuple[str, Node]]:
     """Of the one in the container's folder, or else in the nearest above it: another folder may be another environment's. Of
-    several there no file says which it takes."""
+    several there, or where one lies below its folder, no file says which it takes."""
     named = [one for one in maps if name is not None and one.text("metadata", "name") == name]
     folder = _folder(container)
     above = [one for one in named if not _folder(one) or f"{folder}/".startswith(f"{_folder(one)}/")]
     nearest = max(map(len, map(_folder, above)), default=0)
     found = [one for one in above if len(_folder(one)) == nearest]
-    for only in found if len(found) == 1 else []:
+    below = [one for one in named if _folder(one).startswith(f"{folder}/" if folder else "") and _folder(one) != folder]
+    for only in found if len(found) == 1 and not below else []:
         yield from only.entries("data")
 
 

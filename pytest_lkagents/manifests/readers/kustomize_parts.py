@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 
 from pytest_lkagents.manifests.fields import POD_AT
 from pytest_lkagents.manifests.model import KUBERNETES, Deployment, Files, StoredSecret
@@ -23,6 +24,8 @@ STORES = ("Secret", "ConfigMap")
 TASKS = ("CronJob", "Job", "Pod")
 # What an operation replaces, removes or puts in between: then another entry may stand at a number than in the workload's file.
 MOVES = re.compile(r"(/spec(/template(/spec(/(initContainers|containers)(/\d+(/env(/\d+(/name)?)?)?)?)?)?)?)?")
+# No list has more entries than such a number says.
+LONGEST_NUMBER = 6
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,19 @@ class Patch:
     @property
     def named(self) -> str:
         """Empty where any name fits."""
-        name = (self.target and self.target.text("name")) or self.body.text("metadata", "name") or ""
-        return name if re.search("[A-Za-z]", name) else ""
+        # Beside a target the patch's own name means nothing.
+        name = self.target.text("name") if self.target is not None else self.body.text("metadata", "name")
+        return name if name and re.search("[A-Za-z]", name) else ""
 
     @property
     def is_of_workload(self) -> bool:
         return self.target is None or any(_fits(self.target.text("kind"), kind) for kind in WORKLOADS)
+
+    @property
+    def may_be_of_task(self) -> bool:
+        """Whether the one that it names may be no workload; what fits others too may be for a worker that lies elsewhere."""
+        kind = self.target.text("kind") if self.target is not None else None
+        return bool(self.named) and not self.selects and not (kind and any(_fits(kind, known) for known in WORKLOADS))
 
     @property
     def selects(self) -> bool:
@@ -58,6 +68,7 @@ def read(documents: Sequence[Node], files: Files, gathered: kustomize.Gathered) 
         by_file.setdefault(document.place.file, []).append(document)
     apart = {beside(one.place.file, path) for one in kustomizations for path in kustomize.patch_files(one)}
     files_changed = set(files.changed)
+    lying = {str(path) for file in by_file for path in (PurePosixPath(file), *PurePosixPath(file).parents)}
     changed = [document for document in kubernetes.flat(documents) if document.place.file in files_changed]
     made = [(one, workload(one)) for one in changed if one.place.file not in apart and is_workload(one)]
     files.parts += [deployment for _, deployment in made]
@@ -83,8 +94,11 @@ def read(documents: Sequence[Node], files: Files, gathered: kustomize.Gathered) 
         for document, deployment in patch.there:
             before = [other for other in moving.get(document.place, []) if _comes_before(other, patch, gathered)]
             files.parts += _part(patch, deployment, None if before or patch.selects else document)
-        is_of_task = any(task.place.file in gathered[one.place.file] and _is_meant(task, patch.target, body) for task in tasks)
-        if not patch.there and patch.is_of_workload and not is_of_task:
+        elsewhere = not gathered[one.place.file] <= lying
+        is_of_task = (not elsewhere or patch.may_be_of_task) and any(
+            task.place.file in gathered[one.place.file] and _is_meant(task, patch.target, body) for task in tasks
+        )
+        if not (patch.there and (patch.named or not elsewhere)) and patch.is_of_workload and not is_of_task:
             files.parts += _part(patch, Deployment(KUBERNETES, patch.named, one.place), None)
 
 
@@ -165,15 +179,26 @@ def _is_meant(workload: Node, target: Node | None, body: Node) -> bool:
     """Whether a patch changes this workload, as far as kinds and names tell."""
     if target is None:
         return all(workload.text(*path) == body.text(*path) for path in (("kind",), ("metadata", "name")))
-    return _fits(target.text("kind"), workload.text("kind")) and _fits(target.text("name"), workload.text("metadata", "name"))
+    group, _, version = (workload.text("apiVersion") or "").rpartition("/")
+    # A namespace that the file does not say is set by a Kustomization, or where it is applied.
+    namespace = workload.text("metadata", "namespace")
+    return (
+        _fits(target.text("kind"), workload.text("kind"))
+        and _fits(target.text("name"), workload.text("metadata", "name"))
+        and _fits(target.text("group"), group)
+        and _fits(target.text("version"), version)
+        and (namespace is None or _fits(target.text("namespace"), namespace))
+    )
 
 
 def _fits(pattern: str | None, text: str | None) -> bool:
     """Kinds and names of targets are regular expressions:
     https://kubectl.docs.kubernetes.io/references/kustomize/kustomization/patches/"""
+    if pattern and "[:" in pattern:
+        return False  # Go's classes, which Python does not have
     try:
         return not pattern or re.fullmatch(pattern, text or "") is not None
-    except re.error:
+    except (re.error, OverflowError, RecursionError):
         return False
 
 
@@ -204,7 +229,8 @@ def _entries(body: Node, document: Node | None) -> Iterator[Node]:
 
 def _at(document: Node, pointer: str, *path: str) -> Node | None:
     """What is at a JSON pointer (RFC 6901), below which ``path`` follows."""
-    return document.get(*(int(step) if step.isdecimal() else step for step in pointer.split("/")[1:]), *path)
+    steps = pointer.split("/")[1:]
+    return document.get(*(int(step) if step.isdecimal() and len(step) <= LONGEST_NUMBER else step for step in steps), *path)
 
 
 def _below(node: Node) -> Iterator[Node]:

@@ -72,7 +72,7 @@ def secrets(files: Files, _needs: Needs) -> Judgement:
     for part in files.parts:
         _search(part, parts, why)
     if parts.looked_at:
-        made.nothing = "no literal secret in parts of workers, and nothing else to judge"
+        made.nothing = "no literal secret was found in parts of workers, and nothing else to judge"
     made.looked_at += len(parts.findings)
     made.findings += parts.findings
     for stored in files.secrets:
