@@ -83,7 +83,8 @@ STORED = re.compile(
     re.IGNORECASE,
 )
 SHORTEST_CREDENTIAL = 8
-URL_PASSWORD = re.compile(r"[a-z0-9]://[^/\s:@\"']*:([^/\s@\"'{}<>]+)@", re.IGNORECASE)
+# User, password and host of an address.
+URL_LOGIN = re.compile(r"[a-z0-9]://([^/\s:@\"']*):([^/\s@\"'{}<>]+)@(?=([\w.-]*))", re.IGNORECASE)
 
 
 def stands_in(value: str) -> bool:
@@ -142,7 +143,6 @@ def can_be_told(name: str, value: str) -> bool:
     return holds_secret(name, value) and not WORDS.match(value)
 
 
-URL_LOGIN = re.compile(r"[a-z0-9]://([^/\s:@\"']*):([^/\s@\"'{}<>]+)@([\w.-]*)", re.IGNORECASE)
 WEAK = re.compile(r"[A-Z]?[a-z]{1,12}[-_]?\d{1,4}!?")
 
 
@@ -174,7 +174,7 @@ def looks_generated(value: str) -> bool:
 
 def url_passwords(text: str) -> list[str]:
     """The passwords in a text's URLs, without stand-ins and plain words, as local databases have them."""
-    return [value for value in URL_PASSWORD.findall(text) if looks_random(value)]
+    return [password for _, password, _ in URL_LOGIN.findall(text) if looks_random(password)]
 
 
 # A JSON Web Token: header and claims are JSON objects, and so begin alike in base64.

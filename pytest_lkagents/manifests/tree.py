@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 # A file that is deeper was not written to be deployed; nor mostly a document that is larger once its aliases are followed, or a
@@ -91,6 +91,13 @@ class Node:
         except (ValueError, OverflowError):
             return None
         return number if math.isfinite(number) else None
+
+    def rebuilt(self, each: Callable[[Node], Node]) -> Node:
+        """The same tree; ``each`` says what becomes of a node's place, and of its value where that is a scalar."""
+        made = each(self)
+        if isinstance(self.value, dict):
+            return Node(made.place, {name: below.rebuilt(each) for name, below in self.value.items()})
+        return Node(made.place, [below.rebuilt(each) for below in self.value]) if isinstance(self.value, list) else made
 
     def words(self, *path: str | int) -> list[str] | None:
         """A list of scalars there, or one text cut at its spaces."""
@@ -218,12 +225,7 @@ class Block(str):
 
 def by_yaml_1_1(node: Node) -> Node:
     """As kubectl reads it: https://github.com/kubernetes-sigs/yaml"""
-    value = node.value
-    if isinstance(value, dict):
-        return Node(node.place, {name: by_yaml_1_1(below) for name, below in value.items()})
-    if isinstance(value, list):
-        return Node(node.place, [by_yaml_1_1(below) for below in value])
-    return Node(node.place, SWITCHES[value.lower()]) if isinstance(value, Switch) else node
+    return node.rebuilt(lambda one: replace(one, value=SWITCHES[one.value.lower()]) if isinstance(one.value, Switch) else one)
 
 
 def _scalar(node: Any) -> Any:

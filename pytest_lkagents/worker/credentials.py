@@ -136,9 +136,7 @@ def _is_literal(value: str) -> bool:
 
 def findings_in(path: str, data: bytes, planted: Sequence[str]) -> list[str]:
     """What in one file is a secret, in words without the value. ``planted`` are values that must not be in the image."""
-    found = []
-    if any(value.encode("utf-8", "surrogateescape") in data for value in planted):
-        found.append("a value of the worker's environment")
+    found = _planted_in(data, planted)
     if LIBRARIES.search(path) or MADE_BY_PACKAGES.search(path):
         return found
     if path.endswith(".pyc"):
@@ -165,9 +163,7 @@ def findings_in_version(data: bytes, planted: Sequence[str], *, own: bool) -> li
     """The same of a file that a repository keeps, or of a part of it, whose name is not known: it may be a test or an example.
     Only what is one anywhere counts, and a LiveKit API secret where nothing is done but to set variables. ``own``: the
     repository is the worker's; others have tokens for their tests."""
-    found = []
-    if any(value.encode("utf-8", "surrogateescape") in data for value in planted):
-        found.append("a value of the worker's environment")
+    found = _planted_in(data, planted)
     if not own:
         return found
     if any(_is_key(token.decode("ascii")) for token in TOKENS.findall(data)):
@@ -179,6 +175,11 @@ def findings_in_version(data: bytes, planted: Sequence[str], *, own: bool) -> li
     if any(_generated(secret.decode("ascii")) for secret in variables):
         found.append("a LiveKit API secret")
     return found
+
+
+def _planted_in(data: bytes, planted: Sequence[str]) -> list[str]:
+    there = any(value.encode("utf-8", "surrogateescape") in data for value in planted)
+    return ["a value of the worker's environment"] if there else []
 
 
 def _short_strings(data: bytes) -> Iterable[bytes]:

@@ -124,10 +124,7 @@ def _extended(name: str, services: dict[str, Node], above: tuple[str, ...]) -> N
 
 def _as_own(node: Node, base: str, own: str) -> Node:
     """What a service takes from another one, at its line there, as a field of its own."""
-    place = replace(node.place, field=own + node.place.field.removeprefix(base))
-    if isinstance(node.value, dict):
-        return Node(place, {name: _as_own(below, base, own) for name, below in node.value.items()})
-    return Node(place, [_as_own(below, base, own) for below in node.value] if isinstance(node.value, list) else node.value)
+    return node.rebuilt(lambda one: replace(one, place=replace(one.place, field=own + one.place.field.removeprefix(base))))
 
 
 def _merged(below: Node, above: Node) -> Node:

@@ -160,7 +160,7 @@ def _bodies(one: Node, by_file: Mapping[str, Sequence[Node]]) -> Iterator[tuple[
 def _inlined(text: Node) -> list[Node]:
     """The documents of a patch that stands in the Kustomization itself, with their lines there."""
     try:
-        return [_moved(document, text) for document in read_yaml(text.place.file, text.text() or "")]
+        return [document.rebuilt(lambda one: _moved(one, text)) for document in read_yaml(text.place.file, text.text() or "")]
     except Unreadable:
         return []
 
@@ -169,10 +169,7 @@ def _moved(node: Node, to: Node) -> Node:
     # In quotes its lines are no lines of the file.
     line = to.place.line + (node.place.line if isinstance(to.value, Block) else 0)
     below = node.place.field
-    place = Place(to.place.file, line, f"{to.place.field}{'.' if below[:1] not in ('', '[') else ''}{below}")
-    if isinstance(node.value, dict):
-        return Node(place, {name: _moved(below, to) for name, below in node.value.items()})
-    return Node(place, [_moved(entry, to) for entry in node.value] if isinstance(node.value, list) else node.value)
+    return Node(Place(to.place.file, line, f"{to.place.field}{'.' if below[:1] not in ('', '[') else ''}{below}"), node.value)
 
 
 def _is_meant(workload: Node, target: Node | None, body: Node) -> bool:
