@@ -23,12 +23,12 @@ from pytest_lkagents.manifests.readers.common import (
     environment_of,
     from_outside,
     given,
-    is_stored,
     ports_of,
     whole,
     words_of,
     worker_container,
 )
+from pytest_lkagents.manifests.readers.secret_entries import is_stored
 from pytest_lkagents.manifests.tree import Node
 
 CONFIGURATION, TEMPLATE = ("properties", "configuration"), ("properties", "template")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 
 from pytest_lkagents.manifests import fields
-from pytest_lkagents.manifests.model import Deployment, Files, Given, Problem, Resources, StoredSecret
-from pytest_lkagents.manifests.readers import config_maps, kubernetes_scaling, kubernetes_types, kustomize
-from pytest_lkagents.manifests.readers.common import environment_of, from_outside, is_stored
+from pytest_lkagents.manifests.model import Deployment, Files, Given, Problem, Resources
+from pytest_lkagents.manifests.readers import config_maps, kubernetes_scaling, kubernetes_secrets, kubernetes_types, kustomize
+from pytest_lkagents.manifests.readers.common import environment_of
 from pytest_lkagents.manifests.readers.kubernetes_workloads import (
     ROLLOUT,
     WORKLOADS,
@@ -21,7 +20,6 @@ from pytest_lkagents.manifests.readers.kubernetes_workloads import (
     workload,
 )
 from pytest_lkagents.manifests.tree import Node
-from pytest_lkagents.secrets import holds_secret, looks_generated, url_passwords
 
 Made = tuple[Node, Deployment]
 
@@ -35,9 +33,6 @@ SERVED = {
 }
 # Kubernetes' own; in others the same kinds may be something else.
 GROUPS = ("", "apps", "autoscaling", "extensions", "networking.k8s.io", "policy")
-# One setting in a file of most formats: NAME=value, name = "value", name: value. What is more than a word is none: a call in a
-# script, a path.
-LINE = re.compile(r"""^\s*(?:export\s+)?["']?([A-Za-z][\w.-]*)["']?\s*[:=]\s*["']?([\w+/=-]+)["']?,?;?\s*$""", re.MULTILINE)
 
 
 def reads(document: Node) -> bool:
@@ -82,7 +77,7 @@ def read(documents: Sequence[Node], files: Files) -> None:
     every = [document for document in flat(documents) if reads(document)]
     changed = set(files.changed)
     known = [document for document in every if document.place.file not in changed]
-    files.secrets += [found for document in every for found in stored(document)]
+    files.secrets += [found for document in every for found in kubernetes_secrets.stored(document)]
     made: list[Made] = []
     for document in known:
         files.problems += fields.unknown(document, fields.KUBERNETES.get(kind_of(document), ()))
@@ -115,52 +110,12 @@ def read(documents: Sequence[Node], files: Files) -> None:
     files.deployments += [deployment for _, deployment in made]
 
 
-def stored(document: Node) -> list[StoredSecret]:
-    """Values in a Secret, and in a ConfigMap those that are named like a secret, also in a file that is kept in it."""
-    if kind_of(document) == "ConfigMap":
-        return [
-            StoredSecret(found, value.place)
-            for name, value in document.entries("data")
-            for found in _secrets_in(name, value.text() or "")
-        ]
-    if kind_of(document) != "Secret":
-        return []
-    return [
-        StoredSecret(name, value.place)
-        for part in ("data", "stringData")
-        for name, value in document.entries(part)
-        if _is_value(part, name, value.text() or "")
-    ]
-
-
-def _secrets_in(name: str, text: str) -> list[str]:
-    """What is secret in an entry of a ConfigMap, in words that do not show it."""
-    lines = [(name, text)] if "\n" not in text else [(found[1], found[2]) for found in LINE.finditer(text)]
-    named = [(name, value) for name, value in lines if not from_outside(value)]
-    found = [name for name, value in named if holds_secret(name, value) and ("\n" not in text or looks_generated(value))]
-    return found + ([f"a password in the URL of {name}"] if url_passwords(text) else [])
-
-
 def _stays_at_none(deployment: Deployment) -> None:
     """A HorizontalPodAutoscaler leaves a workload of 0 alone, KEDA raises it:
     https://kubernetes.io/docs/tasks/run-application/horizontal-pod-autoscale/#implicit-maintenance-mode-deactivation"""
     replicas = deployment.replicas
     if replicas is not None and replicas.value == 0 and not any(scaler.wakes for scaler in deployment.autoscalers):
         deployment.sleeps = [*(deployment.sleeps or []), Given("is deployed with 0 workers", replicas.place)]
-
-
-def _is_value(part: str, name: str, text: str) -> bool:
-    """Whether a Secret's entry is a secret's value. Base64 is decoded to see."""
-    import base64
-    import binascii
-
-    if part == "data":
-        try:
-            # A block of several lines is one value.
-            text = base64.b64decode("".join(text.split()), validate=True).decode("utf-8", "replace")
-        except (binascii.Error, ValueError):
-            return False
-    return is_stored(name, text)
 
 
 # -- What belongs to a workload

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pytest_lkagents.manifests.model import Files, StoredSecret
-from pytest_lkagents.manifests.readers.common import beside, is_stored
+from pytest_lkagents.manifests.readers.common import beside
+from pytest_lkagents.manifests.readers.secret_entries import is_stored
 from pytest_lkagents.manifests.tree import Node
 from pytest_lkagents.secrets import holds_secret
 

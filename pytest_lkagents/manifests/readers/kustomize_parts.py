@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 
 from pytest_lkagents.manifests.fields import POD_AT
 from pytest_lkagents.manifests.model import KUBERNETES, Deployment, Files, StoredSecret
-from pytest_lkagents.manifests.readers import kubernetes, kustomize
+from pytest_lkagents.manifests.readers import kubernetes, kubernetes_secrets, kustomize
 from pytest_lkagents.manifests.readers.common import beside
 from pytest_lkagents.manifests.readers.kubernetes_workloads import WORKLOADS, is_workload, variables, workload
 from pytest_lkagents.manifests.tree import Block, Node, Place, Unreadable, read_yaml
@@ -90,7 +90,7 @@ def read(documents: Sequence[Node], files: Files, gathered: kustomize.Gathered) 
         if isinstance(body.value, list):
             files.secrets += _stored(patch, stores)
         elif body.place.file == one.place.file:
-            files.secrets += kubernetes.stored(body)
+            files.secrets += kubernetes_secrets.stored(body)
         for document, deployment in patch.there:
             before = [other for other in moving.get(document.place, []) if _comes_before(other, patch, gathered)]
             files.parts += _part(patch, deployment, None if before or patch.selects else document)
@@ -118,7 +118,7 @@ def _stored(patch: Patch, stores: Sequence[Node]) -> list[StoredSecret]:
             continue
         for name in steps[1:]:
             value = Node(value.place, {name.replace("~1", "/").replace("~0", "~"): value})
-        found += kubernetes.stored(Node(body.place, {"kind": Node(body.place, *kinds), steps[0]: value}))
+        found += kubernetes_secrets.stored(Node(body.place, {"kind": Node(body.place, *kinds), steps[0]: value}))
     return found
 
 

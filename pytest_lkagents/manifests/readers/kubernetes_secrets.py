@@ -1,0 +1,56 @@
+"""What is stored in Kubernetes' Secrets and ConfigMaps, as far as it is secret."""
+
+from __future__ import annotations
+
+import re
+
+from pytest_lkagents.manifests.model import StoredSecret
+from pytest_lkagents.manifests.readers.common import from_outside
+from pytest_lkagents.manifests.readers.kubernetes_workloads import kind_of
+from pytest_lkagents.manifests.readers.secret_entries import is_stored
+from pytest_lkagents.manifests.tree import Node
+from pytest_lkagents.secrets import holds_secret, looks_generated, url_passwords
+
+# One setting in a file of most formats: NAME=value, name = "value", name: value. What is more than a word is none: a call in a
+# script, a path.
+LINE = re.compile(r"""^\s*(?:export\s+)?["']?([A-Za-z][\w.-]*)["']?\s*[:=]\s*["']?([\w+/=-]+)["']?,?;?\s*$""", re.MULTILINE)
+
+
+def stored(document: Node) -> list[StoredSecret]:
+    """Values in a Secret, and in a ConfigMap those that are named like a secret, also in a file that is kept in it."""
+    if kind_of(document) == "ConfigMap":
+        return [
+            StoredSecret(found, value.place)
+            for name, value in document.entries("data")
+            for found in _secrets_in(name, value.text() or "")
+        ]
+    if kind_of(document) != "Secret":
+        return []
+    return [
+        StoredSecret(name, value.place)
+        for part in ("data", "stringData")
+        for name, value in document.entries(part)
+        if _is_value(part, name, value.text() or "")
+    ]
+
+
+def _secrets_in(name: str, text: str) -> list[str]:
+    """What is secret in an entry of a ConfigMap, in words that do not show it."""
+    lines = [(name, text)] if "\n" not in text else [(found[1], found[2]) for found in LINE.finditer(text)]
+    named = [(name, value) for name, value in lines if not from_outside(value)]
+    found = [name for name, value in named if holds_secret(name, value) and ("\n" not in text or looks_generated(value))]
+    return found + ([f"a password in the URL of {name}"] if url_passwords(text) else [])
+
+
+def _is_value(part: str, name: str, text: str) -> bool:
+    """Whether a Secret's entry is a secret's value. Base64 is decoded to see."""
+    import base64
+    import binascii
+
+    if part == "data":
+        try:
+            # A block of several lines is one value.
+            text = base64.b64decode("".join(text.split()), validate=True).decode("utf-8", "replace")
+        except (binascii.Error, ValueError):
+            return False
+    return is_stored(name, text)
