@@ -22,6 +22,7 @@ from pytest_lkagents.manifests.readers import (
     kubernetes,
     kustomize,
     kustomize_parts,
+    kustomize_patches,
     railway,
     render,
 )
@@ -167,7 +168,7 @@ def _read(file: str, text: str, files: Files, known: list[Node], *, named: bool)
 def _take(document: Node, files: Files, known: list[Node]) -> bool:
     """Whether somebody reads this document."""
     if not isinstance(document.value, dict):
-        known += [document] if kustomize.is_json_patch(document) else []
+        known += [document] if kustomize_patches.is_json_patch(document) else []
         return False
     if kubernetes.reads(document) or kustomize.reads(document):
         known.append(document)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pytest_lkagents.manifests.model import Files, StoredSecret
+from pytest_lkagents.manifests.readers import kustomize_patches
 from pytest_lkagents.manifests.readers.common import beside
 from pytest_lkagents.manifests.readers.secret_entries import is_stored
 from pytest_lkagents.manifests.tree import Node
@@ -70,7 +71,7 @@ def _changed(kustomizations: Sequence[Node], gathered: Gathered) -> set[str]:
     made."""
     found: set[str] = set()
     for one in kustomizations:
-        found |= {beside(one.place.file, path) for path in patch_files(one)}
+        found |= {beside(one.place.file, path) for path in kustomize_patches.files_of(one)}
         if any(one.get(part) is not None for part in CHANGES):
             found |= gathered[one.place.file]
     return found
@@ -91,21 +92,6 @@ def generated(documents: Sequence[Node]) -> set[str | None]:
     """The names of the ConfigMaps that Kustomizations make, or put values into."""
     entries = [entry for one in documents if reads(one) for entry in one.items("configMapGenerator")]
     return {name for entry in entries if (name := entry.text("name"))}
-
-
-def is_json_patch(document: Node) -> bool:
-    """Operations on a resource, which name no kind: https://www.rfc-editor.org/rfc/rfc6902"""
-    operations = document.items()
-    return bool(operations) and all(one.text("op") and one.text("path") for one in operations)
-
-
-def patch_entries(one: Node) -> list[Node]:
-    return one.items("patches") + one.items("patchesJson6902")
-
-
-def patch_files(one: Node) -> list[str]:
-    """The files of its patches."""
-    return [path for entry in patch_entries(one) if (path := entry.text("path"))] + (one.words("patchesStrategicMerge") or [])
 
 
 def _resources(one: Node, folders: Mapping[str, Sequence[Node]], seen: set[str]) -> set[str]:
