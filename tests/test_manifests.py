@@ -15,7 +15,9 @@ from pytest_lkagents.manifests.model import Files, Problem
 from pytest_lkagents.manifests.readers import dockerfile
 from pytest_lkagents.manifests.readers.common import environment_of, mode_of, runs_agent
 from pytest_lkagents.manifests.readers.probes import of_command
-from pytest_lkagents.manifests.tree import Place, Unreadable, read_toml, read_yaml
+from pytest_lkagents.manifests.toml_files import read_toml
+from pytest_lkagents.manifests.tree import Place, Unreadable
+from pytest_lkagents.manifests.yaml_files import read_yaml
 
 from .conftest import ROOT
 

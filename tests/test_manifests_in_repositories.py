@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_lkagents.checks import Evidence, NotJudgeable
-from pytest_lkagents.manifests import rules, tree
+from pytest_lkagents.manifests import rules, yaml_files
 from pytest_lkagents.manifests.findings import Needs
 from pytest_lkagents.manifests.load import is_dockerfile, load
 from pytest_lkagents.manifests.readers.common import FOR_DEVELOPMENT, mode_of
@@ -773,7 +773,7 @@ SCALED = (
 
 
 def test_many_documents_in_one_file_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tree, "MOST_NODES", 50)
+    monkeypatch.setattr(yaml_files, "MOST_NODES", 50)
     text = workload("Deployment", POD)
     files = load(["-"], "---\n".join([text] * 20))
     assert (len(files.deployments), files.problems, files.too_large) == (20, [], [])
@@ -789,7 +789,7 @@ def test_many_documents_in_one_file_are_read(tmp_path: Path, monkeypatch: pytest
     files = load([str(tmp_path)])
     assert [one.autoscaler is not None for one in files.deployments] == [True]
     assert [finding.found for finding in rules.replicas(files, Needs()).findings] == []
-    monkeypatch.setattr(tree, "MOST_IN_FILE", 100)
+    monkeypatch.setattr(yaml_files, "MOST_IN_FILE", 100)
     files = load(["-"], "---\n".join([text] * 20))
     assert (files.deployments, files.read, files.strange) == ([], [], [])
     assert files.too_large == ["standard input:34: a file of more than 100 values"]

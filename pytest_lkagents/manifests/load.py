@@ -27,7 +27,9 @@ from pytest_lkagents.manifests.readers import (
     render,
 )
 from pytest_lkagents.manifests.readers.common import FOR_DEVELOPMENT, is_editors
-from pytest_lkagents.manifests.tree import FileTooLarge, Node, Place, TooLarge, Unreadable, by_yaml_1_1, read_toml, read_yaml
+from pytest_lkagents.manifests.toml_files import read_toml
+from pytest_lkagents.manifests.tree import Node, Place, Unreadable
+from pytest_lkagents.manifests.yaml_files import FileTooLarge, TooLarge, by_yaml_1_1, read_yaml
 
 SUFFIXES = (".yaml", ".yml", ".json", ".toml")
 # Folders of tools, not of deployments.

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from pytest_lkagents.manifests.readers.common import beside
 from pytest_lkagents.manifests.readers.kubernetes_workloads import WORKLOADS
-from pytest_lkagents.manifests.tree import Block, Node, Place, Unreadable, read_yaml
+from pytest_lkagents.manifests.tree import Node, Place, Unreadable
+from pytest_lkagents.manifests.yaml_files import Block, read_yaml
 
 
 @dataclass(frozen=True)
