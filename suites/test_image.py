@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, WorkerFault, check
-from pytest_lkagents.manifests.readers.common import DEVELOPMENT, SCRIPT
+from pytest_lkagents.manifests.commands import DEVELOPMENT, SCRIPT
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.contents import MOST_READ_SECONDS
 from pytest_lkagents.worker.credentials import findings_in_words

@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_lkagents.manifests import amounts, rules
+from pytest_lkagents.manifests.commands import mode_of, runs_agent
 from pytest_lkagents.manifests.findings import Judgement, Needs
 from pytest_lkagents.manifests.load import is_dockerfile, load
 from pytest_lkagents.manifests.model import Files, Problem
 from pytest_lkagents.manifests.readers import dockerfile
-from pytest_lkagents.manifests.readers.common import environment_of, mode_of, runs_agent
+from pytest_lkagents.manifests.readers.common import environment_of
 from pytest_lkagents.manifests.readers.probes import of_command
 from pytest_lkagents.manifests.toml_files import read_toml
 from pytest_lkagents.manifests.tree import Place, Unreadable

@@ -8,10 +8,10 @@ import pytest
 
 from pytest_lkagents.checks import Evidence, NotJudgeable
 from pytest_lkagents.manifests import rules
+from pytest_lkagents.manifests.commands import modes_of
 from pytest_lkagents.manifests.findings import Needs
 from pytest_lkagents.manifests.load import load
 from pytest_lkagents.manifests.model import Files
-from pytest_lkagents.manifests.readers.common import modes_of
 from suites import test_manifests as checks
 
 LIVEKIT = "environment: {LIVEKIT_URL: $URL, LIVEKIT_API_KEY: $KEY}"

@@ -9,9 +9,10 @@ import pytest
 
 from pytest_lkagents.checks import Evidence, NotJudgeable
 from pytest_lkagents.manifests import rules, yaml_files
+from pytest_lkagents.manifests.commands import mode_of
 from pytest_lkagents.manifests.findings import Needs
 from pytest_lkagents.manifests.load import is_dockerfile, load
-from pytest_lkagents.manifests.readers.common import FOR_DEVELOPMENT, mode_of
+from pytest_lkagents.manifests.readers.common import FOR_DEVELOPMENT
 from suites import test_manifests as checks
 
 from .deployment_files import judged, written

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
 
+from pytest_lkagents.manifests.commands import AGENT, COMMANDS, WORKER, modes_of, runs_agent
 from pytest_lkagents.manifests.model import CLOUD_RUN_POOL, DOCKERFILE, HEALTH_PORT, Deployment, Platform
-from pytest_lkagents.manifests.readers.common import AGENT, COMMANDS, WORKER, has_livekit, modes_of, runs_agent
+from pytest_lkagents.manifests.readers.common import has_livekit
 
 # What starts web sites by the same words as workers.
 SITES = {"npm", "yarn", "pnpm", "bun", "next"}

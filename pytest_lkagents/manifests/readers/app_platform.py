@@ -10,6 +10,7 @@ import posixpath
 import re
 
 from pytest_lkagents.manifests import amounts, fields
+from pytest_lkagents.manifests.commands import split
 from pytest_lkagents.manifests.model import (
     APP_PLATFORM,
     REQUESTS,
@@ -30,7 +31,6 @@ from pytest_lkagents.manifests.readers.common import (
     from_outside,
     grace_within,
     ports_of,
-    split,
     whole,
     within,
 )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import posixpath
 import re
-import shlex
 from collections.abc import Callable, Sequence
 
+from pytest_lkagents.manifests.commands import runs_agent
 from pytest_lkagents.manifests.model import Deployment, Given, Problem, Variable
 from pytest_lkagents.manifests.tree import Node, Place
 
@@ -25,10 +24,10 @@ PATH_PARTS = 3
 VARIABLE = re.compile(r"\$\{?[A-Za-z_]|\$\(|\{\{")
 # ... and what Compose takes where it does not.
 FALLBACK = re.compile(r"\$\{\w+:?-([^${}]+)\}")
-
-
 # What is to be filled in is marked by a sign, or written in capitals.
 PLAIN = re.compile(r"(?=.*[a-z0-9])[a-z0-9.]+([ -][a-z0-9.]+)*|\d+(\.\d+)? ?[A-Za-z]{1,3}")
+# Of so many ports a range is one that somebody listens on; more of them are for media.
+MOST_PORTS = 100
 
 
 def is_editors(file: str) -> bool:
@@ -48,10 +47,6 @@ def whole(node: Node, *path: str | int) -> Given[int] | None:
 def ports_of(nodes: Sequence[Node], *path: str) -> list[int]:
     """The numbers at a path of each, as ports are written."""
     return [int(number) for node in nodes if (number := node.number(*path))]
-
-
-# Of so many ports a range is one that somebody listens on; more of them are for media.
-MOST_PORTS = 100
 
 
 def range_of(text: str) -> list[int]:
@@ -152,130 +147,15 @@ def beside(file: str, *parts: str | None) -> str:
     return posixpath.normpath(posixpath.join(posixpath.dirname(file), *(part for part in parts if part)))
 
 
-ASSIGNED = re.compile(r"-{0,2}([A-Za-z][\w-]*)=(.+)", re.DOTALL)
-FLAG = re.compile(r"--([A-Za-z][\w-]*)")
-
-
-def told_in(words: Sequence[str]) -> list[tuple[str, str]]:
-    """What a command says of its own: NAME=value, --name=value and --name value, as (NAME, value)."""
-    parts = [part for word in words for part in split(word)]
-    found = []
-    for part, after in itertools.pairwise([*parts, "-"]):
-        assigned, flag = ASSIGNED.fullmatch(part), FLAG.fullmatch(part)
-        if assigned is not None:
-            found.append((assigned[1], assigned[2]))
-        elif flag is not None and not after.startswith("-"):
-            found.append((flag[1], after))
-    return [(name.replace("-", "_").upper(), value) for name, value in found]
-
-
-def split(text: str) -> list[str]:
-    """A line of a shell as words, as far as it can be taken apart."""
-    try:
-        return shlex.split(text)
-    except ValueError:
-        return text.split()
-
-
-# -- Which of several containers or processes is the worker's
-
-# The commands of both SDKs that are not for production, and all of them.
-DEVELOPMENT = {"dev", "console", "connect"}
-COMMANDS = {"start", *DEVELOPMENT}
-SCRIPT = re.compile(r"\.(py|[cm]?[jt]s)$")
-AGENT = re.compile(r"(^|[^a-z])agents?([^a-z]|$)")
-WORKER = re.compile(r"(^|[^a-z])workers?([^a-z]|$)")
-
-
 def has_livekit(variables: Sequence[Variable]) -> bool:
     """Whether these are variables of something that works with LiveKit."""
     return any(variable.name.startswith("LIVEKIT_") or "livekit" in (variable.source or "").lower() for variable in variables)
 
 
-def runs_agent(words: Sequence[str]) -> bool:
-    """Whether a command is one of an agent's: ``python agent.py``, ``python -m livekit.agents``, ``node main.js start``."""
-    parts = [part for word in words for part in word.split()]
-    if any("agent.py" in part for part in parts):
-        return True
-    return any(
-        behind in COMMANDS and (SCRIPT.search(what) or (before == "-m" and AGENT.search(what.lower())))
-        for before, what, behind in zip(["", *parts], parts, parts[1:], strict=False)
-    )
-
-
-# What runs a script by its name in package.json, and passes on what stands behind it.
-SCRIPT_RUNNERS = {"npm", "pnpm", "yarn"}
-# What a shell puts between two commands.
-BETWEEN = re.compile(r"[;&|\n]+")
-
-
-# What makes it depend on something else which of several commands a shell comes to, and what ends it there.
-CONDITIONS = {"if", "elif", "case", "while", "until", "[", "[[", "test", "exec"}
-# What may stand before it, and the option by which a shell is given its line.
-OPENING = {"", "!", "do", "then", "else", "time"}
-FOR_SHELL = re.compile(r"-[a-z]*c")
-SHELL = re.compile(r"(^|/)(ba|da|a|z)?sh$")
-
-
-def modes_of(words: Sequence[str]) -> set[str]:
-    """Which of COMMANDS a command gives the agent: directly behind a script or module, or first of all (for an image's
-    entrypoint), and of several commands of a shell the last that has one. None: it does not tell. Several: a condition
-    decides."""
-    commands: list[list[str]] = [[]]
-    for word in words:
-        for number, piece in enumerate(BETWEEN.split(word)):
-            commands += [[]] if number else []
-            commands[-1] += split(piece)
-    modes = [mode for command in commands if (mode := _mode(command)) is not None]
-    # The last one has nothing behind it that it could skip.
-    if "||" in " ".join(words) or any(_decider(command) in CONDITIONS for command in commands[:-1]):
-        return set(modes)
-    return set(modes[-1:])
-
-
-def _decider(command: list[str]) -> str | None:
-    """The word that a shell goes by: the first, but for the shell itself and what stands before any command."""
-    started = next(
-        (
-            number + 1
-            for number, word in enumerate(command)
-            if FOR_SHELL.fullmatch(word) and (number < 3 or any(map(SHELL.search, command[:number])))
-        ),
-        0,
-    )
-    if not started and "--" in command[:3]:
-        started = command.index("--") + 1  # of what runs the shell's line as it is, such as tini
-    return next((word.lstrip("({") for word in command[started:] if word.lstrip("({") not in OPENING), None)
-
-
-def mode_of(words: Sequence[str]) -> str | None:
-    """The one of COMMANDS that a command gives the agent; None: it does not tell, or a condition decides."""
-    modes = modes_of(words)
-    return next(iter(modes)) if len(modes) == 1 else None
-
-
-def _mode(command: list[str]) -> str | None:
-    if command[:1] and command[0] in COMMANDS and all(part.startswith("-") for part in command[1:2]):
-        return command[0]
-    found = None
-    for number, part in enumerate(command):
-        behind = number + 1
-        if part in SCRIPT_RUNNERS:
-            behind += 1 + (command[behind : behind + 1] in (["run"], ["run-script"]))
-            behind += command[behind : behind + 1] == ["--"]
-        elif part == "-m":
-            behind += 1
-        elif not SCRIPT.search(part):
-            continue
-        if behind < len(command) and command[behind] in COMMANDS:
-            found = command[behind]
-    return found
-
-
 def worker_container(
     containers: Sequence[Node], variables: Callable[[Node], list[Variable]], words: Callable[[Node], list[str]]
 ) -> Node:
-    """The one with LiveKit's variables, or that runs an agent, or the first."""
+    """Of several the worker's: the one with LiveKit's variables, or that runs an agent, or the first."""
     for container in containers:
         if has_livekit(variables(container)):
             return container

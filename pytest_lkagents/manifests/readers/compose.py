@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import PurePath
 
 from pytest_lkagents.manifests import amounts, fields
+from pytest_lkagents.manifests.commands import split
 from pytest_lkagents.manifests.model import COMPOSE, EVERYTHING, Deployment, Files, Given, Loss, Probe, Resources
 from pytest_lkagents.manifests.readers import probes
 from pytest_lkagents.manifests.readers.common import (
@@ -16,7 +17,6 @@ from pytest_lkagents.manifests.readers.common import (
     environment_of,
     given,
     range_of,
-    split,
     variables_of,
     whole,
 )

@@ -6,17 +6,10 @@ import json
 import re
 from dataclasses import dataclass, field, replace
 
+from pytest_lkagents.manifests.commands import modes_of, runs_agent, split, told_in
 from pytest_lkagents.manifests.model import COMPOSE, DOCKERFILE, Deployment, Files, Given, Probe, Problem, Variable
 from pytest_lkagents.manifests.readers import probes
-from pytest_lkagents.manifests.readers.common import (
-    FOR_DEVELOPMENT,
-    environment_of,
-    modes_of,
-    range_of,
-    runs_agent,
-    split,
-    told_in,
-)
+from pytest_lkagents.manifests.readers.common import FOR_DEVELOPMENT, environment_of, range_of
 from pytest_lkagents.manifests.tree import Place
 from pytest_lkagents.secrets import looks_random
 

@@ -5,18 +5,9 @@ from __future__ import annotations
 import re
 
 from pytest_lkagents.manifests import amounts, fields
+from pytest_lkagents.manifests.commands import AGENT, WORKER, runs_agent
 from pytest_lkagents.manifests.model import EVERYTHING, FLY, Deployment, Files, Given, Probe, Resources
-from pytest_lkagents.manifests.readers.common import (
-    AGENT,
-    WORKER,
-    beside,
-    doubt,
-    environment_of,
-    given,
-    ports_of,
-    runs_agent,
-    variables_of,
-)
+from pytest_lkagents.manifests.readers.common import beside, doubt, environment_of, given, ports_of, variables_of
 from pytest_lkagents.manifests.tree import Node
 
 OWN = re.compile(r"fly([._-].*)?\.toml")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from pytest_lkagents.manifests import amounts
+from pytest_lkagents.manifests.commands import runs_agent
 from pytest_lkagents.manifests.fields import POD_AT
 from pytest_lkagents.manifests.model import EVERYTHING, KUBERNETES, Deployment, Given, Loss, Problem, Resources, Variable
 from pytest_lkagents.manifests.readers import probes
@@ -15,7 +16,6 @@ from pytest_lkagents.manifests.readers.common import (
     given,
     has_livekit,
     ports_of,
-    runs_agent,
     whole,
     words_of,
 )

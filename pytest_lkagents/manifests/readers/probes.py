@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from pytest_lkagents.manifests.commands import split
 from pytest_lkagents.manifests.model import Given, Probe
-from pytest_lkagents.manifests.readers.common import from_outside, split
+from pytest_lkagents.manifests.readers.common import from_outside
 from pytest_lkagents.manifests.tree import Node, Place
 
 # One address of the container itself, as curl, wget, a script in a line (``urlopen('http://localhost:8081/')``) or nc take it.

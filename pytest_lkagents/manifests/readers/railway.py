@@ -6,8 +6,9 @@ What such a file does not say is set in Railway's dashboard, and not known here.
 from __future__ import annotations
 
 from pytest_lkagents.manifests import fields
+from pytest_lkagents.manifests.commands import split
 from pytest_lkagents.manifests.model import RAILWAY, Deployment, Files, Given, Loss, Probe
-from pytest_lkagents.manifests.readers.common import beside, doubt, environment_of, split, whole
+from pytest_lkagents.manifests.readers.common import beside, doubt, environment_of, whole
 from pytest_lkagents.manifests.tree import Node
 
 # The settings of this environment count for more than those of all.

@@ -6,17 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from pytest_lkagents.manifests import fields
+from pytest_lkagents.manifests.commands import split
 from pytest_lkagents.manifests.model import RENDER, Autoscaler, Deployment, Files, Given, Probe, StoredSecret, Target, Variable
-from pytest_lkagents.manifests.readers.common import (
-    beside,
-    doubt,
-    environment_of,
-    from_outside,
-    given,
-    grace_within,
-    split,
-    whole,
-)
+from pytest_lkagents.manifests.readers.common import beside, doubt, environment_of, from_outside, given, grace_within, whole
 from pytest_lkagents.manifests.tree import Node
 from pytest_lkagents.secrets import holds_secret
 

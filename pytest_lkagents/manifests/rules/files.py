@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pytest_lkagents.manifests import RENDERED
+from pytest_lkagents.manifests.commands import told_in
 from pytest_lkagents.manifests.findings import Finding, Judgement, Needs
 from pytest_lkagents.manifests.model import Deployment, Files, Variable
-from pytest_lkagents.manifests.readers.common import from_outside, told_in
+from pytest_lkagents.manifests.readers.common import from_outside
 from pytest_lkagents.secrets import PLACEHOLDER_HOST, holds_secret, looks_generated, stands_in, url_passwords
 
 # Of what is passed over so many are named.

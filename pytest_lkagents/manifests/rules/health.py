@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import re
 
+from pytest_lkagents.manifests.commands import SCRIPT, runs_agent, split
 from pytest_lkagents.manifests.findings import Finding, Judgement, Needs
 from pytest_lkagents.manifests.model import CLOUD_RUN, DOCKERFILE, HEALTH_PORT, Deployment, Files, Probe
-from pytest_lkagents.manifests.readers.common import SCRIPT, runs_agent, split
 from pytest_lkagents.manifests.rules.common import of_production
 
 # What the SDKs' health server answers.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 from pytest_lkagents.guide import RULE_BYTES, RULE_CORES
+from pytest_lkagents.manifests.commands import DEVELOPMENT, modes_of, split
 from pytest_lkagents.manifests.findings import Finding, Judgement, Needs
 from pytest_lkagents.manifests.model import COMPOSE, DOCKERFILE, KUBERNETES, Deployment, Files, Given
-from pytest_lkagents.manifests.readers.common import DEVELOPMENT, modes_of, split
 from pytest_lkagents.manifests.rules.common import of_production, tells_cores, unclear
 
 # Docker's own least memory limit.
