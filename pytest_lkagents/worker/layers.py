@@ -81,16 +81,65 @@ class _Layer:
     gone: list[str] = field(default_factory=list)
 
 
+@dataclass
+class _Search:
+    """What is looked for in each layer, and what came of it so far. ``planted`` are values that must not be in the image,
+    ``bundles`` paths of CA bundles, ``own`` the folders whose repositories are the worker's own."""
+
+    planted: Sequence[str]
+    bundles: Collection[str]
+    own: Collection[str]
+    result: ImageScan = field(default_factory=ImageScan)
+
+    def read_layer(self, content: IO[bytes]) -> _Layer | None:
+        """None if it is none that can be read to its end: blobs are layers or small JSON documents."""
+        try:
+            return self._scan_layer(content)
+        except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError):
+            return None
+
+    def _scan_layer(self, content: IO[bytes]) -> _Layer:
+        found = _Layer()
+        with tarfile.open(fileobj=content, mode="r|*") as layer:
+            for member in layer:
+                path = member.name.removeprefix("./").lstrip("/")
+                folder, _, base = path.rpartition("/")
+                if base.startswith(".wh."):
+                    found.gone.append(folder if base == ".wh..wh..opq" else f"{folder}/{base[4:]}".lstrip("/"))
+                    continue
+                if path in self.bundles or CERTIFI.search(path):
+                    if member.issym() or member.islnk() or member.size > SMALLEST_BUNDLE:
+                        found.present.add(path)
+                    else:
+                        found.gone.append(path)
+                if not member.isfile():
+                    continue
+                self.result.files += 1
+                largest = LARGEST_PACK if PACK.search(path) else LARGEST_READ
+                if not 0 < member.size <= largest or (not self.planted and LIBRARIES.search(path)):
+                    continue
+                piece = layer.extractfile(member)
+                if piece is not None:
+                    self.result.secrets += [f"/{path}: {what}" for what in self._findings(path, piece.read())]
+        return found
+
+    def _findings(self, path: str, data: bytes) -> Iterator[str]:
+        if not PACK.search(path):
+            yield from findings_in(path, data, self.planted)
+        repository = path.partition(".git/objects/")[0].rstrip("/")
+        for version in file_versions(path, data, LARGEST_READ):
+            for what in findings_in_version(version, self.planted, own=repository in self.own):
+                yield f"{what}, in a version of a file"
+
+
 def scan(image: Image, planted: Sequence[str]) -> ImageScan:
     """Read every layer once, as ``docker save`` streams them, deleted files of earlier layers included.
 
     ``planted`` are values that must not be in the image. Raises the engine's and tarfile's errors.
     """
     chunks = image.save(chunk_size=1024 * 1024)
-    result = ImageScan()
-    bundles = {*CA_BUNDLES, *_named_bundles(image)}
+    search = _Search(planted, {*CA_BUNDLES, *_named_bundles(image)}, _work_folders(image))
     layers: dict[str, _Layer | None] = {}
-    own = _work_folders(image)
     links: dict[str, str] = {}
     order: list[str] = []
     reader = io.BufferedReader(_Stream(iter(chunks)), 1024 * 1024)
@@ -106,7 +155,8 @@ def scan(image: Image, planted: Sequence[str]) -> ImageScan:
                 # The archive's own order is by name; only the manifest knows which layer lies over which.
                 order = [str(name) for name in json.load(content)[0]["Layers"]]
             elif member.name.endswith(".tar") or member.name.startswith("blobs/"):
-                layers[member.name] = _read_layer(content, planted, bundles, own, result)
+                layers[member.name] = search.read_layer(content)
+    result = search.result
     read = [layers.get(links.get(name, name)) for name in order]
     whole = [layer for layer in read if layer is not None]
     if len(whole) < len(read):
@@ -129,53 +179,6 @@ def _bundles_left(layers: Sequence[_Layer]) -> set[str]:
         left = {path for path in left if not any(path == gone or path.startswith(f"{gone}/") for gone in layer.gone)}
         left |= layer.present
     return left
-
-
-def _read_layer(
-    content: IO[bytes], planted: Sequence[str], bundles: Collection[str], own: Collection[str], result: ImageScan
-) -> _Layer | None:
-    """None if it is none that can be read to its end: blobs are layers or small JSON documents."""
-    try:
-        return _scan_layer(content, planted, bundles, own, result)
-    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError):
-        return None
-
-
-def _scan_layer(
-    content: IO[bytes], planted: Sequence[str], bundles: Collection[str], own: Collection[str], result: ImageScan
-) -> _Layer:
-    found = _Layer()
-    with tarfile.open(fileobj=content, mode="r|*") as layer:
-        for member in layer:
-            path = member.name.removeprefix("./").lstrip("/")
-            folder, _, base = path.rpartition("/")
-            if base.startswith(".wh."):
-                found.gone.append(folder if base == ".wh..wh..opq" else f"{folder}/{base[4:]}".lstrip("/"))
-                continue
-            if path in bundles or CERTIFI.search(path):
-                if member.issym() or member.islnk() or member.size > SMALLEST_BUNDLE:
-                    found.present.add(path)
-                else:
-                    found.gone.append(path)
-            if not member.isfile():
-                continue
-            result.files += 1
-            largest = LARGEST_PACK if PACK.search(path) else LARGEST_READ
-            if not 0 < member.size <= largest or (not planted and LIBRARIES.search(path)):
-                continue
-            piece = layer.extractfile(member)
-            if piece is not None:
-                result.secrets += [f"/{path}: {what}" for what in _findings(path, piece.read(), planted, own)]
-    return found
-
-
-def _findings(path: str, data: bytes, planted: Sequence[str], own: Collection[str]) -> Iterator[str]:
-    if not PACK.search(path):
-        yield from findings_in(path, data, planted)
-    repository = path.partition(".git/objects/")[0].rstrip("/")
-    for version in file_versions(path, data, LARGEST_READ):
-        for what in findings_in_version(version, planted, own=repository in own):
-            yield f"{what}, in a version of a file"
 
 
 def _work_folders(image: Image) -> list[str]:
