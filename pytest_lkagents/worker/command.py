@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import IO, Any
+from typing import IO
 
 import psutil
 
@@ -30,7 +30,8 @@ from pytest_lkagents.worker.base import Worker, disturbing, http_get
 from pytest_lkagents.worker.burner import PYTHON
 from pytest_lkagents.worker.doorkeeper import Doorkeeper
 from pytest_lkagents.worker.health import DEFAULT_PORT, Health
-from pytest_lkagents.worker.processes import Connection, Process, Snapshot
+from pytest_lkagents.worker.process_tree import ProcessTree
+from pytest_lkagents.worker.processes import Snapshot
 from pytest_lkagents.worker.usage import Usage
 
 # Bytes of output that are read at most, half from the beginning and half from the end.
@@ -40,9 +41,6 @@ BURNER_NICENESS = 19
 END_SECONDS = 10
 # A socket's path has 107 bytes at most; Python's fork server adds 33 to its temporary folder.
 LONGEST_TEMPORARY = 70
-
-# As ps writes them; of the others it does not matter in which one a process is.
-STATES = {psutil.STATUS_ZOMBIE: "Z", psutil.STATUS_STOPPED: "T", psutil.STATUS_RUNNING: "R"}
 
 
 def needs_container(what: str) -> NotJudgeable:
@@ -72,10 +70,8 @@ class CommandWorker(Worker):
         self._process: subprocess.Popen[bytes] | None = None
         self._output: IO[bytes] | None = None
         self._watcher: threading.Thread | None = None
-        self._known: dict[int, psutil.Process] = {}
-        self._seconds: dict[int, float] = {}
+        self._tree = ProcessTree()
         self._burners: list[psutil.Process] = []
-        self._over = threading.Event()
         self._taken = ""
         self._doorkeeper: Doorkeeper | None = None
         self._counting = self._server_stopped = False
@@ -106,6 +102,7 @@ class CommandWorker(Worker):
         except OSError as error:
             self.started = 0.0
             raise WorkerFault(f"the command cannot be run: {error.strerror}") from error
+        self._tree.leader = self._process.pid
         with contextlib.suppress(psutil.Error):
             self._session.record_process(self._process.pid)
         self._watcher = threading.Thread(target=self._watch, args=(self._process,), daemon=True)
@@ -121,9 +118,7 @@ class CommandWorker(Worker):
 
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
         process.wait()
-        with contextlib.suppress(psutil.Error, OSError):
-            machine.end(self._tree())
-        self._over.set()
+        self._tree.end()
         (self._session.folder / f"{process.pid}.pid").unlink(missing_ok=True)
 
     @property
@@ -149,13 +144,13 @@ class CommandWorker(Worker):
 
     @disturbing
     def kill(self) -> None:
-        if self._process is None or self._over.is_set():
+        if self._process is None or self._tree.over.is_set():
             return
         # The first one by its handle: its pid cannot be another's before it was waited for.
-        rest = [found for found in self._tree() if found.pid != self._process.pid]
+        rest = [found for found in self._tree.processes() if found.pid != self._process.pid]
         self._process.kill()
         machine.end(rest)
-        self._over.wait(END_SECONDS)
+        self._tree.over.wait(END_SECONDS)
 
     @disturbing
     def stop(self, seconds: float) -> None:
@@ -163,12 +158,12 @@ class CommandWorker(Worker):
 
     @disturbing
     def pause(self) -> None:
-        for found in self._tree():
+        for found in self._tree.processes():
             with contextlib.suppress(psutil.Error):
                 found.suspend()
 
     def unpause(self) -> None:
-        for found in self._tree():
+        for found in self._tree.processes():
             with contextlib.suppress(psutil.Error):
                 found.resume()
 
@@ -247,60 +242,21 @@ class CommandWorker(Worker):
                 return status
         return None
 
-    def _tree(self) -> list[psutil.Process]:
-        """Its processes, zombies too. The watcher has ended all of them once it is over."""
-        if self._process is None or self._over.is_set():
-            return []
-        found = machine.tree_of(self._process.pid, list(self._known.values()))
-        self._known.update({process.pid: process for process in found})
-        return found
-
-    def _sockets(self) -> list[tuple[psutil.Process, Any]]:
-        found = []
-        for process in self._tree():
-            with contextlib.suppress(psutil.Error):
-                found += [(process, used) for used in process.net_connections(kind="inet")]
-        return found
-
     def _take_snapshot(self) -> Snapshot:
-        processes = []
-        for process in self._tree():
-            with contextlib.suppress(psutil.Error), process.oneshot():
-                state = STATES.get(process.status(), "S")
-                arguments = "" if state == "Z" else " ".join(process.cmdline())
-                times = process.cpu_times()
-                resident, cpu = process.memory_info().rss, times.user + times.system
-                processes.append(Process(process.pid, process.ppid(), process.uids().real, arguments, state, resident, cpu))
-        if all(process.zombie for process in processes):
+        taken = self._tree.snapshot()
+        if not taken.living():
             raise self.ended()
-        holders: dict[tuple[object, object], set[int]] = {}
-        for process, used in self._sockets():
-            if used.status == psutil.CONN_ESTABLISHED and used.raddr:
-                holders.setdefault((used.laddr, used.raddr), set()).add(process.pid)
-        connections = [
-            Connection(f"{_plain(peer[0])}:{peer[1]}", tuple(sorted(pids)), here[1])  # type: ignore[index]
-            for (here, peer), pids in holders.items()
-        ]
-        return Snapshot(tuple(processes), tuple(connections), "")
+        return taken
 
     def listeners(self) -> list[Listener]:
-        found: dict[tuple[str, str, int], Listener] = {}
-        for process, used in self._sockets():
-            protocol = "tcp" if used.type == socket.SOCK_STREAM else "udp"
-            listens = used.status == psutil.CONN_LISTEN if protocol == "tcp" else not used.raddr
-            if not listens or not used.laddr:
-                continue
-            address, port = str(used.laddr[0]), int(used.laddr[1])
-            with contextlib.suppress(psutil.Error):
-                found.setdefault((protocol, address, port), Listener(protocol, address, port, f"pid {process.pid}"))
-        return list(found.values())
+        return self._tree.listeners()
 
     def listeners_with_owner(self) -> list[str]:
         return [str(found) for found in self.listeners()]
 
     @disturbing
     def signal_processes(self, pids: Sequence[int], name: str) -> None:
-        for found in self._tree():
+        for found in self._tree.processes():
             if found.pid in pids:
                 with contextlib.suppress(psutil.Error):
                     found.send_signal(signal.Signals[name])
@@ -384,20 +340,11 @@ class CommandWorker(Worker):
     def usage(self) -> Usage:
         if not self.is_running:
             raise self.ended()
-        own = 0
-        for process in self._tree():
-            # Half of what two share counts for each, as control groups count it once.
-            with contextlib.suppress(psutil.Error):
-                own += process.memory_full_info().pss
+        own = self._tree.memory_bytes()
         return Usage(time.monotonic(), self.cpu_seconds(), own)
 
     def cpu_seconds(self) -> float:
-        # As far as they were seen alive: what a process used is gone with it.
-        for process in [*self._tree(), *self._burners]:
-            with contextlib.suppress(psutil.Error):
-                times = process.cpu_times()
-                self._seconds[process.pid] = max(self._seconds.get(process.pid, 0.0), times.user + times.system)
-        return sum(self._seconds.values())
+        return self._tree.cpu_seconds(self._burners)
 
 
 class Burners:
@@ -427,7 +374,3 @@ class Burners:
             process.kill()
             process.wait()
         self._worker.burning([])
-
-
-def _plain(address: str) -> str:
-    return address.removeprefix("::ffff:")
