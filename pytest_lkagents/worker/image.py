@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 from pytest_lkagents.checks import StageError, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, Ledger, poll
 from pytest_lkagents.engine import Session
-from pytest_lkagents.inside import COMMAND_FAULT, Unanswered, read_in, run_in
+from pytest_lkagents.inside import COMMAND_FAULT, Unanswered, run_in
 from pytest_lkagents.probe.sidecar import Listener, Sidecar, parse_listeners
 from pytest_lkagents.server.base import Server
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.wire.tap import Tap
 from pytest_lkagents.worker.base import Worker, disturbing
 from pytest_lkagents.worker.burner import Burner
+from pytest_lkagents.worker.observer import Observer
 from pytest_lkagents.worker.processes import SCRIPT, Snapshot, parse
 from pytest_lkagents.worker.usage import Meter, Usage
 
@@ -65,9 +66,7 @@ class ImageWorker(Worker):
         self._container: Container | None = None
         self._meter: Meter | None = None
         self._waiter: threading.Thread | None = None
-        # A container in the worker's process namespace, made when it is first needed: it ends with the worker.
-        self._observer: Container | None = None
-        self._observing = threading.Lock()
+        self._observer: Observer | None = None
         # Of the present start, and of those before it.
         self._cpu_s = self._cpu_before = 0.0
         # Once it has ended.
@@ -87,10 +86,11 @@ class ImageWorker(Worker):
         if self.settings.memory_bytes is not None:
             limits["mem_limit"] = self.settings.memory_bytes
         assert self.settings.image is not None
+        name = f"pytest-lkagents-{self._session.id}-{self.name}"
         try:
             self._container = self._session.client.containers.create(
                 self.settings.image,
-                name=f"pytest-lkagents-{self._session.id}-{self.name}",
+                name=name,
                 labels=self._session.labels,
                 network_mode=f"container:{self.sidecar.container.id}",
                 environment=self.environment,
@@ -98,6 +98,9 @@ class ImageWorker(Worker):
                 # What an engine's own configuration says of proxies is of this machine, not of the worker.
                 use_config_proxy=False,
                 **limits,
+            )
+            self._observer = Observer(
+                self._session, self.settings.probe_image, f"{name}-pid", self._container, self.sidecar.container, self._ends
             )
             self._launch()
         except APIError as error:
@@ -122,7 +125,7 @@ class ImageWorker(Worker):
         from docker.errors import APIError
 
         # It ended with the worker, whose new processes have a namespace of their own.
-        self._forget_observer()
+        self.observer.forget()
         try:
             self._launch()
         except APIError as error:
@@ -145,6 +148,12 @@ class ImageWorker(Worker):
         if self._meter is None:
             raise StageError(f"worker {self.name} was not started")
         return self._meter
+
+    @property
+    def observer(self) -> Observer:
+        if self._observer is None:
+            raise StageError(f"worker {self.name} was not started")
+        return self._observer
 
     def _await_end(self) -> None:
         """One long question: what asks many short ones takes CPU from those that are judged."""
@@ -205,10 +214,11 @@ class ImageWorker(Worker):
     def remove(self) -> None:
         from docker.errors import APIError
 
-        for container in (self._observer, self._container):
-            if container is not None:
-                with contextlib.suppress(APIError):
-                    container.remove(force=True, v=True)
+        if self._observer is not None:
+            self._observer.remove()
+        if self._container is not None:
+            with contextlib.suppress(APIError):
+                self._container.remove(force=True, v=True)
         self.sidecar.remove()
 
     def logs(self) -> str:
@@ -222,7 +232,7 @@ class ImageWorker(Worker):
 
     def _take_snapshot(self) -> Snapshot:
         try:
-            return parse(self._look("sh", "-c", SCRIPT)[1])
+            return parse(self.observer.look("sh", "-c", SCRIPT)[1])
         except ValueError as error:
             if self._ends():
                 raise self.ended() from error
@@ -232,7 +242,7 @@ class ImageWorker(Worker):
         """Output of a command, which may be run twice, in a container that sees the worker's processes; empty if it fails or
         they are gone."""
         try:
-            code, output = self._look(*command)
+            code, output = self.observer.look(*command)
         except ValueError:
             return ""
         return "" if code else output
@@ -248,72 +258,15 @@ class ImageWorker(Worker):
             "(ufw, firewalld) allow what comes from the engine's networks"
         )
 
-    def _look(self, *command: str) -> tuple[int, str]:
-        """Exit code and output of a command in the observer. Raises ValueError with the engine's words if it cannot run."""
-        from docker.errors import APIError
-
-        try:
-            try:
-                return read_in(self._observed(), *command)
-            except APIError:
-                # A signal for all processes of the container ends what runs beside the worker, too.
-                if not self.is_running or self._ends():
-                    raise
-                self._forget_observer()
-                return read_in(self._observed(), *command)
-        except APIError as error:
-            raise ValueError(str(error)) from error
-        except StageError as error:
-            # What runs in the worker's process namespace ends with it, in the middle of a word.
-            if self._ends():
-                raise ValueError(str(error)) from error
-            raise
-
     def _ends(self) -> bool:
         """Whether it has ended. A worker that ends takes what runs beside it along, before the engine says so."""
         with contextlib.suppress(DeadlineMissed):
             poll(lambda: not self.is_running, what="end", seconds=ENDED_SECONDS, every=0.2)
         return not self.is_running
 
-    def _forget_observer(self) -> None:
-        from docker.errors import APIError, NotFound
-
-        with self._observing, contextlib.suppress(APIError):
-            self._observer = None
-            with contextlib.suppress(NotFound):
-                self._session.client.containers.get(self._observer_name).remove(force=True)
-
-    @property
-    def _observer_name(self) -> str:
-        return f"pytest-lkagents-{self._session.id}-{self.name}-pid"
-
-    def _observed(self) -> Container:
-        """The container in the worker's process namespace. Raises APIError if the worker is gone."""
-        with self._observing:
-            if self._observer is None:
-                self._observer = self._session.client.containers.run(
-                    self.settings.probe_image,
-                    ["sleep", "infinity"],
-                    name=self._observer_name,
-                    labels=self._session.labels,
-                    pid_mode=f"container:{self.container.id}",
-                    network_mode=f"container:{self.sidecar.container.id}",
-                    cap_add=["KILL", "SYS_PTRACE"],
-                    detach=True,
-                )
-            return self._observer
-
-    def _act(self, *command: str) -> None:
-        """Run a command in the observer, once and as it is: a second signal may mean something else, and a shell around it
-        could be what it looks for."""
-        from docker.errors import APIError
-
-        with contextlib.suppress(APIError):
-            run_in(self._observed(), *command)
-
     @disturbing
     def signal_processes(self, pids: Sequence[int], name: str) -> None:
-        self._act("kill", f"-{name.removeprefix('SIG')}", *map(str, pids))
+        self.observer.act("kill", f"-{name.removeprefix('SIG')}", *map(str, pids))
 
     @disturbing
     def limit_memory(self, pid: int) -> int | None:
@@ -354,7 +307,7 @@ class ImageWorker(Worker):
 
     def burn(self, share: float = 1.0) -> Burner:
         cores = self.cpus if self.cpus is not None else float(os.cpu_count() or 1)
-        return Burner(self.container, self.program(), self._act, cores=cores, share=share)
+        return Burner(self.container, self.program(), self.observer.act, cores=cores, share=share)
 
     def cpu_seconds(self) -> float:
         seen = self.meter.read()
