@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 from pytest_lkagents.busyness import Reading, too_busy
 from pytest_lkagents.callers.caller import Call, Caller
-from pytest_lkagents.callers.continuity import Continuity, Habit, Stay, usual_stay, wait_heard
+from pytest_lkagents.callers.continuity import Continuity
+from pytest_lkagents.callers.habit import Habit, Stay
 from pytest_lkagents.callers.request import CallRequest
+from pytest_lkagents.callers.undisturbed import usual_stay, wait_heard
 from pytest_lkagents.checks import StageError, Unproven, WorkerFailed, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.server.base import Server

@@ -7,15 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from pytest_lkagents.callers.caller import Call
-from pytest_lkagents.callers.continuity import (
-    AGENT_LEFT,
-    FOR_GOOD_SECONDS,
-    SILENCE_SECONDS,
-    Continuity,
-    Stay,
-    may_have_missed,
-)
-from pytest_lkagents.callers.reception import STALL_SECONDS
+from pytest_lkagents.callers.continuity import AGENT_LEFT, FOR_GOOD_SECONDS, Continuity, may_have_missed
+from pytest_lkagents.callers.habit import Stay
+from pytest_lkagents.callers.reception import SILENCE_SECONDS, STALL_SECONDS
 from pytest_lkagents.checks import StageError, Unproven
 from pytest_lkagents.wire.model import Answer, Question
 

@@ -10,7 +10,8 @@ from enum import Enum
 
 from pytest_lkagents.busyness import Reading, too_busy
 from pytest_lkagents.callers.caller import Call, Caller
-from pytest_lkagents.callers.continuity import NO_PACKETS_SECONDS, STAY_CONTROL, STAY_SECONDS, AgentsLeave
+from pytest_lkagents.callers.habit import STAY_CONTROL, STAY_SECONDS, AgentsLeave
+from pytest_lkagents.callers.reception import NO_PACKETS_SECONDS
 from pytest_lkagents.calls import AGENT_SECONDS, ANSWER_SECONDS, LATE_ANSWER_SECONDS
 from pytest_lkagents.checks import NotJudgeable, StageError, TooBusy, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, poll

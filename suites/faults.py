@@ -11,7 +11,8 @@ from typing import Any
 
 from pytest_lkagents.busyness import too_busy
 from pytest_lkagents.callers.caller import Call, Caller
-from pytest_lkagents.callers.continuity import AGENT_LEFT, AgentsLeave, Continuity
+from pytest_lkagents.callers.continuity import AGENT_LEFT, Continuity
+from pytest_lkagents.callers.habit import AgentsLeave
 from pytest_lkagents.calls import ENOUGH_LOST, VOICE_SECONDS
 from pytest_lkagents.checks import NotJudgeable, StageError, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, holds, poll

@@ -11,7 +11,8 @@ from typing import Any
 
 from pytest_lkagents.busyness import Reading
 from pytest_lkagents.callers.caller import Call
-from pytest_lkagents.callers.continuity import AGENT_LEFT, STEADY_SECONDS
+from pytest_lkagents.callers.continuity import AGENT_LEFT
+from pytest_lkagents.callers.habit import STEADY_SECONDS
 from pytest_lkagents.calls import VOICE_SECONDS
 from pytest_lkagents.checks import NotJudgeable, StageError, TooBusy, Unproven, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, holds, poll

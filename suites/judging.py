@@ -7,8 +7,8 @@ import signal
 import time
 
 from pytest_lkagents.busyness import Reading
-from pytest_lkagents.callers.continuity import SILENCE_SECONDS, may_have_missed
-from pytest_lkagents.callers.reception import STALL_SECONDS
+from pytest_lkagents.callers.continuity import may_have_missed
+from pytest_lkagents.callers.reception import SILENCE_SECONDS, STALL_SECONDS
 from pytest_lkagents.calls import ANSWER_SECONDS
 from pytest_lkagents.checks import Evidence, NotJudgeable, StageError
 from pytest_lkagents.stage import Stage

@@ -9,16 +9,10 @@ import pytest
 
 from pytest_lkagents.busyness import History, Reading, Stillness, cores_between, filled_by_others, filled_by_the_past, too_busy
 from pytest_lkagents.callers.caller import Call
-from pytest_lkagents.callers.continuity import (
-    AGENT_LEFT,
-    AgentsLeave,
-    Continuity,
-    Habit,
-    Stay,
-    usual_stay,
-    wait_heard,
-)
+from pytest_lkagents.callers.continuity import AGENT_LEFT, Continuity
+from pytest_lkagents.callers.habit import AgentsLeave, Habit, Stay
 from pytest_lkagents.callers.reception import Heard, Received, Sample, Stalls
+from pytest_lkagents.callers.undisturbed import usual_stay, wait_heard
 from pytest_lkagents.checks import NotJudgeable, StageError
 from pytest_lkagents.clock import Ledger
 

@@ -11,7 +11,8 @@ from typing import Any, cast
 import pytest
 
 from pytest_lkagents.callers.caller import Call
-from pytest_lkagents.callers.continuity import AGENT_LEFT, Continuity, Stay
+from pytest_lkagents.callers.continuity import AGENT_LEFT, Continuity
+from pytest_lkagents.callers.habit import Stay
 from pytest_lkagents.checks import Evidence, NotJudgeable, StageError, Unproven
 from pytest_lkagents.clock import Ledger
 from pytest_lkagents.settings import Settings

@@ -19,6 +19,10 @@ CATCH_UP_SECONDS = 1.0
 PAUSE_SECONDS = 0.3
 # A voice that talks on and on makes no pause as long as this.
 STEADY_PAUSE = 1.0
+# Speech pauses and a busy machine stay below this.
+SILENCE_SECONDS = 2.5
+# Opus sends a packet every 20 ms, and in silence (DTX) every 400 ms; a publisher that is there sends something.
+NO_PACKETS_SECONDS = 1.5
 
 
 @dataclass
