@@ -23,8 +23,9 @@ from pytest_lkagents.checks import StageError
 from pytest_lkagents.clock import poll
 from pytest_lkagents.loop import EventLoop
 from pytest_lkagents.wire import http
-from pytest_lkagents.wire import tap as tap_module
+from pytest_lkagents.wire import proxy as proxy_module
 from pytest_lkagents.wire import websocket as ws
+from pytest_lkagents.wire.side import Upstream
 from pytest_lkagents.wire.tap import Tap
 from tests.wire_peers import EXTENSIONS, SECONDS, SWITCHING, UPGRADE, Listener, Peer, question
 
@@ -281,7 +282,7 @@ def test_the_host_is_rewritten_for_a_server_with_a_name(loop: EventLoop) -> None
     ],
 )
 def test_what_a_server_is_called(url: str, host: str | None) -> None:
-    assert tap_module._upstream(url).host_header == host
+    assert Upstream.of(url).host_header == host
 
 
 def test_urls_that_cannot_be_tapped_are_refused(loop: EventLoop) -> None:
@@ -388,9 +389,9 @@ def test_many_connections_leave_nothing(stage: Stage) -> None:
         other.close()
     stage.seen("closed", n=1000)
     deadline = time.monotonic() + SECONDS
-    while (stage.tap._links or len(os.listdir("/proc/self/fd")) > before) and time.monotonic() < deadline:
+    while (stage.tap._proxy.links or len(os.listdir("/proc/self/fd")) > before) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert stage.tap._links == {}
+    assert stage.tap._proxy.links == {}
     assert len(os.listdir("/proc/self/fd")) <= before
     assert threading.active_count() == threads
     assert stage.tap.transcript._registers == {}
@@ -542,8 +543,8 @@ def test_what_is_unknown_or_malformed_is_forwarded_untouched(stage: Stage) -> No
 def test_a_port_that_was_taken_meanwhile_is_not_insisted_on(loop: EventLoop, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
-        chosen = [taken, taken, tap_module.fixed_port("127.0.0.1")]
-        monkeypatch.setattr(tap_module, "fixed_port", lambda _host: chosen.pop(0))
+        chosen = [taken, taken, proxy_module.fixed_port("127.0.0.1")]
+        monkeypatch.setattr(proxy_module, "fixed_port", lambda _host: chosen.pop(0))
         tap = Tap(loop, "127.0.0.1", "ws://127.0.0.1:1")
         tap.start()
         try:

@@ -8,6 +8,9 @@ import socket
 import ssl
 import struct
 from typing import Protocol, cast
+from urllib.parse import urlsplit
+
+from pytest_lkagents.checks import StageError
 
 # SO_LINGER on, 0 seconds: closing the socket resets the connection.
 RESET = struct.pack("ii", 1, 0)
@@ -32,6 +35,19 @@ class Upstream:
         usual = 80 if context is None else 443
         named = context is not None or not _is_address(host)
         self.host_header = (name if port == usual else f"{name}:{port}") if named else None
+
+    @classmethod
+    def of(cls, url: str) -> Upstream:
+        """Raises StageError for anything but a URL of host and port."""
+        parts = urlsplit(url)
+        secure = {"ws": False, "http": False, "wss": True, "https": True}.get(parts.scheme)
+        try:
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            host = None
+        if secure is None or not host or parts.path not in ("", "/") or parts.query or parts.username:
+            raise StageError(f"the tap's server must be ws://host:port or wss://host, not {parts.scheme}://{host}{parts.path}")
+        return cls(host, port or (443 if secure else 80), ssl.create_default_context() if secure else None)
 
 
 def _is_address(host: str) -> bool:

@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import errno
-import functools
-import socket
-import ssl
-import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.loop import EventLoop
-from pytest_lkagents.machine import fixed_port
-from pytest_lkagents.wire import probe, protocol, websocket
+from pytest_lkagents.wire import protocol, websocket
 from pytest_lkagents.wire.flow import Kept
-from pytest_lkagents.wire.link import Link
-from pytest_lkagents.wire.model import Answer, Entry
-from pytest_lkagents.wire.rules import DELAY, DROP, DUPLICATE, HOLD, Held, Rule, RuleBook
-from pytest_lkagents.wire.side import Side, Upstream
+from pytest_lkagents.wire.model import Answer
+from pytest_lkagents.wire.proxy import Proxy
+from pytest_lkagents.wire.rules import DELAY, DROP, DUPLICATE, HOLD, Held, Rule
 from pytest_lkagents.wire.transcript import Transcript
 
 T = TypeVar("T")
-
-# Ports are few and chosen by chance; that three of them are taken in the same moment is none.
-LISTEN_TRIES = 3
-# Connections that may wait to be accepted; a test that opens more at once is a test of something else.
-BACKLOG = 1024
-# The loop gives every call 60 s; a probe must end before that.
-LONGEST_PROBE = 50.0
-CLOSE_SECONDS = 2.0
 
 
 class Tap:
@@ -45,34 +28,25 @@ class Tap:
     def __init__(self, loop: EventLoop, host: str, upstream: str, name: str = "worker", metadata: str = "") -> None:
         self.transcript = Transcript()
         self.name = name
-        self.metadata = metadata
-        self.rules: RuleBook[Kept] = RuleBook()
-        self.frozen = 0  # how many half_open() contexts are open
-        self.without_server = False  # inside unavailable()
-        self.upstream = _upstream(upstream)
+        self._proxy = Proxy(host, upstream, name, metadata, self.transcript)
         self._loop = loop
-        self._host = host
-        self._port = 0
-        self._server: asyncio.base_events.Server | None = None
-        self._links: dict[int, Link] = {}  # by number, oldest first
-        self._count = 0
-        self._probes: dict[str, None] = {}
         self._closed = False
 
     @property
     def url(self) -> str:
         """``ws://host:port``, the worker's LIVEKIT_URL. Known once started."""
-        return f"ws://[{self._host}]:{self._port}" if ":" in self._host else f"ws://{self._host}:{self._port}"
+        host = self._proxy.host
+        return f"ws://[{host}]:{self._proxy.port}" if ":" in host else f"ws://{host}:{self._proxy.port}"
 
     @property
     def registered_at(self) -> set[int]:
         """The open connections for registrations, by their ports on the worker's side."""
-        return {link.worker.port for link in list(self._links.values()) if link.alive and link.flows}
+        return {link.worker.port for link in list(self._proxy.links.values()) if link.alive and link.flows}
 
     @property
     def calls_at(self) -> set[int]:
         """The open connections over which the worker's jobs signal with their calls, one for each, likewise."""
-        links = list(self._links.values())
+        links = list(self._proxy.links.values())
         return {link.worker.port for link in links if link.alive and link.signals and not link.worker.ended}
 
     @property
@@ -89,53 +63,53 @@ class Tap:
 
     def start(self) -> None:
         """Listen on a free port, which stays the same for the tap's life. Raises StageError."""
-        self._run(self._listen)
+        self._run(self._proxy.listen)
 
     def close(self) -> None:
         """Stop listening and reset all connections. Closing again does nothing."""
         if not self._closed:
-            self._run(self._shut)
+            self._run(self._proxy.close)
             self._closed = True
 
     # Acts on connections
 
     def refuse(self) -> None:
         """Refuse new connections, as a server that is down; existing ones stay (see cut)."""
-        self._run(self._refuse)
+        self._run(self._proxy.refuse)
 
     def accept(self) -> None:
         """Accept connections again, on the same port. Raises StageError if another process took it meanwhile."""
-        self._run(self._accept)
+        self._run(self._proxy.accept)
 
     def cut(self, *, agent_only: bool = False) -> None:
         """Reset every existing connection, to both sides; ``agent_only``: the worker's registrations, not the calls of
         its jobs."""
-        self._run(self._cut, agent_only)
+        self._run(self._proxy.cut, agent_only)
 
     def dismiss(self) -> None:
         """End the worker's registrations as a server or proxy does that goes: with a close frame (1001, going away), for
         whose answer it waits; the calls of its jobs stay."""
-        self._run(self._dismiss)
+        self._run(self._proxy.dismiss)
 
     @contextmanager
     def unavailable(self) -> Iterator[None]:
         """While inside, whoever wants to register is answered with status 503, as by a load balancer whose servers are
         away; connections that exist stay, and jobs get through."""
-        self._run(self._set_unavailable, True)
+        self._run(self._proxy.set_unavailable, True)
         try:
             yield
         finally:
-            self._undo(self._set_unavailable, False)
+            self._undo(self._proxy.set_unavailable, False)
 
     @contextmanager
     def half_open(self) -> Iterator[None]:
         """While inside, connections are accepted and nothing at all passes, not even the end of one, as if packets were
         lost. On exit everything that waited passes, in order; connections made meanwhile are forwarded then."""
-        self._run(self._freeze, 1)
+        self._run(self._proxy.freeze, 1)
         try:
             yield
         finally:
-            self._undo(self._freeze, -1)
+            self._undo(self._proxy.freeze, -1)
 
     # Probes
 
@@ -145,11 +119,11 @@ class Tap:
         Waits at most ``seconds`` (50 at most). Raises StageError if no worker is registered, or
         inside half_open().
         """
-        return self._run(self._ask, 1, seconds, room)[0]
+        return self._run(self._proxy.ask, 1, seconds, room)[0]
 
     def ask_at_once(self, n: int, seconds: float = 3.0) -> list[Answer]:
         """The same for ``n`` jobs in one write, as a burst of dispatches; ``seconds`` for all of them."""
-        return self._run(self._ask, n, seconds, None)
+        return self._run(self._proxy.ask, n, seconds, None)
 
     # Acts on messages
 
@@ -184,11 +158,11 @@ class Tap:
     def inject(self, data: bytes, *, text: bool = False) -> None:
         """Send the worker one message with this payload, whatever it is. Raises StageError without a connection."""
         frame = websocket.build(data, websocket.TEXT if text else websocket.BINARY)
-        self._run(self._inject, frame, {"act": "inject", "bytes": len(data), "text": text})
+        self._run(self._proxy.inject, frame, {"act": "inject", "bytes": len(data), "text": text})
 
     def inject_raw(self, data: bytes) -> None:
         """Send the worker these bytes between two messages, without a frame. Raises StageError without a connection."""
-        self._run(self._inject, data, {"act": "inject_raw", "bytes": len(data)})
+        self._run(self._proxy.inject, data, {"act": "inject_raw", "bytes": len(data)})
 
     # On the loop
 
@@ -201,161 +175,12 @@ class Tap:
         if not self._closed:
             self._run(function, *arguments)
 
-    def _act(self, act: str, connection: int = 0, **data: Any) -> None:
-        entry = Entry(time.monotonic(), connection, protocol.TAP, "act", {"act": act, **data}, 0)
-        self.transcript.add(entry)
-
-    async def _listen(self) -> None:
-        if self._server is not None:
-            return
-        # Another program may take a port between choosing and listening; until the worker knows it, choose again.
-        left = 1 if self._port else LISTEN_TRIES
-        while self._server is None:
-            left -= 1
-            try:
-                await self._listen_on(self._port or fixed_port(self._host))
-            except OSError as error:
-                if left and error.errno == errno.EADDRINUSE:
-                    continue
-                where = f"{self._host}:{self._port}" if self._port else self._host
-                raise StageError(f"the tap of {self.name} cannot listen on {where}: {error.strerror or error}") from error
-
-    async def _listen_on(self, port: int) -> None:
-        found = await asyncio.get_running_loop().getaddrinfo(self._host, port, type=socket.SOCK_STREAM)
-        family, _, _, _, address = found[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            self._server = await asyncio.get_running_loop().create_server(self._new, sock=listener, backlog=BACKLOG)
-        except BaseException:
-            listener.close()
-            raise
-        self._port = port
-
-    def _new(self) -> Side:
-        self._count += 1
-        return Link(self, self._count).worker
-
-    def linked(self, link: Link) -> None:
-        self._links[link.number] = link
-
-    def unlinked(self, link: Link) -> None:
-        self._links.pop(link.number, None)
-
-    def _stop_listening(self) -> None:
-        server, self._server = self._server, None
-        if server is not None:
-            server.close()
-
-    async def _refuse(self) -> None:
-        self._stop_listening()
-        self._act("refuse")
-
-    async def _accept(self) -> None:
-        await self._listen()
-        self._act("accept")
-
-    async def _cut(self, agent_only: bool) -> None:
-        links = [link for link in self._links.values() if link.flows or not agent_only]
-        self._act("cut", connections=sum(link.alive for link in links))
-        for link in links:
-            link.abort()
-
-    async def _dismiss(self) -> None:
-        links = [link for link in self._links.values() if link.alive and link.upgraded]
-        self._act("dismiss", connections=len(links))
-        for link in links:
-            link.dismiss()
-
-    async def _set_unavailable(self, without_server: bool) -> None:
-        self.without_server = without_server
-        self._act("unavailable" if without_server else "available")
-
-    async def _shut(self) -> None:
-        self._stop_listening()
-        deadline = time.monotonic() + CLOSE_SECONDS
-        while self._links and time.monotonic() < deadline:
-            for link in list(self._links.values()):
-                link.abort()
-            await asyncio.sleep(0.001)
-
-    async def _freeze(self, change: int) -> None:
-        before, self.frozen = self.frozen, self.frozen + change
-        self._act("freeze" if change > 0 else "thaw")
-        if bool(before) != bool(self.frozen):
-            for link in list(self._links.values()):
-                link.freeze(bool(self.frozen))
-
-    def _agent_link(self, registered: bool) -> Link:
-        if self.frozen:
-            raise StageError(f"the tap of {self.name} is frozen: nothing can be sent to the worker")
-        for known in reversed(self.transcript.live()):
-            link = self._links.get(known.connection)
-            if link is not None and link.alive and link.upgraded:
-                return link
-        if registered:
-            raise StageError(f"{self.name} is not registered: there is nobody to ask")
-        for link in reversed(list(self._links.values())):
-            if link.alive and link.upgraded:
-                return link
-        raise StageError(f"{self.name} has no agent connection")
-
-    async def _ask(self, n: int, seconds: float, room: str | None) -> list[Answer]:
-        link = self._agent_link(registered=True)
-        if n <= 0:
-            return []
-        return await probe.ask(link, self.transcript, self._remember, n, min(seconds, LONGEST_PROBE), room, self.metadata)
-
-    def _remember(self, job_id: str) -> None:
-        self._probes[job_id] = None
-
-    def swallow(self, link: Link, kind: str, data: dict[str, Any]) -> bool:
-        """What a worker says about a probe's job is for us alone, however late it comes."""
-        return kind in ("answer", "job") and data.get("job_id") in self._probes
-
-    def answered(self, link: Link, entry: Entry) -> None:
-        """An entry of the worker was written; if it is the answer to a probe, somebody waits for it."""
-        waiting = link.probes.get(entry.data.get("job_id", "")) if entry.kind == "answer" else None
-        if waiting is not None and not waiting.done():
-            waiting.set_result(entry)
-
-    async def _inject(self, data: bytes, act: dict[str, Any]) -> None:
-        link = self._agent_link(registered=False)
-        link.flows[protocol.SERVER].insert(data, functools.partial(self._act, connection=link.number, **act))
-
     @contextmanager
     def _rule(self, action: str, source: str, kinds: tuple[str, ...], seconds: float = 0.0) -> Iterator[Held]:
         rule: Rule[Kept] = Rule(action, source, protocol.check_kinds(source, kinds), seconds)
-        self._run(self._begin_rule, rule)
-        held = Held(rule, lambda: self._undo(self._end_rule, rule))
+        self._run(self._proxy.begin_rule, rule)
+        held = Held(rule, lambda: self._undo(self._proxy.end_rule, rule))
         try:
             yield held
         finally:
             held.release()
-
-    async def _begin_rule(self, rule: Rule[Kept]) -> None:
-        self.rules.add(rule)
-        more: dict[str, Any] = {"seconds": rule.seconds} if rule.action == DELAY else {}
-        self._act(rule.action, source=rule.source, kinds=sorted(rule.kinds), **more)
-
-    async def _end_rule(self, rule: Rule[Kept]) -> None:
-        if not self.rules.remove(rule):
-            return
-        lost = sum(not kept.flow.release(kept) for kept in rule.kept)
-        rule.kept.clear()
-        more: dict[str, Any] = {"lost": lost} if lost else {}
-        self._act("release", of=rule.action, source=rule.source, kinds=sorted(rule.kinds), messages=rule.count, **more)
-
-
-def _upstream(url: str) -> Upstream:
-    """Raises StageError for anything but a URL of host and port."""
-    parts = urlsplit(url)
-    secure = {"ws": False, "http": False, "wss": True, "https": True}.get(parts.scheme)
-    try:
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host = None
-    if secure is None or not host or parts.path not in ("", "/") or parts.query or parts.username:
-        raise StageError(f"the tap's server must be ws://host:port or wss://host, not {parts.scheme}://{host}{parts.path}")
-    return Upstream(host, port or (443 if secure else 80), ssl.create_default_context() if secure else None)
