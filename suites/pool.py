@@ -37,14 +37,26 @@ def require_own_processes(own: list[int], jobs: list[int], count: int = 2) -> No
         raise NotJudgeable("jobs have no processes of their own: see jobs.own-process")
 
 
+def require_no_relay(seen: Snapshot, own: list[int], jobs: list[int]) -> None:
+    """Raises NotJudgeable where one process holds connections of several jobs, or of a job and the worker, and serves none of
+    them, as a proxy for all of them does."""
+    shared = {pid for pid in jobs if pid in own or jobs.count(pid) > 1}
+    for pid in shared:
+        if seen.is_relay(pid):
+            what = seen.living()[pid].args if pid in seen.living() else "one that has ended"
+            raise NotJudgeable(f"connections of several processes go through one that sends no media: {what} (pid {pid})")
+
+
 @dataclass
 class Pair:
-    """Two calls at once, or the one that a worker takes which takes no second one (``calls``); ``left`` is when all callers
-    had hung up (monotonic seconds). ``ended_after`` is how long the older call's job lasted if it was gone when the newer
-    call had its agent, or was over (seconds; ``ended_when``: which of them); None: it lasted."""
+    """Two calls at once, or the one that a worker takes which takes no second one (``calls``); ``before`` and ``during`` are
+    the worker's processes without them and with them, ``left`` is when all callers had hung up (monotonic seconds).
+    ``ended_after`` is how long the older call's job lasted if it was gone when the newer call had its agent, or was over
+    (seconds; ``ended_when``: which of them); None: it lasted."""
 
     worker: Worker
     before: Snapshot
+    during: Snapshot
     own: list[int]
     jobs: list[int]
     left: float
@@ -94,7 +106,8 @@ def _pair(stage: Stage, alone: float = 0.0, *, newer: str = ENDS) -> Pair:
             raise NotJudgeable("its agents leave their calls by themselves, too soon for two at once")
         further = stage.calls.further(caller)
         calls = 1 if further is None else 2
-        jobs = worker.jobs_of(worker.snapshot())
+        during = worker.snapshot()
+        jobs = worker.jobs_of(during)
         when = COMES if len(jobs) < calls and not set(first) <= set(jobs) else ""
         if further is not None and not when and newer != IS_NOT_ASKED:
             if newer == ENDS:
@@ -104,7 +117,7 @@ def _pair(stage: Stage, alone: float = 0.0, *, newer: str = ENDS) -> Pair:
         ended_after = time.monotonic() - began if when else None
     finally:
         caller.close()
-    return Pair(worker, before, own, jobs, time.monotonic(), calls, ended_after, when)
+    return Pair(worker, before, during, own, jobs, time.monotonic(), calls, ended_after, when)
 
 
 def _end(worker: Worker, call: Call, jobs: set[int]) -> None:

@@ -133,8 +133,8 @@ def test_own_process(
     as well beside a call that is not hung up). Of a worker that says that it is full with one call, or refuses a second
     one, the one call is judged. Beside `rollout.drains-every-call` (not where workers take turns, or with -n) the up to
     four calls are looked at, too, that its worker has when the signal comes, as there may be some processes for all.
-    Skipped if fewer such connections than calls are seen, or the calls are not served, or agents leave them by
-    themselves too soon.
+    Skipped if fewer such connections than calls are seen, or one process holds them that has no UDP socket while others
+    do, as a proxy in the container, or the calls are not served, or agents leave them by themselves too soon.
     """
     seen = lk_pair()
     # Each job signals over a connection of its own to the server; whose connections they are is what counts.
@@ -146,6 +146,7 @@ def test_own_process(
         raise AssertionError(f"the job of one call ended, twice, when another call {seen.ended_when}")
     if len(jobs) < seen.calls:
         raise NotJudgeable(f"only {len(jobs)} connections of jobs to the server can be seen in the worker's container")
+    pool.require_no_relay(seen.during, own, jobs)
     assert not set(jobs) & set(own), "a job runs in the worker's own process"
     assert len(set(jobs)) >= seen.calls, f"{len(jobs)} jobs run in one process"
     several = lk_several()

@@ -17,7 +17,7 @@ from pytest_lkagents.worker.processes import SEPARATOR, parse
 from suites import test_jobs as jobs
 from suites.accepted import enough
 from suites.leftovers import MOUNTS, trend
-from suites.pool import require_own_processes
+from suites.pool import require_no_relay, require_own_processes
 
 from .test_workers import image
 
@@ -130,6 +130,20 @@ def test_a_snapshot_knows_who_lives() -> None:
     assert set(seen.living()) == {1, 13, 17, 21}
     assert seen.living()[17].state == "Sl"
     assert (seen.living()[17].resident_bytes, seen.living()[17].cpu_s) == (90000 * 1024, 1)
+
+
+def test_a_proxy_in_the_container_serves_no_call_itself() -> None:
+    """Many connections are one process's, which holds no socket for media, while the jobs do."""
+    forwarded = OUTPUT.replace('"python",pid=17,fd=9', '"python",pid=1,fd=10')
+    media = 'udp UNCONN 0 0 10.0.0.2:40000 0.0.0.0:* users:(("python",pid=17,fd=11))\n'
+    seen = parse(forwarded + media)
+    with pytest.raises(NotJudgeable, match=r"sends no media: python agent\.py start"):
+        require_no_relay(seen, [], seen.holders_of("10.0.0.1:7880"))
+    # One process that serves both, and one of which nothing is known.
+    require_no_relay(parse(OUTPUT + media), [], [17, 17])
+    require_no_relay(parse(forwarded), [1], [1, 1])
+    # Several processes, one of which has only just joined its call.
+    require_no_relay(seen, [], [1, 17])
 
 
 def test_an_avatar_is_its_agents_child() -> None:

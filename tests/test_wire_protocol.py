@@ -391,3 +391,17 @@ def test_a_token_in_the_query_names_an_issuer_too(query: bytes, line: bytes, iss
     token = jwt.encode({"iss": "APIx"}, "s" * 32).encode()
     head = b"GET /agent" + query.replace(b"TOKEN", token) + b" HTTP/1.1\r\n" + line + b"\r\n\r\n"
     assert http.issuer(head) == issuer
+
+
+@pytest.mark.parametrize(
+    ("claims", "room"),
+    [
+        ({"video": {"room": "r", "roomJoin": True}}, "r"),
+        ({"video": {"roomAdmin": True}}, ""),
+        ({"video": ["r"]}, ""),
+        ({"iss": "APIx"}, ""),
+    ],
+)
+def test_which_room_the_token_of_a_request_opens(claims: dict, room: str) -> None:
+    token = jwt.encode(claims, "s" * 32).encode()
+    assert http.room(b"GET /rtc/v1?access_token=" + token + b" HTTP/1.1\r\nHost: a\r\n\r\n") == room

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 from livekit.protocol import agent
 
@@ -133,6 +134,18 @@ def test_connections_for_calls_are_told_from_others(stage: Stage) -> None:
     assert stage.tap.calls_at == {call.socket.getsockname()[1]}
     call.socket.shutdown(socket.SHUT_WR)
     assert poll(lambda: not stage.tap.calls_at, what="end", seconds=SECONDS)
+
+
+def test_who_joins_a_room_of_which_the_worker_was_never_asked_is_no_job(stage: Stage) -> None:
+    _, asker = stage.agents()
+    asker.send(availability=question("AJ_1", "r"))
+    stage.seen("question")
+    guests = {room: stage.pair() for room in ("r", "display")}
+    for room, (guest, signalled) in guests.items():
+        token = jwt.encode({"video": {"room": room}}, "s" * 32).encode()
+        guest.raw(UPGRADE.replace(b"/agent", b"/rtc").replace(b"Bearer t0psecret", b"Bearer " + token) + b"\r\n")
+        signalled.head()
+    assert stage.tap.calls_at == {guests["r"][0].socket.getsockname()[1]}
 
 
 @pytest.mark.parametrize(

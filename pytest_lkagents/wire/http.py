@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import parse_qs
 
 # Bytes. Go's server refuses a larger request head with its default settings only at 1 MiB; a token is about 1 KiB.
@@ -73,15 +74,26 @@ def _query(head: bytes, name: str) -> bytes:
 
 
 def issuer(head: bytes) -> str:
-    """Whom the token of a request names as its issuer, which to LiveKit is the API key; "" without one. It is the bearer's,
-    else the query's (livekit-server, pkg/service/auth.go). Nothing is verified."""
+    """Whom the token of a request names as its issuer, which to LiveKit is the API key; "" without one."""
+    return str(_claims(head).get("iss") or "")
+
+
+def room(head: bytes) -> str:
+    """The room that the token of a request opens, by its name; "" without one."""
+    grant = _claims(head).get("video")
+    return str(grant.get("room") or "") if isinstance(grant, dict) else ""
+
+
+def _claims(head: bytes) -> dict[str, Any]:
+    """What the token of a request claims: the bearer's, else the query's (livekit-server, pkg/service/auth.go). Nothing is
+    verified."""
     token = header(head, b"authorization").rpartition(b" ")[2] or _query(head, "access_token")
     claims = token.split(b".")[1:2]
     try:
         known = json.loads(base64.urlsafe_b64decode(claims[0] + b"=="))
-        return str(known.get("iss") or "")
-    except (IndexError, ValueError, AttributeError):
-        return ""
+    except (IndexError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
 
 
 def without(head: bytes, name: bytes) -> bytes:

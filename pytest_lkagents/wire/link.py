@@ -51,6 +51,7 @@ class Link:
         self.flows: dict[str, Flow] = {}  # both directions, once this is an agent connection
         self.upgraded = False  # the server agreed to it
         self.signals = False  # a WebSocket, but no agent connection: a participant's
+        self.room = ""  # which room its token opens, by name; "" as long as that is not known
         self.probes: dict[str, asyncio.Future[Entry | None]] = {}
         self.worker, self.server = Side(self, WORKER), Side(self, SERVER)
         self.worker.peer, self.server.peer = self.server, self.worker
@@ -149,6 +150,7 @@ class Link:
             head = http.with_host(head, host.encode())
         self._phase = "raw" if request.upgrade else "between"
         self.signals = request.upgrade and not request.agent
+        self.room = http.room(begun[: request.end]) if self.signals else ""
         if not request.agent:
             self.server.write(head + rest)
             return

@@ -45,9 +45,11 @@ class Tap:
 
     @property
     def calls_at(self) -> set[int]:
-        """The open connections over which the worker's jobs signal with their calls, one for each, likewise."""
-        links = list(self._proxy.links.values())
-        return {link.worker.port for link in links if link.alive and link.signals and not link.worker.ended}
+        """The open connections over which the worker's jobs signal with their calls, one for each, likewise. Who joins a room
+        that the worker was never asked about, such as a display for its operators, is no job."""
+        rooms = {"", *(asked.room for asked in self.transcript.questions())}
+        links = [link for link in list(self._proxy.links.values()) if link.alive and not link.worker.ended]
+        return {link.worker.port for link in links if link.signals and link.room in rooms}
 
     @property
     def disturbed(self) -> bool:

@@ -52,14 +52,17 @@ class ProcessTree:
                 resident, cpu = process.memory_info().rss, times.user + times.system
                 processes.append(Process(process.pid, process.ppid(), process.uids().real, arguments, state, resident, cpu))
         holders: dict[tuple[object, object], set[int]] = {}
+        with_udp = set()
         for process, used in self._sockets():
+            if used.type == socket.SOCK_DGRAM:
+                with_udp.add(process.pid)
             if used.status == psutil.CONN_ESTABLISHED and used.raddr:
                 holders.setdefault((used.laddr, used.raddr), set()).add(process.pid)
         connections = [
             Connection(f"{_plain(peer[0])}:{peer[1]}", tuple(sorted(pids)), here[1])  # type: ignore[index]
             for (here, peer), pids in holders.items()
         ]
-        return Snapshot(tuple(processes), tuple(connections), "")
+        return Snapshot(tuple(processes), tuple(connections), "", frozenset(with_udp))
 
     def listeners(self) -> list[Listener]:
         found: dict[tuple[str, str, int], Listener] = {}

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 SEPARATOR = "--lkagents--"
+PID = re.compile(r"pid=(\d+)")
 
 # What runs in the observer's own container (by its mount namespace) is left out. $$ is its shell: the commands of this
 # very script began after that list was made. Everything in one call, so that it is one moment.
@@ -53,9 +54,12 @@ class Connection:
 
 @dataclass(frozen=True)
 class Snapshot:
+    """``listening`` as ss writes it; ``with_udp`` are the pids of those that hold UDP sockets, as whoever sends media does."""
+
     processes: tuple[Process, ...]
     connections: tuple[Connection, ...]
     listening: str
+    with_udp: frozenset[int] = frozenset()
 
     def holders_of(self, peer: str, ports: Collection[int] | None = None) -> list[int]:
         """For each connection to ``peer`` (of those from ``ports``, if given), the pid of the process that holds it (the
@@ -80,6 +84,10 @@ class Snapshot:
 
         return [pid for pid in pids if not descends(pid)]
 
+    def is_relay(self, pid: int) -> bool:
+        """Whether others' connections may go through this process: it sends no media, and another one does."""
+        return bool(self.with_udp) and pid not in self.with_udp
+
     def zombies(self) -> set[int]:
         return {process.pid for process in self.processes if process.zombie}
 
@@ -102,7 +110,9 @@ def parse(output: str) -> Snapshot:
     for line in established.splitlines():
         fields = line.split()
         if len(fields) >= 4:
-            pids = tuple(sorted({int(pid) for pid in re.findall(r"pid=(\d+)", line)}))
+            pids = tuple(sorted({int(pid) for pid in PID.findall(line)}))
             port = int(fields[2].rpartition(":")[2])
             connections.append(Connection(fields[3].replace("[::ffff:", "").replace("]", ""), pids, port))
-    return Snapshot(tuple(processes), tuple(connections), listening)
+    udp = (line for line in listening.splitlines() if line.startswith("udp"))
+    with_udp = frozenset(int(pid) for line in udp for pid in PID.findall(line))
+    return Snapshot(tuple(processes), tuple(connections), listening, with_udp)
