@@ -233,7 +233,7 @@ class Drainage:
             seen.ended_early_s = round(passed, 1)
         seen.stopped_s = self._stopped()
         if seen.asked is None and (seen.stopped_s is not None or passed > STOPS_SECONDS) and self.transcript.live():
-            seen.asked_s, seen.asked = round(passed, 1), self.worker.wire.ask(ANSWER_SECONDS)
+            seen.asked_s, seen.asked = round(passed, 1), self.worker.wire.ask(ANSWER_SECONDS, free=True)
         if self.health is not None and time.monotonic() - self._probed >= PROBE_EVERY:
             self._probed = time.monotonic()
             seen.health.append(self.worker.health_status(self.health, PROBE_SECONDS))
@@ -287,6 +287,8 @@ class Drainage:
             self.repair(self.worker)
         apart = self.ends is not Ends.TOGETHER and len(self.seen.kept) > 1
         if apart and self._watch(max(FIRST_END_SECONDS - self.passed, 0.0)):
+            # One that goes on being free until a call ends, as of two workers the one whose turn it is not, has its 5 s first.
+            self._watch(STOPS_SECONDS + 1 - self.passed, lambda: self.seen.stopped_s is not None or self.seen.asked is not None)
             self._settle_late()
             self._end_all_but_one()
         self._merely_watch()
@@ -295,11 +297,11 @@ class Drainage:
             # A short hold; what it says to a job is asked for once it is to refuse.
             self._watch(STOPS_SECONDS + 1 - self.passed, lambda: self.seen.asked is not None)
         if self.repair is not None and self.transcript.live():
-            self.seen.asked_back = self.worker.wire.ask(ANSWER_SECONDS)
+            self.seen.asked_back = self.worker.wire.ask(ANSWER_SECONDS, free=True)
         asked = self.seen.asked
         if self.seen.stopped_s is None and asked is not None and asked.available is False and self.transcript.live():
             # It says that it is free: was it the drain that refused, or a moment of load?
-            self.seen.asked_last = self.worker.wire.ask(ANSWER_SECONDS)
+            self.seen.asked_last = self.worker.wire.ask(ANSWER_SECONDS, free=True)
         last = self.transcript.latest_status()
         if self.with_call and last is not None and self.transcript.live() and self.worker.is_running:
             self.seen.filled = self.stage.filled_by_others(self.worker, last.load, reading)
@@ -457,7 +459,7 @@ class Drainage:
             self.transcript.wait(lambda log: not log.live() or self._free_again(over), limit)
         if self._free_again(over) and self.worker.is_running:
             with contextlib.suppress(StageError):
-                seen.asked_at_end = self.worker.wire.ask(ANSWER_SECONDS)
+                seen.asked_at_end = self.worker.wire.ask(ANSWER_SECONDS, free=True)
         seen.exit_code = self.worker.wait_exit(max(limit - (time.monotonic() - over), 1))
         if seen.exit_code is not None:
             seen.exited_s = round(time.monotonic() - over, 1)

@@ -170,7 +170,7 @@ def _ask(worker: Worker, seen: Stop, sent: float) -> None:
     if worker.is_running and worker.wire.transcript.live() and (last is None or not last.full):
         seen.asked_s = round(time.monotonic() - sent, 1)
         with contextlib.suppress(StageError):
-            seen.asked = worker.wire.ask(ANSWER_SECONDS)
+            seen.asked = worker.wire.ask(ANSWER_SECONDS, free=True)
 
 
 def _reacts(worker: Worker, seconds: float) -> bool:

@@ -182,9 +182,10 @@ def test_drains_every_call(
 ) -> None:
     """Of several calls that end at different times, the last one lives until its own end.
 
-    Four calls (or as many as the worker takes) are in progress at the stop signal. After 3 s the oldest and the newest
-    are hung up (of two the oldest), then the third; the one that is left is watched for 17 s more, because a drain that
-    is over too early cuts the other calls up to 15 s later. A call that is cut after others had ended (its agent
+    Four calls (or as many as the worker takes) are in progress at the stop signal. After 3 s, or once the worker takes
+    no new job (after 5 s at the latest), the oldest and the newest are hung up (of two the oldest), then the third; the
+    one that is left is watched for 17 s more, because a drain that is over too early cuts the other calls up to 15 s
+    later. A call that is cut after others had ended (its agent
     leaves, or its packets or sound stay away for 8 s) is a failure. Skipped if the worker takes only one call, agents
     leave their calls by themselves, a call is cut before another ended, or a single call is cut as well; on an
     overloaded machine silence is an error.

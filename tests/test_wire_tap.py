@@ -753,6 +753,21 @@ def test_a_late_answer_to_a_probe_is_swallowed_too(stage: Stage) -> None:
     assert len(known.answers) == 2
 
 
+def test_of_two_registrations_the_free_one_is_asked_as_by_a_server(stage: Stage) -> None:
+    free, _ = stage.agents()
+    full, server = stage.agents()
+    full.send(update_worker=agent.UpdateWorkerStatus(status=agent.WorkerStatus.WS_FULL, load=1.0))
+    server.message()
+    asking = threading.Thread(target=lambda: stage.tap.ask(0.5, free=True))
+    asking.start()
+    assert free.message().availability.job.agent_name == "me"
+    asking.join()
+    asking = threading.Thread(target=lambda: stage.tap.ask(0.5))
+    asking.start()
+    assert full.message().availability.job.agent_name == "me"
+    asking.join()
+
+
 def test_a_probe_ends_with_the_connection(stage: Stage) -> None:
     worker, _ = stage.agents()
     timer = threading.Timer(0.1, worker.close)

@@ -130,10 +130,15 @@ class Proxy:
             for link in list(self.links.values()):
                 link.freeze(bool(self.frozen))
 
-    def _agent_link(self, registered: bool) -> Link:
+    def _agent_link(self, registered: bool, free: bool = False) -> Link:
+        """The latest connection; ``registered``: one over which the worker is registered; ``free``: of several such ones rather
+        one over which it did not say that it is full, which is whom a server would ask."""
         if self.frozen:
             raise StageError(f"the tap of {self._name} is frozen: nothing can be sent to the worker")
-        for known in reversed(self.transcript.live()):
+        live = list(reversed(self.transcript.live()))
+        if free:
+            live.sort(key=lambda known: self.transcript.says_full(known.connection))
+        for known in live:
             link = self.links.get(known.connection)
             if link is not None and link.alive and link.upgraded:
                 return link
@@ -144,8 +149,8 @@ class Proxy:
                 return link
         raise StageError(f"{self._name} has no agent connection")
 
-    async def ask(self, n: int, seconds: float, room: str | None) -> list[Answer]:
-        link = self._agent_link(registered=True)
+    async def ask(self, n: int, seconds: float, room: str | None, free: bool) -> list[Answer]:
+        link = self._agent_link(registered=True, free=free)
         if n <= 0:
             return []
         return await probe.ask(link, self.transcript, self._remember, n, min(seconds, LONGEST_PROBE), room, self._metadata)

@@ -115,17 +115,18 @@ class Tap:
 
     # Probes
 
-    def ask(self, seconds: float = 3.0, *, room: str | None = None) -> Answer:
+    def ask(self, seconds: float = 3.0, *, room: str | None = None, free: bool = False) -> Answer:
         """Ask the registered worker whether it would take a job, which never exists; the server knows nothing of it.
 
-        Waits at most ``seconds`` (50 at most). Raises StageError if no worker is registered, or
-        inside half_open().
+        Waits at most ``seconds`` (50 at most). Of several registrations the latest is asked; ``free``: the latest of those that
+        do not say that they are full, as long as there is one. Raises StageError if no worker is registered, or inside
+        half_open().
         """
-        return self._run(self._proxy.ask, 1, seconds, room)[0]
+        return self._run(self._proxy.ask, 1, seconds, room, free)[0]
 
     def ask_at_once(self, n: int, seconds: float = 3.0) -> list[Answer]:
         """The same for ``n`` jobs in one write, as a burst of dispatches; ``seconds`` for all of them."""
-        return self._run(self._proxy.ask, n, seconds, None)
+        return self._run(self._proxy.ask, n, seconds, None, False)
 
     # Acts on messages
 

@@ -199,6 +199,11 @@ class Transcript:
         """What was said first to each of the server's own questions that were asked at or after ``since``; None: nothing."""
         return [asked.available for asked in self.questions(since) if not asked.probe]
 
+    def says_full(self, connection: int) -> bool:
+        """Whether its last status on this connection was "full"."""
+        with self._changed:
+            return self._full.get(connection, False)
+
     def questions(self, since: float = 0.0) -> list[Question]:
         """Questions asked at or after ``since``, in the order in which they were asked."""
         with self._changed:
