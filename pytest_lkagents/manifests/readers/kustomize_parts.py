@@ -33,7 +33,8 @@ def read(documents: Sequence[Node], files: Files, gathered: kustomize.Gathered) 
     placed = list(_placed(documents, kustomizations, made, gathered))
     stores = [document for document in flat if document.text("kind") in kustomize_changes.STORES]
     tasks = [document for document in flat if document.text("kind") in TASKS]
-    lying = {str(path) for one in documents for path in (PurePosixPath(one.place.file), *PurePosixPath(one.place.file).parents)}
+    files_there = {document.place.file for document in documents}
+    lying = {str(path) for file in files_there for path in (PurePosixPath(file), *PurePosixPath(file).parents)}
     moving = _moving(placed)
     for patch, there in placed:
         files.secrets += kustomize_changes.stored(patch, stores)
