@@ -28,7 +28,7 @@ from pytest_lkagents.manifests.model import Files
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.stage import Stage
 
-from . import assignment, crowds, drains, early, faults, harm, leftovers, long_call, measured, observations, pool
+from . import assignment, crowds, drains, early, faults, harm, leftovers, long_call, measured, observations, pool, reconnecting
 from . import load as loads
 from .drained import Drain
 
@@ -243,15 +243,15 @@ def lk_assigned(lk_stage: Stage) -> Callable[[], assignment.Assigned]:
 
 
 @pytest.fixture(scope="session")
-def lk_reconnection(lk_stage: Stage) -> Callable[[], faults.Reconnection]:
+def lk_reconnection(lk_stage: Stage) -> Callable[[], reconnecting.Reconnection]:
     """A restart of the server, and a cut connection."""
-    return Ahead(lk_stage, faults.reconnection)
+    return Ahead(lk_stage, reconnecting.reconnection)
 
 
 @pytest.fixture(scope="session")
 def lk_late_drain(lk_stage: Stage) -> Callable[[], Drain]:
     """The stop signal, after the connection was lost; then a job's process is killed."""
-    return Ahead(lk_stage, faults.drain_after_loss)
+    return Ahead(lk_stage, reconnecting.drain_after_loss)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from pytest_lkagents.clock import DeadlineMissed, holds, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
 
-from .faults import RECONNECT_SECONDS, needs_own_server, taken_in_vain
+from .reconnecting import RECONNECT_SECONDS, needs_own_server, taken_in_vain
 
 # The longest first pause of an SDK is 2 s.
 SECOND_SECONDS = 15

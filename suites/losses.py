@@ -10,8 +10,8 @@ from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
 
 from . import leftovers
-from .faults import cut_and_return
 from .pool import settle
+from .reconnecting import cut_and_return
 
 # A pause that doubles from half a second on is longer by then than anybody waits; a budget of tries is mostly ten.
 CUTS = 10

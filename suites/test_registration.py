@@ -11,9 +11,10 @@ from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
 
 from . import early, faults, lasting, losses
-from .faults import RECONNECT_SECONDS, SILENT_SECONDS
+from .faults import SILENT_SECONDS
 from .healthy import Failing
 from .observations import FirstCall
+from .reconnecting import RECONNECT_SECONDS, Reconnection, agent_comes, cut_and_return, needs_own_server
 
 # The Python SDK tries 16 times in about 130 s before it gives up, Node 10 times in about 80 s.
 GIVE_UP_SECONDS = 180
@@ -237,7 +238,7 @@ def test_backs_off(lk_stage: Stage, lk_evidence: Evidence, lk_before_server: Cal
     seconds=400,
     order=1,
 )
-def test_reconnects(lk_evidence: Evidence, lk_reconnection: Callable[[], faults.Reconnection]) -> None:
+def test_reconnects(lk_evidence: Evidence, lk_reconnection: Callable[[], Reconnection]) -> None:
     """After a restart of the server, and after its connection was cut or closed, it registers again, once, and takes
     calls.
 
@@ -290,7 +291,7 @@ def test_reconnects_often(lk_stage: Stage, lk_evidence: Evidence) -> None:
     assert not seen.left_behind, f"each of {len(seen.returned_s)} cuts leaves {' and '.join(seen.left_behind)} behind"
     caller = lk_stage.calls.caller(worker)
     try:
-        came = faults.agent_comes(lk_stage, caller, f"it registered again after each of {len(seen.returned_s)} cuts")
+        came = agent_comes(lk_stage, caller, f"it registered again after each of {len(seen.returned_s)} cuts")
     finally:
         caller.close()
     lk_evidence["agent_joined_after_s"] = came
@@ -310,7 +311,7 @@ def test_reconnects_often(lk_stage: Stage, lk_evidence: Evidence) -> None:
     seconds=400,
     order=1,
 )
-def test_keeps_calls(lk_evidence: Evidence, lk_reconnection: Callable[[], faults.Reconnection]) -> None:
+def test_keeps_calls(lk_evidence: Evidence, lk_reconnection: Callable[[], Reconnection]) -> None:
     """A call in progress goes on when the worker's own connection to its server is lost and comes back.
 
     In `registration.reconnects`, when the proxy on the wire resets the connection of the worker's registration, a call
@@ -428,16 +429,16 @@ def test_survives_dns_loss(lk_stage: Stage, lk_evidence: Evidence) -> None:
     try:
         # What it cannot do with names either is for other checks: a WorkerFault here is a skip.
         lk_stage.calls.served(caller).leave()
-        faults.cut_and_return(worker)
+        cut_and_return(worker)
         with worker.without_names() as refused:
             try:
-                lk_evidence["agent_joined_after_s"] = faults.agent_comes(lk_stage, caller, "only names cannot be looked up")
-                lk_evidence["registered_after_cut_s"] = faults.cut_and_return(worker)
+                lk_evidence["agent_joined_after_s"] = agent_comes(lk_stage, caller, "only names cannot be looked up")
+                lk_evidence["registered_after_cut_s"] = cut_and_return(worker)
             except WorkerFault as fault:
                 raise AssertionError(f"while no name can be looked up, its connection was cut, and {fault}") from None
             finally:
                 lk_evidence["lookups_refused_packets"] = refused()
-        lk_evidence["agent_joined_afterwards_s"] = faults.agent_comes(lk_stage, caller, "names can be looked up again")
+        lk_evidence["agent_joined_afterwards_s"] = agent_comes(lk_stage, caller, "names can be looked up again")
     finally:
         caller.close()
     tried = "lookups failed" if lk_evidence["lookups_refused_packets"] else "it looked nothing up"
@@ -518,7 +519,7 @@ def test_rejected_credentials(lk_stage: Stage, lk_evidence: Evidence) -> None:
     endpoint, once it was open, answers nothing or something else than 200 for more than 5 s. An exit with 0, or 200 to
     the end, is a failure; skipped if it has no health endpoint and does not exit, or if the server is given by URL.
     """
-    faults.needs_own_server(lk_stage)
+    needs_own_server(lk_stage)
     worker = lk_stage.untouched("wrong-secret")
     how = until_not_ready(worker, worker.started, GIVE_UP_SECONDS, lk_evidence)
     assert how, f"it looks ready (health 200) for {GIVE_UP_SECONDS} s with a wrong secret"

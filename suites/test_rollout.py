@@ -13,7 +13,6 @@ from pytest_lkagents.worker.base import Worker
 from .connections import JOB_GONE, Connections
 from .drained import STOPS_SECONDS, Drain, Kept
 from .drains import CHECK_SECONDS, DISTURB_SECONDS, DRAIN_SECONDS, LOOK_SECONDS, Drainage, engine_timeout
-from .faults import lose_server
 from .harm import Harm
 from .judging import (
     end_by,
@@ -28,6 +27,7 @@ from .judging import (
 from .long_call import LongCall, hold
 from .observations import Stop, stop_signal, stop_uncalled
 from .pool import ONE_AT_A_TIME
+from .reconnecting import lose_server
 from .replacement import replace
 
 DRAIN = (

@@ -9,7 +9,7 @@ from pytest_lkagents.checks import MUST, SHOULD, Evidence, WorkerFault, check
 from pytest_lkagents.stage import Stage
 
 from . import leftovers
-from .faults import agent_comes
+from .reconnecting import agent_comes
 
 TYPICAL_BYTES = 1_000_000_000
 # The guide: "more than enough" for image and temporary files.
