@@ -15,8 +15,8 @@ from pytest_lkagents.calls import AGENT_SECONDS, ENOUGH_LOST, FREE_SECONDS, LATE
 from pytest_lkagents.checks import NotJudgeable, StageError, TooBusy
 from pytest_lkagents.stage import Stage
 
-from .load import wait_free
 from .observations import REST_SECONDS
+from .placed import wait_free
 from .pool import settle
 
 LOST_SECONDS = AGENT_SECONDS + LATE_SECONDS

@@ -12,8 +12,8 @@ from pytest_lkagents.clock import DeadlineMissed, holds, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
 
-from .load import TRIES, Placed, place, wait_free
 from .observations import HANDOVER_SECONDS
+from .placed import TRIES, Placed, place, wait_free
 
 CALLS = 4
 # For a worker that was just promised a job, or that starts the process for its next one.

@@ -22,8 +22,8 @@ from pytest_lkagents.worker.health import Health
 
 from .connections import JOB_GONE, Connections
 from .drained import STOPS_SECONDS, Drain, Kept, Together, refused_for_all
-from .load import wait_free
 from .observations import stop_signal
+from .placed import wait_free
 
 # What a call shows while its worker drains is mostly decided in the first seconds: a worker that does not drain cuts it at
 # once or after a short grace of its own; Node waits 5 s for its job processes.

@@ -12,24 +12,24 @@ from dataclasses import dataclass, field
 import psutil
 
 from pytest_lkagents.busyness import Reading
-from pytest_lkagents.callers.caller import Call, Caller
+from pytest_lkagents.callers.caller import Caller
 from pytest_lkagents.calls import ANSWER_SECONDS
 from pytest_lkagents.checks import NotJudgeable, StageError, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.settings import MORE_CALLS, SESSIONS, Settings
 from pytest_lkagents.stage import Stage
-from pytest_lkagents.wire.model import Answer, Question, Status
+from pytest_lkagents.wire.model import Answer, Status
 from pytest_lkagents.wire.transcript import Transcript
 from pytest_lkagents.worker.base import Worker
 
 from .healthy import answers, unhealthy_when_full
+from .placed import RECOVER_SECONDS, TRIES, Placed, place, wait_free
 from .reports import still_counts
 
 # A status at least every 10 s, and a load that is averaged over some seconds before.
 RISE_SECONDS = 20
 # A load of CPU moves by then, if only a little: SDKs average over 2.5 s, the kernel adds to its average every 5 s.
 MOVES_SECONDS = 8
-RECOVER_SECONDS = 30
 # An accepted job that is not assigned may still come, as the SDKs see it, for 7.5 s; the next report tells.
 PROMISED_SECONDS = 10
 # So long any worker may wait for it.
@@ -64,36 +64,6 @@ SPARE_BYTES = 1e9
 ASKS = 3
 # The highest load seen may have been a moment's.
 NEARLY = 0.97
-# How often a worker is picked by chance among two: that it never is in six calls has a chance of 1 in 64.
-TRIES = 6
-
-
-@dataclass
-class Placed:
-    """A real call to two workers of one server: who was asked, who served it."""
-
-    call: Call
-    questions: dict[str, Question]
-    served_by: str | None
-
-    def said(self, worker: str) -> str:
-        """Of a worker by its name."""
-        asked = self.questions.get(worker)
-        if asked is None:
-            return "was not asked"
-        if asked.available is None:
-            return "was asked and did not answer"
-        return f"was asked and {'accepted' if asked.available else 'refused'} after {asked.answered_after or 0:.2f} s"
-
-
-def place(stage: Stage, caller: Caller, *, noted: bool = True) -> Placed:
-    """Place a call and wait until it has its agent or is certainly lost. ``noted``: nothing hinders the workers, so that
-    one which accepts it must serve it."""
-    call = caller.join()
-    stage.calls.wait_settled(call, caller.server, noted=noted)
-    asked = stage.calls.questions(call.room_name, call.joined, caller.server)
-    taken = stage.calls.taken(call, caller.server)
-    return Placed(call, asked, taken[0].name if taken is not None and call.agents else None)
 
 
 def next_status(worker: Worker, since: float, seconds: float) -> Status | None:
@@ -122,18 +92,6 @@ def sunk(statuses: Iterable[Status]) -> tuple[Status, Status] | None:
         elif not status.full and status.load < SUNK_SHARE * highest.load and highest.load - status.load > HALF_HEARTED:
             return highest, status
     return None
-
-
-def wait_free(worker: Worker, seconds: float = RECOVER_SECONDS, since: float = 0.0) -> None:
-    """Until the worker's last status (of those after ``since``) is "available" with room for a job. Raises StageError if
-    that never comes."""
-
-    def free(transcript: Transcript) -> bool:
-        status = transcript.latest_status(since)
-        return status is not None and not status.full and status.load < 0.6
-
-    if not worker.wire.transcript.wait(free, seconds):
-        raise StageError(f"worker {worker.name} never came to rest within {seconds:g} s")
 
 
 @dataclass

@@ -17,8 +17,8 @@ from pytest_lkagents.worker.base import Worker
 
 from .drained import Drain
 from .drains import Drainage
-from .load import Placed, place, wait_free
 from .observations import HANDOVER_SECONDS, stop_signal
+from .placed import Placed, place, wait_free
 
 # Long enough for a second agent to come, and for the audio to start.
 STAY_SECONDS = 2.0

@@ -14,17 +14,8 @@ from pytest_lkagents.worker.base import Worker
 
 from .drained import Drain
 from .drains import CHECK_SECONDS
-from .load import (
-    BURNT_SHARE,
-    EXHAUSTED,
-    LOAD_SECONDS,
-    NOTICEABLE,
-    RECOVER_SECONDS,
-    RISE_SECONDS,
-    Loaded,
-    next_status,
-    wait_free,
-)
+from .load import BURNT_SHARE, EXHAUSTED, LOAD_SECONDS, NOTICEABLE, RISE_SECONDS, Loaded, next_status
+from .placed import RECOVER_SECONDS, wait_free
 from .reports import LONGEST_SECONDS, REPORT_SECONDS, longest_pause
 
 # Two updates at the SDKs' pace, after the seconds over which they average.

@@ -15,8 +15,9 @@ from pytest_lkagents.wire.transcript import Transcript
 from pytest_lkagents.worker.base import Worker
 
 from .assignment import Assigned
-from .load import LOAD_SECONDS, TRIES, Loaded, place, wait_free
+from .load import LOAD_SECONDS, Loaded
 from .observations import FirstCall
+from .placed import TRIES, place, wait_free
 
 # Where both workers are equally free, that one of them is not picked in this many calls has a chance of 1 in 500,000.
 SPREAD_CALLS = 20

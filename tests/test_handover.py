@@ -14,7 +14,7 @@ from pytest_lkagents.clock import Ledger
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
 from suites import assignment, observations, replacement
-from suites.load import Placed
+from suites.placed import Placed
 
 GAP_SECONDS = 0.2
 
