@@ -11,8 +11,10 @@ from pytest_lkagents.checks import StageError, Unproven, WorkerFault
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import KILLED, Worker
 
-from .crowds import QUIET_SECONDS, Audience, Level, Sampler, Say, bounds_broken, rest
+from .crowds import QUIET_SECONDS, Audience, Say
 from .pool import settle, still
+from .quality import bounds_broken
+from .sampling import Level, Sampler, rest
 
 # Up to what the guide's rule has on one worker; in steps that stay about a quarter, as the line through them is straight.
 LEVELS = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25)

@@ -4,11 +4,9 @@ does the last."""
 from __future__ import annotations
 
 import contextlib
-import itertools
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_lkagents.busyness import Reading, too_busy
@@ -21,120 +19,19 @@ from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.settings import SESSIONS
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
-from pytest_lkagents.worker.usage import Usage
 
 from .pool import settle, still
+from .quality import HOLE_SECONDS, Quality
+from .sampling import Level, Sampler, rest
 
 Say = Callable[[str], None]
 
-# A worker at rest, measured before the first call.
-REST_SECONDS = 4.0
 # After the last user came: the job's start is over, and a status report (every 2.5 s) knows of it.
 SETTLE_SECONDS = 4.0
-SAMPLE_SECONDS = 0.5
 # For processes that start, or end, to be done with it: SDKs give an idle one 10 s to be ready, and replace it once.
 QUIET_SECONDS = 30.0
 # A worker that is over its threshold for a moment refuses rightly: so often is a user's call placed before that counts.
 TRIES = 3
-
-# An agent that talked on without a pause of a second before: twice that is a hole.
-HOLE_SECONDS = 2.0
-# name in Quality, bound, words.
-BOUNDS = (
-    # Half of the callers of a hotline hang up within half a minute; 10 s is also what SDKs give a job's process to start.
-    ("agent_s", 10.0, "the agent came {value:.1f} s after its caller"),
-    ("sound_s", 15.0, "the agent was heard {value:.1f} s after its caller joined"),
-    ("longest_silence_s", HOLE_SECONDS, "a hole of {value:.1f} s in what the agent said"),
-    # Opus hides single lost packets; from 5 % on listeners rate speech as impaired.
-    ("concealed_share", 0.05, "{value:.0%} of the sound had to be invented"),
-    # The usual limit for voice (Cisco's and others' planning guides): 30 ms.
-    ("jitter_s", 0.03, "packets came with a jitter of {value:.3f} s"),
-)
-
-
-@dataclass(frozen=True)
-class Quality:
-    """What the listener received. Seconds; None: it cannot be told, because the agent does not talk on by itself.
-    ``newest_sound_s`` is the same for the last call, if that is listened to; ``newest_is_mute``: it was not heard, and the
-    first one was."""
-
-    agent_s: float
-    sound_s: float | None
-    longest_silence_s: float | None
-    concealed_share: float | None
-    jitter_s: float | None
-    newest_sound_s: float | None = None
-    newest_is_mute: bool = False
-
-
-def _rounded(values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: _rounded(value) if isinstance(value, dict) else round(value, 3) if isinstance(value, float) else value
-        for name, value in values.items()
-    }
-
-
-@dataclass(frozen=True)
-class Level:
-    """Means and peaks over a stretch of time with so many sessions. Cores and bytes of the whole worker."""
-
-    sessions: int
-    cores: float
-    cores_peak: float
-    memory_bytes: int
-    memory_peak_bytes: int
-    quality: Quality | None = None
-
-    def evidence(self) -> dict[str, Any]:
-        return _rounded(asdict(self))
-
-
-class Sampler:
-    """Reads a worker's usage every so many seconds while it is entered."""
-
-    def __init__(self, worker: Worker, every: float = SAMPLE_SECONDS) -> None:
-        self._worker, self._every = worker, every
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="lk-usage", daemon=True)
-        self.seen: list[Usage] = []
-
-    def __enter__(self) -> Sampler:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._over.is_set():
-            try:
-                self.seen.append(self._worker.usage())
-            except (WorkerFault, StageError):
-                return  # it ended, which others notice
-            self._over.wait(self._every)
-
-    def level(self, sessions: int, since: float, quality: Quality | None = None) -> Level:
-        """Over the time since then. Raises WorkerFault if the worker was gone."""
-        seen = [usage for usage in self.seen if usage.at >= since]
-        if len(seen) < 3:
-            raise StageError("the worker's usage cannot be read") if self._worker.is_running else self._worker.ended()
-        # Peaks over a second: shorter ones are how the scheduler deals out time.
-        pairs = list(zip(seen, seen[2:], strict=False))
-        cores = (seen[-1].cpu_s - seen[0].cpu_s) / (seen[-1].at - seen[0].at)
-        peak = max((later.cpu_s - usage.cpu_s) / (later.at - usage.at) for usage, later in pairs)
-        memory = [usage.memory_bytes for usage in seen]
-        return Level(sessions, cores, max(peak, cores), sum(memory) // len(memory), max(memory), quality)
-
-    def series(self, every: int = 2) -> list[list[float]]:
-        """Seconds since the first reading, cores since the one before, bytes."""
-        if not self.seen:
-            return []
-        kept = self.seen[::every]
-        return [
-            [round(now.at - self.seen[0].at, 1), round((now.cpu_s - last.cpu_s) / (now.at - last.at), 3), now.memory_bytes]
-            for last, now in itertools.pairwise(kept)
-        ]
 
 
 class Audience:
@@ -404,21 +301,3 @@ def load_test(stage: Stage, say: Say) -> LoadTest:
             )
         finally:
             audience.close()
-
-
-def rest(sampler: Sampler) -> Level:
-    began = time.monotonic()
-    time.sleep(REST_SECONDS)
-    return sampler.level(0, began)
-
-
-def bounds_broken(quality: Quality) -> list[str]:
-    """What of the quality is beyond its bound, in words."""
-    wrong = []
-    for name, bound, words in BOUNDS:
-        value = getattr(quality, name)
-        if value is not None and value > bound:
-            wrong.append(words.format(value=value, bound=bound))
-    if quality.newest_is_mute:
-        wrong.append("nothing is heard of the last call's agent, as the first one's is")
-    return wrong

@@ -10,10 +10,10 @@ from pytest_lkagents.settings import Settings
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.usage import Usage
 
-from .crowds import Sampler
 from .drained import Drain
 from .drains import Drainage
 from .observations import stop_signal
+from .sampling import Sampler
 
 # The guide's "10 minutes or more".
 GRACE_SECONDS = 600.0

@@ -11,9 +11,10 @@ from pytest_lkagents.guide import RULE_BYTES, RULE_CORES, TEST_AGENTS, TEST_BYTE
 from pytest_lkagents.stage import Stage
 
 from . import leftovers
-from .crowds import BOUNDS, LoadTest, bounds_broken
+from .crowds import LoadTest
 from .drains import CHECK_SECONDS
 from .long_call import MOST_PER_SECOND, TREND_SECONDS, WARM_SECONDS, LongCall
+from .quality import BOUNDS, bounds_broken
 
 GUIDE = {"agents": TEST_AGENTS, "cores_per_agent": round(TEST_CORES, 3), "memory_per_agent_bytes": TEST_BYTES}
 IDLE_SECONDS = 3.0

@@ -16,9 +16,11 @@ from pytest_lkagents.wire.model import Status
 from pytest_lkagents.worker.base import Worker
 from suites import reports
 from suites import test_resources as resources
-from suites.crowds import Level, LoadTest, Quality
+from suites.crowds import LoadTest
 from suites.load import Loaded, most_calls, sunk
+from suites.quality import Quality
 from suites.reports import counted_at_rest, forgets_call, still_counts
+from suites.sampling import Level
 
 
 class Log:
