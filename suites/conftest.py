@@ -7,20 +7,12 @@ import contextlib
 import functools
 import itertools
 from collections.abc import Callable, Generator
-from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_lkagents.beginning import is_xdist_worker
-from pytest_lkagents.checks import (
-    TRIED_AGAIN,
-    Evidence,
-    StageError,
-    TryAgain,
-    Unproven,
-    check_of,
-)
+from pytest_lkagents.checks import TRIED_AGAIN, Evidence, StageError, check_of
 from pytest_lkagents.gathered import GATHERED
 from pytest_lkagents.manifests.findings import Needs
 from pytest_lkagents.manifests.load import load as load_manifests
@@ -31,11 +23,10 @@ from pytest_lkagents.stage import Stage
 from . import assignment, crowds, drains, early, faults, harm, leftovers, long_call, measured, observations, pool, reconnecting
 from . import load as loads
 from .drained import Drain
+from .shared import Ahead, once
 
 if TYPE_CHECKING:
     from . import autoscaling
-
-T = TypeVar("T")
 
 # Observations that begin with the run, and the role whose worker each is made on.
 AHEAD = {
@@ -48,82 +39,6 @@ AHEAD = {
     "lk_half_open": "half-open",
     "lk_partition": "partitioned",
 }
-
-
-def _once(observe: Callable[[Stage], T], stage: Stage, tries: int = 2) -> Callable[[], T]:
-    """Observe at the first call; every later one gets the same result or the same exception. What may have another
-    cause than the worker the next one may try once more."""
-    outcome: list[T | BaseException] = []
-
-    @functools.wraps(observe)
-    def observed() -> T:
-        nonlocal tries
-        if not outcome:
-            try:
-                outcome.append(observe(stage))
-            except TryAgain as error:
-                tries -= 1
-                if tries > 0:
-                    raise
-                outcome.append(error)
-            except (Exception, pytest.fail.Exception) as error:
-                # A check's time limit is one, too: the next check would only meet its own.
-                outcome.append(error)
-        if isinstance(outcome[0], BaseException):
-            raise outcome[0]
-        return outcome[0]
-
-    return observed
-
-
-class Ahead(Generic[T]):
-    """The same for an observation that mostly waits: ``begin`` starts it beside the checks. What this machine was too busy
-    for is observed once more when nothing else of ours is under way; ``again_because`` then says why."""
-
-    again_because: str | None = None
-
-    def __init__(self, stage: Stage, observe: Callable[[Stage], T]) -> None:
-        self._stage, self._observe = stage, observe
-        self._future: Future[T] | None = None
-        self._final = _once(self._in_doubt_again, stage, tries=1)
-
-    def begin(self) -> Future[T]:
-        if self._future is None:
-            self._future = self._stage.observe_ahead(self._proven)
-        return self._future
-
-    def _proven(self, stage: Stage) -> T:
-        """What an agent's habit may have been is observed again at once: that takes no quiet machine."""
-        try:
-            seen = self._observe(stage)
-            why = getattr(seen, "unproven", None)
-            if why is None:
-                return seen
-        except Unproven as error:
-            why = str(error)
-        stage.raise_if_closing()
-        self.again_because = why
-        return self._observe(stage)
-
-    def __call__(self) -> T:
-        return self._final()
-
-    def _in_doubt_again(self, stage: Stage) -> T:
-        seen: T | None = None
-        try:
-            seen = self.begin().result()
-            doubt = getattr(seen, "doubt", None)
-            if doubt is None:
-                return seen
-            self.again_because = doubt
-        except StageError as error:
-            stage.raise_if_closing()
-            self.again_because = str(error)
-        with stage.background.in_peace():
-            again = self._observe(stage)
-        if isinstance(seen, Drain) and isinstance(again, Drain):
-            again.look_again_at(seen)
-        return again
 
 
 @pytest.hookimpl(wrapper=True)
@@ -146,14 +61,14 @@ def lk_selected(request: pytest.FixtureRequest) -> set[str]:
 
 @pytest.fixture(scope="session")
 def lk_first_call(lk_stage: Stage) -> Callable[[], observations.FirstCall]:
-    return _once(observations.first_call, lk_stage)
+    return once(observations.first_call, lk_stage)
 
 
 @pytest.fixture(scope="session")
 def lk_before_server(lk_stage: Stage, lk_first_call: Callable[[], observations.FirstCall]) -> Callable[[], early.Early]:
     """A worker that is there before its server."""
     looks = itertools.count()
-    return _once(lambda stage: early.observe(stage, lk_first_call, last=next(looks) > 0), lk_stage)
+    return once(lambda stage: early.observe(stage, lk_first_call, last=next(looks) > 0), lk_stage)
 
 
 @pytest.fixture(scope="session")
@@ -187,7 +102,7 @@ def lk_drain(lk_stage: Stage, lk_selected: set[str], lk_emptying: Callable[[], D
         once_more = Ahead(stage, lambda stage: drains.by_stop_signal(stage, together=False, calls=1, hold=hold, brief=False))
         return once_more()
 
-    return _once(observe, lk_stage)
+    return once(observe, lk_stage)
 
 
 def _beside(request: pytest.FixtureRequest, stage: Stage, name: str, selected: bool) -> Callable[[], Any]:
@@ -269,7 +184,7 @@ def lk_partition(lk_stage: Stage) -> Callable[[], faults.Aftermath]:
 @pytest.fixture(scope="session")
 def lk_pair(lk_stage: Stage) -> Callable[[], pool.Pair]:
     """Two calls at once, hung up."""
-    return _once(pool.pair, lk_stage)
+    return once(pool.pair, lk_stage)
 
 
 @pytest.fixture(scope="session")
@@ -299,7 +214,7 @@ def lk_started_ahead(request: pytest.FixtureRequest, lk_settings: Settings, lk_s
 
 @pytest.fixture(scope="session")
 def lk_load(lk_stage: Stage) -> Callable[[], loads.Loaded]:
-    return _once(loads.observe, lk_stage)
+    return once(loads.observe, lk_stage)
 
 
 @pytest.fixture(scope="session")
@@ -330,13 +245,13 @@ def lk_tidied(lk_stage: Stage, lk_selected: set[str], lk_progress: Callable[[str
     """Pairs of calls and what they leave behind; many where a trend is asked for."""
     many = lk_selected & {"resources.no-growth", "storage.ephemeral"}
     pairs = leftovers.MANY_PAIRS if many else leftovers.PAIRS
-    return _once(lambda stage: leftovers.observe(stage, pairs, lk_progress), lk_stage)
+    return once(lambda stage: leftovers.observe(stage, pairs, lk_progress), lk_stage)
 
 
 @pytest.fixture(scope="session")
 def lk_loaded(lk_stage: Stage, lk_progress: Callable[[str], None]) -> Callable[[], crowds.LoadTest]:
     """The guide's load test, scaled."""
-    return _once(lambda stage: crowds.load_test(stage, lk_progress), lk_stage)
+    return once(lambda stage: crowds.load_test(stage, lk_progress), lk_stage)
 
 
 @pytest.fixture(scope="session")
@@ -347,12 +262,12 @@ def lk_long_drain(lk_stage: Stage) -> Callable[[], long_call.LongCall]:
         # What may be an agent's habit is known by the next call.
         return seen if seen.drain.unproven is None else long_call.observe(stage)
 
-    return _once(observe, lk_stage)
+    return once(observe, lk_stage)
 
 
 @pytest.fixture(scope="session")
 def lk_stop(lk_stage: Stage) -> Callable[[], observations.Stop]:
-    return _once(observations.stop, lk_stage)
+    return once(observations.stop, lk_stage)
 
 
 @pytest.fixture(scope="session")

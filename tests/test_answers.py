@@ -309,7 +309,8 @@ def test_what_the_machine_was_too_busy_for_is_tried_once_more(lk, example: str, 
 
 
 def test_evidence_says_why_something_was_observed_twice() -> None:
-    from suites.conftest import Ahead, pytest_pyfunc_call
+    from suites.conftest import pytest_pyfunc_call
+    from suites.shared import Ahead
 
     def observed_at_once(observe: Callable[[object], object]) -> Future[object]:
         future: Future[object] = Future()

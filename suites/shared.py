@@ -1,0 +1,93 @@
+"""Observations that several checks share: made once, at the first that asks or ahead of all."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Generic, TypeVar
+
+import pytest
+
+from pytest_lkagents.checks import StageError, TryAgain, Unproven
+from pytest_lkagents.stage import Stage
+
+from .drained import Drain
+
+T = TypeVar("T")
+
+
+def once(observe: Callable[[Stage], T], stage: Stage, tries: int = 2) -> Callable[[], T]:
+    """Observe at the first call; every later one gets the same result or the same exception. What may have another
+    cause than the worker the next one may try once more."""
+    outcome: list[T | BaseException] = []
+
+    @functools.wraps(observe)
+    def observed() -> T:
+        nonlocal tries
+        if not outcome:
+            try:
+                outcome.append(observe(stage))
+            except TryAgain as error:
+                tries -= 1
+                if tries > 0:
+                    raise
+                outcome.append(error)
+            except (Exception, pytest.fail.Exception) as error:
+                # A check's time limit is one, too: the next check would only meet its own.
+                outcome.append(error)
+        if isinstance(outcome[0], BaseException):
+            raise outcome[0]
+        return outcome[0]
+
+    return observed
+
+
+class Ahead(Generic[T]):
+    """The same as ``once`` for an observation that mostly waits: ``begin`` starts it beside the checks. What this machine was
+    too busy for is observed once more when nothing else of ours is under way; ``again_because`` then says why."""
+
+    again_because: str | None = None
+
+    def __init__(self, stage: Stage, observe: Callable[[Stage], T]) -> None:
+        self._stage, self._observe = stage, observe
+        self._future: Future[T] | None = None
+        self._final = once(self._in_doubt_again, stage, tries=1)
+
+    def begin(self) -> Future[T]:
+        if self._future is None:
+            self._future = self._stage.observe_ahead(self._proven)
+        return self._future
+
+    def _proven(self, stage: Stage) -> T:
+        """What an agent's habit may have been is observed again at once: that takes no quiet machine."""
+        try:
+            seen = self._observe(stage)
+            why = getattr(seen, "unproven", None)
+            if why is None:
+                return seen
+        except Unproven as error:
+            why = str(error)
+        stage.raise_if_closing()
+        self.again_because = why
+        return self._observe(stage)
+
+    def __call__(self) -> T:
+        return self._final()
+
+    def _in_doubt_again(self, stage: Stage) -> T:
+        seen: T | None = None
+        try:
+            seen = self.begin().result()
+            doubt = getattr(seen, "doubt", None)
+            if doubt is None:
+                return seen
+            self.again_because = doubt
+        except StageError as error:
+            stage.raise_if_closing()
+            self.again_because = str(error)
+        with stage.background.in_peace():
+            again = self._observe(stage)
+        if isinstance(seen, Drain) and isinstance(again, Drain):
+            again.look_again_at(seen)
+        return again
