@@ -12,6 +12,7 @@ from pytest_lkagents.callers.habit import Stay
 from pytest_lkagents.callers.reception import SILENCE_SECONDS, STALL_SECONDS
 from pytest_lkagents.checks import StageError, Unproven
 from pytest_lkagents.wire.model import Answer, Question
+from pytest_lkagents.wire.transcript import Transcript
 
 from .connections import JOB_GONE
 
@@ -131,6 +132,28 @@ class Together:
         """Raises StageError if this machine may be to blame for its trouble."""
         if self.busy is not None:
             raise StageError(f"this machine is too busy to judge: {self.busy}")
+
+
+def offered_nothing_since(transcript: Transcript, sent: float) -> float | None:
+    """Since when a server offers a worker nothing over any of its registrations, and did not since (monotonic seconds); None:
+    it does. ``sent`` is when the signal was. One that is full for a moment, because it is busy, is free again soon, and so
+    is one that forgets that it drains."""
+    statuses, stopped = transcript.statuses(sent), []
+    for known in transcript.registrations():
+        if known.closed is not None and known.closed < sent:
+            continue
+        own = [status for status in statuses if status.connection == known.connection]
+        free = max((status.at for status in own if not status.full), default=sent)
+        if free < known.registered and any(status.full and status.at < known.registered for status in statuses):
+            # Its connection was lost meanwhile, and it need not say once more what it said.
+            continue
+        since = [status.at for status in own if status.full and status.at > free]
+        if known.closed is not None:
+            since.append(known.closed)
+        if not since:
+            return None
+        stopped.append(min(since))
+    return max(stopped, default=None)
 
 
 def refused_for_all(asked: Sequence[Question], undisturbed: Iterable[Question], sent: float) -> bool:

@@ -21,7 +21,7 @@ from pytest_lkagents.worker.base import Worker
 from pytest_lkagents.worker.health import Health
 
 from .connections import JOB_GONE, Connections
-from .drained import STOPS_SECONDS, Drain, Kept, Together, refused_for_all
+from .drained import STOPS_SECONDS, Drain, Kept, Together, offered_nothing_since, refused_for_all
 from .observations import stop_signal
 from .placed import wait_free
 
@@ -231,7 +231,8 @@ class Drainage:
         )
         if seen.ended_early_s is None and any(kept.hung_up_s is None for kept in seen.kept) and not self.worker.is_running:
             seen.ended_early_s = round(passed, 1)
-        seen.stopped_s = self._stopped()
+        stopped = offered_nothing_since(self.transcript, self.sent)
+        seen.stopped_s = None if stopped is None else round(stopped - self.sent, 1)
         if seen.asked is None and (seen.stopped_s is not None or passed > STOPS_SECONDS) and self.transcript.live():
             seen.asked_s, seen.asked = round(passed, 1), self.worker.wire.ask(ANSWER_SECONDS, free=True)
         if self.health is not None and time.monotonic() - self._probed >= PROBE_EVERY:
@@ -252,16 +253,6 @@ class Drainage:
     def _suspicious(self) -> bool:
         gone = self._connections is not None and self._connections.gone_since is not None
         return gone or any(kept.suspected for kept in self.seen.kept)
-
-    def _stopped(self) -> float | None:
-        """Since when the server offers it nothing, and did not since: a worker that is full for a moment, because it is
-        busy, is free again soon, and so is one that forgets that it drains."""
-        statuses = self.transcript.statuses(self.sent)
-        free = max((status.at for status in statuses if not status.full), default=self.sent)
-        full = [status.at for status in statuses if status.full and status.at > free]
-        ended = [known.closed for known in self.transcript.registrations() if known.closed and known.closed >= self.sent]
-        gone = ended if not self.transcript.live() else []
-        return round(min([*full, *gone]) - self.sent, 1) if full or gone else None
 
     def _watch(self, seconds: float, enough: Callable[[], bool] = lambda: False) -> bool:
         """Look on for ``seconds`` or until it is ``enough``, and longer while something is suspected. False as soon as

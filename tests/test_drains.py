@@ -17,12 +17,13 @@ from pytest_lkagents.checks import Evidence, NotJudgeable, StageError, Unproven
 from pytest_lkagents.clock import Ledger
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.stage import Stage
-from pytest_lkagents.wire.model import Answer, Question
+from pytest_lkagents.wire.model import Answer, Entry, Question
+from pytest_lkagents.wire.transcript import Transcript
 from pytest_lkagents.worker.base import Worker
 from suites import connections as connections_module
 from suites import test_rollout as rollout
 from suites.connections import JOB_GONE, Connections
-from suites.drained import Drain, Kept, refused_for_all
+from suites.drained import Drain, Kept, offered_nothing_since, refused_for_all
 from suites.drains import Drainage, Ends
 from suites.judging import exit_codes, judge_exit
 from suites.long_call import LongCall
@@ -126,6 +127,40 @@ def test_what_a_second_signal_did(
     else:
         with pytest.raises(says):
             rollout.test_second_signal(STAGE, evidence)
+
+
+SENT = 10.0
+
+
+@pytest.mark.parametrize(
+    ("said", "since"),
+    [
+        ([(10.2, 1, "full")], 10.2),
+        ([(9.0, 1, "full")], None),
+        ([], None),
+        ([(10.2, 1, "full"), (12.5, 1, "free")], None),
+        ([(10.2, 1, "full"), (12.5, 1, "free"), (14.0, 1, "full")], 14.0),
+        ([(10.4, 1, "closed")], 10.4),
+        ([(10.2, 1, "full"), (11.0, 1, "closed")], 10.2),
+        # Two workers, or one with two registrations.
+        ([(1.0, 2, "registered"), (10.2, 1, "full")], None),
+        ([(1.0, 2, "registered"), (10.2, 1, "full"), (10.3, 2, "full")], 10.3),
+        ([(1.0, 2, "registered"), (10.2, 1, "full"), (16.0, 2, "closed")], 16.0),
+        ([(1.0, 2, "registered"), (9.0, 2, "closed"), (10.2, 1, "full")], 10.2),
+        # Lost, and there again.
+        ([(10.2, 1, "full"), (11.0, 1, "closed"), (12.0, 2, "registered")], 10.2),
+        ([(10.2, 1, "full"), (11.0, 1, "closed"), (12.0, 2, "registered"), (19.0, 2, "full")], 10.2),
+        ([(10.2, 1, "full"), (11.0, 1, "closed"), (12.0, 2, "registered"), (19.0, 2, "free")], None),
+        ([(10.2, 1, "closed"), (15.0, 2, "registered")], None),
+        ([(10.2, 1, "closed"), (15.0, 2, "registered"), (15.1, 2, "full")], 15.1),
+    ],
+)
+def test_since_when_a_server_offers_a_worker_nothing(said: list[tuple[float, int, str]], since: float | None) -> None:
+    transcript = Transcript()
+    for at, connection, kind in [(0.0, 1, "registered"), *said]:
+        data = {"status": "full" if kind == "full" else "available"} if kind in ("full", "free") else {}
+        transcript.add(Entry(at, connection, "worker", "status" if data else kind, data, 0))
+    assert offered_nothing_since(transcript, SENT) == since
 
 
 def worker_with(*ports: int) -> Worker:
