@@ -11,6 +11,8 @@ from pytest_lkagents.manifests.findings import Needs
 from pytest_lkagents.manifests.load import load
 from pytest_lkagents.manifests.model import Files
 
+from .deployment_files import written
+
 SECRET = "c2hvcnQtbGl2ZWQ5MXF6c2hvcnQtbGl2"
 WEB = 'FROM node:22 AS base\nFROM base AS web\nCMD ["node", "server.js"]\n'
 AGENT = f'FROM python:3.12 AS agent\nENV LIVEKIT_API_SECRET={SECRET}\nSTOPSIGNAL SIGKILL\nCMD ["python", "agent.py", "dev"]\n'
@@ -193,3 +195,33 @@ def test_what_a_developer_runs_says_nothing_of_what_another_platform_does(tmp_pa
     files = read(tmp_path, PNPM, composed(agent), acme)
     assert "acme" in {one.name for one in files.deployments}
     assert "k.yaml" in found(files)[1]
+
+
+FLY = "app = 'drive'\nkill_timeout = 300\n[build]\nbuild-target = 'prod'\n[processes]\nagent = 'python -m drive.agent start'\n"
+SITE = "app = 'drive-site'\n[build]\nimage = 'r/site'\n[http_service]\ninternal_port = 3000\n"
+SERVER = "app = 'drive-livekit'\n[build]\nimage = 'livekit/livekit-server:v1.9.0'\n"
+REDIS = K8S.replace("voice-agent", "redis").replace("r/v:1", "redis:7").replace(", envFrom: [{secretRef: {name: livekit}}]", "")
+API = 'FROM python:3.12 AS prod\nCMD ["uvicorn", "drive.api:app"]\n'
+DEBUG = DEV.replace("AS dev", "AS debug")
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [{"site/fly.toml": SITE}, {"livekit/fly.toml": SERVER}, {"k.yaml": REDIS}, {"site/fly.toml": SITE, "k.yaml": REDIS}],
+)
+def test_what_is_no_worker_builds_none_of_a_workers_stages(tmp_path: Path, beside: dict[str, str]) -> None:
+    tree = {"agent/Dockerfile": API + DEBUG, "agent/fly.toml": FLY}
+    files = written(tmp_path, {**tree, **beside})
+    assert found(files) == [[], [], []]
+    assert "agent/Dockerfile: its last stage is built by nothing in these files" in files.passed_over
+
+
+def test_what_may_be_the_worker_may_build_the_last_stage(tmp_path: Path) -> None:
+    # Of several that no file calls a worker any may be it.
+    web = FLY.replace("[processes]\nagent = 'python -m drive.agent start'\n", "").replace("prod", "web")
+    files = written(tmp_path, {"agent/Dockerfile": WEB + AGENT, "agent/fly.toml": web, "site/fly.toml": SITE})
+    assert found(files)[2] == ["agent/Dockerfile"]
+    # What else works with LiveKit may be a worker, too.
+    voice = SITE.replace("[http", "[env]\nLIVEKIT_URL = 'wss://a.livekit.cloud'\n[http").replace("drive-site", "drive-agent")
+    files = written(tmp_path, {"agent/Dockerfile": PROD + DEBUG, "agent/fly.toml": FLY, "site/fly.toml": voice})
+    assert "agent/Dockerfile: whether its last stage is built these files do not say" in files.left_out

@@ -6,8 +6,10 @@ import json
 import re
 from dataclasses import dataclass, field, replace
 
+from pytest_lkagents.manifests.choice import RULES, choose, without_parts
 from pytest_lkagents.manifests.commands import modes_of, runs_agent, split, told_in
-from pytest_lkagents.manifests.model import COMPOSE, DOCKERFILE, Deployment, Files, Given, Probe, Problem, Variable
+from pytest_lkagents.manifests.evidence import Candidate
+from pytest_lkagents.manifests.model import COMPOSE, DOCKERFILE, Deployment, Files, Given, Platform, Probe, Problem, Variable
 from pytest_lkagents.manifests.readers import probes
 from pytest_lkagents.manifests.readers.common import FOR_DEVELOPMENT, environment_of, range_of
 from pytest_lkagents.manifests.tree import Place
@@ -140,13 +142,13 @@ def _deployment(file: str, name: str, stage: Stage) -> Deployment:
 
 
 def choose_stages(files: Files) -> None:
-    """What others build of a Dockerfile takes the place of its last stage, unless somebody builds that, or may do so: whatever
-    is deployed and does not say of what its image is built. What is for development says nothing of what others build."""
+    """What others build of a Dockerfile takes the place of its last stage, unless somebody builds that, or may do so: a worker
+    that is deployed and does not say of what its image is built. What is for development says nothing of what others build."""
     for file, stages in files.stages.items():
         last, made = stages[""], {}
         deployed = [one for one in files.deployments if one.place.file not in files.for_development]
         by_cloud = _is_built_by_livekit_cloud(file, files)
-        shipped = by_cloud or any(one.built_from is None and one.platform not in (COMPOSE, DOCKERFILE) for one in deployed)
+        shipped = by_cloud or _is_pulled(deployed)
         users = [one for one in deployed if one.built_from == file]
         apart = [one for one in files.deployments if one.built_from == file and one not in users]
         developing = [one for one in users if _is_for_development(one)]
@@ -193,6 +195,19 @@ def choose_stages(files: Files) -> None:
         for stage in made.values():
             stage.other_variables = [variable for variable in every if variable not in stage.variables]
         files.parts += [stage for name, stage in stages.items() if name and stage not in made.values()]
+
+
+def _is_pulled(deployed: list[Deployment]) -> bool:
+    """Whether a platform runs a worker, or, where it has none for certain, what may be one, of an image that no file says how
+    to build. A database or a web site beside a worker is built of something else."""
+    of: dict[Platform, list[Candidate]] = {}
+    for one in map(Candidate, deployed):
+        # What a developer runs by Compose says nothing of what another platform does.
+        if one.platform not in (COMPOSE, DOCKERFILE) and not one.is_server:
+            of.setdefault(one.platform, []).append(one)
+    every = [without_parts(some, beside=some) for some in of.values()]
+    workers = [one for some in every for one in choose(RULES, some, []) or [one for one in some if one.may_be_worker]]
+    return any(one.built_from is None for one in workers)
 
 
 def _is_built_by_livekit_cloud(file: str, files: Files) -> bool:
