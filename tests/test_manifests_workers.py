@@ -207,3 +207,47 @@ def test_the_port_of_the_health_server_makes_no_other_of_a_voicebot(tmp_path: Pa
     voice = f"voicebot: {{image: 'r/voice:1', expose: [8081], {LIVEKIT}}}"
     files = written(tmp_path, composed(voice, "sales-agent: {image: 'r/sales:1', env_file: .env}"))
     assert judged(files) == {"voicebot", "sales-agent"}
+
+
+APP = """name: NAME
+properties:
+  configuration: {activeRevisionsMode: Single}
+  template:
+    terminationGracePeriodSeconds: 600
+    containers: [{name: a, image: 'r/a:1', command: [python, agent.py, MODE], env: [{name: LIVEKIT_URL, value: 'wss://a.b'}]}]
+    scale: {minReplicas: 2}
+"""
+
+
+@pytest.mark.parametrize(
+    ("of", "trigger"),
+    [
+        ("type: Microsoft.App/jobs\n", "{triggerType: Schedule, replicaTimeout: 1800}"),
+        ("", "{triggerType: Manual}"),
+        ("", "{replicaTimeout: 1800}"),
+    ],
+)
+def test_a_job_of_container_apps_is_no_worker(tmp_path: Path, of: str, trigger: str) -> None:
+    job = of + APP.replace("NAME", "agent-nightly").replace("MODE", "console").replace("600", "30")
+    job = job.replace("{activeRevisionsMode: Single}", trigger)
+    files = written(tmp_path, {"agent.yaml": APP.replace("NAME", "agent").replace("MODE", "start"), "nightly.yaml": job})
+    assert judged(files) == {"agent"}
+    assert "nightly.yaml: agent-nightly is a job" in files.passed_over
+    (tmp_path / "agent.yaml").unlink()
+    files = load([str(tmp_path)])
+    assert judged(files) == set()
+    assert rules.readable(files, Needs()).looked_at == 0
+
+
+def test_an_app_with_a_jobs_field_is_an_app(tmp_path: Path) -> None:
+    app = "type: Microsoft.App/containerApps\n" + APP.replace("NAME", "agent").replace(
+        "{active", "{triggerType: Manual, active"
+    )
+    assert judged(written(tmp_path, {"agent.yaml": app})) == {"agent"}
+
+
+def test_a_secret_in_a_job_is_found(tmp_path: Path) -> None:
+    secret = "{name: LIVEKIT_API_SECRET, value: c2hvcnQtbGl2ZWQ5MXF6c2hvcnQtbGl2}"
+    job = "type: Microsoft.App/jobs\n" + APP.replace("{name: LIVEKIT_URL, value: 'wss://a.b'}", secret)
+    (finding,) = rules.secrets(written(tmp_path, {"nightly.yaml": job}), Needs()).findings
+    assert finding.place.file == "nightly.yaml"

@@ -43,8 +43,16 @@ def reads(document: Node) -> bool:
     return bool(document.items(*TEMPLATE, "containers")) and (named or document.get(*CONFIGURATION) is not None)
 
 
+def _is_job(document: Node) -> bool:
+    """Whether it is a job, which the same fields describe: https://learn.microsoft.com/azure/container-apps/jobs"""
+    type_ = document.text("type")
+    if type_ is not None:
+        return type_.lower() == "microsoft.app/jobs"
+    return any(document.get(*CONFIGURATION, own) is not None for own in ("triggerType", "replicaTimeout"))
+
+
 def read(document: Node, files: Files) -> None:
-    files.problems += fields.unknown(document, fields.CONTAINER_APPS)
+    """Of a job only the secrets: it ends by itself, as no worker does."""
     files.secrets += [
         StoredSecret(entry.text("name") or "a secret", entry.at("value"))
         for entry in document.items(*CONFIGURATION, "secrets")
@@ -70,6 +78,11 @@ def read(document: Node, files: Files) -> None:
         beside=[_resources(other) for other in containers if other is not container],
         other_variables=[variable for other in containers if other is not container for variable in _variables(other)],
     )
+    if _is_job(document):
+        files.parts.append(made)
+        files.passed_over.append(f"{document.place.file}: {name} is a job")
+        return
+    files.problems += fields.unknown(document, fields.CONTAINER_APPS)
     doubt(made, "grace_s", grace, document, *GRACE)
     external = (*CONFIGURATION, "ingress", "external")
     if document.text(*external) == "true":
