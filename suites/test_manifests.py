@@ -131,14 +131,15 @@ def test_scale_up_below_threshold(lk_evidence: Evidence, lk_manifests: Manifests
     `targetCPUUtilizationPercentage`, 80 % where it names no metric at all), KEDA and Azure Container Apps (trigger
     `cpu`), Render (`targetCPUPercent`), App Platform (`metrics.cpu.percent`) and Cerebrium (`scaling_target`, by
     default 100, of `cpu_utilization`). In Kubernetes the target counts against the request, so it is multiplied by
-    request / limit, or by request / NUM_CPUS where that variable is set. The result may be at most the load threshold
-    less 0.1: `lk_load_threshold`, or the highest load that `availability.threshold` saw available, or 0.7, the SDKs'
-    default. What the other containers of the pod request and may use is counted in, unless the metric is of the
-    worker's container alone; a metric of another container alone is none of the worker's. Of several CPU targets of one
-    autoscaler the lowest counts; each of several autoscalers is judged. A target is not judged where that use decides,
-    or the number of cores of the node (no CPU limit) does, or a container has no request to take the per cent of (then
-    Kubernetes never scales, unless the cluster sets one), or where it is too high but a metric that is neither CPU nor
-    memory may scale up before. Skipped without an autoscaler with a CPU target to judge.
+    request / limit, or by request / NUM_CPUS where that variable is set, be it by a ConfigMap in these files. The
+    result may be at most the load threshold less 0.1: `lk_load_threshold`, or the highest load that
+    `availability.threshold` saw available, or 0.7, the SDKs' default. What the other containers of the pod request and
+    may use is counted in, unless the metric is of the worker's container alone; a metric of another container alone is
+    none of the worker's. Of several CPU targets of one autoscaler the lowest counts; each of several autoscalers is
+    judged. A target is not judged where that use decides, or the number of cores of the node (no CPU limit) does, or a
+    container has no request to take the per cent of (then Kubernetes never scales, unless the cluster sets one), or
+    where it is too high but a metric that is neither CPU nor memory may scale up before. Skipped without an autoscaler
+    with a CPU target to judge.
     """
     judge(rules.scale_up_below_threshold, lk_manifests, lk_evidence, "no CPU target to judge", "below it")
 

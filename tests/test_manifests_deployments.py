@@ -9,7 +9,7 @@ import pytest
 from pytest_lkagents.checks import Evidence, NotJudgeable
 from pytest_lkagents.manifests import rules
 from pytest_lkagents.manifests.commands import modes_of
-from pytest_lkagents.manifests.findings import Needs
+from pytest_lkagents.manifests.findings import Judgement, Needs
 from pytest_lkagents.manifests.load import load
 from pytest_lkagents.manifests.model import Files
 from suites import test_manifests as checks
@@ -349,3 +349,43 @@ def test_environments_of_render_are_compared_by_their_groups(tmp_path: Path, sta
     judgement = rules.separate_environments(files, Needs())
     assert judgement.looked_at == 1
     assert [one.found for one in judgement.findings] == ["LIVEKIT_URL is the same as in line 1"] * found
+
+
+SCALED = """apiVersion: apps/v1
+kind: Deployment
+metadata: {name: voice-agent}
+spec: {template: {spec: {containers: [{name: a, image: 'r/a:1', args: [start], ENV, resources: RESOURCES}]}}}
+---
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {name: voice-agent}
+spec:
+  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: voice-agent}
+  metrics: [{type: Resource, resource: {name: cpu, target: {type: Utilization, averageUtilization: 45}}}]
+"""
+REQUESTED = "requests: {cpu: '4', memory: 8Gi}, limits: {memory: 8Gi"
+BY_KEY = "env: [{name: NUM_CPUS, valueFrom: {configMapKeyRef: {name: c, key: NUM_CPUS}}}]"
+
+
+@pytest.mark.parametrize("env", ["envFrom: [{configMapRef: {name: c}}]", BY_KEY])
+def test_a_worker_counts_the_cores_that_a_config_map_tells_it(tmp_path: Path, env: str) -> None:
+    def scaled(limits: str, cores: str) -> Files:
+        config = f"apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c}}\ndata: {{NUM_CPUS: '{cores}'}}\n"
+        agent = SCALED.replace("ENV", env).replace("RESOURCES", f"{{{REQUESTED}{limits}}}}}")
+        return read(tmp_path, {"agent.yaml": agent, "config.yaml": config})
+
+    (finding,) = rules.scale_up_below_threshold(scaled(", cpu: '4'", "2"), Needs()).findings
+    assert finding.found == "scales up at 45% of the request, a load of 0.90"
+    told = scaled("", "4")
+    assert not rules.resources(told, Needs()).findings
+    assert rules.scale_up_below_threshold(told, Needs()) == Judgement(looked_at=1)
+    # What is filled in when it is deployed is not known.
+    unknown = rules.scale_up_below_threshold(scaled(", cpu: '4'", "${CORES}"), Needs())
+    assert (unknown.looked_at, "NUM_CPUS" in unknown.notes[0]) == (0, True)
+
+
+@pytest.mark.parametrize("env", ["envFrom: [{configMapRef: {name: c}}]", "env: [{name: NUM_CPUS, value: '4'}]"])
+def test_cores_of_another_variable_or_config_map_are_none_that_it_is_told(tmp_path: Path, env: str) -> None:
+    config = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: other}\ndata: {NUM_CPUS: '2'}\n"
+    agent = SCALED.replace("ENV", env).replace("RESOURCES", f"{{{REQUESTED}, cpu: '4'}}}}")
+    assert not rules.scale_up_below_threshold(read(tmp_path, {"a.yaml": agent, "c.yaml": config}), Needs()).findings

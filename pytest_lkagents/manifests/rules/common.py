@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable
 
 from pytest_lkagents.manifests.findings import Judgement, Needs
-from pytest_lkagents.manifests.model import Deployment, Files
+from pytest_lkagents.manifests.model import Deployment, Files, Variable
 
 Rule = Callable[[Files, Needs], Judgement]
 
@@ -34,9 +34,10 @@ def of_production(rule: Rule) -> Rule:
     return judged
 
 
-def tells_cores(deployment: Deployment) -> bool:
-    """Whether a variable says how many cores it has, in the file or from elsewhere."""
-    return any(variable.name == CORES_VARIABLE for variable in deployment.variables)
+def cores_variable(deployment: Deployment) -> Variable | None:
+    """What says how many cores it has, with its value where these files have it, be it in a ConfigMap. None: no variable."""
+    every = [*deployment.referred, *deployment.variables]
+    return next((variable for variable in every if variable.name == CORES_VARIABLE), None)
 
 
 def seconds(value: float) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pytest_lkagents.manifests.findings import Finding, Judgement, Needs
 from pytest_lkagents.manifests.model import KUBERNETES, REQUESTS, Autoscaler, Deployment, Files, Target
-from pytest_lkagents.manifests.rules.common import CORES_VARIABLE, of_production, seconds, tells_cores, unclear
+from pytest_lkagents.manifests.rules.common import CORES_VARIABLE, cores_variable, of_production, seconds, unclear
 
 # The SDKs' own threshold (the guide names an older one, 0.75), and how far below it an autoscaler has to be: the guide's
 # example leaves 0.25; less than 0.1 is within what the load of a worker sways by itself.
@@ -20,7 +20,7 @@ NO_REQUEST = "per cent of a CPU request, and not every container has one: it nev
 
 def counted_cores(deployment: Deployment) -> float | None:
     """What a worker counts its load against: what it is told, or else its limit, or else (None) all of its machine."""
-    told = next((variable for variable in deployment.variables if variable.name == CORES_VARIABLE), None)
+    told = cores_variable(deployment)
     if told is not None:
         try:
             return float(told.literal or "") or None
@@ -74,7 +74,7 @@ def _load_span(deployment: Deployment, target: Target) -> tuple[float, float] | 
     cores, beside = counted_cores(deployment), [] if target.alone else deployment.beside
     if cores is None:
         # All of its node: at least as many as are requested.
-        return None if tells_cores(deployment) else (0.0, math.inf if target.cores is not None else share)
+        return None if cores_variable(deployment) is not None else (0.0, math.inf if target.cores is not None else share)
     requests = [resources.cpu_request for resources in (deployment.resources, *beside) if resources is not None]
     requested = sum(request.value for request in requests if request is not None)
     used = target.cores if target.cores is not None else share * requested

@@ -8,7 +8,7 @@ from pytest_lkagents.guide import RULE_BYTES, RULE_CORES
 from pytest_lkagents.manifests.commands import DEVELOPMENT, modes_of, split
 from pytest_lkagents.manifests.findings import Finding, Judgement, Needs
 from pytest_lkagents.manifests.model import COMPOSE, DOCKERFILE, KUBERNETES, Deployment, Files, Given
-from pytest_lkagents.manifests.rules.common import of_production, tells_cores, unclear
+from pytest_lkagents.manifests.rules.common import cores_variable, of_production, unclear
 
 # Docker's own least memory limit.
 LEAST_BYTES = 6 * 1024 * 1024
@@ -60,7 +60,7 @@ def resources(files: Files, needs: Needs) -> Judgement:
                 )
             )
             continue
-        if deployment.platform is KUBERNETES and set_.cpu_limit is None and not tells_cores(deployment):
+        if deployment.platform is KUBERNETES and set_.cpu_limit is None and cores_variable(deployment) is None:
             assert set_.cpu_request is not None
             made.findings.append(
                 Finding(
