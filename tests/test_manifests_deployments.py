@@ -389,3 +389,36 @@ def test_cores_of_another_variable_or_config_map_are_none_that_it_is_told(tmp_pa
     config = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: other}\ndata: {NUM_CPUS: '2'}\n"
     agent = SCALED.replace("ENV", env).replace("RESOURCES", f"{{{REQUESTED}, cpu: '4'}}}}")
     assert not rules.scale_up_below_threshold(read(tmp_path, {"a.yaml": agent, "c.yaml": config}), Needs()).findings
+
+
+@pytest.mark.parametrize(
+    ("command", "line", "field"),
+    [
+        ("          command: [python, agent.py]\n          args:\n            - dev\n", 11, "args"),
+        ("          command: [python, agent.py]\n          args: [dev]\n", 11, "args"),
+        ("          command: [/tini, --]\n          args: [python, agent.py, dev]\n", 11, "args"),
+        ("          command: [./start, start]\n          args: [agent.py, dev]\n", 11, "args"),
+        ("          args: [dev]\n", 10, "args"),
+        ("          args: [--verbose]\n          command: [python, agent.py, dev]\n", 11, "command"),
+    ],
+)
+def test_a_command_for_development_is_named_where_it_stands(tmp_path: Path, command: str, line: int, field: str) -> None:
+    agent = """apiVersion: apps/v1
+kind: Deployment
+metadata: {name: voice-agent}
+spec:
+  template:
+    spec:
+      containers:
+        - name: agent
+          image: r/agent:1
+"""
+    (finding,) = rules.production_command(read(tmp_path, {"agent.yaml": agent + command}), Needs()).findings
+    assert finding.found == "the worker is started with 'dev'"
+    assert (finding.place.line, finding.place.field) == (line, f"spec.template.spec.containers[0].{field}")
+
+
+def test_what_a_word_in_the_arguments_starts_is_said_of_them(tmp_path: Path) -> None:
+    agent = pods(("voice-agent", "command: [./run.sh], args: [dev]"))
+    (note,) = rules.production_command(read(tmp_path, {"agent.yaml": agent}), Needs()).notes
+    assert note.endswith("containers[0].args: what its 'dev' starts is not in the file; not judged")

@@ -6,7 +6,7 @@ import posixpath
 import re
 from collections.abc import Callable, Sequence
 
-from pytest_lkagents.manifests.commands import runs_agent
+from pytest_lkagents.manifests.commands import COMMANDS, modes_of, runs_agent, split
 from pytest_lkagents.manifests.model import Deployment, Given, Problem, Variable
 from pytest_lkagents.manifests.tree import Node, Place
 
@@ -103,8 +103,14 @@ def words_of(container: Node) -> list[str]:
 
 
 def command_of(container: Node) -> Given[list[str]] | None:
-    words = words_of(container)
-    return Given(words, container.at("command" if container.get("command") else "args")) if words else None
+    """At its arguments where the agent's command stands there, or where they are all that there is."""
+    own, words = container.words("command") or [], words_of(container)
+    in_arguments = modes_of(own) != modes_of(words) or (_names_command(words) and not _names_command(own))
+    return Given(words, container.at("args" if in_arguments or not own else "command")) if words else None
+
+
+def _names_command(words: Sequence[str]) -> bool:
+    return any(part in COMMANDS for word in words for part in split(word))
 
 
 def env_of(container: Node, *source: str) -> list[Variable]:
