@@ -422,3 +422,22 @@ def test_what_a_word_in_the_arguments_starts_is_said_of_them(tmp_path: Path) -> 
     agent = pods(("voice-agent", "command: [./run.sh], args: [dev]"))
     (note,) = rules.production_command(read(tmp_path, {"agent.yaml": agent}), Needs()).notes
     assert note.endswith("containers[0].args: what its 'dev' starts is not in the file; not judged")
+
+
+TASK = """{
+  "family": "voice",
+  "requiresCompatibilities": ["LAUNCH"],
+  "containerDefinitions": [
+    {"name": "collector", "image": "r/otel:1", "stopTimeout": 120},
+    {"name": "voice-agent", "image": "r/agent:1", "command": ["python", "agent.py", "start"]}
+  ]
+}
+"""
+
+
+def test_the_container_whose_default_is_too_short_is_named(tmp_path: Path) -> None:
+    (finding,) = rules.grace_period(read(tmp_path, {"task.json": TASK.replace("LAUNCH", "FARGATE")}), Needs()).findings
+    assert str(finding.place) == "task.json:6 containerDefinitions[1]"
+    assert finding.found == "30 s, the default of ECS on Fargate, for voice-agent"
+    (note,) = rules.grace_period(read(tmp_path, {"task.json": TASK.replace("LAUNCH", "EC2")}), Needs()).notes
+    assert note.startswith("task.json:6 containerDefinitions[1]: no stopTimeout")

@@ -221,6 +221,8 @@ class Deployment:
     # Whether it may have variables that its file does not list.
     more_variables: bool = True
     grace_s: Given[float] | None = None
+    # Where each container has one of its own: the worker's by name, and where its grace period would stand.
+    grace_of: Given[str] | None = None
     # The drain gets what is left of the grace period after this.
     pre_stop_s: float = 0.0
     probes: list[Probe] = field(default_factory=list)

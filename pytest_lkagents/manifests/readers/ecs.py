@@ -47,6 +47,7 @@ def deployment_of(task: Node) -> Deployment:
         Given(words, container.at("command" if container.get("command") else "entryPoint")) if words else None,
         _variables(container),
         grace_s=Given(grace, container.at("stopTimeout")) if grace is not None else None,
+        grace_of=Given(container.text("name") or "unnamed", container.at("stopTimeout")),
         ports=ports_of([mapping for one in containers for mapping in one.items("portMappings")], "containerPort"),
         resources=_resources(task, container),
         other_variables=[variable for other in containers if other is not container for variable in _variables(other)],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pytest_lkagents.manifests.findings import Finding, Judgement, Needs
 from pytest_lkagents.manifests.model import DOCKERFILE, Deployment, Files, Given, Platform
 from pytest_lkagents.manifests.rules.common import of_production, seconds, unclear
+from pytest_lkagents.manifests.tree import Place
 
 # The guide: "it may take up to 10 minutes or more" for a call to end.
 DRAIN_SECONDS = 600.0
@@ -31,7 +32,7 @@ def grace_period(files: Files, needs: Needs) -> Judgement:
         grace = deployment.grace_s.value if deployment.grace_s is not None else platform.grace_default_s
         if grace is None:
             made.notes.append(
-                f"{deployment.place}: no {platform.grace_field}; what holds then is set where it runs, not judged"
+                f"{_place_of_grace(deployment)}: no {platform.grace_field}; what holds then is set where it runs, not judged"
             )
             continue
         made.notes += [
@@ -96,6 +97,7 @@ def _too_short(deployment: Deployment, grace: float, needs: Needs) -> Finding:
     what = seconds(grace)
     if given is None:
         what += f", {'the default of' if platform.grace_field else 'fixed by'} {platform.name}"
+        what += f", for {deployment.grace_of.value}" if deployment.grace_of is not None else ""
     pre_stop_s = 0.0 if "pre_stop_s" in deployment.unclear else deployment.pre_stop_s
     if pre_stop_s:
         what += f", of which the preStop hook takes {seconds(pre_stop_s)}"
@@ -106,7 +108,13 @@ def _too_short(deployment: Deployment, grace: float, needs: Needs) -> Finding:
     elif most is not None and need > most:
         why += f" {platform.name} allows at most {seconds(most)}."
         wanted = f"{seconds(most)}, the most there is" if grace < most else f"a platform that waits {seconds(need)}"
-    return Finding(given.place if given is not None else deployment.place, what, wanted, why, platform.source)
+    return Finding(_place_of_grace(deployment), what, wanted, why, platform.source)
+
+
+def _place_of_grace(deployment: Deployment) -> Place:
+    """Where its grace period stands, or would."""
+    told = deployment.grace_s or deployment.grace_of
+    return told.place if told is not None else deployment.place
 
 
 def _least(deployment: Deployment) -> Given[int] | None:
