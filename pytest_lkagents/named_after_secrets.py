@@ -1,4 +1,5 @@
-"""Settings that are named after a secret: how long it is valid, who may read it, how many tokens of a model there may be.
+"""Settings that are named after a secret: how long it is valid, who may read it, how many tokens of a model there may be,
+what a caller is told of it.
 
 Name and value must both say so: another value may be the secret of what the ending names (DB_PASSWORD_APP_ROLE).
 """
@@ -35,11 +36,16 @@ TOKENS = re.compile(
 )
 OF_MODEL = re.compile(r"(^|_)(EOU|EOT|EOS|BOS|PAD|UNK|STOP|START|END|END_OF_[A-Z]+)_TOKEN$", re.IGNORECASE)
 MARK = re.compile(r"[a-z]+([-_ ][a-z]+)*|[A-Z]+([-_ ][A-Z]+)*|\[\w+\]|<\|?\w+\|?>")
+# What is read out or shown, in three words or more, none of which could be a key. A password's text may be a passphrase.
+SAID = re.compile(r"_(PROMPT|MESSAGE|HINT|NOTE|(?<!PASSWORD_)(?<!SECRET_)TEXT|GREETING|HOURS)$", re.IGNORECASE)
+SENTENCE = re.compile(r"(?!.*\b(?=\w*\d)(?=\w*[A-Za-z])\w{6,})\S+(\s+\S+){2,}", re.DOTALL)
 
 
 def is_setting(name: str, value: str) -> bool:
     """``name`` with underscores between its words."""
     if SWITCH.fullmatch(value) or (SPAN.fullmatch(value) and not PASSWORD.search(name)):
+        return True
+    if SAID.search(name) and SENTENCE.fullmatch(value):
         return True
     of_owner = PASSWORD.search(name) and OWNER.search(name)
     if AMOUNT.fullmatch(value):

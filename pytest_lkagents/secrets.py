@@ -11,9 +11,10 @@ from typing import Any
 
 from pytest_lkagents.named_after_secrets import is_setting
 
-# Tokenizers have names of their own.
+# Tokenizers, secretaries and what works without a password have names of their own.
 SECRET_NAME = re.compile(
-    r"(SECRET|(?<!TIK)TOKEN(?!IZ)|PASSWORD|PASSWD|PRIVATE|CREDENTIAL|API_?KEY|ACCESS_?KEY|AUTH_?KEY)", re.IGNORECASE
+    r"(SECRET(?!AR[YI])|(?<!TIK)TOKEN(?!IZ)|PASSWORD(?!LESS)|PASSWD|PRIVATE|CREDENTIAL|API_?KEY|ACCESS_?KEY|AUTH_?KEY)",
+    re.IGNORECASE,
 )
 
 # What is hidden may be more than what is a leak: this word is in names of places too (PRIVATE_SUBNET, PGHOST_PRIVATE).

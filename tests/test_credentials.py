@@ -207,6 +207,29 @@ def test_a_credential_in_a_variable(text: str, leaks: bool) -> None:
                 ("STT_EOU_TOKEN", "h7Jd2kP0xQ9v"),
             )
         ],
+        *[
+            (name, value, False)
+            for name, value in (
+                *(
+                    ("SECRETARY_PHONE", "+4940123456789"),
+                    ("SECRETARIAT_QUEUE", "desk-9Xk2ab88"),
+                    ("secretariesDesk", "desk-9Xk2ab88"),
+                ),
+                *(("PASSWORD_RESET_MESSAGE", "We sent a link, valid for 24 hours"), ("PASSWORDLESS_LOGIN", "desk-9Xk2ab88")),
+                *(("TOKENS_PER_MINUTE_NOTE", "about 1200 per call"), ("ASK_FOR_TOKEN_PROMPT", "Say the 6 digits on it")),
+            )
+        ],
+        *[
+            (name, value, True)
+            for name, value in (
+                *((name, "h7Jd2kP0xQ9v") for name in ("CLIENT_SECRET", "SECRETS", "SECRET_KEY", "MY_SECRET2", "clientSecret")),
+                *(
+                    (name, "h7Jd2kP0xQ9v")
+                    for name in ("SECRETARY_TOKEN", "PASSWORDLESS_API_SECRET", "SECRET_ARGON", "SECRET_NOTE")
+                ),
+                *(("TOKEN_MESSAGE", "it is h7Jd2kP0xQ9v"), ("PASSWORD_TEXT", "correct horse battery staple")),
+            )
+        ],
         ("HF_TOKEN", "os.environ['HF_TOKEN']", False),
         ("HF_TOKEN", "process.env.HF_TOKEN", False),
         ("OPENAI_API_KEY", "openai-api-key", False),
