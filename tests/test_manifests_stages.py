@@ -9,7 +9,9 @@ import pytest
 from pytest_lkagents.manifests import rules
 from pytest_lkagents.manifests.findings import Needs
 from pytest_lkagents.manifests.load import load
-from pytest_lkagents.manifests.model import Files
+from pytest_lkagents.manifests.model import RAILWAY, Files
+
+from .deployment_files import written
 
 from .deployment_files import written
 
@@ -225,3 +227,23 @@ def test_what_may_be_the_worker_may_build_the_last_stage(tmp_path: Path) -> None
     voice = SITE.replace("[http", "[env]\nLIVEKIT_URL = 'wss://a.livekit.cloud'\n[http").replace("drive-site", "drive-agent")
     files = written(tmp_path, {"agent/Dockerfile": PROD + DEBUG, "agent/fly.toml": FLY, "site/fly.toml": voice})
     assert "agent/Dockerfile: whether its last stage is built these files do not say" in files.left_out
+
+
+@pytest.mark.parametrize("path", ["Dockerfile", "apps/agent/Dockerfile", "/apps/agent/Dockerfile"])
+def test_a_dockerfile_on_railway_is_found_from_the_top_too(tmp_path: Path, path: str) -> None:
+    def service(where: str) -> str:
+        return f'[build]\ndockerfilePath = "{where}"\n[deploy]\ndrainingSeconds = 5\n'
+
+    files = {
+        "repo/apps/agent/railway.toml": service(path),
+        "repo/apps/agent/Dockerfile": 'FROM python:3.12\nCMD ["python", "agent.py", "start"]\n',
+        "repo/apps/web/railway.toml": service("apps/web/Dockerfile"),
+        "repo/apps/web/Dockerfile": 'FROM node:22\nCMD ["node", "server.js"]\n',
+    }
+    found = rules.grace_period(written(tmp_path, files), Needs()).findings
+    assert [finding.place.file for finding in found] == ["repo/apps/agent/railway.toml"]
+
+
+def test_a_dockerfile_that_railway_is_not_told_of_is_not_looked_for(tmp_path: Path) -> None:
+    files = written(tmp_path, {"web/railway.toml": "[deploy]\ndrainingSeconds = 5\n", "Dockerfile": PROD})
+    assert [one.built_from for one in files.deployments if one.platform is RAILWAY] == ["web/Dockerfile"]

@@ -105,6 +105,7 @@ def load(paths: Sequence[str], standard_input: str = "") -> Files:
     kustomize.read(known, files, gathered)
     kubernetes.read(known, files)
     kustomize_parts.read(known, files, gathered)
+    dockerfile.find_built(files)
     dockerfile.choose_stages(files)
     files.deployments = workers.pick(files)
     return files

@@ -246,6 +246,8 @@ class Deployment:
     # The name of what its image is built from: a Dockerfile, as files are named here, with its stage where that is not the last
     # one; None: the file does not say.
     built_from: str | None = None
+    # Where that may lie if not there, the likeliest first.
+    or_built_from: list[str] = field(default_factory=list)
     # The stage that is built, as the file writes it; None: the last.
     target: Given[str] | None = None
     # What the platform sends first; None: the file does not say.

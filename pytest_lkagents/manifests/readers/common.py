@@ -153,6 +153,16 @@ def beside(file: str, *parts: str | None) -> str:
     return posixpath.normpath(posixpath.join(posixpath.dirname(file), *(part for part in parts if part)))
 
 
+def from_above(file: str, path: str) -> list[str]:
+    """Where a path that stands in this file leads from the folders above its own, the nearest first: one of them is the
+    repository's top."""
+    folder, found = posixpath.dirname(file), []
+    while folder not in ("", "/"):
+        folder = posixpath.dirname(folder)
+        found.append(posixpath.normpath(posixpath.join(folder, path)))
+    return found
+
+
 def has_livekit(variables: Sequence[Variable]) -> bool:
     """Whether these are variables of something that works with LiveKit."""
     return any(variable.name.startswith("LIVEKIT_") or "livekit" in (variable.source or "").lower() for variable in variables)

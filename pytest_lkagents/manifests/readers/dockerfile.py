@@ -141,6 +141,13 @@ def _deployment(file: str, name: str, stage: Stage) -> Deployment:
     return made
 
 
+def find_built(files: Files) -> None:
+    """Which Dockerfile is built where its path may be meant from several folders: the first that lies there."""
+    for one in files.deployments:
+        paths = [path for path in (one.built_from, *one.or_built_from) if path in files.stages]
+        one.built_from = paths[0] if paths else one.built_from
+
+
 def choose_stages(files: Files) -> None:
     """What others build of a Dockerfile takes the place of its last stage, unless somebody builds that, or may do so: a worker
     that is deployed and does not say of what its image is built. What is for development says nothing of what others build."""

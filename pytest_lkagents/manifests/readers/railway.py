@@ -8,7 +8,7 @@ from __future__ import annotations
 from pytest_lkagents.manifests import fields
 from pytest_lkagents.manifests.commands import split
 from pytest_lkagents.manifests.model import RAILWAY, Deployment, Files, Given, Loss, Probe
-from pytest_lkagents.manifests.readers.common import beside, doubt, environment_of, whole
+from pytest_lkagents.manifests.readers.common import beside, doubt, environment_of, from_above, whole
 from pytest_lkagents.manifests.tree import Node
 
 # The settings of this environment count for more than those of all.
@@ -28,16 +28,19 @@ def read(document: Node, files: Files) -> None:
     grace = deploy.get("drainingSeconds")
     # A text is refused: "Expected number, received string".
     seconds = grace.number() if grace is not None and not isinstance(grace.value, str) else None
+    file, dockerfile = document.place.file, (document.text("build", "dockerfilePath") or "").lstrip("/")
     made = Deployment(
         RAILWAY,
         "railway",
         document.place,
-        environment_of(document.place.file),
+        environment_of(file),
         command=Given(split(command), deploy.at("startCommand")) if command else None,
         grace_s=Given(seconds, grace.place) if seconds is not None and grace is not None else None,
         # The old deployment is stopped when the new one is active.
         lost_at_rollout=Given(Loss(0), deploy.place),
-        built_from=beside(document.place.file, document.text("build", "dockerfilePath") or "Dockerfile"),
+        built_from=beside(file, dockerfile or "Dockerfile"),
+        # A path is one of the service's root directory, which is the repository's top or, as set in the dashboard, a folder.
+        or_built_from=from_above(file, dockerfile) if dockerfile else [],
     )
     doubt(made, "grace_s", seconds, deploy, "drainingSeconds", wanted="a number is wanted")
     _count(made, deploy)
