@@ -363,7 +363,7 @@ def test_rolling_update(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     judged; nor is it where the count is a variable, or one per node, nor are ways of Argo Rollouts and others of
     Fly.io, which are noted. Skipped without a file that tells.
     """
-    judge(rules.rolling_update, lk_manifests, lk_evidence, "no file that says how workers are replaced", "new ones come first")
+    judge(rules.rolling_update, lk_manifests, lk_evidence, "no file that says how workers are replaced", "never all at once")
 
 
 @check(

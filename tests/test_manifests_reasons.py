@@ -93,3 +93,39 @@ DEPLOYMENT = f"apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: agent}}\
 def test_a_way_of_replacing_workers_that_is_not_judged_is_named(tmp_path: Path, files: dict[str, str], said: str) -> None:
     expected = f"no way of replacing workers that is judged; {said}; not judged"
     assert reason(checks.test_rolling_update, tmp_path, files) == expected
+
+
+TEMPLATE = """Resources:
+  Task: {Type: AWS::ECS::TaskDefinition, Properties: {ContainerDefinitions: [{Name: agent, Image: 'r/agent:1'}]}}
+  Service:
+    Type: AWS::ECS::Service
+    Properties: {TaskDefinition: !Ref Task, DesiredCount: 2, DeploymentConfiguration: {MinimumHealthyPercent: 0}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("files", "wanted"),
+    [
+        ({"a.yaml": TEMPLATE}, "MinimumHealthyPercent 100 and MaximumPercent 200"),
+        (
+            {"a.yaml": DEPLOYMENT.replace("replicas: 0", "replicas: 2, strategy: {type: Recreate}")},
+            "a Deployment with strategy RollingUpdate and maxUnavailable 0",
+        ),
+        (
+            {"compose.yaml": composed("image: 'r/agent:1', deploy: {replicas: 2, update_config: {parallelism: 0}}")},
+            "update_config order start-first, on Swarm",
+        ),
+        ({"fly.toml": 'app = "agent"\n[deploy]\nstrategy = "immediate"\n'}, "strategy bluegreen"),
+    ],
+)
+def test_new_workers_first_are_wanted_in_the_words_of_the_platform(tmp_path: Path, files: dict[str, str], wanted: str) -> None:
+    with pytest.raises(AssertionError, match=f"; wanted: new workers first: {wanted}$"):
+        checks.test_rolling_update(Evidence(), (written(tmp_path, files), Needs()))
+
+
+def test_a_rollout_that_stops_some_first_is_not_said_to_start_others_first(tmp_path: Path) -> None:
+    evidence = Evidence()
+    checks.test_rolling_update(
+        evidence, (written(tmp_path, {"a.yaml": DEPLOYMENT.replace("replicas: 0", "replicas: 4")}), Needs())
+    )
+    assert evidence.summary == "never all at once (1 looked at)"

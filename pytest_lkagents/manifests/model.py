@@ -25,7 +25,7 @@ class Given(Generic[T]):
 @dataclass(frozen=True)
 class Platform:
     """What the platform does where the file says nothing. Seconds; None: unknown, or without a limit. ``most_perhaps``: the
-    file does not say whether that limit holds."""
+    file does not say whether that limit holds. ``new_first``: what makes a rollout start new workers before it stops others."""
 
     name: str
     grace_default_s: float | None = None
@@ -33,6 +33,7 @@ class Platform:
     grace_field: str = ""
     source: str = ""
     most_perhaps: bool = False
+    new_first: str = ""
 
 
 KUBERNETES = Platform(
@@ -41,6 +42,7 @@ KUBERNETES = Platform(
     None,
     "terminationGracePeriodSeconds",
     "https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-termination",
+    new_first="a Deployment with strategy RollingUpdate and maxUnavailable 0",
 )
 COMPOSE = Platform(
     "Docker Compose",
@@ -48,19 +50,28 @@ COMPOSE = Platform(
     None,
     "stop_grace_period",
     "https://docs.docker.com/reference/compose-file/services/#stop_grace_period",
+    new_first="update_config order start-first, on Swarm",
 )
 RENDER = Platform(
     "Render", 30, 300, "maxShutdownDelaySeconds", "https://render.com/docs/blueprint-spec#maxshutdowndelayseconds"
 )
-FLY = Platform("Fly.io", 5, 300, "kill_timeout", "https://fly.io/docs/reference/configuration/#kill_timeout")
+FLY = Platform(
+    "Fly.io",
+    5,
+    300,
+    "kill_timeout",
+    "https://fly.io/docs/reference/configuration/#kill_timeout",
+    new_first="strategy bluegreen",
+)
 # A service variable or the dashboard may set it where the file does not.
 RAILWAY = Platform("Railway", None, None, "drainingSeconds", "https://docs.railway.com/deployments/deployment-teardown")
 # On Fargate there is a default and a limit. On own instances there is no limit, and the default is what the instance's agent is
 # set to (ECS_CONTAINER_STOP_TIMEOUT), which no task definition tells.
 ECS_SOURCE = "https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ContainerDefinition.html"
-FARGATE = Platform("ECS on Fargate", 30, 120, "stopTimeout", ECS_SOURCE)
-ECS_INSTANCES = Platform("ECS on own instances", None, None, "stopTimeout", ECS_SOURCE)
-ECS = Platform("ECS", None, 120, "stopTimeout", ECS_SOURCE, most_perhaps=True)
+ECS_NEW_FIRST = "MinimumHealthyPercent 100 and MaximumPercent 200"
+FARGATE = Platform("ECS on Fargate", 30, 120, "stopTimeout", ECS_SOURCE, new_first=ECS_NEW_FIRST)
+ECS_INSTANCES = Platform("ECS on own instances", None, None, "stopTimeout", ECS_SOURCE, new_first=ECS_NEW_FIRST)
+ECS = Platform("ECS", None, 120, "stopTimeout", ECS_SOURCE, most_perhaps=True, new_first=ECS_NEW_FIRST)
 CLOUD_RUN = Platform("Cloud Run", 10, 10, "", "https://cloud.google.com/run/docs/container-contract#instance-shutdown")
 # How long its instances have after SIGTERM is said of services only.
 CLOUD_RUN_POOL = Platform("Cloud Run worker pool")

@@ -162,7 +162,7 @@ def rolling_update(files: Files, _needs: Needs) -> Judgement:
                 Finding(
                     loss.place,
                     f"a rollout stops {all_} worker{'' if all_ == 'the only' else 's'} before others are there",
-                    "new workers first: a Deployment with maxUnavailable 0, or update_config order start-first",
+                    f"new workers first: {deployment.platform.new_first}",
                     "Calls that come meanwhile meet no worker.",
                 )
             )
