@@ -126,12 +126,12 @@ def play_all(files: Files, needs: Needs, settings: Settings, say: Callable[[str]
 
 
 def scaling_of(deployment: Deployment) -> Scaling:
-    """Raises NotJudgeable where the file says too little, or its platform scales in a way that is not published."""
+    """Raises NotJudgeable where the file says too little, or its platform scales in a way of its own."""
     scaler = deployment.autoscaler
     if scaler is None:
         raise NotJudgeable(f"{deployment.place.file}: no autoscaler")
     if not scaler.kubernetes:
-        raise NotJudgeable(f"{scaler.place.file}: how {deployment.platform.name} scales is not published; not simulated")
+        raise NotJudgeable(f"{scaler.place.file}: how {deployment.platform.name} scales is not simulated")
     target = load_target(deployment)
     if isinstance(target, str):
         raise NotJudgeable(f"{scaler.place}: {target}; not simulated")

@@ -283,6 +283,7 @@ def test_a_worker_that_counts_its_calls_is_not_simulated_as_one_that_uses_cores(
         ("cores-told.yaml", [('value: "8"', 'value: "${CORES}"')], "NUM_CPUS"),
         ("container-metric.yaml", [("containerR", "r"), ("ContainerR", "R")], "beside the worker"),
         ("own-metric.yaml", [], "no CPU target"),
+        ("render.yaml", [], "how Render scales is not simulated$"),
     ],
 )
 def test_what_a_target_means_for_the_load_is_not_guessed(
