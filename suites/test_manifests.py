@@ -6,6 +6,7 @@ from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, check
 from pytest_lkagents.manifests import rules
 from pytest_lkagents.manifests.findings import Needs
 from pytest_lkagents.manifests.model import Files
+from pytest_lkagents.manifests.rules.common import some
 
 # What other checks measure comes first.
 AFTER_WORKER = 10
@@ -72,9 +73,7 @@ def test_readable(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     `manifests.separate-environments` judge them. Skipped if there is no deployment file, or nothing in them to judge (a
     Namespace alone).
     """
-    judge(
-        rules.readable, lk_manifests, lk_evidence, "no deployment in the files", f"read {', '.join(lk_manifests[0].read[:5])}"
-    )
+    judge(rules.readable, lk_manifests, lk_evidence, "no deployment in the files", f"read {some(lk_manifests[0].read)}")
 
 
 @check(
@@ -84,7 +83,7 @@ def test_readable(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     section="Rollout",
     order=AFTER_WORKER,
     why="Calls that last longer than the grace period are cut at every rollout.",
-    remedy="raise the grace period to the longest call you promise: 10 minutes, or the platform's most from 60 s on",
+    remedy="raise the grace period to the longest call you promise (else 10 minutes), or to the most the platform allows",
 )
 def test_grace_period(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     """The platform waits as long as the worker's drain needs: 10 minutes, or what --lk-drain-hold declares.

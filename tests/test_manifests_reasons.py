@@ -129,3 +129,9 @@ def test_a_rollout_that_stops_some_first_is_not_said_to_start_others_first(tmp_p
         evidence, (written(tmp_path, {"a.yaml": DEPLOYMENT.replace("replicas: 0", "replicas: 4")}), Needs())
     )
     assert evidence.summary == "never all at once (1 looked at)"
+
+
+def test_of_many_files_that_are_read_the_number_is_said(tmp_path: Path) -> None:
+    evidence, files = Evidence(), {f"{name}.yaml": DEPLOYMENT for name in "abcdefg"}
+    checks.test_readable(evidence, (written(tmp_path, files), Needs()))
+    assert evidence.summary.startswith("read a.yaml, b.yaml, c.yaml, d.yaml, e.yaml and 2 more (7 looked at)")

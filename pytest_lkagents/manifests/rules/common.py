@@ -49,3 +49,13 @@ def unclear(made: Judgement, deployment: Deployment, *fields: str) -> bool:
     reasons = [deployment.unclear[name] for name in fields if name in deployment.unclear]
     made.notes += [f"{reason.place}: {reason.value}; not judged" for reason in reasons]
     return bool(reasons)
+
+
+# Of several names so many are shown.
+SHOWN = 5
+
+
+def some(names: list[str], between: str = ", ") -> str:
+    """The first of them, and how many more there are."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return between.join(names[:SHOWN]) + more

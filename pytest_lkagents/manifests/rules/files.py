@@ -7,10 +7,8 @@ from pytest_lkagents.manifests.commands import told_in
 from pytest_lkagents.manifests.findings import Finding, Judgement, Needs
 from pytest_lkagents.manifests.model import Deployment, Files, Variable
 from pytest_lkagents.manifests.readers.common import from_outside
+from pytest_lkagents.manifests.rules.common import some
 from pytest_lkagents.secrets import PLACEHOLDER_HOST, holds_secret, looks_generated, stands_in, url_passwords
-
-# Of what is passed over so many are named.
-SHOWN = 5
 
 
 def readable(files: Files, _needs: Needs) -> Judgement:
@@ -20,32 +18,32 @@ def readable(files: Files, _needs: Needs) -> Judgement:
     made = Judgement(looked_at=len(files.read) + len(problems) if found else 0)
     made.notes += [f"{file}: of no format that is known here, not judged" for file in files.strange]
     if files.unread:
-        made.notes.append(f"{_some(files.unread)}: cannot be read, not judged")
+        made.notes.append(f"{some(files.unread)}: cannot be read, not judged")
     made.notes += [f"{one}, not judged" for one in files.too_large]
     if files.templates:
         made.notes.append(
-            f"{_some(files.templates)}: a template, not judged; hand over what it makes, "
+            f"{some(files.templates)}: a template, not judged; hand over what it makes, "
             "as in `helm template CHART | pytest --lk-manifests -`"
         )
     if files.changed:
         made.notes.append(
-            f"{_some(files.changed)}: parts of a kustomization, which changes them, not "
+            f"{some(files.changed)}: parts of a kustomization, which changes them, not "
             "judged but for secrets; hand over what it makes, as in `kustomize build FOLDER | pytest --lk-manifests -`"
         )
     development = [file for file in files.read if file in files.for_development]
     if development:
         made.notes.append(
-            f"{_some(development)}: for development by name, judged only for secrets, separate environments "
+            f"{some(development)}: for development by name, judged only for secrets, separate environments "
             "and whether it can be read"
         )
     if files.doubtful:
         named = [deployment.name for deployment in files.deployments if deployment.place.file not in files.for_development]
         nothing = "nothing" if len(named) == len(files.deployments) else "nothing but what is for development"
-        made.notes.append(f"{nothing} looks like a LiveKit worker; judged is {_some(named)}")
+        made.notes.append(f"{nothing} looks like a LiveKit worker; judged is {some(named)}")
     if files.unsure:
-        made.notes.append(f"workers by their names or variables alone: {_some(files.unsure)}")
+        made.notes.append(f"workers by their names or variables alone: {some(files.unsure)}")
     if files.passed_over:
-        made.notes.append(f"not judged: {_some(files.passed_over, '; ')}")
+        made.notes.append(f"not judged: {some(files.passed_over, '; ')}")
     for problem in problems:
         made.findings.append(
             Finding(
@@ -56,11 +54,6 @@ def readable(files: Files, _needs: Needs) -> Judgement:
             )
         )
     return made
-
-
-def _some(names: list[str], between: str = ", ") -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return between.join(names[:SHOWN]) + more
 
 
 def secrets(files: Files, _needs: Needs) -> Judgement:
