@@ -13,8 +13,6 @@ from pytest_lkagents.manifests.model import RAILWAY, Files
 
 from .deployment_files import written
 
-from .deployment_files import written
-
 SECRET = "c2hvcnQtbGl2ZWQ5MXF6c2hvcnQtbGl2"
 WEB = 'FROM node:22 AS base\nFROM base AS web\nCMD ["node", "server.js"]\n'
 AGENT = f'FROM python:3.12 AS agent\nENV LIVEKIT_API_SECRET={SECRET}\nSTOPSIGNAL SIGKILL\nCMD ["python", "agent.py", "dev"]\n'
