@@ -135,3 +135,14 @@ def test_of_many_files_that_are_read_the_number_is_said(tmp_path: Path) -> None:
     evidence, files = Evidence(), {f"{name}.yaml": DEPLOYMENT for name in "abcdefg"}
     checks.test_readable(evidence, (written(tmp_path, files), Needs()))
     assert evidence.summary.startswith("read a.yaml, b.yaml, c.yaml, d.yaml, e.yaml and 2 more (7 looked at)")
+
+
+def test_what_is_passed_over_is_named_once_and_apart(tmp_path: Path) -> None:
+    railway = "[deploy]\ndrainingSeconds = 600\n"
+    dockerfiles = {"agent": "python agent.py start", "web": "nginx", "tokens": "uvicorn tokens:app"}
+    files = {f"{name}/Dockerfile": f"FROM a:1\nCMD {command}\n" for name, command in dockerfiles.items()}
+    files |= {f"{name}/railway.toml": railway for name in dockerfiles}
+    evidence = Evidence()
+    checks.test_readable(evidence, (written(tmp_path, files), Needs()))
+    assert ": tokens/Dockerfile looks like no worker; tokens/railway.toml: tokens looks" in evidence.summary
+    assert "web/railway.toml: web looks like no worker" in evidence.summary

@@ -5,6 +5,8 @@ What such a file does not say is set in Railway's dashboard, and not known here.
 
 from __future__ import annotations
 
+import posixpath
+
 from pytest_lkagents.manifests import fields
 from pytest_lkagents.manifests.commands import split
 from pytest_lkagents.manifests.model import RAILWAY, Deployment, Files, Given, Loss, Probe
@@ -31,7 +33,8 @@ def read(document: Node, files: Files) -> None:
     file, dockerfile = document.place.file, (document.text("build", "dockerfilePath") or "").lstrip("/")
     made = Deployment(
         RAILWAY,
-        "railway",
+        # The file has no name of the service; where it lies tells several apart.
+        posixpath.basename(posixpath.dirname(file)) or "railway",
         document.place,
         environment_of(file),
         command=Given(split(command), deploy.at("startCommand")) if command else None,
