@@ -67,7 +67,8 @@ def test_readable(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     is filled in, what stands beside the workers and does not look like one (a database, a web site, a LiveKit server),
     or that nothing does, or only by name, a Compose service that extends one of another file or has neither image nor
     build (a part, as in `docker-compose.prod.yml`), `compose.override.yaml`, and what a Kustomization changes by
-    patches, images and the like; no check judges these, but for secrets in the last three. Noted are also files of a
+    patches, images and the like; no check judges these, but for secrets in the last three. Nor is a service of
+    CloudFormation whose task definition is a parameter, which each check names. Noted are also files of a
     folder that are for development by their names (`Dockerfile.dev`, `docker-compose.local.yml`), beside others that
     have a worker, and all of `.devcontainer`: of the checks only this one, `manifests.secrets` and
     `manifests.separate-environments` judge them. Skipped if there is no deployment file, or nothing in them to judge (a

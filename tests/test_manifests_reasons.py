@@ -137,6 +137,12 @@ def test_of_many_files_that_are_read_the_number_is_said(tmp_path: Path) -> None:
     assert evidence.summary.startswith("read a.yaml, b.yaml, c.yaml, d.yaml, e.yaml and 2 more (7 looked at)")
 
 
+def test_a_service_whose_task_definition_is_a_parameter_is_named(tmp_path: Path) -> None:
+    parameters, service = "Parameters: {Task: {Type: String}}\nResources:\n", TEMPLATE[TEMPLATE.index("  Service:") :]
+    said = reason(checks.test_grace_period, tmp_path, {"a.yaml": parameters + service})
+    assert said.endswith("a.yaml:5: service Service, of what task definition is a parameter; not judged")
+
+
 def test_what_is_passed_over_is_named_once_and_apart(tmp_path: Path) -> None:
     railway = "[deploy]\ndrainingSeconds = 600\n"
     dockerfiles = {"agent": "python agent.py start", "web": "nginx", "tokens": "uvicorn tokens:app"}

@@ -23,7 +23,7 @@ METRICS = {"ECSServiceAverageCPUUtilization": "cpu", "ECSServiceAverageMemoryUti
 
 
 def reads(document: Node) -> bool:
-    return bool(_of_type(document, TASK))
+    return bool(_of_type(document, TASK) or _of_other_tasks(document))
 
 
 def read(document: Node, files: Files) -> None:
@@ -40,6 +40,17 @@ def read(document: Node, files: Files) -> None:
                 _scale(made, document)
             _sleep(made)
         files.deployments.append(made)
+    files.left_out += [
+        f"{service.place.file}:{service.place.line}: service {name}, of what task definition is a parameter"
+        for name, service in _of_other_tasks(document)
+    ]
+
+
+def _of_other_tasks(document: Node) -> list[tuple[str, Node]]:
+    """The services whose task definition stands elsewhere, and is handed over when the stack is made."""
+    parameters = [name for name, _ in document.entries("Parameters")]
+    services = _of_type(document, SERVICE)
+    return [(own, one) for own, one in services if any(_names(one.get("TaskDefinition"), name) for name in parameters)]
 
 
 def _of_type(document: Node, type_: str) -> list[tuple[str, Node]]:
