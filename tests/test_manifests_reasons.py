@@ -150,5 +150,5 @@ def test_what_is_passed_over_is_named_once_and_apart(tmp_path: Path) -> None:
     files |= {f"{name}/railway.toml": railway for name in dockerfiles}
     evidence = Evidence()
     checks.test_readable(evidence, (written(tmp_path, files), Needs()))
-    assert ": tokens/Dockerfile looks like no worker; tokens/railway.toml: tokens looks" in evidence.summary
-    assert "web/railway.toml: web looks like no worker" in evidence.summary
+    assert ": tokens/Dockerfile looks like no worker; tokens/railway.toml: railway looks" in evidence.summary
+    assert "web/railway.toml: railway looks like no worker" in evidence.summary

@@ -5,8 +5,6 @@ What such a file does not say is set in Railway's dashboard, and not known here.
 
 from __future__ import annotations
 
-import posixpath
-
 from pytest_lkagents.manifests import fields
 from pytest_lkagents.manifests.commands import split
 from pytest_lkagents.manifests.model import RAILWAY, Deployment, Files, Given, Loss, Probe
@@ -33,8 +31,7 @@ def read(document: Node, files: Files) -> None:
     file, dockerfile = document.place.file, (document.text("build", "dockerfilePath") or "").lstrip("/")
     made = Deployment(
         RAILWAY,
-        # The file has no name of the service; where it lies tells several apart.
-        posixpath.basename(posixpath.dirname(file)) or "railway",
+        "railway",
         document.place,
         environment_of(file),
         command=Given(split(command), deploy.at("startCommand")) if command else None,
