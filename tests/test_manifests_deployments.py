@@ -333,6 +333,7 @@ def test_environments_are_compared_by_what_they_take_from_config_maps(tmp_path: 
     assert [(one.found, one.place.file) for one in found.findings] == looked_at * [
         ("LIVEKIT_URL is the same as in b.yaml", "a.yaml")
     ]
+    assert any("LIVEKIT_URL may come from elsewhere" in note for note in found.notes) is ("}, {secretRef" in env)
     other = {"a.yaml": in_space("staging", env, OTHER), "b.yaml": production}
     assert not rules.separate_environments(read(tmp_path, other), Needs()).findings
 
@@ -382,6 +383,15 @@ def test_a_worker_counts_the_cores_that_a_config_map_tells_it(tmp_path: Path, en
     # What is filled in when it is deployed is not known.
     unknown = rules.scale_up_below_threshold(scaled(", cpu: '4'", "${CORES}"), Needs())
     assert (unknown.looked_at, "NUM_CPUS" in unknown.notes[0]) == (0, True)
+
+
+def test_cores_that_a_secret_may_tell_it_in_place_of_a_config_map_are_not_known(tmp_path: Path) -> None:
+    config = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {NUM_CPUS: '2'}\n"
+    env = "envFrom: [{configMapRef: {name: c}}, {secretRef: {name: keys}}]"
+    agent = SCALED.replace("ENV", env).replace("RESOURCES", f"{{{REQUESTED}}}}}")
+    files = read(tmp_path, {"agent.yaml": agent, "config.yaml": config})
+    assert not rules.resources(files, Needs()).findings
+    assert rules.scale_up_below_threshold(files, Needs()).looked_at == 0
 
 
 @pytest.mark.parametrize("env", ["envFrom: [{configMapRef: {name: c}}]", "env: [{name: NUM_CPUS, value: '4'}]"])

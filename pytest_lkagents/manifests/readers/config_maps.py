@@ -10,7 +10,8 @@ from pytest_lkagents.manifests.tree import Node
 
 
 def referred(container: Node, maps: Sequence[Node]) -> list[Variable]:
-    """``maps``: those of its namespace. What ``env`` sets comes before what ``envFrom`` does, and of that the last."""
+    """``maps``: those of its namespace. What ``env`` sets comes before what ``envFrom`` does, and of that the last: a source
+    that is not known, such as a Secret, may take the place of any before it, whose value is then not known either."""
     known: dict[str | None, dict[str, Node]] = {}
 
     def data_of(name: str | None) -> dict[str, Node]:
@@ -20,18 +21,23 @@ def referred(container: Node, maps: Sequence[Node]) -> list[Variable]:
 
     own = {entry.text("name"): entry for entry in container.items("env")}
     found: dict[str, Node] = {}
+    replaced: set[str] = set()
     for entry in container.items("envFrom"):
         data = data_of(entry.text("configMapRef", "name"))
-        # What is not known, such as a Secret, may take the place of any before it.
-        found = found if data else {}
         prefix = entry.text("prefix") or ""
-        found |= {f"{prefix}{key}": value for key, value in data.items() if f"{prefix}{key}" not in own}
+        more = {f"{prefix}{key}": value for key, value in data.items() if f"{prefix}{key}" not in own}
+        replaced = replaced - more.keys() if data else {*found}
+        found |= more
     for name, entry in own.items():
         reference = ("valueFrom", "configMapKeyRef")
         value = data_of(entry.text(*reference, "name")).get(entry.text(*reference, "key") or "")
         if name is not None and value is not None:
             found[name] = value
-    return [Variable(name, value.place, None if from_outside(value.text()) else value.text()) for name, value in found.items()]
+            replaced.discard(name)
+    return [
+        Variable(name, value.place, None if name in replaced or from_outside(value.text()) else value.text())
+        for name, value in found.items()
+    ]
 
 
 def _data(container: Node, name: str | None, maps: Sequence[Node]) -> Iterator[tuple[str, Node]]:

@@ -139,6 +139,7 @@ def _is_filled_in_later(value: str) -> bool:
 def separate_environments(files: Files, _needs: Needs) -> Judgement:
     made = Judgement()
     seen: dict[str, dict[str, tuple[Variable, Deployment]]] = {"staging": {}, "production": {}}
+    unknown = []
     for deployment in files.deployments:
         stage = seen.get(deployment.environment)
         if stage is None:
@@ -148,11 +149,15 @@ def separate_environments(files: Files, _needs: Needs) -> Judgement:
                 value = variable.literal
                 if value and not _is_filled_in_later(value):
                     stage.setdefault(f"{variable.name}={_plain(variable.name, value)}", (variable, deployment))
+                elif variable in deployment.referred:
+                    # A later source, such as a Secret, or whoever deploys it may set another value.
+                    unknown.append(variable)
     staging, production = ({variable.name for variable, _ in stage.values()} for stage in seen.values())
     if not staging & production:
         # A URL on one side says nothing of a key on the other.
         if seen.keys() <= {deployment.environment for deployment in files.deployments}:
             made.nothing = "no LIVEKIT_URL, key or secret that these files tell of both staging and production"
+            made.notes += [f"{one.place}: {one.name} may come from elsewhere, not compared" for one in unknown]
         if files.changed:
             made.notes.append("what a kustomization changes is not compared")
         return made
