@@ -146,7 +146,7 @@ class Scene:
         own, jobs = worker.registered_by(now), now.without_children(worker.jobs_of(now))
         if newer is None and not self._alone:
             raise NotJudgeable(ONE_AT_A_TIME)
-        require_own_processes(own, jobs, 1 if newer is None else 2)
+        require_own_processes(now, own, jobs, 1 if newer is None else 2)
         victims = jobs if newer is None else [pid for pid in jobs if pid not in first]
         # More than one: the job of a call that was given up, whose agent came too late, and whose end is no harm.
         if len(set(victims)) != 1 or len(set(first)) != 1:

@@ -29,14 +29,6 @@ COMES, ENDS, STAYS, IS_NOT_ASKED = "came to the worker", "had ended", "stayed", 
 MOST_IDLE = 6
 
 
-def require_own_processes(own: list[int], jobs: list[int], count: int = 2) -> None:
-    """Raises NotJudgeable unless ``count`` jobs can be seen, each in a process of its own."""
-    if len(jobs) < count:
-        raise NotJudgeable(f"only {len(jobs)} connections of jobs to the server can be seen in the worker's container")
-    if set(jobs) & set(own) or len(set(jobs)) < count:
-        raise NotJudgeable("jobs have no processes of their own: see jobs.own-process")
-
-
 def require_no_relay(seen: Snapshot, own: list[int], jobs: list[int]) -> None:
     """Raises NotJudgeable where one process holds connections of several jobs, or of a job and the worker, and serves none of
     them, as a proxy for all of them does."""
@@ -45,6 +37,15 @@ def require_no_relay(seen: Snapshot, own: list[int], jobs: list[int]) -> None:
         if seen.is_relay(pid):
             what = seen.living()[pid].args if pid in seen.living() else "one that has ended"
             raise NotJudgeable(f"connections of several processes go through one that sends no media: {what} (pid {pid})")
+
+
+def require_own_processes(seen: Snapshot, own: list[int], jobs: list[int], count: int = 2) -> None:
+    """Raises NotJudgeable unless ``count`` jobs can be seen, each in a process of its own."""
+    if len(jobs) < count:
+        raise NotJudgeable(f"only {len(jobs)} connections of jobs to the server can be seen in the worker's container")
+    require_no_relay(seen, own, jobs)
+    if set(jobs) & set(own) or len(set(jobs)) < count:
+        raise NotJudgeable("jobs have no processes of their own: see jobs.own-process")
 
 
 @dataclass
@@ -161,10 +162,11 @@ def find_idle(stage: Stage, worker: Worker) -> Idle:
         caller = stage.calls.caller(worker)
         try:
             stage.calls.served(caller)
-            jobs = worker.jobs_of(worker.snapshot())
+            now = worker.snapshot()
+            jobs = worker.jobs_of(now)
         finally:
             caller.close()
-        require_own_processes(own, jobs, 1)
+        require_own_processes(now, own, jobs, 1)
         pid = jobs[0]
         if pid not in before.living():
             raise NotJudgeable("the worker starts a process when a job comes: it has no idle ones")

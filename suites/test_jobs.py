@@ -215,7 +215,7 @@ def test_ends_with_call(lk_stage: Stage, lk_evidence: Evidence, lk_pair: Callabl
     their own; on an overloaded machine a miss is an error.
     """
     seen = lk_pair()
-    pool.require_own_processes(seen.own, seen.jobs, seen.calls)
+    pool.require_own_processes(seen.during, seen.own, seen.jobs, seen.calls)
     _judge_end(lk_stage, lk_evidence, seen.worker, seen.jobs, seen.before, seen.left, "the callers left")
 
 
@@ -284,8 +284,9 @@ def test_ends_with_room(lk_stage: Stage, lk_evidence: Evidence) -> None:
     caller = lk_stage.calls.caller(worker)
     try:
         call = lk_stage.calls.served(caller)
-        jobs = worker.jobs_of(worker.snapshot())
-        pool.require_own_processes(worker.registered_by(before), jobs, 1)
+        now = worker.snapshot()
+        jobs = worker.jobs_of(now)
+        pool.require_own_processes(now, worker.registered_by(before), jobs, 1)
         deleted = time.monotonic()
         delete_room(worker.server, call.room_name)
         _judge_end(lk_stage, lk_evidence, worker, jobs, before, deleted, "its room was deleted")

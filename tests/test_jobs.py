@@ -162,7 +162,7 @@ def test_a_connection_is_known_by_its_port() -> None:
 @pytest.mark.parametrize(("own", "jobs"), [([1], [1, 17]), ([1], [17, 17]), ([1], [17])])
 def test_jobs_that_share_a_process_are_not_judged_twice(own: list[int], jobs: list[int]) -> None:
     with pytest.raises(NotJudgeable):
-        require_own_processes(own, jobs)
+        require_own_processes(parse(OUTPUT), own, jobs)
 
 
 def test_a_lost_call_is_chance_only_if_enough_were_served_since() -> None:
