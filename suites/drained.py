@@ -138,15 +138,20 @@ def offered_nothing_since(transcript: Transcript, sent: float) -> float | None:
     """Since when a server offers a worker nothing over any of its registrations, and did not since (monotonic seconds); None:
     it does. ``sent`` is when the signal was. One that is full for a moment, because it is busy, is free again soon, and so
     is one that forgets that it drains."""
-    statuses, stopped = transcript.statuses(sent), []
-    for known in transcript.registrations():
+    statuses, registrations, stopped = transcript.statuses(sent), transcript.registrations(), []
+    for known in registrations:
         if known.closed is not None and known.closed < sent:
             continue
         own = [status for status in statuses if status.connection == known.connection]
         free = max((status.at for status in own if not status.full), default=sent)
-        if free < known.registered and any(status.full and status.at < known.registered for status in statuses):
-            # Its connection was lost meanwhile, and it need not say once more what it said.
-            continue
+        if free < known.registered:
+            # Where its connection was lost meanwhile, or is renewed, it need not say once more what it said.
+            lost = {
+                one.connection for one in registrations if one is not known and one.closed is not None and one.closed >= sent
+            }
+            before = [status for status in statuses if status.connection in lost and status.at < known.registered]
+            if before and before[-1].full:
+                continue
         since = [status.at for status in own if status.full and status.at > free]
         if known.closed is not None:
             since.append(known.closed)

@@ -277,9 +277,7 @@ class Drainage:
         if self.repair is not None and self._watch(REPAIR_SECONDS):
             self.repair(self.worker)
         apart = self.ends is not Ends.TOGETHER and len(self.seen.kept) > 1
-        if apart and self._watch(max(FIRST_END_SECONDS - self.passed, 0.0)):
-            # One that goes on being free until a call ends, as of two workers the one whose turn it is not, has its 5 s first.
-            self._watch(STOPS_SECONDS + 1 - self.passed, lambda: self.seen.stopped_s is not None or self.seen.asked is not None)
+        if apart and self._watch(max(FIRST_END_SECONDS - self.passed, 0.0)) and self._watch_until_told():
             self._settle_late()
             self._end_all_but_one()
         self._merely_watch()
@@ -302,6 +300,16 @@ class Drainage:
             if kept.trouble is None and kept.hung_up_s is None:
                 kept.hang_up(self.passed)
         self._finish_late()
+
+    def _watch_until_told(self) -> bool:
+        """Before the end of a call ends a drain, or another worker's: until it is known what it takes when its 5 s are over.
+        Of several registrations one may be full for a moment only. False as soon as nothing is left to see."""
+        several = len(self.transcript.live()) > 1
+
+        def told() -> bool:
+            return self.seen.asked is not None if self.seen.stopped_s is None else not several
+
+        return self._watch(STOPS_SECONDS + 1 - self.passed, told)
 
     def _settle_late(self) -> None:
         """Say what became of the call that came in the same instant. One that has its agent outlasts all others."""
@@ -474,8 +482,8 @@ class Drainage:
         self.send(self.worker)
 
         def heeded() -> bool:
-            full = any(status.full for status in self.transcript.statuses(again))
-            return full or not self.transcript.live() or not self.worker.is_running
+            stopped = offered_nothing_since(self.transcript, again) is not None
+            return stopped or not self.transcript.live() or not self.worker.is_running
 
         with contextlib.suppress(DeadlineMissed):
             return poll(heeded, what="another signal's effect", seconds=STOPS_SECONDS)

@@ -14,7 +14,7 @@ from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.model import Answer
 from pytest_lkagents.worker.base import Worker
 
-from .drained import STOPS_SECONDS
+from .drained import STOPS_SECONDS, offered_nothing_since
 from .pool import settle
 
 # A reaction to a signal (deregistration, exit) takes well under a second where the signal arrives.
@@ -166,8 +166,8 @@ def _rests(stage: Stage, worker: Worker) -> bool:
 
 
 def _ask(worker: Worker, seen: Stop, sent: float) -> None:
-    last = worker.wire.transcript.latest_status(sent)
-    if worker.is_running and worker.wire.transcript.live() and (last is None or not last.full):
+    log = worker.wire.transcript
+    if worker.is_running and log.live() and offered_nothing_since(log, sent) is None:
         seen.asked_s = round(time.monotonic() - sent, 1)
         with contextlib.suppress(StageError):
             seen.asked = worker.wire.ask(ANSWER_SECONDS, free=True)

@@ -31,9 +31,9 @@ MOST_IDLE = 6
 
 def require_no_relay(seen: Snapshot, own: list[int], jobs: list[int]) -> None:
     """Raises NotJudgeable where one process holds connections of several jobs, or of a job and the worker, and serves none of
-    them, as a proxy for all of them does."""
+    them, as a proxy for all of them does; or where none of those that hold connections of several jobs serves one."""
     shared = {pid for pid in jobs if pid in own or jobs.count(pid) > 1}
-    for pid in shared:
+    for pid in sorted(set(jobs) if len(jobs) > 1 and all(map(seen.is_relay, jobs)) else shared):
         if seen.is_relay(pid):
             what = seen.living()[pid].args if pid in seen.living() else "one that has ended"
             raise NotJudgeable(f"connections of several processes go through one that sends no media: {what} (pid {pid})")

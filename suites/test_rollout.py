@@ -57,15 +57,16 @@ def test_sigterm_stops_new_jobs(
 
     With up to four calls in progress a further one is placed, and in the instant in which the worker is asked for it,
     the image's stop signal (SIGTERM by default) goes to its first process. Within 5 s, the guide's figure, it must
-    report "full" and not be free again, close its registration or end; else it must refuse a job that does not exist,
-    which the proxy on the wire offers then and once more at the end, as one that is only busy refuses too; likewise if
-    it says that it is free again after its last call, and to one without calls (see `rollout.idle-exit`) that is still
-    registered and not full 5 s after the signal. If the worker accepts the job of the further call, it must do so in
-    the 3 s for which the server waits, and the agent must come within 15 s of the signal and stay; this call ends last,
-    and must go on for 3 s (17 s, if the worker is no longer registered then) after the jobs of all others. No job of
-    the proxy may be refused for everybody (`terminate`), upon which the server asks no other worker. Skipped if no call
-    is served, or if that job is lost like others without a signal; on an overloaded machine a miss is an error, and so
-    it is where the worker may be full to the end for what others use of the machine.
+    report "full" and not be free again, close its registration or end, over every registration that it has; else it
+    must refuse a job that does not exist, which the proxy on the wire offers then (over one that is free) and once more
+    at the end, as one that is only busy refuses too; likewise if it says that it is free again after its last call, and
+    to one without calls (see `rollout.idle-exit`) that is still registered and not full 5 s after the signal. If the
+    worker accepts the job of the further call, it must do so in the 3 s for which the server waits, and the agent must
+    come within 15 s of the signal and stay; this call ends last, and must go on for 3 s (17 s, if the worker is no
+    longer registered then) after the jobs of all others. No job of the proxy may be refused for everybody
+    (`terminate`), upon which the server asks no other worker. Skipped if no call is served, or if that job is lost like
+    others without a signal; on an overloaded machine a miss is an error, and so it is where the worker may be full to
+    the end for what others use of the machine.
     """
     seen = lk_drain()
     lk_evidence["signal"], lk_evidence["stopped_after_s"] = seen.signal, seen.stopped_s
@@ -182,13 +183,12 @@ def test_drains_every_call(
 ) -> None:
     """Of several calls that end at different times, the last one lives until its own end.
 
-    Four calls (or as many as the worker takes) are in progress at the stop signal. After 3 s, or once the worker takes
-    no new job (after 5 s at the latest), the oldest and the newest are hung up (of two the oldest), then the third; the
-    one that is left is watched for 17 s more, because a drain that is over too early cuts the other calls up to 15 s
-    later. A call that is cut after others had ended (its agent
-    leaves, or its packets or sound stay away for 8 s) is a failure. Skipped if the worker takes only one call, agents
-    leave their calls by themselves, a call is cut before another ended, or a single call is cut as well; on an
-    overloaded machine silence is an error.
+    Four calls (or as many as the worker takes) are in progress at the stop signal. After 3 s, and once it is known that
+    the worker takes no new job (or after 6 s), the oldest and the newest are hung up (of two the oldest), then the
+    third; the one that is left is watched for 17 s more, because a drain that is over too early cuts the other calls up
+    to 15 s later. A call that is cut after others had ended (its agent leaves, or its packets or sound stay away for 8
+    s) is a failure. Skipped if the worker takes only one call, agents leave their calls by themselves, a call is cut
+    before another ended, or a single call is cut as well; on an overloaded machine silence is an error.
     """
     seen = lk_emptying()
     lk_evidence["calls"], lk_evidence["held_s"] = len(seen.kept), seen.held_s
@@ -282,16 +282,16 @@ def test_drains_after_loss(
 
     Two calls (or one, if it takes no more) are placed, the connection over which the worker is registered is cut, and
     it must register again within 45 s. Then the image's stop signal (SIGTERM by default) goes to its first process.
-    After 3 s the process of the newer call's job is killed (where it has none of its own the call is hung up): it may
-    be the only one that the worker remembers, and jobs crash during drains, too. A worker that takes one call at a time
-    has had such a crash before its call instead. The other call is kept for 17 s more, as a worker that has forgotten
-    it may give its job 15 s to end. Both must go on until then as in `rollout.sigterm-drains`, and the worker must exit
-    within `lk_exit_timeout` (default 30 s) of the end, where no job was killed with code 0 or 128 plus the number of
-    this signal, SIGINT or SIGTERM (else with any but those of a crash of its own, such as 139). Nor may it take new
-    jobs 5 s after the signal, if one that lost nothing does not (see `rollout.sigterm-stops-new-jobs`). Skipped if no
-    call is served or outlives the loss, agents leave by themselves, it does not register again, or a worker that lost
-    nothing cuts calls after others had ended, or when a job crashes, or does not end, too; on an overloaded machine a
-    gap, or a worker that still runs, is an error.
+    After 3 s, and once it is known that the worker takes no new job (or after 6 s), the process of the newer call's job
+    is killed (where it has none of its own the call is hung up): it may be the only one that the worker remembers, and
+    jobs crash during drains, too. A worker that takes one call at a time has had such a crash before its call instead.
+    The other call is kept for 17 s more, as a worker that has forgotten it may give its job 15 s to end. Both must go
+    on until then as in `rollout.sigterm-drains`, and the worker must exit within `lk_exit_timeout` (default 30 s) of
+    the end, where no job was killed with code 0 or 128 plus the number of this signal, SIGINT or SIGTERM (else with any
+    but those of a crash of its own, such as 139). Nor may it take new jobs 5 s after the signal, if one that lost
+    nothing does not (see `rollout.sigterm-stops-new-jobs`). Skipped if no call is served or outlives the loss, agents
+    leave by themselves, it does not register again, or a worker that lost nothing cuts calls after others had ended, or
+    when a job crashes, or does not end, too; on an overloaded machine a gap, or a worker that still runs, is an error.
     """
     seen = lk_late_drain()
     if seen.crashed and seen.harmed_by_an_end and lk_crash().harmed_calls:

@@ -216,6 +216,7 @@ def test_a_credential_in_a_variable(text: str, leaks: bool) -> None:
                     ("secretariesDesk", "desk-9Xk2ab88"),
                 ),
                 *(("PASSWORD_RESET_MESSAGE", "We sent a link, valid for 24 hours"), ("PASSWORDLESS_LOGIN", "desk-9Xk2ab88")),
+                *((name, "Please say the password now.\n") for name in ("PASSWORD_PROMPT", "PASSWORD_RESET_INSTRUCTIONS")),
                 *(("TOKENS_PER_MINUTE_NOTE", "about 1200 per call"), ("ASK_FOR_TOKEN_PROMPT", "Say the 6 digits on it")),
             )
         ],
@@ -227,7 +228,9 @@ def test_a_credential_in_a_variable(text: str, leaks: bool) -> None:
                     (name, "h7Jd2kP0xQ9v")
                     for name in ("SECRETARY_TOKEN", "PASSWORDLESS_API_SECRET", "SECRET_ARGON", "SECRET_NOTE")
                 ),
-                *(("TOKEN_MESSAGE", "it is h7Jd2kP0xQ9v"), ("PASSWORD_TEXT", "correct horse battery staple")),
+                *(("PASSWORDLESS_SIGNING_KEY", "Zk39dkf93kdkf93kdfk3"), ("APP_PASSWORD_NOTE", "abcd efgh ijkl mnop")),
+                *(("TOKEN_MESSAGE", "it is h7Jd2kP0xQ9v"), ("API_KEY_TEXT", "abcd efgh ijkl mnop")),
+                *(("TOKEN_MESSAGE", "abcd efgh ijkl mnop"), ("PASSWORD_TEXT", "correct horse battery staple")),
             )
         ],
         ("HF_TOKEN", "os.environ['HF_TOKEN']", False),

@@ -142,6 +142,8 @@ def test_a_proxy_in_the_container_serves_no_call_itself() -> None:
     # One process that serves both, and one of which nothing is known.
     require_no_relay(parse(OUTPUT + media), [], [17, 17])
     require_no_relay(parse(forwarded), [1], [1, 1])
+    with pytest.raises(NotJudgeable, match="sends no media"):
+        require_no_relay(seen, [], [13, 21])
     # Several processes, one of which has only just joined its call.
     require_no_relay(seen, [], [1, 17])
 

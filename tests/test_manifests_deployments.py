@@ -320,6 +320,7 @@ OTHER = "wss://other.livekit.cloud"
         (f"env: [{REFERENCE}]", 1),
         ("envFrom: [{secretRef: {name: keys}}, {configMapRef: {name: lk}}]", 1),
         ("envFrom: [{configMapRef: {name: lk}, prefix: LIVEKIT_}]", 1),
+        ("envFrom: [{configMapRef: {name: lk}}, {prefix: DB_, secretRef: {name: db}}]", 1),
         # A Secret's entry may take its place.
         ("envFrom: [{configMapRef: {name: lk}}, {secretRef: {name: keys}}]", 0),
         ("envFrom: [{configMapRef: {name: lk}}], env: [{name: LIVEKIT_URL, value: $(URL)}]", 0),
@@ -333,7 +334,7 @@ def test_environments_are_compared_by_what_they_take_from_config_maps(tmp_path: 
     assert [(one.found, one.place.file) for one in found.findings] == looked_at * [
         ("LIVEKIT_URL is the same as in b.yaml", "a.yaml")
     ]
-    assert any("LIVEKIT_URL may come from elsewhere" in note for note in found.notes) is ("}, {secretRef" in env)
+    assert any("LIVEKIT_URL may come from elsewhere" in note for note in found.notes) is ("}, {secretRef: {name: keys" in env)
     other = {"a.yaml": in_space("staging", env, OTHER), "b.yaml": production}
     assert not rules.separate_environments(read(tmp_path, other), Needs()).findings
 

@@ -207,7 +207,14 @@ DEBUG = DEV.replace("AS dev", "AS debug")
 
 @pytest.mark.parametrize(
     "beside",
-    [{"site/fly.toml": SITE}, {"livekit/fly.toml": SERVER}, {"k.yaml": REDIS}, {"site/fly.toml": SITE, "k.yaml": REDIS}],
+    [
+        {"site/fly.toml": SITE},
+        {"livekit/fly.toml": SERVER},
+        {"k.yaml": REDIS},
+        {"site/fly.toml": SITE, "k.yaml": REDIS},
+        # What may be a worker for all that is known, beside one for certain on another platform.
+        {"k.yaml": REDIS.replace("redis:7", "r/crm:1").replace("redis", "crm")},
+    ],
 )
 def test_what_is_no_worker_builds_none_of_a_workers_stages(tmp_path: Path, beside: dict[str, str]) -> None:
     tree = {"agent/Dockerfile": API + DEBUG, "agent/fly.toml": FLY}

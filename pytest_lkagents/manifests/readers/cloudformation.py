@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
+from pytest_lkagents.manifests.evidence import Candidate
 from pytest_lkagents.manifests.model import (
+    ECS,
     ECS_INSTANCES,
     FARGATE,
     Autoscaler,
@@ -18,6 +22,8 @@ from pytest_lkagents.manifests.tree import Node
 
 TASK, SERVICE = "AWS::ECS::TaskDefinition", "AWS::ECS::Service"
 SCALED, POLICY = "AWS::ApplicationAutoScaling::ScalableTarget", "AWS::ApplicationAutoScaling::ScalingPolicy"
+# Between the words of a resource's name.
+CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 COUNT = "ecs:service:DesiredCount"
 METRICS = {"ECSServiceAverageCPUUtilization": "cpu", "ECSServiceAverageMemoryUtilization": "memory"}
 
@@ -40,10 +46,11 @@ def read(document: Node, files: Files) -> None:
                 _scale(made, document)
             _sleep(made)
         files.deployments.append(made)
-    files.left_out += [
-        f"{service.place.file}:{service.place.line}: service {name}, of what task definition is a parameter"
-        for name, service in _of_other_tasks(document)
-    ]
+    for name, service in _of_other_tasks(document):
+        said = f"{service.place.file}:{service.place.line}: service {name}, of what task definition is a parameter"
+        one = Candidate(Deployment(ECS, CAMEL.sub("-", name), service.place))
+        serves = one.is_called_backend or not one.may_be_worker or service.place.file in files.for_development
+        (files.passed_over if serves else files.left_out).append(said)
 
 
 def _of_other_tasks(document: Node) -> list[tuple[str, Node]]:

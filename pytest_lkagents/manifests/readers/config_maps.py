@@ -26,14 +26,13 @@ def referred(container: Node, maps: Sequence[Node]) -> list[Variable]:
         data = data_of(entry.text("configMapRef", "name"))
         prefix = entry.text("prefix") or ""
         more = {f"{prefix}{key}": value for key, value in data.items() if f"{prefix}{key}" not in own}
-        replaced = replaced - more.keys() if data else {*found}
+        replaced = replaced - more.keys() if data else replaced | {name for name in found if name.startswith(prefix)}
         found |= more
     for name, entry in own.items():
         reference = ("valueFrom", "configMapKeyRef")
         value = data_of(entry.text(*reference, "name")).get(entry.text(*reference, "key") or "")
         if name is not None and value is not None:
             found[name] = value
-            replaced.discard(name)
     return [
         Variable(name, value.place, None if name in replaced or from_outside(value.text()) else value.text())
         for name, value in found.items()

@@ -205,7 +205,7 @@ def choose_stages(files: Files) -> None:
 
 
 def _is_pulled(deployed: list[Deployment]) -> bool:
-    """Whether a platform runs a worker, or, where it has none for certain, what may be one, of an image that no file says how
+    """Whether a platform runs a worker, or, where none has one for certain, what may be one, of an image that no file says how
     to build. A database or a web site beside a worker is built of something else."""
     of: dict[Platform, list[Candidate]] = {}
     for one in map(Candidate, deployed):
@@ -213,7 +213,8 @@ def _is_pulled(deployed: list[Deployment]) -> bool:
         if one.platform not in (COMPOSE, DOCKERFILE) and not one.is_server:
             of.setdefault(one.platform, []).append(one)
     every = [without_parts(some, beside=some) for some in of.values()]
-    workers = [one for some in every for one in choose(RULES, some, []) or [one for one in some if one.may_be_worker]]
+    certain = [one for some in every for one in choose(RULES, some, [])]
+    workers = certain or [one for some in every for one in some if one.may_be_worker]
     return any(one.built_from is None for one in workers)
 
 
