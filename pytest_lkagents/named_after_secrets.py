@@ -39,12 +39,13 @@ MARK = re.compile(r"[a-z]+([-_ ][a-z]+)*|[A-Z]+([-_ ][A-Z]+)*|\[\w+\]|<\|?\w+\|?
 # What is read out or shown, in three words or more, none of which could be a key. A password's text may be a passphrase.
 SAID = re.compile(
     r"(^|_)(PROMPT|MESSAGE|HINT|GREETING|HOURS|INSTRUCTIONS?|DESCRIPTION|"
-    r"(?<!PASSWORD_)(?<!PASSWD_)(?<!PASS_)(?<!PASSPHRASE_)(?<!SECRET_)(?<!KEY_)(?<!MNEMONIC_)(TEXT|NOTE))$",
+    r"(?<!PASSWORD_)(?<!PASSWD_)(?<!PASS_)(?<!PASSPHRASE_)(?<!SECRET_)(?<!KEY_)(?<!MNEMONIC_)"
+    r"(?<!CREDENTIAL_)(?<!CREDENTIALS_)(?<!SECRETS_)(?<!PASSWORDS_)(?<!TOKEN_)(?<!KEYS_)(TEXT|NOTE))$",
     re.IGNORECASE,
 )
 # Google writes passwords for programs as four times four letters.
 SENTENCE = re.compile(
-    r"(?!.*\b(?=\w*\d)(?=\w*[A-Za-z])\w{6,})(?![a-z]{4}( [a-z]{4}){3}$)\S+(\s+\S+){2,}", re.DOTALL | re.IGNORECASE
+    r"(?!.*\b(?=\w*\d)(?=\w*[A-Za-z])\w{6,})(?![a-z]{4}(\s+[a-z]{4}){3}$)(?![{\[])\S+(\s+\S+){2,}", re.DOTALL | re.IGNORECASE
 )
 
 

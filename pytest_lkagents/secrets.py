@@ -13,7 +13,8 @@ from pytest_lkagents.named_after_secrets import is_setting
 
 # Tokenizers, secretaries and what works without a password have names of their own.
 SECRET_NAME = re.compile(
-    r"(SECRET(?!AR[YI])|(?<!TIK)TOKEN(?!IZ)|PASSWORD(?!LESS(?!.*(?:KEY|SALT|PEPPER)))|PASSWD|PRIVATE|CREDENTIAL|API_?KEY|ACCESS_?KEY|AUTH_?KEY)",
+    r"(SECRET(?!AR[YI])|(?<!TIK)TOKEN(?!IZ)|PASSWORD(?!LESS(_?(LOGIN|SIGN_?IN|ENABLED|MODE|FLOW|URL))?$)|PASSWD|PRIVATE|"
+    r"CREDENTIAL|API_?KEY|ACCESS_?KEY|AUTH_?KEY)",
     re.IGNORECASE,
 )
 

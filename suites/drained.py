@@ -18,6 +18,8 @@ from .connections import JOB_GONE
 
 # The guide's figure: a worker that was asked to stop takes no new job after this time.
 STOPS_SECONDS = 5
+# A registration that is renewed overlaps with the one that takes its place for so long at most.
+RENEWAL_SECONDS = 1
 # Three failed probes in a row are what orchestrators restart a container for, by default.
 FAILED_PROBES = 3
 
@@ -146,9 +148,8 @@ def offered_nothing_since(transcript: Transcript, sent: float) -> float | None:
         free = max((status.at for status in own if not status.full), default=sent)
         if free < known.registered:
             # Where its connection was lost meanwhile, or is renewed, it need not say once more what it said.
-            lost = {
-                one.connection for one in registrations if one is not known and one.closed is not None and one.closed >= sent
-            }
+            until = known.registered + RENEWAL_SECONDS
+            lost = {one.connection for one in registrations if one.closed is not None and sent <= one.closed <= until}
             before = [status for status in statuses if status.connection in lost and status.at < known.registered]
             if before and before[-1].full:
                 continue

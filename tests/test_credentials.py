@@ -228,6 +228,8 @@ def test_a_credential_in_a_variable(text: str, leaks: bool) -> None:
                     (name, "h7Jd2kP0xQ9v")
                     for name in ("SECRETARY_TOKEN", "PASSWORDLESS_API_SECRET", "SECRET_ARGON", "SECRET_NOTE")
                 ),
+                *((name, "Zk39dkf93kdkf93kdfk3") for name in ("PASSWORDLESS_JWT", "SIGNING_KEY_PASSWORDLESS_HMAC")),
+                ("DB_CREDENTIALS_TEXT", '{"user": "admin", "password": "Tr!ck-yHorse"}'),
                 *(("PASSWORDLESS_SIGNING_KEY", "Zk39dkf93kdkf93kdfk3"), ("APP_PASSWORD_NOTE", "abcd efgh ijkl mnop")),
                 *(("TOKEN_MESSAGE", "it is h7Jd2kP0xQ9v"), ("API_KEY_TEXT", "abcd efgh ijkl mnop")),
                 *(("TOKEN_MESSAGE", "abcd efgh ijkl mnop"), ("PASSWORD_TEXT", "correct horse battery staple")),

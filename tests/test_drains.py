@@ -154,6 +154,7 @@ SENT = 10.0
         ([(10.2, 1, "full"), (12.0, 2, "registered"), (12.1, 1, "closed")], 10.2),
         ([(10.2, 1, "full"), (11.0, 1, "free"), (12.0, 1, "closed"), (13.0, 2, "registered")], None),
         ([(1.0, 2, "registered"), (10.2, 1, "full"), (10.4, 2, "closed"), (11.0, 3, "registered")], None),
+        ([(10.2, 1, "full"), (11.0, 2, "registered"), (20.0, 1, "closed")], None),
         ([(10.2, 1, "closed"), (15.0, 2, "registered")], None),
         ([(10.2, 1, "closed"), (15.0, 2, "registered"), (15.1, 2, "full")], 15.1),
     ],

@@ -141,6 +141,8 @@ def test_a_service_whose_task_definition_is_a_parameter_is_named(tmp_path: Path)
     parameters, service = "Parameters: {Task: {Type: String}}\nResources:\n", TEMPLATE[TEMPLATE.index("  Service:") :]
     said = reason(checks.test_grace_period, tmp_path, {"a.yaml": parameters + service})
     assert said.endswith("a.yaml:5: service Service, of what task definition is a parameter; not judged")
+    agent = parameters + service.replace("Service:", "VoiceWebAgent:", 1)
+    assert "service VoiceWebAgent" in reason(checks.test_grace_period, tmp_path, {"a.yaml": agent})
     site = parameters + service.replace("Service:", "WebSite:", 1)
     assert reason(checks.test_grace_period, tmp_path, {"a.yaml": site}) == "no file that tells how long the platform waits"
 

@@ -23,7 +23,7 @@ from pytest_lkagents.manifests.tree import Node
 TASK, SERVICE = "AWS::ECS::TaskDefinition", "AWS::ECS::Service"
 SCALED, POLICY = "AWS::ApplicationAutoScaling::ScalableTarget", "AWS::ApplicationAutoScaling::ScalingPolicy"
 # Between the words of a resource's name.
-CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 COUNT = "ecs:service:DesiredCount"
 METRICS = {"ECSServiceAverageCPUUtilization": "cpu", "ECSServiceAverageMemoryUtilization": "memory"}
 
@@ -49,8 +49,9 @@ def read(document: Node, files: Files) -> None:
     for name, service in _of_other_tasks(document):
         said = f"{service.place.file}:{service.place.line}: service {name}, of what task definition is a parameter"
         one = Candidate(Deployment(ECS, CAMEL.sub("-", name), service.place))
-        serves = one.is_called_backend or not one.may_be_worker or service.place.file in files.for_development
-        (files.passed_over if serves else files.left_out).append(said)
+        serves = one.is_called_backend or not one.may_be_worker
+        other = serves and not (one.is_called_agent or one.is_called_worker)
+        (files.passed_over if other or service.place.file in files.for_development else files.left_out).append(said)
 
 
 def _of_other_tasks(document: Node) -> list[tuple[str, Node]]:

@@ -6,7 +6,7 @@ import json
 import re
 from dataclasses import dataclass, field, replace
 
-from pytest_lkagents.manifests.choice import RULES, choose, without_parts
+from pytest_lkagents.manifests.choice import RULES, by_evidence, choose, without_parts
 from pytest_lkagents.manifests.commands import modes_of, runs_agent, split, told_in
 from pytest_lkagents.manifests.evidence import Candidate
 from pytest_lkagents.manifests.model import COMPOSE, DOCKERFILE, Deployment, Files, Given, Platform, Probe, Problem, Variable
@@ -213,8 +213,10 @@ def _is_pulled(deployed: list[Deployment]) -> bool:
         if one.platform not in (COMPOSE, DOCKERFILE) and not one.is_server:
             of.setdefault(one.platform, []).append(one)
     every = [without_parts(some, beside=some) for some in of.values()]
-    certain = [one for some in every for one in choose(RULES, some, [])]
-    workers = certain or [one for some in every for one in some if one.may_be_worker]
+    certain = [one for some in every for one in choose((by_evidence,), some, [])]
+    workers = certain or [
+        one for some in every for one in choose(RULES, some, []) or [one for one in some if one.may_be_worker]
+    ]
     return any(one.built_from is None for one in workers)
 
 
