@@ -37,11 +37,9 @@ TOKENS = re.compile(
 OF_MODEL = re.compile(r"(^|_)(EOU|EOT|EOS|BOS|PAD|UNK|STOP|START|END|END_OF_[A-Z]+)_TOKEN$", re.IGNORECASE)
 MARK = re.compile(r"[a-z]+([-_ ][a-z]+)*|[A-Z]+([-_ ][A-Z]+)*|\[\w+\]|<\|?\w+\|?>")
 # What is read out or shown, in three words or more, none of which could be a key. A password's text may be a passphrase.
-SAID = re.compile(
-    r"(^|_)(PROMPT|MESSAGE|HINT|GREETING|HOURS|INSTRUCTIONS?|DESCRIPTION|"
-    r"(?<!PASSWORD_)(?<!PASSWD_)(?<!PASS_)(?<!PASSPHRASE_)(?<!SECRET_)(?<!KEY_)(?<!MNEMONIC_)"
-    r"(?<!CREDENTIAL_)(?<!CREDENTIALS_)(?<!SECRETS_)(?<!PASSWORDS_)(?<!TOKEN_)(?<!KEYS_)(TEXT|NOTE))$",
-    re.IGNORECASE,
+SAID = re.compile(r"(^|_)(PROMPT|MESSAGE|HINT|GREETING|HOURS|INSTRUCTIONS?|DESCRIPTION|TEXT|NOTE)$", re.IGNORECASE)
+ITS_TEXT = re.compile(
+    r"(PASSWORDS?|PASSWD|PASS|PASSPHRASE|SECRETS?|KEYS?|TOKEN|CREDENTIALS?|MNEMONIC)_(TEXT|NOTE)$", re.IGNORECASE
 )
 # Google writes passwords for programs as four times four letters.
 SENTENCE = re.compile(
@@ -53,7 +51,7 @@ def is_setting(name: str, value: str) -> bool:
     """``name`` with underscores between its words."""
     if SWITCH.fullmatch(value) or (SPAN.fullmatch(value) and not PASSWORD.search(name)):
         return True
-    if SAID.search(name) and SENTENCE.fullmatch(value.strip()):
+    if SAID.search(name) and not ITS_TEXT.search(name) and SENTENCE.fullmatch(value.strip()):
         return True
     of_owner = PASSWORD.search(name) and OWNER.search(name)
     if AMOUNT.fullmatch(value):

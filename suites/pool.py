@@ -32,18 +32,25 @@ MOST_IDLE = 6
 def require_no_relay(seen: Snapshot, own: list[int], jobs: list[int]) -> None:
     """Raises NotJudgeable where one process holds connections of several jobs, or of a job and the worker, and serves none of
     them, as a proxy for all of them does; or where none of those that hold connections of several jobs serves one."""
-    shared = {pid for pid in jobs if pid in own or jobs.count(pid) > 1}
-    for pid in sorted(set(jobs) if len(jobs) > 1 and all(map(seen.is_relay, jobs)) else shared):
-        if seen.is_relay(pid):
-            what = seen.living()[pid].args if pid in seen.living() else "one that has ended"
-            raise NotJudgeable(f"connections of several processes go through one that sends no media: {what} (pid {pid})")
+    relays = sorted(set(filter(seen.is_relay, jobs)))
+    if len(jobs) == 1 or not set(relays) >= set(jobs):
+        relays = [pid for pid in relays if pid in own or jobs.count(pid) > 1]
+    if relays:
+        process = seen.living().get(relays[0])
+        what = process.args if process is not None else "one that has ended"
+        raise NotJudgeable(f"connections of several processes go through one that sends no media: {what} (pid {relays[0]})")
+
+
+def require_seen(seen: Snapshot, own: list[int], jobs: list[int], count: int) -> None:
+    """Raises NotJudgeable unless the processes of ``count`` jobs can be seen."""
+    if len(jobs) < count:
+        raise NotJudgeable(f"only {len(jobs)} connections of jobs to the server can be seen in the worker's container")
+    require_no_relay(seen, own, jobs)
 
 
 def require_own_processes(seen: Snapshot, own: list[int], jobs: list[int], count: int = 2) -> None:
     """Raises NotJudgeable unless ``count`` jobs can be seen, each in a process of its own."""
-    if len(jobs) < count:
-        raise NotJudgeable(f"only {len(jobs)} connections of jobs to the server can be seen in the worker's container")
-    require_no_relay(seen, own, jobs)
+    require_seen(seen, own, jobs, count)
     if set(jobs) & set(own) or len(set(jobs)) < count:
         raise NotJudgeable("jobs have no processes of their own: see jobs.own-process")
 

@@ -144,18 +144,19 @@ def _deployment(file: str, name: str, stage: Stage) -> Deployment:
 def find_built(files: Files) -> None:
     """Which Dockerfile is built where its path may be meant from several folders: the first that lies there."""
     for one in files.deployments:
-        paths = [path for path in (one.built_from, *one.or_built_from) if path in files.stages]
-        one.built_from = paths[0] if paths else one.built_from
+        one.built_from = next((path for path in (one.built_from, *one.or_built_from) if path in files.stages), one.built_from)
 
 
 def choose_stages(files: Files) -> None:
     """What others build of a Dockerfile takes the place of its last stage, unless somebody builds that, or may do so: a worker
     that is deployed and does not say of what its image is built. What is for development says nothing of what others build."""
+    # Once for all files: it looks at no stages and at nothing of Compose, which is all that changes below.
+    pulled = _is_pulled([one for one in files.deployments if one.place.file not in files.for_development])
     for file, stages in files.stages.items():
         last, made = stages[""], {}
         deployed = [one for one in files.deployments if one.place.file not in files.for_development]
         by_cloud = _is_built_by_livekit_cloud(file, files)
-        shipped = by_cloud or _is_pulled(deployed)
+        shipped = by_cloud or pulled
         users = [one for one in deployed if one.built_from == file]
         apart = [one for one in files.deployments if one.built_from == file and one not in users]
         developing = [one for one in users if _is_for_development(one)]

@@ -11,6 +11,8 @@ from pytest_lkagents.manifests.model import Deployment, Files, Variable
 
 Rule = Callable[[Files, Needs], Judgement]
 
+# Of several names so many are shown.
+SHOWN = 5
 # Tells livekit-agents how many cores it has, where no limit does.
 CORES_VARIABLE = "NUM_CPUS"
 
@@ -49,10 +51,6 @@ def unclear(made: Judgement, deployment: Deployment, *fields: str) -> bool:
     reasons = [deployment.unclear[name] for name in fields if name in deployment.unclear]
     made.notes += [f"{reason.place}: {reason.value}; not judged" for reason in reasons]
     return bool(reasons)
-
-
-# Of several names so many are shown.
-SHOWN = 5
 
 
 def some(names: list[str], between: str = ", ") -> str:
