@@ -424,9 +424,10 @@ class Drainage:
         return now.without_children(self.worker.jobs_of(now))
 
     def _are_own(self, jobs: list[int], calls: int) -> bool:
-        """Whether so many calls have a process each, which does nothing else."""
-        registered = set(self.worker.registered_by(self.worker.snapshot()))
-        return len(jobs) == len(set(jobs)) == calls and not registered & set(jobs)
+        """Whether so many calls have a process each, which does nothing else, and is no proxy for others."""
+        now = self.worker.snapshot()
+        registered = set(self.worker.registered_by(now))
+        return len(jobs) == len(set(jobs)) == calls and not registered & set(jobs) and not any(map(now.is_relay, jobs))
 
     def _crash_newest(self) -> None:
         """The process of the newest call's job is killed, if that has one of its own, and no call was handed over meanwhile."""

@@ -203,6 +203,9 @@ def test_calls_whose_jobs_were_killed_at_the_signal(packets: list[float], cut: i
     assert [kept.trouble for kept in drainage.seen.kept].count(JOB_GONE) == cut
 
 
+RELAY = 40
+
+
 @pytest.mark.parametrize(
     ("before", "now", "killed"),
     [
@@ -213,13 +216,14 @@ def test_calls_whose_jobs_were_killed_at_the_signal(packets: list[float], cut: i
         ([], [7, 9], None),
         ([7], [9, 8], None),
         ([7], [7, 8, 9], None),
+        ([7], [7, RELAY], None),
     ],
 )
 def test_the_newest_calls_job_crashes_if_it_has_a_process_of_its_own(
     before: list[int], now: list[int], killed: int | None
 ) -> None:
     ended: list[int] = []
-    snapshot = SimpleNamespace(without_children=lambda pids: pids)
+    snapshot = SimpleNamespace(without_children=lambda pids: pids, is_relay=lambda pid: pid == RELAY)
     worker: Any = worker_with(1, 2)
     worker.snapshot, worker.jobs_of, worker.registered_by = lambda: snapshot, lambda _seen: now, lambda _seen: [1]
     worker.signal_processes = lambda pids, _name: ended.extend(pids)
