@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
-from pytest_lkagents import engine
+from pytest_lkagents import engine, limits
 from pytest_lkagents.busyness import is_calm
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.clock import DeadlineMissed, poll
@@ -21,7 +21,10 @@ T = TypeVar("T")
 OBSERVERS = 4
 # Two workers start at a time: each needs a core for some seconds, and the checks that run meanwhile need one too.
 STARTERS = 2
-# Every start has a deadline of its own; this is for one that began last.
+# Whoever has the machine alone may have it for a climb of 240 s, and what comes before and after; the contents of a large image
+# are read for minutes; every start has a deadline of its own.
+TURN_SECONDS = 600
+# For observations that merely watch, where nothing at all is to be under way; a call may be held for an hour.
 QUIET_SECONDS = 120
 # The load average of a minute falls to two fifths in this time.
 CALM_SECONDS = 60
@@ -80,19 +83,28 @@ class Background:
     @contextmanager
     def alone_on_the_machine(self, *, beside_watches: bool = False) -> Iterator[None]:
         """A context for what burns CPU and measures it: nothing of our own starts or reads in the background, and
-        sessions side by side take turns. ``beside_watches``: observations that merely watch may go on. Raises StageError
-        if the turn never comes."""
+        sessions side by side take turns. Observations that merely watch may go on: at once with ``beside_watches``, else
+        after two minutes. The wait for it does not count for a check's time limit. Raises StageError if the turn never
+        comes."""
+        with limits.paused():
+            try:
+                self._alone.acquire(timeout=TURN_SECONDS)
+            except Timeout:
+                raise StageError("this machine is too busy to judge: another session loads it all the time") from None
         try:
-            self._alone.acquire(timeout=QUIET_SECONDS)
-        except Timeout:
-            raise StageError("this machine is too busy to judge: another session loads it all the time") from None
-        try:
-            with self._lock:
-                under_way = [*self._starts, *(self._calm if beside_watches else self._observed), *self._elsewhere()]
-            wait(under_way, timeout=QUIET_SECONDS)
+            with limits.paused():
+                self._wait_for_ours(beside_watches)
             yield
         finally:
             self._alone.release()
+
+    def _wait_for_ours(self, beside_watches: bool) -> None:
+        with self._lock:
+            busy, watching = [*self._starts, *self._calm, *self._elsewhere()], list(self._observed)
+        if wait(busy, timeout=TURN_SECONDS).not_done:
+            raise StageError(f"this machine is too busy to judge: what this run began is not over after {TURN_SECONDS} s")
+        if not beside_watches:
+            wait(watching, timeout=QUIET_SECONDS)
 
     @contextmanager
     def in_peace(self) -> Iterator[None]:

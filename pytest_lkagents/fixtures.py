@@ -91,8 +91,8 @@ def lk_stage(pytestconfig: pytest.Config, lk_settings: Settings) -> Stage:
 
 @pytest.fixture
 def lk_worker(lk_stage: Stage) -> Worker:
-    """A registered worker of the user's image. It is shared by the tests of a run; a test that ends it costs the next
-    one a new start."""
+    """A registered worker of the user's image. Tests share it, and packaged checks have others; a test that ends or disturbs it
+    costs the next one a new start."""
     return lk_stage.fresh_worker()
 
 

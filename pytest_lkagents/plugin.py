@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from pytest_lkagents import selection, signals
+from pytest_lkagents import limits, selection, signals
 from pytest_lkagents import settings as options
 from pytest_lkagents.beginning import adds_checks, adds_worker_checks, begin, is_xdist_worker, require_or_end, uses_xdist
 from pytest_lkagents.checks import TRIED_AGAIN, Evidence, TryAgain, check_of
@@ -254,12 +254,14 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     except TryAgain as error:
         stage, why = pyfuncitem.config.stash[STAGE].opened, str(error)
         # Another plugin's event loop runs a coroutine: here it would only be made.
-        if check_of(pyfuncitem) is None or stage is None or inspect.iscoroutinefunction(pyfuncitem.obj):
+        check = check_of(pyfuncitem)
+        if check is None or stage is None or inspect.iscoroutinefunction(pyfuncitem.obj):
             raise
     evidence = pyfuncitem.stash.get(EVIDENCE, Evidence())
     evidence.clear()
     try:
         with stage.background.in_peace():
+            limits.begin_anew(check.seconds + selection.extra_seconds(stage.settings))
             # By the names that pytest takes for fixtures: a parameter may have a default.
             pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames})
     finally:

@@ -82,4 +82,6 @@ ROLES = {
     "victim": Role(),
     "heir": Role(beside="victim"),
     "patient": Role(),
+    # For users' tests, which may do anything to it.
+    "own": Role(),
 }

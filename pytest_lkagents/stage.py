@@ -299,12 +299,14 @@ class Stage:
             raise AssertionError(f"{what}: {fault}") from None
 
     def fresh_worker(self) -> Worker:
-        """The shared worker while it is in order, else a new one in its place: for users' tests, which may end theirs."""
-        worker = self.worker("shared")
-        if worker.is_running:
+        """For users' tests a worker that no check uses, registered: the last one while nothing was done to it, else a new one
+        in its place."""
+        worker = self.worker("own")
+        if worker.is_running and worker.wire.transcript.live() and not (worker.disturbed or worker.wire.disturbed):
             self.wait_unpromised(worker)
             return worker
-        return self.renewed("shared")
+        worker.kill()
+        return self.renewed("own")
 
     def renewed(self, role: str) -> Worker:
         """A worker of this role that still runs: a new one if the last one was ended."""
@@ -395,7 +397,7 @@ class Stage:
 
     def _put_away(self, worker: Worker) -> None:
         """End a worker that gives way to another one, and its server."""
-        if worker in self._by_role.get("shared", ()):
+        if worker is self._ready_ordinary():
             self._sdk()  # as long as it can be asked
         worker.kill()
         if all(other is worker or other.server is not worker.server for other in self._running()):
@@ -527,18 +529,18 @@ class Stage:
         return describe.image(str(self.settings.image), self.contents.attrs, self.contents.stated_bytes(), *sdk)
 
     def _sdk(self) -> tuple[str | None, str | None]:
-        """As far as the shared worker tells: its ``/worker`` page, and the interpreter that holds its registration."""
+        """As far as an ordinary worker tells: its ``/worker`` page, and the interpreter that holds its registration."""
         if self._sdk_seen is None:
-            worker = self._ready_shared()
+            worker = self._ready_ordinary()
             if worker is None:
                 return None, None
             self._sdk_seen = describe.sdk(worker)
         return self._sdk_seen
 
-    def _ready_shared(self) -> Worker | None:
-        if self._turns is not None:
-            return self._turns.of("shared")
-        return self._ready("shared")
+    def _ready_ordinary(self) -> Worker | None:
+        """The shared worker, or that of users' tests, if it got ready."""
+        ready = self._turns.of if self._turns is not None else self._ready
+        return ready("shared") or ready("own")
 
     def _ready(self, role: str) -> Worker | None:
         """The role's worker if it was started here and got ready."""

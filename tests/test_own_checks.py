@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -13,6 +14,7 @@ from pytest_lkagents.checks import MUST, TRIED_AGAIN, Evidence, StageError, TooB
 from pytest_lkagents.fixtures import EVIDENCE, STAGE
 from pytest_lkagents.outcomes import judge
 from pytest_lkagents.plugin import pytest_pyfunc_call
+from pytest_lkagents.stage import Stage
 
 from .conftest import ROOT
 
@@ -208,3 +210,30 @@ def test_what_was_typed_can_be_typed_again(lk, tmp_path: Path) -> None:
     assert run.verdict["subject"]["name"].endswith("/[MY_TOKEN]-myagent")
     found = {check["id"]: check["summary"] for check in run.verdict["checks"]}
     assert found["manifests.replicas"].startswith("[LIVEKIT_AGENT_NAME].yaml:8")
+
+
+@pytest.mark.parametrize(
+    ("running", "live", "signalled", "cut", "again"),
+    [
+        (True, True, False, False, False),
+        (False, False, True, False, True),
+        pytest.param(True, True, True, False, True, id="it drains"),
+        pytest.param(True, True, False, True, True, id="its connection was cut, and it is back"),
+        pytest.param(True, False, False, False, True, id="it is no longer registered"),
+    ],
+)
+def test_users_tests_get_a_worker_to_which_nothing_was_done(
+    running: bool, live: bool, signalled: bool, cut: bool, again: bool
+) -> None:
+    killed: list[str] = []
+    wire = SimpleNamespace(transcript=SimpleNamespace(live=lambda: [1] if live else []), disturbed=cut)
+    worker = SimpleNamespace(is_running=running, disturbed=signalled, wire=wire, kill=lambda: killed.append("it"))
+    roles: list[str] = []
+
+    def last(role: str) -> object:
+        roles.append(role)
+        return worker
+
+    stage = SimpleNamespace(worker=last, renewed=lambda _role: "a new one", wait_unpromised=lambda _worker: None)
+    assert (Stage.fresh_worker(cast(Any, stage)) == "a new one") is again is bool(killed)
+    assert roles != ["shared"], "packaged checks judge that one"
