@@ -71,17 +71,21 @@ class Arrivals:
         self._lines: list[threading.Thread] = []
 
     def start(self, lines: int) -> None:
-        self._lines = [threading.Thread(target=self._run, args=(number,), name="lk-arrivals") for number in range(lines)]
+        self._lines = [
+            threading.Thread(target=self._run, args=(number,), name="lk-arrivals", daemon=True) for number in range(lines)
+        ]
         for line in self._lines:
             line.start()
 
     def stop(self) -> None:
-        """Let those that arrived be served, then raise what broke them."""
+        """Let those that arrived be served, then raise what broke them; StageError where the end of one is not known."""
         self._stop.set()
         for line in self._lines:
             line.join(LAST_SECONDS)
         if self._broken:
             raise self._broken[0]
+        if any(line.is_alive() for line in self._lines):
+            raise StageError(f"this machine is too busy to judge: what became of a call is not known after {LAST_SECONDS} s")
 
     def give_up(self) -> None:
         """Without waiting: nobody wants to know what becomes of them."""

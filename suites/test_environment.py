@@ -76,13 +76,13 @@ def test_one_project(lk_stage: Stage, lk_evidence: Evidence, lk_first_call: Call
     After a call, all outbound destinations of the worker's container so far are listed. Each TCP destination at a
     private address, other than the given server and its media, gets two HTTP requests (2 s each): it counts as a
     LiveKit server if `/` answers 200 with OK and `/rtc/validate` answers 401, and one such is a failure. Public
-    addresses are listed and not contacted. Skipped with `--lk-command`, or if the call is not served.
+    addresses are listed, and neither contacted nor judged. Skipped with `--lk-command`, or if the call is not served.
     """
     worker = lk_stage.worker("shared")
     lk_first_call()
     media = urlsplit(worker.server.worker_url).hostname
     own = {worker.server_peer, f"{media}:{urlsplit(worker.server.worker_url).port}"}
-    others, livekit = [], []
+    others, livekit, elsewhere = [], [], []
     for contact in worker.contacted():
         peer, _, protocol = contact.partition("/")
         host, _, port = peer.rpartition(":")
@@ -91,13 +91,19 @@ def test_one_project(lk_stage: Stage, lk_evidence: Evidence, lk_first_call: Call
         others.append(contact)
         # Only what is on this machine or its private networks is looked at: hosts elsewhere are none of our business.
         local = ipaddress.ip_address(host).is_private
-        if protocol == "tcp" and local and _speaks_livekit(lk_stage, host, int(port)):
+        if not local:
+            elsewhere.append(contact)
+        elif protocol == "tcp" and _speaks_livekit(lk_stage, host, int(port)):
             livekit.append(contact)
     lk_evidence["given"] = worker.server_peer
     lk_evidence["other_outbound_hosts"] = others
     lk_evidence["other_livekit_servers"] = livekit
     assert not livekit, f"contacts another LiveKit server at {', '.join(livekit)}"
     lk_evidence.summary = f"no other LiveKit server; other hosts contacted: {', '.join(others[:3]) or 'none'}"
+    if elsewhere:
+        lk_evidence.summary = (
+            f"no other LiveKit server near; hosts elsewhere, not asked what they are: {', '.join(elsewhere[:3])}"
+        )
 
 
 def _speaks_livekit(stage: Stage, host: str, port: int) -> bool:
@@ -159,7 +165,8 @@ def _listed(names: set[str]) -> str:
 def test_secrets_not_logged(lk_stage: Stage, lk_evidence: Evidence) -> None:
     """No secret value is in the worker's output or in a process's arguments.
 
-    At the end of the run the whole output of every worker of the image is searched, and so are the command lines of all
+    At the end of the run the whole output of every worker of the image is searched (with `--lk-command` the first and
+    the last 4 MiB of it), and so are the command lines of all
     processes: those of the shared worker at that moment (if it runs), and those that any check came across, beside
     calls too. Looked for are the LIVEKIT_API_SECRET of each worker and those values of `--lk-env` and `--lk-env-file`
     whose name and form are a secret's (at least 8 characters, no placeholder, no plain words, no path), and the

@@ -241,6 +241,14 @@ def test_what_names_the_missing_url(output: str, names: bool) -> None:
     assert bool(re.search(REQUIRED["LIVEKIT_URL"][1], output, re.IGNORECASE)) is names
 
 
+def test_what_a_complete_worker_says_too_names_nothing_missing() -> None:
+    from suites.test_registration import _own_words
+
+    usual = '10:00:01 read OPENAI_API_KEY\n10:00:02 registered worker {"url": "ws://server"}\n'
+    assert _own_words("10:07:31 read OPENAI_API_KEY\n10:07:32 leaving\n", usual) == "#:#:# leaving"
+    assert "api_key" in _own_words("10:07:31 read OPENAI_API_KEY\napi_key is required\n", usual)
+
+
 def test_own_checks_stand_beside_the_packaged_ones(lk, example: str) -> None:
     mine = ROOT / "examples/own-checks/test_reception.py"
     run = lk("--lk-image", example, "--lk-suite", "image.non-root", str(mine))

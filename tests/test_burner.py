@@ -79,3 +79,13 @@ def test_an_image_without_what_could_burn(says: str, raised: bool) -> None:
         Burner(container, "worker", lambda *_: None, cores=1),
     ):
         pass
+
+
+def test_what_burns_already_is_ended_when_the_next_core_cannot_be_burnt(monkeypatch: pytest.MonkeyPatch) -> None:
+    acts: list[tuple[str, ...]] = []
+    begun = iter([True])
+    monkeypatch.setattr(Burner, "_start", lambda *_: next(begun))
+    container: Any = None
+    with pytest.raises(StopIteration), Burner(container, "sh", lambda *words: acts.append(words), cores=2):
+        pass
+    assert [words[0] for words in acts] == ["pkill"]

@@ -10,6 +10,7 @@ from typing import cast
 import pytest
 
 from pytest_lkagents.callers.caller import Call, Caller
+from pytest_lkagents.checks import StageError
 from pytest_lkagents.clock import Ledger
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
@@ -85,6 +86,18 @@ def test_calls_that_arrive_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None
     began = time.monotonic()
     assert arrivals._one(cast(Caller, None)).served_by is None
     assert time.monotonic() - began < 10
+
+
+def test_a_call_of_which_nothing_is_known_at_the_end_is_not_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+    monkeypatch.setattr(replacement, "LAST_SECONDS", 0.1)
+    monkeypatch.setattr(replacement.Arrivals, "_run", lambda _self, _number: release.wait(30))
+    arrivals = replacement.Arrivals(cast(Stage, None), cast(Worker, None))
+    arrivals.start(1)
+    with pytest.raises(StageError, match="is not known"):
+        arrivals.stop()
+    release.set()
+    arrivals.stop()
 
 
 @pytest.mark.parametrize(

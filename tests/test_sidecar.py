@@ -103,6 +103,15 @@ def test_names_are_refused_and_given_back(sidecar: Sidecar, server: str) -> None
     assert inside.read_in(sidecar.container, "sh", "-c", LOOK_UP)[0] == 0
 
 
+def test_a_firewall_that_does_not_answer_is_no_count(session: engine.Session) -> None:
+    sidecar = Sidecar(session, PROBE_IMAGE, "emptied")
+    assert (sidecar.dropped_inbound(), sidecar.contacted()) == (0, [])
+    sidecar._nft("delete table inet lkagents\n")
+    for read in (sidecar.dropped_inbound, sidecar.attempts, sidecar.contacted):
+        with pytest.raises(StageError, match="does not tell"):
+            read()
+
+
 class Forgetful:
     """A container whose engine loses what a command wrote, but for its beginning or what ``keep`` says, the first ``losses``
     times."""

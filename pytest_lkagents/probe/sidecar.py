@@ -184,11 +184,7 @@ class Sidecar:
 
     def dropped_inbound(self) -> int:
         """Packets that ``drop_inbound`` dropped so far."""
-        output = self.read("nft", "-j", "list", "counter", "inet", "lkagents", "inbound")
-        for entry in json.loads(output or "{}").get("nftables", []):
-            if "counter" in entry:
-                return int(entry["counter"]["packets"])
-        return 0
+        return self._count("inet", "lkagents", "inbound")
 
     def allow_only(self, *addresses: str) -> None:
         """From now on the worker reaches these addresses and nothing else; name lookups fail too."""
@@ -212,12 +208,7 @@ class Sidecar:
 
     def attempts(self) -> int:
         """Connection attempts since ``count_attempts``."""
-        output = self.read("nft", "-j", "list", "counter", "inet", "lkagents", "attempts")
-        with contextlib.suppress(ValueError):
-            for entry in json.loads(output).get("nftables", []):
-                if "counter" in entry:
-                    return int(entry["counter"]["packets"])
-        return 0
+        return self._count("inet", "lkagents", "attempts")
 
     @contextmanager
     def partition(self) -> Iterator[Callable[[], int]]:
@@ -252,19 +243,26 @@ class Sidecar:
             self._nft("".join(f"delete table {family} {table}\n" for family in families))
 
     def _count(self, family: str, table: str, counter: str) -> int:
-        output = self.read("nft", "-j", "list", "counter", family, table, counter)
+        return sum(int(entry["counter"]["packets"]) for entry in self._listed("counter", family, table, counter))
+
+    def _listed(self, kind: str, family: str, table: str, name: str) -> list[dict[str, Any]]:
+        """The entries of this kind. Raises StageError: that nothing could be read must not pass for nothing seen."""
+        from docker.errors import APIError
+
+        try:
+            code, output = read_in(self.container, "nft", "-j", "list", kind, family, table, name)
+        except APIError as error:
+            raise StageError(f"the side container does not answer: {_short(error)}") from error
         with contextlib.suppress(ValueError):
-            for entry in json.loads(output).get("nftables", []):
-                if "counter" in entry:
-                    return int(entry["counter"]["packets"])
-        return 0
+            if code == 0:
+                return [entry for entry in json.loads(output)["nftables"] if kind in entry]
+        raise StageError(f"the firewall of the side container does not tell its {kind} {name!r} (exit code {code})")
 
     def contacted(self) -> list[str]:
-        """Outbound destinations so far, as ``address:port/protocol``."""
-        output = self.read("nft", "-j", "list", "set", "inet", "lkagents", "contacted")
+        """Outbound destinations so far, as ``address:port/protocol``. Raises StageError, as do the counts."""
         found = []
-        for entry in json.loads(output or "{}").get("nftables", []):
-            for element in entry.get("set", {}).get("elem", []):
+        for entry in self._listed("set", "inet", "lkagents", "contacted"):
+            for element in entry["set"].get("elem", []):
                 parts = element.get("elem", {}).get("val", element) if isinstance(element, dict) else element
                 address, protocol, port = parts["concat"]
                 found.append(f"{address}:{port}/{PROTOCOLS.get(protocol, protocol)}")

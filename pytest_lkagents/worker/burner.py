@@ -85,6 +85,15 @@ class Burner:
         self._command = command or ["/bin/sh", "-c", SHELL]
 
     def __enter__(self) -> Burner:
+        try:
+            self._begin()
+        except BaseException:
+            # Of several cores some may burn already.
+            self.__exit__()
+            raise
+        return self
+
+    def _begin(self) -> None:
         command, started = self._command, 0
         while started < self._count:
             if self._start(command):
@@ -93,7 +102,6 @@ class Burner:
                 command = [BROUGHT]
             else:
                 raise NotJudgeable("nothing in the image can be run to burn CPU (no interpreter, no shell), or be brought in")
-        return self
 
     def _start(self, command: list[str]) -> bool:
         """Whether the container runs it."""

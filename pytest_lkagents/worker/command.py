@@ -355,6 +355,14 @@ class Burners:
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Burners:
+        try:
+            self._begin()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _begin(self) -> None:
         for _ in range(os.cpu_count() or 1):
             process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", f"import os\nos.nice({BURNER_NICENESS})\n{PYTHON}", f"{self._share:g}"],
@@ -366,7 +374,6 @@ class Burners:
             )
             self._processes.append(process)
         self._worker.burning([psutil.Process(process.pid) for process in self._processes])
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._worker.cpu_seconds()

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 STARTING_SHARES = 128
 USUAL_SHARES = 1024
 ENDED_SECONDS = 3
+# Of a worker's output: an engine has no word for "all of it", and this is more than one writes in an hour.
+LOG_SIZE = "1g"
 # For a proxy that is on this machine.
 REACH_SECONDS = 2
 # Its own user may lower a process's limits, root without SYS_RESOURCE may not. The limit is the size that it has, so that
@@ -76,6 +78,7 @@ class ImageWorker(Worker):
 
     def start(self, *, without: tuple[str, ...] = (), replace: dict[str, str] | None = None) -> None:
         from docker.errors import APIError
+        from docker.types import LogConfig
 
         self.environment = self.variables(without, replace)
         limits: dict[str, Any] = {}
@@ -97,6 +100,8 @@ class ImageWorker(Worker):
                 cpu_shares=STARTING_SHARES,
                 # What an engine's own configuration says of proxies is of this machine, not of the worker.
                 use_config_proxy=False,
+                # Nor what it says of logs, such as that none are kept: all that the worker writes is looked through.
+                log_config=LogConfig(type=LogConfig.types.JSON, config={"max-size": LOG_SIZE}),
                 **limits,
             )
             self._observer = Observer(
