@@ -106,12 +106,12 @@ def lk_drain(lk_stage: Stage, lk_selected: set[str], lk_emptying: Callable[[], D
 
 
 def _beside(request: pytest.FixtureRequest, stage: Stage, name: str, selected: bool) -> Callable[[], Any]:
-    """What another check of this run (``selected``) observes by the fixture of this name. None: no check does, this process
-    does not know which ones it will run (-n), workers take turns, or the observation failed, which those say whose subject it
-    is."""
+    """What another check of this run (``selected``) observes by the fixture of this name; with -n each process that asks has an
+    observation of its own. None: no check does, workers take turns, or the observation failed, which those say whose subject
+    it is."""
 
     def observed() -> Any:
-        if not selected or is_xdist_worker(request.config) or stage.takes_turns:
+        if not selected or stage.takes_turns:
             return None
         try:
             return request.getfixturevalue(name)()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, StageError, check
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
+from pytest_lkagents.verdict import SEEN_BESIDE
 from pytest_lkagents.worker.base import Worker
 from pytest_lkagents.worker.health import Health
 
@@ -66,9 +67,9 @@ def test_answers(lk_stage: Stage, lk_evidence: Evidence, lk_filled: Callable[[],
     inside where only loopback is served, must answer 200 within 5 s, asked every 0.5 s, and 100 times without a pause:
     what each probe keeps (a connection, a descriptor) is used up one day. Another answer than 429 counts if it does not
     become 200 again within 10 s (not where only loopback is served, nor after 20 s). Where
-    `availability.refuses-while-full` fills a worker with calls (not where CPU alone fills it, or workers take turns, or
-    with -n), its endpoint, unless its path is a readiness probe's, must not answer otherwise for 10 s in a row, as
-    platforms restart what is unhealthy. Skipped without a health endpoint (a failure with `lk_health = required` or
+    `availability.refuses-while-full` fills a worker with calls (not where CPU alone fills it, or workers take turns),
+    its endpoint, unless its path is a readiness probe's, must not answer otherwise for 10 s in a row, as platforms
+    restart what is unhealthy. Skipped without a health endpoint (a failure with `lk_health = required` or
     `lk_health_port`) and with `lk_health = off`; no answer at all on an overloaded machine is an error.
     """
     worker = lk_stage.worker("shared")
@@ -82,6 +83,7 @@ def test_answers(lk_stage: Stage, lk_evidence: Evidence, lk_filled: Callable[[],
         raise AssertionError(f"GET {health.path} answers 200 to {answered} probes, and {status or 'nothing'} from then on")
     filled = lk_filled()
     if filled is not None and filled.unhealthy_when_full is not None:
+        lk_evidence[SEEN_BESIDE] = "availability.refuses-while-full"
         lk_evidence["status_when_full"], lk_evidence["calls_when_full"] = filled.unhealthy_when_full, filled.calls
         calls = f"{filled.calls} call{'s' if filled.calls != 1 else ''}"
         raise AssertionError(

@@ -11,6 +11,7 @@ from pytest_lkagents.calls import AGENT_SECONDS, ENOUGH_LOST, SEE_JOINS
 from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, WorkerFault, check
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
+from pytest_lkagents.verdict import SEEN_BESIDE
 from pytest_lkagents.worker.base import Worker
 from pytest_lkagents.worker.processes import Snapshot
 
@@ -131,10 +132,10 @@ def test_own_process(
     end of that one, which is hung up first (its process is awaited for 10 s); if it has, two calls are placed once
     more, the first of which lasts for longer alone than it did before, and a second time is a failure (unless it ends
     as well beside a call that is not hung up). Of a worker that says that it is full with one call, or refuses a second
-    one, the one call is judged. Beside `rollout.drains-every-call` (not where workers take turns, or with -n) the up to
-    four calls are looked at, too, that its worker has when the signal comes, as there may be some processes for all.
-    Skipped if fewer such connections than calls are seen, or one process holds them that has no UDP socket while others
-    do, as a proxy in the container, or the calls are not served, or agents leave them by themselves too soon.
+    one, the one call is judged. Beside `rollout.drains-every-call` (not where workers take turns) the up to four calls
+    are looked at, too, that its worker has when the signal comes, as there may be some processes for all. Skipped if
+    fewer such connections than calls are seen, or one process holds them that has no UDP socket while others do, as a
+    proxy in the container, or the calls are not served, or agents leave them by themselves too soon.
     """
     seen = lk_pair()
     # Each job signals over a connection of its own to the server; whose connections they are is what counts.
@@ -154,6 +155,7 @@ def test_own_process(
         calls = len(several.kept)
         lk_evidence["pids_holding_job_connections_of_more_calls"] = several.job_pids
         processes = len(set(several.job_pids))
+        lk_evidence[SEEN_BESIDE] = "rollout.drains-every-call"
         assert not set(several.job_pids) & set(several.own_pids), f"of {calls} calls one runs in the worker's own process"
         assert processes >= calls, f"{calls} calls at once share {processes} process{'es' if processes > 1 else ''}"
     if calls == 1:

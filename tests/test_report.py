@@ -118,6 +118,8 @@ def test_the_terminal_is_readable_in_80_columns() -> None:
     assert any(line.strip() == "why it matters: it matters" for line in text)
     assert "again: pytest --lk-image 'my agent:1' --lk-suite a.c" in "".join(text)
     assert any("a.b" in line for line, _ in terminal.lines(verdict(result("a.b")), 80, whole=True))
+    beside = dataclasses.replace(result("a.b", FAIL), evidence={"seen_beside": "a.d"})
+    assert words.again("pytest", beside) == "pytest --lk-suite a.b,a.d"
 
 
 def test_a_check_is_one_line_while_it_runs() -> None:

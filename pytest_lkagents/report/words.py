@@ -6,7 +6,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable
 
-from pytest_lkagents.verdict import ERROR, FAIL, MUST, PASS, SHOULD, SKIP, WAIVED, CheckResult, Verdict, in_order
+from pytest_lkagents.verdict import ERROR, FAIL, MUST, PASS, SEEN_BESIDE, SHOULD, SKIP, WAIVED, CheckResult, Verdict, in_order
 
 # Evidence of which the page draws curves: [seconds, value, ...] rows, with the values' names in the key.
 SERIES = "series_s_"
@@ -56,8 +56,12 @@ def counts_of(checks: Iterable[CheckResult]) -> str:
 
 
 def again(command: str, check: CheckResult) -> str:
-    """The command that runs only this check; ``command``: what was typed, without what selects checks."""
-    return f"{command} {shlex.quote(check.node)}" if check.node is not None else f"{command} --lk-suite {check.id}"
+    """The command that runs only this check, with the one beside which it saw what it judges; ``command``: what was typed,
+    without what selects checks."""
+    if check.node is not None:
+        return f"{command} {shlex.quote(check.node)}"
+    beside = check.evidence.get(SEEN_BESIDE)
+    return f"{command} --lk-suite {check.id}" + (f",{beside}" if beside else "")
 
 
 def by_section(checks: Iterable[CheckResult]) -> dict[str, list[CheckResult]]:
