@@ -8,6 +8,7 @@ import pytest
 
 from pytest_lkagents.manifests import rules
 from pytest_lkagents.manifests.findings import Judgement, Needs
+from pytest_lkagents.manifests.load import load
 
 from .deployment_files import written
 
@@ -137,3 +138,49 @@ def test_what_both_take_from_one_place_is_said_with_their_names(tmp_path: Path) 
     text = f"projects: [{{name: voice, environments: [{both}]}}]\nenvVarGroups: [{group('common')}]\n"
     (shared,) = compared(tmp_path / "render", {"render.yaml": text}).findings
     assert (shared.place.line, shared.found) == (2, said)
+
+
+SCALER = """---
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {name: voice-agent}
+spec: {scaleTargetRef: {kind: Deployment, name: voice-agent}, minReplicas: 2, maxReplicas: 9}
+"""
+IMAGE = 'FROM python:3.12\nCMD ["python", "agent.py", "start"]\n'
+
+
+def test_files_of_one_name_in_two_folders_are_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    env = f"env: [{{name: LIVEKIT_URL, value: '{URL}'}}]"
+    both = {"worker.yaml": agent(env) + SCALER, "Dockerfile": IMAGE}
+    texts = {f"{stage}/{name}": text for stage in STAGES for name, text in both.items()}
+    written(tmp_path, texts)
+    for paths in (["staging", "production"], ["production/", str(tmp_path / "staging")], [".", "staging"]):
+        files = load(paths)
+        assert sorted(files.read) == sorted(texts)
+        scalers = {one.place.file: one.autoscalers for one in files.deployments if one.name == "voice-agent"}
+        assert {file: [str(one.place) for one in own] for file, own in scalers.items()} == {
+            f"{stage}/worker.yaml": [f"{stage}/worker.yaml:6"] for stage in STAGES
+        }
+        judgement = rules.separate_environments(files, Needs())
+        assert (judgement.looked_at, len(judgement.findings)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("paths", "shown"),
+    [
+        (["k8s"], ["agent.yaml", "x/agent.yaml"]),
+        (["k8s", "k8s/x", "k8s/../k8s"], ["agent.yaml", "x/agent.yaml"]),
+        (["k8s/x", "k8s/agent.yaml"], ["agent.yaml", "x/agent.yaml"]),
+        (["k8s/x", "agent.yaml"], ["agent.yaml", "k8s/x/agent.yaml"]),
+        # Files alone are named as they were typed.
+        (["k8s/agent.yaml", "k8s/x/agent.yaml", "./k8s/agent.yaml"], ["k8s/agent.yaml", "k8s/x/agent.yaml"]),
+    ],
+)
+def test_each_file_is_read_once_and_named_by_what_all_paths_lie_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, paths: list[str], shown: list[str]
+) -> None:
+    written(tmp_path, {f"{folder}agent.yaml": agent(ENV_FROM) for folder in ("", "k8s/", "k8s/x/")})
+    monkeypatch.chdir(tmp_path)
+    for given in (paths, paths[::-1]):
+        assert sorted(load(given).read) == shown

@@ -85,17 +85,17 @@ def load(paths: Sequence[str], standard_input: str = "") -> Files:
     # A file that is named beside its folder is read once, and as one that is named.
     named = {os.path.abspath(given) for given in paths if given != STANDARD_INPUT and Path(given).is_file()}
     seen: set[str] = set()
+    top = _top([given for given in paths if given != STANDARD_INPUT])
     # The outermost folder first, so that what files say of each other can be followed.
     for given in sorted(paths, key=lambda given: (os.path.abspath(given) in named, len(Path(os.path.abspath(given)).parts))):
         if given == STANDARD_INPUT:
             _read(RENDERED, standard_input, files, known, named=True)
             continue
-        path = Path(given)
-        for file in find(path):
+        for file in find(Path(given)):
             where = os.path.abspath(file)
             if where not in seen:
                 seen.add(where)
-                shown = str(file.relative_to(path)) if path.is_dir() else str(file)
+                shown = os.path.relpath(where, top) if top is not None else str(file)
                 _open(file, shown, files, known, named=where in named)
     gathered = kustomize.gather(known)
     # Kustomize reads YAML 1.2, and quotes what kubectl would misread. Flux hands it whatever folder it is given.
@@ -109,6 +109,13 @@ def load(paths: Sequence[str], standard_input: str = "") -> Files:
     dockerfile.choose_stages(files)
     files.deployments = workers.pick(files)
     return files
+
+
+def _top(paths: Sequence[str]) -> str | None:
+    """The folder that files are named by: one that is given, or what all paths lie in, as two folders may have files of one
+    name. None where no folder is given: files are named as they were typed."""
+    folders = [os.path.abspath(path if Path(path).is_dir() else Path(path).parent) for path in paths]
+    return os.path.commonpath(folders) if any(Path(path).is_dir() for path in paths) else None
 
 
 def _open(file: Path, shown: str, files: Files, known: list[Node], *, named: bool) -> None:
