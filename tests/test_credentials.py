@@ -440,6 +440,12 @@ def test_layers_are_read_however_they_are_saved(layers: tuple[str, ...]) -> None
     ]
 
 
+def test_files_are_counted_that_are_read_for_secrets() -> None:
+    """Those of libraries only for values that must not be in the image."""
+    assert scan(Saved("plain"), []).files == 2  # type: ignore[arg-type]
+    assert scan(Saved("plain"), ["hunter2-hunter2"]).files == 4  # type: ignore[arg-type]
+
+
 def test_a_layer_that_cannot_be_read_is_said_beside_what_was_found() -> None:
     found = scan(Saved("plain", "zstd"), [])  # type: ignore[arg-type]
     assert found.secrets == ["/app/agent.py: a LiveKit API secret"]

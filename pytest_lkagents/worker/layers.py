@@ -41,8 +41,8 @@ CERTIFI = re.compile(r"(^|/)(?<!_vendor/)certifi/cacert\.pem$")
 
 @dataclass
 class ImageScan:
-    """``secrets`` names what was found and where, never the value; ``ca_bundles`` are paths in the final file system, as far as
-    its layers could be read; ``unread`` says why some could not (empty: all were)."""
+    """``secrets`` names what was found and where, never the value; ``files`` counts what was read for them; ``ca_bundles`` are
+    paths in the final file system, as far as its layers could be read; ``unread`` says why some could not (empty: all were)."""
 
     secrets: list[str] = field(default_factory=list)
     ca_bundles: list[str] = field(default_factory=list)
@@ -114,12 +114,12 @@ class _Search:
                         found.gone.append(path)
                 if not member.isfile():
                     continue
-                self.result.files += 1
                 largest = LARGEST_PACK if PACK.search(path) else LARGEST_READ
                 if not 0 < member.size <= largest or (not self.planted and LIBRARIES.search(path)):
                     continue
                 piece = layer.extractfile(member)
                 if piece is not None:
+                    self.result.files += 1
                     self.result.secrets += [f"/{path}: {what}" for what in self._findings(path, piece.read())]
         return found
 
