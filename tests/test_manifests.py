@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_lkagents.manifests import amounts, rules
-from pytest_lkagents.manifests.commands import mode_of, runs_agent
+from pytest_lkagents.manifests.commands import modes_of, runs_agent
 from pytest_lkagents.manifests.findings import Judgement, Needs
 from pytest_lkagents.manifests.load import is_dockerfile, load
 from pytest_lkagents.manifests.model import Files, Problem
@@ -576,7 +576,7 @@ def test_what_is_built_from_a_workers_dockerfile_is_a_worker(name: str, text: st
     ],
 )
 def test_what_a_command_tells_the_agent(command: str, mode: str | None) -> None:
-    assert mode_of(command.split()) == mode
+    assert modes_of(command.split()) == ({mode} if mode else set())
 
 
 @pytest.mark.parametrize(
@@ -590,7 +590,7 @@ def test_what_a_command_tells_the_agent(command: str, mode: str | None) -> None:
     ],
 )
 def test_what_a_line_of_a_shell_tells_the_agent(line: str, mode: str | None) -> None:
-    assert mode_of(["sh", "-c", line]) == mode
+    assert modes_of(["sh", "-c", line]) == ({mode} if mode else set())
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_lkagents.checks import Evidence, NotJudgeable
 from pytest_lkagents.manifests import rules, yaml_files
-from pytest_lkagents.manifests.commands import mode_of
+from pytest_lkagents.manifests.commands import modes_of
 from pytest_lkagents.manifests.findings import Needs
 from pytest_lkagents.manifests.load import is_dockerfile, load
 from pytest_lkagents.manifests.readers.common import FOR_DEVELOPMENT
@@ -864,7 +864,7 @@ def test_an_entrypoint_takes_the_command_of_its_base_away(tmp_path: Path, rest: 
     base = 'FROM python:3.12 AS base\nENTRYPOINT ["python", "agent.py"]\nCMD ["dev"]\nFROM base\n'
     (image,) = written(tmp_path, {"Dockerfile": base + rest}).deployments
     assert image.command is not None
-    assert mode_of(image.command.value) == mode
+    assert modes_of(image.command.value) == ({mode} if mode else set())
 
 
 def test_a_command_without_words_says_nothing(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def runs_agent(words: Sequence[str]) -> bool:
 
 def modes_of(words: Sequence[str]) -> set[str]:
     """Which of COMMANDS a command gives the agent: directly behind a script or module, or first of all (for an image's
-    entrypoint), and of several commands of a shell the last that has one. None: it does not tell. Several: a condition
+    entrypoint), and of several commands of a shell the last that has one. Empty: it does not tell. Several: a condition
     decides."""
     commands: list[list[str]] = [[]]
     for word in words:
@@ -89,12 +89,6 @@ def _decider(command: list[str]) -> str | None:
     if not started and "--" in command[:3]:
         started = command.index("--") + 1  # of what runs the shell's line as it is, such as tini
     return next((word.lstrip("({") for word in command[started:] if word.lstrip("({") not in OPENING), None)
-
-
-def mode_of(words: Sequence[str]) -> str | None:
-    """The one of COMMANDS that a command gives the agent; None: it does not tell, or a condition decides."""
-    modes = modes_of(words)
-    return next(iter(modes)) if len(modes) == 1 else None
 
 
 def _mode(command: list[str]) -> str | None:

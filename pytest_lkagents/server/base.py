@@ -48,10 +48,6 @@ class Server(ABC):
     def stop(self) -> None:
         """Stop for real; the address refuses connections from then on."""
 
-    def restart(self) -> None:
-        self.stop()
-        self.start()
-
     def opened_by(self, token: str) -> str | None:
         """What a token lets its bearer do here, in words; None: nothing, as it is not signed with the secret, or expired."""
         import jwt
