@@ -2,7 +2,7 @@
 
 The processes (the workers' clock, the metric, the autoscaler, each replica's start and drain) are simpy's. Calls are not:
 between two such events nothing that the server knows changes, so that their arrivals and ends are played in one go, in the
-order of their times, from a heap. That is exact, and a quarter of the cost of an event per call. Needs the extra ``capacity``.
+order of their times, from a heap. That is exact, and a quarter of the cost of an event per call. Needs the extra ``manifests``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Call traces: when calls come and how long they take. Needs the extra ``capacity``."""
+"""Call traces: when calls come and how long they take. Needs the extra ``manifests``."""
 
 from __future__ import annotations
 

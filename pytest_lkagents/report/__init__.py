@@ -1,1 +1,1 @@
-"""The verdict, shown: on the terminal and as JSON. Depends on the verdict model only."""
+"""The verdict, shown: on the terminal, as JSON, as an HTML page and as Markdown. Depends on the verdict model only."""
