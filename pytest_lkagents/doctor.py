@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,8 +58,6 @@ def _image_finding(client: DockerClient, name: str) -> Finding:
 
 def findings(settings: Settings) -> Iterator[Finding]:
     """(True: there, False: needed and missing, None: worth knowing; one line)."""
-    from docker.errors import APIError, ImageNotFound
-
     cores = os.cpu_count() or 1
     memory = psutil.virtual_memory()
     yield (
@@ -84,30 +83,42 @@ def findings(settings: Settings) -> Iterator[Finding]:
     if settings.active and not settings.has_worker:
         return  # files are judged without an engine and a server
     needed = not settings.command or choose.needs_engine(settings)
-    try:
-        client = engine.connect()
-    except StageError as error:
-        yield (False, str(error)) if needed else (None, "engine: none answers; --lk-command does without, --lk-image needs one")
+    with contextlib.ExitStack() as closing:
         client = None
-    if client is not None:
-        yield True, f"engine: {engine.describe(client)}"
-        if needed and engine.is_elsewhere(client):
-            yield False, engine.ELSEWHERE
-        for name in filter(None, (settings.image, settings.from_image)):
-            yield _image_finding(client, name)
         try:
-            client.images.get(settings.probe_image)
-            yield True, f"side container: image {settings.probe_image} is here"
-        except (ImageNotFound, APIError):
-            yield None, f"side container: image {settings.probe_image} is built at the first run (needs a registry)"
-    yield from _server_findings(settings, client)
+            client = engine.connect()
+            closing.callback(client.close)
+            with engine.answering():
+                yield from _engine_findings(client, settings, needed=needed)
+        except StageError as error:
+            client = None  # to ask it more is to wait as long once more
+            without = "engine: none answers; --lk-command does without, --lk-image needs one"
+            yield (False, str(error)) if needed else (None, without)
+        yield from _server_findings(settings, client)
     try:
         speech_file()
         yield True, "speech: the caller's voice is there"
     except StageError as error:
         yield False, f"speech: {error}"
-    if client is not None:
-        client.close()
+
+
+def _engine_findings(client: DockerClient, settings: Settings, *, needed: bool) -> Iterator[Finding]:
+    """Raises requests' errors if it does not answer."""
+    from docker.errors import APIError, ImageNotFound
+
+    try:
+        yield True, f"engine: {engine.describe(client)}"
+    except APIError as error:
+        yield None, f"engine: it answers, and does not say what it is ({error.explanation or error})"
+    if needed and engine.is_elsewhere(client):
+        yield False, engine.ELSEWHERE
+    for name in filter(None, (settings.image, settings.from_image)):
+        yield _image_finding(client, name)
+    try:
+        client.images.get(settings.probe_image)
+        yield True, f"side container: image {settings.probe_image} is here"
+    except (ImageNotFound, APIError):
+        yield None, f"side container: image {settings.probe_image} is built at the first run (needs a registry)"
 
 
 def _manifest_findings(settings: Settings) -> Iterator[Finding]:
@@ -118,9 +129,20 @@ def _manifest_findings(settings: Settings) -> Iterator[Finding]:
         yield False, f"deployment files: {error}"
 
 
-def _server_findings(settings: Settings, client: DockerClient | None) -> Iterator[Finding]:
+def _server_image_finding(client: DockerClient, name: str) -> Finding:
     from docker.errors import APIError, ImageNotFound
 
+    try:
+        client.images.get(name)
+    except (ImageNotFound, APIError):
+        return None, (
+            f"server: no livekit-server on PATH and no image {name} here; it is pulled at the first run, or install one: "
+            "https://docs.livekit.io/home/self-hosting/local/"
+        )
+    return True, f"server: image {name} is here"
+
+
+def _server_findings(settings: Settings, client: DockerClient | None) -> Iterator[Finding]:
     if settings.server not in OWN_SERVERS:
         try:
             choose.require(settings)
@@ -135,16 +157,10 @@ def _server_findings(settings: Settings, client: DockerClient | None) -> Iterato
         yield False, "server: no livekit-server on PATH, which --lk-server binary needs"
     elif client is not None:
         try:
-            client.images.get(settings.server_image)
-            yield True, f"server: image {settings.server_image} is here"
-        except (ImageNotFound, APIError):
-            yield (
-                None,
-                (
-                    f"server: no livekit-server on PATH and no image {settings.server_image} here; it is pulled at the first "
-                    "run, or install one: https://docs.livekit.io/home/self-hosting/local/"
-                ),
-            )
+            with engine.answering():
+                yield _server_image_finding(client, settings.server_image)
+        except StageError as error:
+            yield False, str(error)
     else:
         yield False, "server: no livekit-server on PATH, and no engine to run its image"
 

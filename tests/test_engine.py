@@ -8,10 +8,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from docker.errors import ImageNotFound
+from docker.errors import APIError, ImageNotFound
 from requests import ConnectionError, ReadTimeout
 
-from pytest_lkagents import engine
+from pytest_lkagents import doctor, engine
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.secrets import Redactor
 from pytest_lkagents.server.container import ContainerServer
@@ -43,6 +43,57 @@ def test_a_hanging_engine_is_asked_once_and_everything_else_is_tidied() -> None:
     assert client.asked == 1
     assert not session.folder.exists()
     assert not (engine.cache_dir() / "sessions" / f"{session.id}.lock").exists()
+
+
+@pytest.mark.parametrize(
+    ("hangs_at", "refused", "said"),
+    [
+        ("info", "", ["MISSING the container engine does not answer (ReadTimeout): restart it", "MISSING server: "]),
+        ("a", "", ["ok      engine: docker 28 ", "MISSING the container engine does not answer", "MISSING server: "]),
+        (
+            "server",
+            "info",
+            [
+                "note    engine: it answers, and does not say what it is (Forbidden)",
+                "ok      image a: ",
+                "ok      side ",
+                "MISSING the container engine does not answer",
+            ],
+        ),
+        (
+            "",
+            "server",
+            [
+                "ok      engine: ",
+                "ok      image a: ",
+                "ok      side ",
+                "note    server: no livekit-server on PATH and no image",
+            ],
+        ),
+    ],
+)
+def test_what_an_engine_does_not_answer_is_what_the_doctor_finds(
+    monkeypatch: pytest.MonkeyPatch, hangs_at: str, refused: str, said: list[str]
+) -> None:
+    asked, closed = [], []
+
+    def answer(what: str = "info") -> Any:
+        asked.append(what)
+        if what == hangs_at:
+            raise ReadTimeout("read timed out")
+        if what == refused:
+            raise (APIError if what == "info" else ImageNotFound)("4xx Client Error", explanation="Forbidden")
+        return {"ServerVersion": "28", "SecurityOptions": []} if what == "info" else SimpleNamespace(attrs={})
+
+    client = SimpleNamespace(info=answer, version=dict, close=lambda: closed.append(1), images=SimpleNamespace(get=answer))
+    monkeypatch.setattr(engine, "connect", lambda: client)
+    monkeypatch.setattr(engine, "_is_here", lambda _: True)
+    client.networks = SimpleNamespace(get=lambda _: None)
+    complete, lines = doctor.report(Settings(image="a", server="container", server_image="server"))
+    lines = [line for line in lines if not line[8:].startswith(("cpu", "memory", "speech"))]
+    assert complete is not bool(hangs_at)
+    assert [line.startswith(start) for line, start in zip(lines, said, strict=True)] == [True] * len(said), lines
+    assert (asked[-1], closed) == (hangs_at or refused, [1])
 
 
 def test_where_there_is_no_home_folder_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
