@@ -168,8 +168,11 @@ def traces(path: Paths, entries: list[str], origin: str) -> tuple[str, ...]:
 
 
 def url_path(text: str, origin: str) -> str:
-    if not text.startswith("/"):
-        raise SettingsError(f"{origin}: {text!r} does not start with a slash")
+    """A path as requests have it: what HTTP does not take would read as an endpoint that does not answer."""
+    if not re.fullmatch(r"/[!-~]*", text):
+        raise SettingsError(
+            f"{origin}: {text[:SHOWN]!r} is not a slash and then ASCII without blanks, such as /healthz (others as in %20)"
+        )
     return text
 
 
