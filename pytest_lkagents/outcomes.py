@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,6 +17,8 @@ from pytest_lkagents.report import terminal, words
 from pytest_lkagents.secrets import Redactor
 from pytest_lkagents.verdict import ERROR, FAIL, MUST, PASS, SHOULD, SKIP, WAIVED, CheckResult
 
+# How pytest-timeout ends a test, up to 2.3 and since 2.4; a check's own words may begin likewise.
+TIMED_OUT = re.compile(r"Timeout (>\S+s|\(>\S+s\) from pytest-timeout\.)")
 # A longer line is cut: after secrets were taken out, of which a part would be shown else.
 LINE_LENGTH = 400
 # The check that answers for a worker which never gets as far as the others need it, and the one for a worker that serves
@@ -81,7 +84,7 @@ def _status(check: Check, error: BaseException | None, evidence: Evidence, *, wh
         return SKIP, first
     if isinstance(error, StageError):
         return ERROR, first
-    if isinstance(error, pytest.fail.Exception) and first.startswith("Timeout"):
+    if isinstance(error, pytest.fail.Exception) and TIMED_OUT.fullmatch(message):
         return ERROR, f"not judged within the check's own limit: {first}"
     if isinstance(error, (AssertionError, pytest.fail.Exception)):
         said = first.removeprefix("AssertionError: ")

@@ -378,6 +378,21 @@ def test_a_failure_is_known_to_be_the_fault_that_others_are_skipped_for() -> Non
     assert not judge(check_named("jobs.joins"), AssertionError("it left again"), Evidence(), 1.0).fault
 
 
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        ("Timeout (>60.0s) from pytest-timeout.", "error"),
+        ("Timeout >0.5s", "error"),
+        ("Timeout of the tool call", "fail"),
+        ("Timeout >2s for the first word", "fail"),
+    ],
+)
+def test_a_failure_that_speaks_of_a_timeout_is_one(said: str, status: str) -> None:
+    with pytest.raises(pytest.fail.Exception) as raised:
+        pytest.fail(said)
+    assert judge(check_named("own.tool"), raised.value, Evidence(), 1.0).status == status
+
+
 def test_a_fault_that_nobody_reports_is_no_pass() -> None:
     unready = CheckResult(
         "a.unready", MUST, "skip", "the worker was not ready for this check: no agent came", 1.0, unready=True
