@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
 import statistics
 import subprocess
 import sys
@@ -28,9 +29,10 @@ sys.path.insert(0, str(ROOT))
 
 from livekit import rtc  # noqa: E402
 
-from pytest_lkagents.callers.caller import Caller, token  # noqa: E402
+from pytest_lkagents.callers.caller import Caller  # noqa: E402
 from pytest_lkagents.callers.crowd import Crowd  # noqa: E402
 from pytest_lkagents.callers.media import Media  # noqa: E402
+from pytest_lkagents.callers.request import ANY_AGENT, token  # noqa: E402
 from pytest_lkagents.clock import Ledger  # noqa: E402
 from tests.wire_server import RealServer  # noqa: E402
 
@@ -57,7 +59,7 @@ async def naive(server: Any, rooms: list[str]) -> None:
                 numpy.sqrt(numpy.mean(numpy.frombuffer(event.frame.data, numpy.int16).astype(float) ** 2))
 
         room.on("track_subscribed", subscribed)
-        await room.connect(server.url, token(server, name))
+        await room.connect(server.url, token(server, name, ANY_AGENT))
         source = rtc.AudioSource(RATE, 1)
         track = rtc.LocalAudioTrack.create_audio_track("speech", source)
         await room.local_participant.publish_track(track)
@@ -73,9 +75,14 @@ async def naive(server: Any, rooms: list[str]) -> None:
 
 
 def be_naive(server: Any, rooms: list[str]) -> None:
-    """Run these users until standard input ends."""
-    threading.Thread(target=lambda: asyncio.run(naive(server, rooms)), daemon=True).start()
-    sys.stdin.read()
+    """Run these users until standard input ends, or one of them fails."""
+
+    def wait() -> None:
+        sys.stdin.read()
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()
+    asyncio.run(naive(server, rooms))
 
 
 def cpu(pid: int) -> float:
@@ -107,9 +114,11 @@ def users(kind: str, server: Any, rooms: list[str]) -> Any:
             media.close()
         return
     arguments = [sys.executable, __file__, "--be-naive", server.url, server.api_key, server.api_secret, *rooms]
-    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE) as process:
         try:
             yield process.pid
+            if process.poll() is not None:
+                raise SystemExit(f"the naive users ended with code {process.returncode}")
         finally:
             process.kill()
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
 import resource
-import sys
 import time
 
 from pytest_lkagents.capacity import traces
@@ -15,7 +15,11 @@ MEBI = 1024
 
 
 def main() -> None:
-    workers, calls = (int(word) for word in (*sys.argv[1:], "10000", "1000000")[:2])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("workers", metavar="WORKERS", type=int, nargs="?", default=10_000)
+    parser.add_argument("calls", metavar="CALLS", type=int, nargs="?", default=1_000_000)
+    given = parser.parse_args()
+    workers, calls = given.workers, given.calls
     print("| workers | calls | wall s | peak MiB | refused | cut |")
     print("|---|---|---|---|---|---|")
     worker = WorkerModel()
