@@ -39,7 +39,7 @@ class Owner(Protocol):
 
     def linked(self, link: Link) -> None: ...
     def unlinked(self, link: Link) -> None: ...
-    def swallow(self, link: Link, kind: str, data: dict[str, Any]) -> bool: ...
+    def swallow(self, kind: str, data: dict[str, Any]) -> bool: ...
     def answered(self, link: Link, entry: Entry) -> None: ...
 
 
@@ -171,7 +171,7 @@ class Link:
             write=side.peer.write,
             add=self._add,
             passed=transcript.passed,
-            swallow=lambda kind, data: self._owner.swallow(self, kind, data),
+            swallow=self._owner.swallow,
             kept=lambda size: side.pause("kept") if size > KEPT_BOUND else side.resume("kept"),
         )
         return Flow(side.name, host, self._owner.rules)

@@ -183,7 +183,7 @@ class Proxy:
     def unlinked(self, link: Link) -> None:
         self.links.pop(link.number, None)
 
-    def swallow(self, link: Link, kind: str, data: dict[str, Any]) -> bool:
+    def swallow(self, kind: str, data: dict[str, Any]) -> bool:
         """What a worker says about a probe's job is for us alone, however late it comes."""
         return kind in ("answer", "job") and data.get("job_id") in self._probes
 
