@@ -202,9 +202,7 @@ def test_rejects_over_threshold(lk_stage: Stage, lk_evidence: Evidence, lk_load:
     seconds=CHECK_SECONDS,
     order=2,
 )
-def test_refuses_while_full(
-    lk_stage: Stage, lk_evidence: Evidence, lk_load: Callable[[], Loaded], lk_drain: Callable[[], Drain]
-) -> None:
+def test_refuses_while_full(lk_evidence: Evidence, lk_load: Callable[[], Loaded], lk_drain: Callable[[], Drain]) -> None:
     """Asked for a job while it is full, and while it drains, it does not accept.
 
     The proxy on the wire offers the worker a job that does not exist, with 3 s to answer: once while it is full (see

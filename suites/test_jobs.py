@@ -120,9 +120,7 @@ def test_serves_every_call(lk_stage: Stage, lk_evidence: Evidence) -> None:
     seconds=CHECK_SECONDS,
     order=2,
 )
-def test_own_process(
-    lk_stage: Stage, lk_evidence: Evidence, lk_pair: Callable[[], pool.Pair], lk_several: Callable[[], Drain | None]
-) -> None:
+def test_own_process(lk_evidence: Evidence, lk_pair: Callable[[], pool.Pair], lk_several: Callable[[], Drain | None]) -> None:
     """Calls at once are served by as many processes, none of them the worker's own.
 
     Two calls at once are served by one worker; its established TCP connections to the server are read with the

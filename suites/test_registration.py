@@ -355,7 +355,7 @@ def test_keeps_calls(lk_evidence: Evidence, lk_reconnection: Callable[[], Reconn
     roles=("half-open",),
     seconds=400,
 )
-def test_survives_half_open(lk_stage: Stage, lk_evidence: Evidence, lk_half_open: Callable[[], faults.Aftermath]) -> None:
+def test_survives_half_open(lk_evidence: Evidence, lk_half_open: Callable[[], faults.Aftermath]) -> None:
     """After 20 s in which nothing passes to or from the server it is registered, once, and takes calls.
 
     With a call in progress the proxy on the wire lets nothing pass between worker and server for 20 s, not even the end
@@ -386,7 +386,7 @@ def test_survives_half_open(lk_stage: Stage, lk_evidence: Evidence, lk_half_open
     roles=("partitioned",),
     seconds=400,
 )
-def test_survives_partition(lk_stage: Stage, lk_evidence: Evidence, lk_partition: Callable[[], faults.Aftermath]) -> None:
+def test_survives_partition(lk_evidence: Evidence, lk_partition: Callable[[], faults.Aftermath]) -> None:
     """After 20 s without any network it takes calls.
 
     With a call in progress every packet from and to the worker's container is lost for 20 s; then it has 45 s to talk

@@ -101,7 +101,7 @@ def test_within_ceilings(lk_stage: Stage, lk_evidence: Evidence, lk_loaded: Call
     seconds=400,
     order=3,
 )
-def test_quality_of_service(lk_stage: Stage, lk_evidence: Evidence, lk_loaded: Callable[[], LoadTest]) -> None:
+def test_quality_of_service(lk_evidence: Evidence, lk_loaded: Callable[[], LoadTest]) -> None:
     """Beside other calls, a user's call starts soon and sounds whole.
 
     In the load test of `resources.within-ceilings` the first caller also listens. Its agent must come within 10 s and

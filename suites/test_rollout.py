@@ -140,7 +140,7 @@ def _without_calls(stop: Callable[[], Stop], evidence: Evidence) -> None:
     seconds=CHECK_SECONDS,
     order=2,
 )
-def test_sigterm_drains(lk_stage: Stage, lk_evidence: Evidence, lk_drain: Callable[[], Drain]) -> None:
+def test_sigterm_drains(lk_evidence: Evidence, lk_drain: Callable[[], Drain]) -> None:
     """After the stop signal a running call goes on undisturbed: same agent, no gap.
 
     With up to four calls in progress the image's stop signal (SIGTERM by default) goes to the worker's first process;
@@ -178,9 +178,7 @@ def test_sigterm_drains(lk_stage: Stage, lk_evidence: Evidence, lk_drain: Callab
     seconds=CHECK_SECONDS,
     order=2,
 )
-def test_drains_every_call(
-    lk_stage: Stage, lk_evidence: Evidence, lk_emptying: Callable[[], Drain], lk_drain: Callable[[], Drain]
-) -> None:
+def test_drains_every_call(lk_evidence: Evidence, lk_emptying: Callable[[], Drain], lk_drain: Callable[[], Drain]) -> None:
     """Of several calls that end at different times, the last one lives until its own end.
 
     Four calls (or as many as the worker takes) are in progress at the stop signal. After 3 s, and once it is known that

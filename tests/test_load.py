@@ -11,7 +11,6 @@ import pytest
 from pytest_lkagents.busyness import History, Reading
 from pytest_lkagents.checks import Evidence
 from pytest_lkagents.settings import Settings
-from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.model import Status
 from pytest_lkagents.worker.base import Worker
 from suites import reports
@@ -149,6 +148,6 @@ def test_calls_that_may_fill_a_worker(settings: Settings, loads: list[float], mo
 def test_what_the_speech_of_silent_agents_costs_is_not_known(sound: float | None, measured: bool) -> None:
     rest, loaded = Level(0, 0.0, 0.0, 1, 1), Level(4, 0.2, 0.3, 2, 2, Quality(0.5, sound, None, None, None))
     evidence = Evidence()
-    resources.test_quality_of_service(cast(Stage, None), evidence, lambda: LoadTest(rest, loaded, 4, 0, 0, 0.1))
+    resources.test_quality_of_service(evidence, lambda: LoadTest(rest, loaded, 4, 0, 0, 0.1))
     assert ("not_measured" not in evidence) is measured
     assert ("was not measured" not in (evidence.summary or "")) is measured
