@@ -13,6 +13,7 @@ import pytest
 from livekit import api
 
 from pytest_lkagents.callers.crowd import Crowd
+from pytest_lkagents.checks import StageError
 from pytest_lkagents.clock import holds, poll
 from pytest_lkagents.server.base import Server
 from tests.wire_server import RealServer
@@ -119,3 +120,11 @@ def test_a_call_that_is_handed_over_has_its_agent(server: Server, crowd: Crowd) 
         second.communicate(timeout=NOTICE_SECONDS)
         poll(lambda: not user.served, what="leave", seconds=NOTICE_SECONDS)
         assert user.agent_left is not None
+
+
+@pytest.mark.timeout(60)
+def test_a_user_of_a_crowd_that_is_closed_is_an_error_of_the_stage(server: Server) -> None:
+    closed = Crowd(server)
+    closed.close()
+    with pytest.raises(StageError, match="the simulated users' process ended with code"):
+        closed.join()

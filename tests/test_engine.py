@@ -165,6 +165,17 @@ def test_a_server_whose_engine_is_gone_is_known_not_to_be_stopped() -> None:
     assert container.asked == 1
 
 
+def test_a_server_that_cannot_be_stopped_is_removed_for_the_next_one() -> None:
+    removed = []
+
+    def refuse(**_: Any) -> None:
+        raise APIError("cannot stop container: permission denied")
+
+    container: Any = SimpleNamespace(stop=refuse, remove=lambda **how: removed.append(how["force"]))
+    server_in(container, hangs=False).stop()
+    assert removed == [True]
+
+
 def test_whatever_cannot_be_closed_the_rest_is(capsys: pytest.CaptureFixture[str]) -> None:
     stage: Any = Stage(Settings(image="agent:1"), Redactor())
     closed = []

@@ -127,7 +127,7 @@ class Crowd:
     def _ask(self, **request: Any) -> None:
         try:
             child.ask(self._process, **request)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise StageError(f"the simulated users' process {self._process.ended}") from error
 
     def _wait(self, done: Callable[[], bool], seconds: float, what: str) -> None:

@@ -84,4 +84,6 @@ class ContainerServer(Server):
         if container is not None and not self._session.hangs:
             with contextlib.suppress(APIError):
                 container.stop(timeout=1)
+            # Its name is wanted for the next one, also where it could not be stopped.
+            with contextlib.suppress(APIError):
                 container.remove(force=True, v=True)
