@@ -229,7 +229,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if len(chosen) < len(items):
         gathered = config.stash[GATHERED]
         before = len(gathered.deselected)
-        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+        kept = set(chosen)
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
         del gathered.deselected[before:]
     chosen.sort(key=lambda item: selection.rank(checks[item], settings) if item in checks else (0, 0))
     items[:] = chosen
@@ -317,7 +318,13 @@ def _typed(item: pytest.Item) -> str:
 
 def _hide_secrets(report: pytest.TestReport, redactor: Redactor) -> None:
     report.sections = [(title, redactor.text(text)) for title, text in report.sections]
-    if report.longrepr is not None and not isinstance(report.longrepr, tuple):
+    if hasattr(report, "wasxfail"):
+        report.wasxfail = redactor.text(report.wasxfail)
+    if isinstance(report.longrepr, tuple):
+        # Of a skip: where, and why.
+        path, line, reason = report.longrepr
+        report.longrepr = (path, line, redactor.text(reason))
+    elif report.longrepr is not None:
         shown = str(report.longrepr)
         hidden = redactor.text(shown)
         if hidden != shown:

@@ -75,6 +75,17 @@ def test_a_file_of_variables_may_begin_with_a_byte_order_mark(tmp_path: Path) ->
     assert read_env_file(tmp_path / "worker.env", "--lk-env-file") == {"MY_API_KEY": "planted"}
 
 
+def test_reasons_of_skips_and_expected_failures_hold_no_secret(lk, tmp_path: Path) -> None:
+    reason = "'no agent takes planted-secret-4711'"
+    (tmp_path / "test_own.py").write_text(
+        f"import pytest\ndef test_in_words(): pytest.skip({reason})\n@pytest.mark.skip({reason})\ndef test_by_mark(): ...\n"
+        f"def test_expected(): pytest.xfail({reason})\n"
+    )
+    run = lk("test_own.py", "--lk-env=MY_TOKEN=planted-secret-4711", "-rsx")
+    assert run.output.count("no agent takes [MY_TOKEN]") == 3, run.output
+    assert "planted" not in run.output
+
+
 def test_a_servers_password_is_not_shown(lk) -> None:
     run = lk("--lk-image", "a", "--lk-server", "ws://user:planted@localhost:7880")
     assert (run.code, "planted" in run.output) == (4, False), run.output
