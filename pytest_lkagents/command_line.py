@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from pytest_lkagents.secrets import looks_secret
+from pytest_lkagents.secrets import looks_secret, url_passwords
 
 SHELL_WORDS = {"&&", "||", "|", ";", "&", ">", ">>", "<", "2>&1"}
 
@@ -51,8 +51,10 @@ def find_program(words: Sequence[str], folder: Path, environment: Mapping[str, s
 
 
 def secrets_in(words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """(name, value) of the options whose name says that they hold a secret: ``--api-key VALUE`` or ``--api-key=VALUE``."""
+    """(name, value) of the options whose name says that they hold a secret, ``--api-key VALUE`` or ``--api-key=VALUE``, and of
+    the passwords in URLs."""
     for number, word in enumerate(words):
+        yield from (("password", password) for password in url_passwords(word))
         name, equals, value = word.partition("=")
         bare = name.lstrip("-").replace("-", "_")
         if not looks_secret(bare):

@@ -37,7 +37,7 @@ from pytest_lkagents.fixtures import (
 from pytest_lkagents.gathered import COMMAND, GATHERED, TYPED, Gathered, conclude, remove_earlier, stage_facts
 from pytest_lkagents.manifests import STANDARD_INPUT
 from pytest_lkagents.outcomes import doubted, judge, present, redacted, waived, waiver_of
-from pytest_lkagents.secrets import Redactor, looks_secret
+from pytest_lkagents.secrets import Redactor, hidden_in
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.values import OWN_SERVERS, SettingsError
 from pytest_lkagents.verdict import ERROR, FAIL, PASS, Verdict
@@ -84,7 +84,7 @@ def pytest_configure(config: pytest.Config) -> None:
     redactor, typed = Redactor(), Redactor()
     for name, value in settings.env.items():
         redactor.add(name, value)
-    secrets = [(name, value) for name, value in [*settings.env.items(), *settings.attributes.items()] if looks_secret(name)]
+    secrets = [pair for given in (settings.env, settings.attributes) for one in given.items() for pair in hidden_in(*one)]
     for name, value in [*secrets, *_command_secrets(settings)]:
         redactor.add(name, value)
         typed.add(name, value)
@@ -183,7 +183,7 @@ def _command_secrets(settings: Settings) -> list[tuple[str, str]]:
         return []
     from pytest_lkagents.command_line import secrets_in
 
-    return [*secrets_in(settings.command), *((name, value) for name, value in os.environ.items() if looks_secret(name))]
+    return [*secrets_in(settings.command), *(pair for one in os.environ.items() for pair in hidden_in(*one))]
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

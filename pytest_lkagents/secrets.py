@@ -175,8 +175,15 @@ def looks_generated(value: str) -> bool:
 
 
 def url_passwords(text: str) -> list[str]:
-    """The passwords in a text's URLs, without stand-ins and plain words, as local databases have them."""
-    return [password for _, password, _ in URL_LOGIN.findall(text) if looks_random(password)]
+    """The passwords in a text's URLs, as they stand there and as they are meant, without stand-ins and plain words, as local
+    databases have them."""
+    found = [password for _, password, _ in URL_LOGIN.findall(text) if looks_random(password)]
+    return list(dict.fromkeys(spelled for password in found for spelled in (password, urllib.parse.unquote(password))))
+
+
+def hidden_in(name: str, value: str) -> list[tuple[str, str]]:
+    """What of a variable nobody may read, with its name: all of a secret, and of others the passwords of their URLs."""
+    return [(name, value)] if looks_secret(name) else [(name, password) for password in url_passwords(value)]
 
 
 # A JSON Web Token: header and claims are JSON objects, and so begin alike in base64.
@@ -250,8 +257,7 @@ class Redactor:
         if len(value.strip()) < least or value in KNOWN_TO_ALL:
             return
         lines = {line.strip() for line in value.splitlines() if len(line.strip()) >= SHORTEST_LINE}
-        written = [part for password in url_passwords(value) for part in (password, urllib.parse.unquote(password))]
-        for part in set().union(*map(spellings, (value, *written))) | lines:
+        for part in set().union(*map(spellings, (value, *url_passwords(value)))) | lines:
             self._names.setdefault(part, name)
         self._values = sorted(self._names, key=len, reverse=True)
 

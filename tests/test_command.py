@@ -150,10 +150,26 @@ def test_neither_server_nor_engine(lk, tmp_path: Path) -> None:
     jsonschema.validate(run.verdict, SCHEMA)
 
 
+def test_passwords_in_addresses_are_not_shown(lk, tmp_path: Path) -> None:
+    """Neither of the command, nor of a variable that it inherits or that is typed."""
+    command = "python x --redis redis://:h7Jd2kP0xQ@cache --db 9vR4mT1sLw --postgres postgres://postgres:postgres@db"
+    typed = "QUEUE_URL=amqp://me:zYc8sLw1mT@queue"
+    inherited = {"DATABASE_URL": "postgres://me:9vR4mT1sLw@db", "XDG_CACHE_HOME": str(tmp_path)}
+    run = lk("--lk-command", command, "--lk-env", typed, env={**NO_ENGINE, **inherited})
+    assert run.verdict["subject"]["name"] == (
+        "python x --redis redis://:[password]@cache --db [DATABASE_URL] --postgres postgres://postgres:postgres@db"
+    )
+    shown = run.output + json.dumps(run.verdict)
+    assert not any(password in shown for password in ("h7Jd2kP0xQ", "9vR4mT1sLw", "zYc8sLw1mT")), shown
+
+
 def test_words_and_secrets_of_a_command() -> None:
     assert parse("python 'my agent.py' start") == ("python", "my agent.py", "start")
     words = parse("python agent.py --api-key k-1 --auth_token=t-2 --port 8081")
     assert list(secrets_in(words)) == [("api_key", "k-1"), ("auth_token", "t-2")]
+    # Of an address what was made, not words that stand in other lines too.
+    words = parse("python agent.py --redis=redis://:h7Jd2kP0%2FxQ@cache postgres://postgres:postgres@db postgres://me:a1@db")
+    assert list(secrets_in(words)) == [("password", "h7Jd2kP0%2FxQ"), ("password", "h7Jd2kP0/xQ")]
     with pytest.raises(CommandError, match="empty"):
         parse("")
 

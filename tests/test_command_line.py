@@ -86,6 +86,20 @@ def test_reasons_of_skips_and_expected_failures_hold_no_secret(lk, tmp_path: Pat
     assert "planted" not in run.output
 
 
+def test_a_password_in_an_address_is_not_in_the_command_that_repeats_a_check(lk, tmp_path: Path) -> None:
+    (tmp_path / "test_own.py").write_text(
+        "from pytest_lkagents.checks import MUST, check\n"
+        "@check('own.one', MUST)\n"
+        "def test_one(lk_evidence):\n"
+        "    assert not 'broken'\n"
+    )
+    run = lk(*HERE, "test_own.py", "--lk-env=QUEUE_URL=amqp://me:zYc8sLw1mT@queue")
+    again = [line for line in run.output.splitlines() if "again: pytest" in line and "test_own.py" in line]
+    assert again, run.output
+    assert all("amqp://me:[QUEUE_URL]@queue" in line for line in again)
+    assert "zYc8sLw1mT" not in run.output
+
+
 def test_a_servers_password_is_not_shown(lk) -> None:
     run = lk("--lk-image", "a", "--lk-server", "ws://user:planted@localhost:7880")
     assert (run.code, "planted" in run.output) == (4, False), run.output
