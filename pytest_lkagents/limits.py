@@ -8,11 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
+def _in_a_check() -> bool:
+    """No check runs elsewhere than in the main thread."""
+    return threading.current_thread() is threading.main_thread()
+
+
 @contextmanager
 def paused() -> Iterator[None]:
-    """A context for a wait that has a deadline of its own and is nobody's fault: the limit does not run meanwhile. Elsewhere
-    than in the main thread, where no check runs, it does nothing."""
-    if threading.current_thread() is not threading.main_thread():
+    """A context for a wait that has a deadline of its own and is nobody's fault: the limit does not run meanwhile. Beside the
+    checks it does nothing."""
+    if not _in_a_check():
         yield
         return
     left, _ = signal.setitimer(signal.ITIMER_REAL, 0)
@@ -27,3 +32,9 @@ def begin_anew(seconds: float) -> None:
     """The limit, if there is one, is so many seconds from now."""
     if signal.getitimer(signal.ITIMER_REAL)[0]:
         signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def is_over() -> bool:
+    """Whether the check under way has used up its limit: the alarm has rung, and is still listened for."""
+    listened = signal.getsignal(signal.SIGALRM) not in (signal.SIG_DFL, signal.SIG_IGN, None)
+    return _in_a_check() and listened and not signal.getitimer(signal.ITIMER_REAL)[0]

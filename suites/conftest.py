@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_lkagents import limits
 from pytest_lkagents.beginning import is_xdist_worker
 from pytest_lkagents.checks import TRIED_AGAIN, Evidence, StageError, check_of
 from pytest_lkagents.gathered import GATHERED
@@ -117,6 +118,8 @@ def _beside(request: pytest.FixtureRequest, stage: Stage, name: str, selected: b
             return request.getfixturevalue(name)()
         except (Exception, pytest.fail.Exception):
             stage.raise_if_closing()
+            if limits.is_over():
+                raise
             return None
 
     return observed

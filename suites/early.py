@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from pytest_lkagents import limits
 from pytest_lkagents.calls import ENOUGH_LOST
 from pytest_lkagents.checks import StageError, TryAgain, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, holds, poll
@@ -103,6 +104,8 @@ def _serves(first_call: Callable[[], object]) -> bool:
     except TryAgain:
         raise
     except (Exception, pytest.fail.Exception):
+        if limits.is_over():
+            raise
         return False
     return True
 

@@ -6,16 +6,23 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pytest_lkagents import background as module
-from pytest_lkagents import limits
+from pytest_lkagents import engine, limits
 from pytest_lkagents.background import OBSERVERS, STARTERS, Background
 from pytest_lkagents.checks import StageError
 
 DEADLINE_S = 30
+
+
+@pytest.fixture(autouse=True)
+def _own_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other sessions of this machine have the lock for minutes."""
+    monkeypatch.setattr(engine, "cache_dir", lambda: tmp_path)
 
 
 def test_it_is_over_when_what_had_begun_is() -> None:
@@ -92,3 +99,19 @@ def test_a_limit_stands_still_where_it_is_paused() -> None:
     assert 50 < signal.getitimer(signal.ITIMER_REAL)[0] <= 60
     limits.begin_anew(500)
     assert signal.getitimer(signal.ITIMER_REAL)[0] > 60
+
+
+@pytest.mark.usefixtures("alarm")
+def test_a_limit_is_over_when_its_alarm_has_rung() -> None:
+    rung = threading.Event()
+    before = signal.signal(signal.SIGALRM, lambda *_: rung.set())
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 60)
+        assert not limits.is_over()
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        assert rung.wait(DEADLINE_S)
+        assert limits.is_over()
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        assert not limits.is_over(), "there is none"
+    finally:
+        signal.signal(signal.SIGALRM, before)
