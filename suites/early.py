@@ -10,7 +10,7 @@ import pytest
 
 from pytest_lkagents import limits
 from pytest_lkagents.calls import ENOUGH_LOST
-from pytest_lkagents.checks import StageError, TryAgain, WorkerFault
+from pytest_lkagents.checks import StageError, TooBusy, TryAgain, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, holds, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
@@ -71,7 +71,8 @@ def observe(stage: Stage, first_call: Callable[[], object], *, last: bool) -> Ea
     seen = Early(tries, time.monotonic() - worker.started, per_second)
     if not worker.is_running:
         if seen.waited_s > PATIENCE_SECONDS:
-            raise StageError(
+            # Another one is begun with, and at once.
+            raise TooBusy(
                 f"this machine is too busy to judge: the worker had waited for {seen.waited_s:.0f} s when its turn came"
             )
         seen.problem = worker.last_words(f"exited with code {worker.exit_code} while the server was down")
