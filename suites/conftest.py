@@ -138,7 +138,7 @@ def _hold(stage: Stage, selected: set[str]) -> float:
 
 @pytest.fixture(scope="session")
 def lk_interrupt(lk_stage: Stage) -> Callable[[], Drain]:
-    """SIGINT, with a call."""
+    """SIGINT, with two calls."""
     return Ahead(lk_stage, drains.by_interrupt)
 
 

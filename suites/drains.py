@@ -66,11 +66,12 @@ class Ends(Enum):
 
 
 class Drainage:
-    """One observation. ``calls`` are placed before the signal, as many as the worker takes, and kept for ``hold``
-    seconds, or for less, as ``ends`` has it; ``together``: another one comes in the same instant; ``disturb`` is called
-    once, 2 s after the signal, and ``repair`` 7 s later; ``send`` stops the worker in another way than by the signal;
-    ``placed`` is called with the calls when these are there; ``brief``: all that is asked is whether a call outlives
-    the signal, so that presence and packets are judged, not silence, and nobody waits for the worker's end."""
+    """One observation. ``calls`` are placed before the signal, as many as the worker takes, and kept for ``hold`` seconds,
+    or for less, as ``ends`` has it; ``together``: another one comes in the same instant; ``disturb`` is called once, 2 s
+    after the signal, and ``repair`` 7 s later; ``send`` stops the worker in another way than by the signal; ``placed`` is
+    called with the calls when these are there; ``after_a_call``: one comes and goes before; ``brief``: all that is asked is
+    whether a call outlives the signal, so that presence and packets are judged, not silence, and nobody waits for the
+    worker's end."""
 
     def __init__(
         self,
@@ -86,11 +87,12 @@ class Drainage:
         repair: Callable[[Worker], None] | None = None,
         send: Callable[[Worker], None] | None = None,
         placed: Callable[[list[Call]], object] | None = None,
+        after_a_call: bool = False,
         brief: bool = False,
     ) -> None:
         self.stage, self.worker, self.calls, self.hold = stage, worker, calls, hold
         self.with_call, self.ends, self.placed, self.brief = together, ends, placed, brief
-        self.disturb, self.repair = disturb, repair
+        self.disturb, self.repair, self.after_a_call = disturb, repair, after_a_call
         self.send = send or (lambda stopped: stopped.signal(signal))
         self.transcript = worker.wire.transcript
         self.caller: Caller = stage.calls.caller(worker)
@@ -138,6 +140,11 @@ class Drainage:
         known = self.stage.calls
         if self.placed is None and known.leave_by_themselves:
             return [self._place_leaving([])]
+        if self.after_a_call:
+            known.served(self.caller).leave()
+            # A job that does not end is another check's business.
+            with contextlib.suppress(StageError):
+                known.wait_idle(self.worker, GOODBYE_SECONDS)
         calls = [known.served(self.caller)]
         if self.ends is Ends.NEWEST_CRASHES:
             self._oldest = self._jobs()
@@ -492,14 +499,24 @@ class Drainage:
 
 
 def by_stop_signal(stage: Stage, *, together: bool, calls: int, hold: float, brief: bool) -> Drain:
-    """The image's own stop signal, which is what engines and orchestrators send."""
-    worker, signal = stage.untouched("draining"), stop_signal(stage)
-    ends = Ends.OLDEST_FIRST
-    return Drainage(stage, worker, signal, hold=hold, together=together, calls=calls, ends=ends, brief=brief).observe()
+    """The image's own stop signal, which is what engines and orchestrators send. As any worker that is rolled out, it has had a
+    call before."""
+    return Drainage(
+        stage,
+        stage.untouched("draining"),
+        stop_signal(stage),
+        hold=hold,
+        together=together,
+        calls=calls,
+        ends=Ends.OLDEST_FIRST,
+        after_a_call=not brief,
+        brief=brief,
+    ).observe()
 
 
 def by_interrupt(stage: Stage) -> Drain:
-    return Drainage(stage, stage.untouched("interrupted"), "SIGINT", hold=LIMIT_SECONDS).observe()
+    worker = stage.untouched("interrupted")
+    return Drainage(stage, worker, "SIGINT", hold=LIMIT_SECONDS, calls=2, ends=Ends.OLDEST_FIRST).observe()
 
 
 def engine_timeout(stage: Stage) -> float:

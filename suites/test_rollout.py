@@ -143,21 +143,21 @@ def _without_calls(stop: Callable[[], Stop], evidence: Evidence) -> None:
 def test_sigterm_drains(lk_evidence: Evidence, lk_drain: Callable[[], Drain]) -> None:
     """After the stop signal a running call goes on undisturbed: same agent, no gap.
 
-    With up to four calls in progress the image's stop signal (SIGTERM by default) goes to the worker's first process;
-    one of them is kept for 20 s, or for `--lk-drain-hold`. A call is cut if its agent leaves the room, or if
-    packets (1.5 s) or the sound of an agent that talks without pauses (2.5 s) are missing and stay away for 8 s; a gap
-    above 2.5 s is a failure if a second look shows one too, with nothing else under way; that look is also taken where
-    the caller stood still for some seconds and found too few packets afterwards. An agent that is there and falls
-    silent may do so by itself, after a greeting, say: in a second look the signal only comes when it has talked on for
-    more than twice as long, and if it does not do that, its silence does not count; one that does is looked at once
-    more. Likewise an agent may leave by itself: in the second look it has to stay for half as long again before the
-    signal. Where agents do leave by themselves, the signal comes when one has just come, and it has to stay as long as
-    those of at least two calls without a signal, give or take 1 s and by how much these differ; one that does not is a
-    failure when a second one does not either, after two more of these calls. If a call is cut after others had ended,
-    all is repeated with a single call. An agent that sends nothing is judged by its presence, and by its job's own
-    connection to the server, as the server does not notice for 20 s that a job was killed: the call is cut if there are
-    fewer of these connections than such calls for 8 s. Skipped if no call is served, or if agents leave by themselves
-    within 7 s or at very different times; on an overloaded machine silence is an error.
+    With up to four calls in progress, and after one that came and went, the image's stop signal (SIGTERM by default)
+    goes to the worker's first process; one of them is kept for 20 s, or for `--lk-drain-hold`. A call is cut if its
+    agent leaves the room, or if packets (1.5 s) or the sound of an agent that talks without pauses (2.5 s) are missing
+    and stay away for 8 s; a gap above 2.5 s is a failure if a second look shows one too, with nothing else under way;
+    that look is also taken where the caller stood still for some seconds and found too few packets afterwards. An agent
+    that is there and falls silent may do so by itself, after a greeting, say: in a second look the signal only comes
+    when it has talked on for more than twice as long, and if it does not do that, its silence does not count; one that
+    does is looked at once more. Likewise an agent may leave by itself: in the second look it has to stay for half as
+    long again before the signal. Where agents do leave by themselves, the signal comes when one has just come, and it
+    has to stay as long as those of at least two calls without a signal, give or take 1 s and by how much these differ;
+    one that does not is a failure when a second one does not either, after two more of these calls. If a call is cut
+    after others had ended, all is repeated with a single call. An agent that sends nothing is judged by its presence,
+    and by its job's own connection to the server, as the server does not notice for 20 s that a job was killed: the
+    call is cut if there are fewer of these connections than such calls for 8 s. Skipped if no call is served, or if
+    agents leave by themselves within 7 s or at very different times; on an overloaded machine silence is an error.
     """
     seen = lk_drain()
     judge_kept_calls(seen, lk_evidence)
@@ -220,21 +220,32 @@ def test_drains_every_call(lk_evidence: Evidence, lk_emptying: Callable[[], Drai
     order=2,
 )
 def test_sigint_drains(
-    lk_stage: Stage, lk_evidence: Evidence, lk_interrupt: Callable[[], Drain], lk_drain: Callable[[], Drain]
+    lk_stage: Stage,
+    lk_evidence: Evidence,
+    lk_interrupt: Callable[[], Drain],
+    lk_emptying: Callable[[], Drain],
+    lk_drain: Callable[[], Drain],
 ) -> None:
-    """After SIGINT a running call goes on undisturbed, no new job is taken, and it ends after its call.
+    """After SIGINT a running call goes on undisturbed, no new job is taken, and it ends after its calls.
 
-    SIGINT goes to the first process of a worker with one call, which is kept for 20 s, as a worker that does not drain
-    may give its jobs 15 s to end. A call is cut if its agent leaves the room, or if packets (1.5 s) or the sound of an
-    agent that talks without pauses (2.5 s) are missing and stay away for 8 s; a gap above 2.5 s is a failure if a
-    second look shows one too, with nothing else under way. As in `rollout.sigterm-stops-new-jobs` it must take no new
-    job from 5 s after the signal on, nor after its call. If the signal was lost (nothing happens, and a second one is
-    heeded), all is repeated once. Within `lk_exit_timeout` (default 30 s) of the end of its call it must have exited,
-    with whatever code, unless it does not after its own stop signal either. Skipped if no call is served; on an
-    overloaded machine silence, no reaction, or a worker that still runs is an error.
+    SIGINT goes to the first process of a worker with two calls (or one, if it takes no more). After 3 s, and once it is
+    known that the worker takes no new job (or after 6 s), the older one is hung up; the other is kept until 17 s later,
+    and for 20 s at least, as a worker that does not drain may give its jobs 15 s to end. A call is cut if its agent
+    leaves the room, or if packets (1.5 s) or the sound of an agent that talks without pauses (2.5 s) are missing and
+    stay away for 8 s; a gap above 2.5 s is a failure if a second look shows one too, with nothing else under way. As in
+    `rollout.sigterm-stops-new-jobs` it must take no new job from 5 s after the signal on, nor after its calls. If the
+    signal was lost (nothing happens, and a second one is heeded), all is repeated once. Within `lk_exit_timeout`
+    (default 30 s) of the end of its calls it must have exited, with whatever code, unless it does not after its own
+    stop signal either. Skipped if no call is served, or if calls are cut after others had ended at its own stop signal,
+    too; on an overloaded machine silence, no reaction, or a worker that still runs is an error.
     """
     seen = lk_interrupt()
-    judge_kept_calls(seen, lk_evidence)
+    judge_kept_calls(seen, lk_evidence, gaps=seen.drained)
+    if not seen.drained:
+        if seen.cut is not None:
+            raise_if_uncertain(seen, seen.cut, lk_evidence)
+        _require_drains(lk_emptying(), lk_drain())
+    judge_later_calls(seen, lk_evidence)
     lk_evidence["stopped_after_s"] = seen.stopped_s
     answer = seen.asked.available if seen.asked is not None else None
     if not stops_in_time(seen):
@@ -249,12 +260,12 @@ def test_sigint_drains(
         # It had said that it takes nothing more, as one does that the call fills.
         lk_evidence["transcript"] = seen.lines[-8:]
         changed = "" if seen.exit_code is not None else f"SIGINT changes nothing{seen.lost_signal}: "
-        raise AssertionError(f"{changed}after SIGINT and the end of its call it is free again, and accepts a job")
+        raise AssertionError(f"{changed}after SIGINT and the end of its calls it is free again, and accepts a job")
     if seen.drained and seen.exit_code is None and not _stays(lk_drain):
         lk_evidence["transcript"] = seen.lines[-8:]
         seen.raise_if_busy()
         limit = lk_stage.settings.exit_timeout
-        raise AssertionError(f"still running {limit:g} s after SIGINT and the end of its call{seen.lost_signal}")
+        raise AssertionError(f"still running {limit:g} s after SIGINT and the end of its calls{seen.lost_signal}")
     lk_evidence.summary = f"its call went on for {seen.held_s:.0f} s after SIGINT"
 
 

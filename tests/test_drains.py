@@ -294,3 +294,19 @@ def test_what_a_look_in_peace_clears(heard: bool, again: dict[str, bool], kept_s
     else:
         with pytest.raises(StageError, match=r"silent for 9\.0 s, and another one paused too soon"):
             seen.raise_if_not_cleared()
+
+
+def test_a_worker_has_had_a_call_before_it_drains() -> None:
+    acts: list[str] = []
+    calls = SimpleNamespace(
+        caller=lambda _worker: None,
+        leave_by_themselves=False,
+        served=lambda _caller: acts.append("served") or SimpleNamespace(leave=lambda: acts.append("left")),
+        wait_idle=lambda _worker, _seconds: acts.append("idle"),
+        wait_heard=lambda _calls, steady: None,
+        continuity=lambda _call: None,
+    )
+    stage = cast(Stage, SimpleNamespace(calls=calls))
+    drainage = Drainage(stage, worker_with(), "SIGTERM", calls=2, after_a_call=True)
+    assert len(drainage._place()) == 2
+    assert acts == ["served", "left", "idle", "served", "served"]
