@@ -141,10 +141,7 @@ class Drainage:
         if self.placed is None and known.leave_by_themselves:
             return [self._place_leaving([])]
         if self.after_a_call:
-            known.served(self.caller).leave()
-            # A job that does not end is another check's business.
-            with contextlib.suppress(StageError):
-                known.wait_idle(self.worker, GOODBYE_SECONDS)
+            self._come_and_go()
         calls = [known.served(self.caller)]
         if self.ends is Ends.NEWEST_CRASHES:
             self._oldest = self._jobs()
@@ -167,6 +164,20 @@ class Drainage:
             if not all(call.agents_present for call in calls):
                 raise NotJudgeable("its call did not outlive what came before the signal: see registration.keeps-calls")
         return [Kept(call, known.continuity(call)) for call in calls]
+
+    def _come_and_go(self) -> None:
+        """A call that is over, its job's process too; a job that does not end is another check's business."""
+        call = self.stage.calls.served(self.caller)
+        now = self.worker.snapshot()
+        jobs = set(self.worker.jobs_of(now)) - set(self.worker.registered_by(now))
+        call.leave()
+        with contextlib.suppress(DeadlineMissed), self.worker.ledger.waiting(self.worker.name):
+            poll(
+                lambda: not self.worker.wire.calls_at and not jobs & set(self.worker.snapshot().living()),
+                what="end of a job",
+                seconds=GOODBYE_SECONDS,
+                every=0.3,
+            )
 
     def _place_after_a_crash(self, only: Call) -> list[Call]:
         """The call of a worker that takes one at a time, which has had another one whose job's process was killed."""

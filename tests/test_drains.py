@@ -298,15 +298,22 @@ def test_what_a_look_in_peace_clears(heard: bool, again: dict[str, bool], kept_s
 
 def test_a_worker_has_had_a_call_before_it_drains() -> None:
     acts: list[str] = []
+    living = {1: "worker", 7: "job"}
+
+    def served(_caller: object) -> object:
+        acts.append(f"served beside {len(living) - 1} jobs")
+        return SimpleNamespace(leave=lambda: living.pop(7))
+
     calls = SimpleNamespace(
         caller=lambda _worker: None,
         leave_by_themselves=False,
-        served=lambda _caller: acts.append("served") or SimpleNamespace(leave=lambda: acts.append("left")),
-        wait_idle=lambda _worker, _seconds: acts.append("idle"),
+        served=served,
         wait_heard=lambda _calls, steady: None,
         continuity=lambda _call: None,
     )
-    stage = cast(Stage, SimpleNamespace(calls=calls))
-    drainage = Drainage(stage, worker_with(), "SIGTERM", calls=2, after_a_call=True)
+    worker: Any = worker_with()
+    worker.snapshot = lambda: SimpleNamespace(living=lambda: living)
+    worker.jobs_of, worker.registered_by, worker.ledger = lambda _seen: [7], lambda _seen: [1], Ledger()
+    drainage = Drainage(cast(Stage, SimpleNamespace(calls=calls)), worker, "SIGTERM", calls=2, after_a_call=True)
     assert len(drainage._place()) == 2
-    assert acts == ["served", "left", "idle", "served", "served"]
+    assert acts == ["served beside 1 jobs", "served beside 0 jobs", "served beside 0 jobs"]
