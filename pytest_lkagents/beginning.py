@@ -10,8 +10,10 @@ import pytest
 from pytest_lkagents.checks import StageError, check_of
 from pytest_lkagents.fixtures import REDACTOR, SETTINGS, STAGE
 from pytest_lkagents.gathered import GATHERED, conclude
-from pytest_lkagents.selection import FILES
-from pytest_lkagents.settings import Settings
+from pytest_lkagents.manifests import STANDARD_INPUT
+from pytest_lkagents.selection import FILES, require_manifests
+from pytest_lkagents.settings import Settings, is_typed, without_subject
+from pytest_lkagents.values import OWN_SERVERS
 
 
 def is_xdist_worker(config: pytest.Config) -> bool:
@@ -59,12 +61,44 @@ def adds_worker_checks(config: pytest.Config) -> bool:
     return settings.has_worker and (config.args_source != pytest.Config.ArgsSource.ARGS or bool(named - FILES))
 
 
-def require_or_end(config: pytest.Config) -> None:
-    """Raises UsageError if what was asked for is not there; the verdict says so."""
+def require_sense(config: pytest.Config, settings: Settings) -> None:
+    """Raises UsageError for options that do not go together, or with nothing that is given."""
+    if settings.image is None and is_typed(config, "lk_from"):
+        raise pytest.UsageError("--lk-from: nothing replaces it; give --lk-image too")
+    if not settings.manifests and any(is_typed(config, name) for name in ("lk_traces", "lk_calls")):
+        raise pytest.UsageError("--lk-traces, --lk-calls: nothing to simulate; give --lk-manifests too")
+    if not settings.active:
+        for refusal in without_subject(config, typed=True):
+            raise pytest.UsageError(refusal)
+        return
+    if settings.manifests:
+        require_manifests(settings)
+    if not uses_xdist(config):
+        return
+    if STANDARD_INPUT in settings.manifests:
+        raise pytest.UsageError("--lk-manifests -: several test processes cannot share standard input; name a file")
+    if settings.manifests and settings.has_worker:
+        raise pytest.UsageError(
+            "--lk-manifests: files are judged by what was measured of the worker, which several test processes do not share; "
+            "leave -n away (-n 0), or judge the files alone"
+        )
+    if settings.command:
+        raise pytest.UsageError(
+            "--lk-command: workers of several test processes would want the same ports; leave -n away (-n 0)"
+        )
+    if settings.has_worker and settings.server not in OWN_SERVERS:
+        raise pytest.UsageError(
+            "--lk-server: workers of several test processes would be offered each other's calls; leave -n away (-n 0)"
+        )
+
+
+def require_or_end(config: pytest.Config, *, whole: bool = True) -> None:
+    """Raises UsageError if what was asked for is not there; the verdict says so. Not ``whole``: but for its worker, for tests
+    that may need none."""
     from pytest_lkagents.command_line import CommandError
 
     try:
-        _require(config.stash[SETTINGS])
+        _require(config.stash[SETTINGS], whole=whole)
     except (StageError, CommandError) as error:
         _end(config, error)
 
@@ -77,7 +111,7 @@ def _end(config: pytest.Config, error: Exception) -> NoReturn:
     raise pytest.UsageError(reason) from None
 
 
-def _require(settings: Settings) -> None:
+def _require(settings: Settings, *, whole: bool) -> None:
     """Raises StageError or CommandError if what was asked for is not there."""
     if not settings.has_worker:
         return
@@ -89,15 +123,17 @@ def _require(settings: Settings) -> None:
     if settings.command:
         assert settings.command_dir is not None
         find_program(settings.command, settings.command_dir, {**os.environ, **settings.env})
-    engine.require_cache()
-    choose.require(settings)
-    client = choose.connect(settings)
+    if whole:
+        engine.require_cache()
+        choose.require(settings)
+    client = choose.connect(settings) if whole or settings.image is not None else None
     if client is None:
         return
     try:
         with engine.answering():
             for name in filter(None, (settings.image, settings.from_image)):
                 engine.find_image(client, name)
-            ensure_image(client, settings.probe_image)
+            if whole:
+                ensure_image(client, settings.probe_image)
     finally:
         client.close()

@@ -39,6 +39,8 @@ class StageHolder:
         self._stage: Stage | None = None
         self._broken: StageError | None = None
         self.closing = False
+        # Whether a test took ``lk_settings``, as all do that take a worker.
+        self.asked = False
 
     @property
     def opened(self) -> Stage | None:
@@ -78,6 +80,7 @@ def lk_settings(pytestconfig: pytest.Config) -> Settings:
     """The settings of this run, validated and frozen."""
     if (unusable := pytestconfig.stash.get(UNUSABLE, None)) is not None:
         raise StageError(unusable)
+    pytestconfig.stash[STAGE].asked = True
     return pytestconfig.stash[SETTINGS]
 
 

@@ -17,7 +17,15 @@ import pytest
 
 from pytest_lkagents import limits, selection, signals
 from pytest_lkagents import settings as options
-from pytest_lkagents.beginning import adds_checks, adds_worker_checks, begin, is_xdist_worker, require_or_end, uses_xdist
+from pytest_lkagents.beginning import (
+    adds_checks,
+    adds_worker_checks,
+    begin,
+    is_xdist_worker,
+    require_or_end,
+    require_sense,
+    uses_xdist,
+)
 from pytest_lkagents.checks import TRIED_AGAIN, Evidence, TryAgain, check_of
 from pytest_lkagents.fixtures import (
     EVIDENCE,
@@ -39,7 +47,7 @@ from pytest_lkagents.manifests import STANDARD_INPUT
 from pytest_lkagents.outcomes import doubted, judge, present, redacted, waived, waiver_of
 from pytest_lkagents.secrets import Redactor, hidden_in
 from pytest_lkagents.settings import Settings
-from pytest_lkagents.values import OWN_SERVERS, SettingsError
+from pytest_lkagents.values import SettingsError
 from pytest_lkagents.verdict import ERROR, FAIL, PASS, Verdict
 
 __all__ = ["lk_caller", "lk_evidence", "lk_server", "lk_settings", "lk_stage", "lk_wire", "lk_worker"]
@@ -52,9 +60,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 # Options of pytest that only show something.
 SHOWING = ("help", "version", "markers", "showfixtures", "show_fixtures_per_test", "setupplan", "cacheshow")
 
+UNUSED = "no test that ran asks for the worker (lk_worker, lk_caller, ...): name one that does, or add --lk-suite"
+
+
+def _only_shows(config: pytest.Config) -> bool:
+    return any(config.getoption(name, None) for name in SHOWING)
+
 
 def _settings(config: pytest.Config) -> Settings:
-    if any(config.getoption(name, None) for name in SHOWING):
+    if _only_shows(config):
         return Settings()
     try:
         return options.read(config)
@@ -95,34 +109,17 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[STAGE] = StageHolder(settings, redactor)
     config.stash[GATHERED] = Gathered()
     config.pluginmanager.register(config.stash[GATHERED], "lkagents-results")
+    if _only_shows(config):
+        return
+    require_sense(config, settings)
+    if not settings.active:
+        # What stands there for all runs waits for one that names a worker.
+        config.stash[GATHERED].notes += options.without_subject(config, typed=False)[:1] if UNUSABLE not in config.stash else ()
+        return
     config.stash[GATHERED].notes += selection.expired(settings)
-    if settings.suites and not settings.active and options.is_typed(config, "lk_suite"):
-        raise pytest.UsageError("--lk-suite: nothing to judge; give --lk-image, --lk-command or --lk-manifests too")
-    if settings.manifests:
-        selection.require_manifests(settings)
-        if STANDARD_INPUT in settings.manifests:
-            if uses_xdist(config):
-                raise pytest.UsageError("--lk-manifests -: several test processes cannot share standard input; name a file")
-            config.stash[SETTINGS] = replace(settings, standard_input=_standard_input(config))
-    elif any(options.is_typed(config, name) for name in ("lk_traces", "lk_calls")):
-        raise pytest.UsageError("--lk-traces, --lk-calls: nothing to simulate; give --lk-manifests too")
-    if settings.manifests and settings.has_worker and uses_xdist(config):
-        raise pytest.UsageError(
-            "--lk-manifests: files are judged by what was measured of the worker, which several test processes do not share; "
-            "leave -n away (-n 0), or judge the files alone"
-        )
-    if settings.command and uses_xdist(config):
-        raise pytest.UsageError(
-            "--lk-command: workers of several test processes would want the same ports; leave -n away (-n 0)"
-        )
-    if settings.has_worker and settings.server not in OWN_SERVERS and uses_xdist(config):
-        raise pytest.UsageError(
-            "--lk-server: workers of several test processes would be offered each other's calls; leave -n away (-n 0)"
-        )
-    if settings.image is None and options.is_typed(config, "lk_from"):
-        raise pytest.UsageError("--lk-from: nothing replaces it; give --lk-image too")
-    if settings.active:
-        selection.add_packaged(config, settings)
+    if STANDARD_INPUT in settings.manifests:
+        config.stash[SETTINGS] = replace(settings, standard_input=_standard_input(config))
+    selection.add_packaged(config, settings)
 
 
 @pytest.hookimpl(trylast=True)
@@ -193,11 +190,19 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         return
     holder = config.stash[STAGE]
     config.add_cleanup(signals.interrupt_by(lambda: holder.closing))
-    # An ini file names a worker for all runs, also of tests that have nothing to do with it.
-    if not is_xdist_worker(config) and (uses_xdist(config) or adds_worker_checks(config)):
-        require_or_end(config)
+    if not is_xdist_worker(config):
+        if uses_xdist(config) or adds_worker_checks(config):
+            require_or_end(config)
+        elif _names_worker(config):
+            require_or_end(config, whole=False)
     if uses_xdist(config) and not is_xdist_worker(config) and adds_checks(config):
         _remove_earlier(config)
+
+
+def _names_worker(config: pytest.Config) -> bool:
+    """Whether this run is to be about a worker: an ini file names one for all runs, also of tests that have nothing to do
+    with it."""
+    return any(options.is_typed(config, name) for name in options.WORKERS)
 
 
 def _remove_earlier(config: pytest.Config) -> None:
@@ -347,6 +352,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     # No wrapper: the terminal's summary is written after this and shows the verdict.
     config = session.config
     facts = stage_facts(config)
+    if config.stash[STAGE].asked:
+        facts["asked"] = True
     facts["unwritten"] = config.stash[STAGE].close()
     if is_xdist_worker(config):
         gathered = config.stash[GATHERED]
@@ -371,6 +378,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if not uses_xdist(config) and (unjudged := _unjudged(session)):
         # Such as by pytest.exit in somebody's test.
         gathered.broken = gathered.broken or f"{len(unjudged)} checks were not run, the first {unjudged[0]}"
+    used = gathered.results or gathered.facts.get("asked")
+    if not used and _names_worker(config) and status in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        gathered.broken = gathered.broken or UNUSED
     if not (gathered.results or gathered.broken or adds_checks(config)):
         if settings.json_path is not None:
             gathered.notes.append(f"no check was run, so there is no verdict: {settings.json_path} was not written")
@@ -399,8 +409,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         _show_verdict(terminalreporter, config, gathered.verdict)
     if (unusable := config.stash.get(UNUSABLE, None)) is not None:
         terminalreporter.write_line(f"note: {unusable}; without it no worker and no file is judged", yellow=True)
-    if not config.stash[SETTINGS].active:
-        return
     for line in gathered.notes:
         terminalreporter.write_line(f"note: {line}", yellow=True)
     for line in [f"not complete: {gathered.broken}"] * bool(gathered.broken) + gathered.unwritten:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,6 +26,9 @@ HEALTH = ("optional", "required", "off")
 SESSIONS, MORE_CALLS, MOST_PLACED = 4, 10, 1000
 # Calls at a time that are simulated in bearable time.
 MOST_SIMULATED = 10_000
+# What is judged.
+WORKERS = ("lk_image", "lk_command")
+SUBJECTS = (*WORKERS, "lk_manifests")
 # Options that may be given with an empty value.
 MAY_BE_EMPTY = ("lk_metadata",)
 
@@ -163,7 +167,24 @@ def declare(parser: pytest.Parser) -> None:
 
 
 def is_typed(config: pytest.Config, name: str) -> bool:
-    return config.getoption(name, None) is not None
+    """Whether an option is given for this run: what addopts says is for all runs, as an ini file is."""
+    if config.getoption(name, None) is None:
+        return False
+    flag = next(option.flag for option in OPTIONS if option.name == name)
+    standing = [*config.getini("addopts"), *shlex.split(os.environ.get("PYTEST_ADDOPTS", ""))]
+    # What is in a file of arguments (@FILE) is neither.
+    return _names(flag, config.invocation_params.args) or not _names(flag, standing)
+
+
+def _names(flag: str, words: Iterable[str | os.PathLike[str]]) -> bool:
+    return any(str(word).partition("=")[0] == flag for word in words)
+
+
+def without_subject(config: pytest.Config, *, typed: bool) -> list[str]:
+    """A line for each option that needs something to judge. ``typed``: for this run, else by addopts."""
+    given = [option for option in OPTIONS if option.command_line and config.getoption(option.name, None) is not None]
+    found = [option.flag for option in given if option.name not in SUBJECTS and is_typed(config, option.name) == typed]
+    return [f"{flag}: nothing to judge; give --lk-image, --lk-command or --lk-manifests too" for flag in found]
 
 
 def concern(config: pytest.Config) -> bool:
@@ -175,12 +196,15 @@ def concern(config: pytest.Config) -> bool:
     if config.getoption("collectonly"):
         return False
     named = config.args_source == type(config).ArgsSource.ARGS
-    if named and not _is_in_ini(config, "lk_suite"):
-        return _is_in_ini(config, "lk_manifests")
-    return any(_is_in_ini(config, name) for name in ("lk_image", "lk_command", "lk_manifests"))
+    if named and not _is_standing(config, "lk_suite"):
+        return _is_standing(config, "lk_manifests")
+    return any(_is_standing(config, name) for name in SUBJECTS)
 
 
-def _is_in_ini(config: pytest.Config, name: str) -> bool:
+def _is_standing(config: pytest.Config, name: str) -> bool:
+    """Whether an ini file says it, by addopts too."""
+    if config.getoption(name, None) is not None:
+        return True
     try:
         return _ini(config, next(option for option in OPTIONS if option.name == name)) not in (None, "", [])
     except SettingsError:

@@ -316,7 +316,7 @@ def test_what_an_earlier_run_left_is_not_taken_for_this_ones(lk, tmp_path: Path)
     assert "1 passed" in lk("test_else.py").output
     # One that judges nothing leaves it alone, whatever it runs; one in several processes does not.
     (tmp_path / "pytest.ini").write_text("[pytest]\nlk_report = report\n")
-    assert "1 passed" in lk().output
+    assert "1 passed" in plain(tmp_path)[1]
     (tmp_path / "pytest.ini").unlink()
     assert {path.name for path in report.iterdir()} == {*ours, *theirs, "report.html"}
     for processes in ([], ["-n", "2"]):
@@ -547,8 +547,56 @@ def test_an_ini_file_may_leave_what_is_judged_to_who_types(line: str, tmp_path: 
     assert (code, "1 passed" in output) == (0, True), output
 
 
+@pytest.mark.parametrize(
+    ("worker", "says"),
+    [
+        (("--lk-image", "no/such:image"), "no container engine answers at tcp://127.0.0.1:1"),
+        (("--lk-command", "no-such-program start"), "no program 'no-such-program' on PATH"),
+    ],
+)
+def test_a_worker_that_is_typed_must_be_there_whatever_runs(worker: tuple[str, ...], says: str, lk, tmp_path: Path) -> None:
+    (tmp_path / "test_a.py").write_text("def test_a():\n    pass\n")
+    run = lk(*worker, "test_a.py", env=NO_ENGINE)
+    assert (run.code, run.verdict["verdict"], "passed" in run.output) == (4, "error", False), run.output
+    assert [says in line for line in run.output.splitlines() if line.startswith("ERROR")] == [True], run.output
+
+
+NOTHING_REQUIRED = """
+from pytest_lkagents import beginning
+
+beginning._require = lambda settings, whole: None
+"""
+
+
+@pytest.mark.parametrize("processes", ["0", "2"])
+def test_a_run_that_leaves_its_worker_alone_is_not_complete(processes: str, lk, tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(NOTHING_REQUIRED)
+    (tmp_path / "test_a.py").write_text("def test_a():\n    pass\n\ndef test_b():\n    pass\n")
+    (tmp_path / "test_c.py").write_text("def test_c(lk_settings):\n    assert lk_settings.image == 'a'\n")
+    for arguments in (["test_a.py"], ["test_a.py", "-k", "nothing"]):
+        run = lk("--lk-image", "a", "-n", processes, *arguments, env=NO_ENGINE)
+        assert (run.code, run.verdict["verdict"]) == (4, "error"), run.output
+        assert "not complete: no test that ran asks for the worker" in run.output
+    run = lk("--lk-image", "a", "-n", processes, "test_a.py", "test_c.py", env=NO_ENGINE)
+    assert (run.code, run.verdict, "3 passed" in run.output) == (0, None, True), run.output
+
+
+def test_an_option_without_anything_to_judge_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "test_a.py").write_text("def test_a():\n    pass\n")
+    code, output = plain(tmp_path, "--lk-profile=full", "--lk-strict", "--lk-json=out.json")
+    assert (code, "ERROR: --lk-profile: nothing to judge" in output) == (4, True), output
+    for shows in ("--help", "--markers"):
+        assert plain(tmp_path, shows, "--lk-strict")[0] == 0
+    # What stands there for all runs waits for one that names a worker.
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --lk-report=report --lk-strict\n")
+    code, output = plain(tmp_path)
+    assert (code, "note: --lk-strict: nothing to judge" in output) == (0, True), output
+    code, output = plain(tmp_path, "--lk-report=another")
+    assert (code, "ERROR: --lk-report: nothing to judge" in output) == (4, True), output
+
+
 def plain(folder: Path, *arguments: str) -> tuple[int, str]:
-    """pytest without any option of ours: its exit code, and what it says."""
+    """pytest as it is typed, without an engine: its exit code, and what it says."""
     process = start_pytest(*arguments, cwd=folder, env=NO_ENGINE)
     output, _ = process.communicate(timeout=60)
     return process.returncode, output
