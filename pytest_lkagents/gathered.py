@@ -17,7 +17,7 @@ import pytest
 from pytest_lkagents.fixtures import REDACTOR, SETTINGS, STAGE
 from pytest_lkagents.roles import ROLES
 from pytest_lkagents.secrets import Redactor
-from pytest_lkagents.settings import Settings
+from pytest_lkagents.settings import Settings, json_path, subject
 from pytest_lkagents.verdict import RANKS, CheckResult, Lane, Subject, Verdict, told
 
 GATHERED = pytest.StashKey["Gathered"]()
@@ -136,10 +136,9 @@ def conclude(config: pytest.Config) -> Verdict:
         known = Subject("manifests", ", ".join(settings.manifests))
     about = {**asdict(known), **gathered.facts.get("subject", {})}
     ours = {"kind": about["kind"], "sdk": about["sdk"], "name": config.stash[TYPED].text(about["name"])}
-    subject = Subject(**{**redactor.fields(about), **ours})
     verdict = Verdict(
         settings.profile,
-        subject,
+        Subject(**{**redactor.fields(about), **ours}),
         gathered.facts.get("stage", {}),
         time.monotonic() - gathered.started,
         gathered.facts.get("floor_s"),
@@ -164,6 +163,21 @@ def conclude(config: pytest.Config) -> Verdict:
         except Exception as error:  # evidence of users' own checks may be anything; the other reports can be made
             unwritten.append(redactor.text(f"cannot make {path}: {type(error).__name__}: {error}"))
     return verdict
+
+
+def conclude_unbegun(config: pytest.Config, reason: str) -> None:
+    """The same for a run that cannot begin: what an earlier one wrote is not to be taken for its verdict."""
+    from pytest_lkagents.report import json_file
+
+    if config.getoption("collectonly"):
+        return
+    if SETTINGS in config.stash and config.stash[SETTINGS].active:
+        config.stash[GATHERED].broken = config.stash[REDACTOR].text(reason)
+        conclude(config)
+    elif (path := json_path(config)) is not None:
+        profile = str(config.getoption("lk_profile", None) or Settings().profile)
+        with contextlib.suppress(OSError):  # the reason is said in any case
+            json_file.write(Verdict(profile, subject(config), {}, 0.0, None, (), broken=reason), path)
 
 
 def _reports(verdict: Verdict, settings: Settings, worse: list[str] | None) -> Iterator[tuple[Path, Callable[[], None], bool]]:

@@ -42,7 +42,7 @@ from pytest_lkagents.fixtures import (
     lk_wire,
     lk_worker,
 )
-from pytest_lkagents.gathered import COMMAND, GATHERED, TYPED, Gathered, conclude, remove_earlier, stage_facts
+from pytest_lkagents.gathered import COMMAND, GATHERED, TYPED, Gathered, conclude, conclude_unbegun, remove_earlier, stage_facts
 from pytest_lkagents.manifests import STANDARD_INPUT
 from pytest_lkagents.outcomes import doubted, judge, present, redacted, waived, waiver_of
 from pytest_lkagents.secrets import Redactor, hidden_in
@@ -94,6 +94,15 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    try:
+        _configure(config)
+    except pytest.UsageError as error:
+        if not is_xdist_worker(config):
+            conclude_unbegun(config, str(error))
+        raise
+
+
+def _configure(config: pytest.Config) -> None:
     settings = _settings(config)
     redactor, typed = Redactor(), Redactor()
     for name, value in settings.env.items():
@@ -129,6 +138,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if (unusable := config.stash.get(UNUSABLE, None)) is not None and not config.getoption("collectonly"):
         needed = any("lk_settings" in getattr(item, "fixturenames", ()) or check_of(item) for item in session.items)
         if needed and not uses_xdist(config):
+            conclude_unbegun(config, unusable)
             raise pytest.UsageError(unusable)
     _note_left_out(session)
     # With xdist the items are the workers' alone.
@@ -378,6 +388,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if not uses_xdist(config) and (unjudged := _unjudged(session)):
         # Such as by pytest.exit in somebody's test.
         gathered.broken = gathered.broken or f"{len(unjudged)} checks were not run, the first {unjudged[0]}"
+    if status == pytest.ExitCode.USAGE_ERROR and (adds_checks(config) or _names_worker(config)):
+        gathered.broken = gathered.broken or "the run ended before its tests: pytest cannot use what was typed"
     used = gathered.results or gathered.facts.get("asked")
     if not used and _names_worker(config) and status in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         gathered.broken = gathered.broken or UNUSED

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pytest_lkagents import values
 from pytest_lkagents.checks import PROFILES, Waiver, parse_waiver
 from pytest_lkagents.values import SettingsError
+from pytest_lkagents.verdict import Subject
 
 if TYPE_CHECKING:
     import pytest
@@ -312,20 +313,45 @@ def read(config: pytest.Config) -> Settings:
 def _given(config: pytest.Config) -> dict[str, tuple[Any, str]]:
     """Each option's value, and how it was given. What is typed is not empty: a variable of the shell was, which was to name
     something. Raises SettingsError."""
-    given: dict[str, tuple[Any, str]] = {}
-    for option in OPTIONS:
-        found = config.getoption(option.name, None) if option.command_line else None
-        if found is None:
-            found = _ini(config, option)
-            if found not in (None, "", []):
-                given[option.name] = (found, option.name)
-            continue
-        if option.name not in MAY_BE_EMPTY and not all(
-            str(one).strip() for one in (found if isinstance(found, list) else [found])
-        ):
-            raise SettingsError(f"{option.flag}: its value is empty; leave it away, or name what is meant")
-        given[option.name] = (found, option.flag)
-    return given
+    return {option.name: found for option in OPTIONS if (found := _given_one(config, option)) is not None}
+
+
+def _given_one(config: pytest.Config, option: Option) -> tuple[Any, str] | None:
+    found = config.getoption(option.name, None) if option.command_line else None
+    if found is None:
+        found = _ini(config, option)
+        return (found, option.name) if found not in (None, "", []) else None
+    if option.name not in MAY_BE_EMPTY and not all(str(one).strip() for one in (found if isinstance(found, list) else [found])):
+        raise SettingsError(f"{option.flag}: its value is empty; leave it away, or name what is meant")
+    return found, option.flag
+
+
+def _readable(config: pytest.Config, name: str) -> tuple[Any, str] | None:
+    """The same of one option, where another one cannot be used."""
+    try:
+        return _given_one(config, next(option for option in OPTIONS if option.name == name))
+    except SettingsError:
+        return None
+
+
+def json_path(config: pytest.Config) -> Path | None:
+    """Where the verdict goes, though other values cannot be used; None: nowhere, or nobody can tell."""
+    if (given := _readable(config, "lk_json")) is None:
+        return None
+    text, origin = str(given[0]).strip(), given[1]
+    try:
+        return values.file_to_write(values.path_of(config, text, origin), text, origin, None)
+    except SettingsError:
+        return None
+
+
+def subject(config: pytest.Config) -> Subject:
+    """What was to be judged, as it was given: of a command not even its words, of which some may be secrets."""
+    for name in SUBJECTS:
+        if (given := _readable(config, name)) is not None:
+            known = [] if name == "lk_command" else given[0] if isinstance(given[0], list) else [given[0]]
+            return Subject(name.removeprefix("lk_"), ", ".join(map(str, known)))
+    return Subject("image", "")
 
 
 def _ini(config: pytest.Config, option: Option) -> Any:

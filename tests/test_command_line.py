@@ -15,6 +15,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
+import jsonschema
 import pytest
 
 from pytest_lkagents.clock import poll
@@ -30,6 +31,7 @@ from .conftest import ROOT, start_pytest
 
 FILES = str(ROOT / "examples/render/render.yaml")
 HERE = ("--lk-manifests", FILES)
+SCHEMA = json.loads((ROOT / "tests/verdict.schema.json").read_text())
 NO_ENGINE = {"DOCKER_HOST": "tcp://127.0.0.1:1"}
 
 
@@ -105,6 +107,28 @@ def test_a_servers_password_is_not_shown(lk) -> None:
     assert (run.code, "planted" in run.output) == (4, False), run.output
     run = lk("--lk-image", "a", env={"DOCKER_HOST": "tcp://user:planted@127.0.0.1:1"})
     assert (run.code, "planted" in run.output) == (4, False), run.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([*HERE, "--lk-cpus=x"], "--lk-cpus: 'x' is not a number"),
+        (["--lk-image="], "--lk-image: its value is empty"),
+        ([*HERE, "--lk-suite=nowhere"], "no packaged suite 'nowhere'"),
+        ([*HERE, "test_nowhere.py"], "pytest cannot use what was typed"),
+    ],
+)
+def test_an_earlier_verdict_is_not_taken_for_that_of_a_run_that_cannot_begin(
+    arguments: list[str], says: str, tmp_path: Path
+) -> None:
+    kept = tmp_path / "kept.json"
+    kept.write_text('{"version": 1, "verdict": "pass"}')
+    assert plain(tmp_path, "--lk-json=kept.json", "--collect-only", *arguments)[0] == 4
+    assert json.loads(kept.read_text())["verdict"] == "pass"
+    code, output = plain(tmp_path, "--lk-json=kept.json", *arguments)
+    found = json.loads(kept.read_text())
+    jsonschema.validate(found, SCHEMA)
+    assert (code, found["verdict"], says in found["stage"]["error"]) == (4, "error", True), output
 
 
 SERVER = ("--lk-command", "sleep 9", "--lk-server")
