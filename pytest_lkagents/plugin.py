@@ -129,6 +129,7 @@ def _configure(config: pytest.Config) -> None:
     if STANDARD_INPUT in settings.manifests:
         config.stash[SETTINGS] = replace(settings, standard_input=_standard_input(config))
     selection.add_packaged(config, settings)
+    config.pluginmanager.register(selection.InOrder(settings), "lkagents-order")
 
 
 @pytest.hookimpl(trylast=True)
@@ -247,7 +248,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         kept = set(chosen)
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
         del gathered.deselected[before:]
-    chosen.sort(key=lambda item: selection.rank(checks[item], settings) if item in checks else (0, 0))
     items[:] = chosen
     extra = selection.extra_seconds(settings)
     for item in [item for item in chosen if extra and item in checks]:

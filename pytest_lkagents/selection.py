@@ -6,11 +6,12 @@ import datetime as dt
 import functools
 import importlib
 import importlib.util
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
-from pytest_lkagents.checks import Check
+from pytest_lkagents.checks import Check, check_of
 from pytest_lkagents.manifests import STANDARD_INPUT
 from pytest_lkagents.outcomes import GATE
 from pytest_lkagents.roles import ROLES
@@ -87,6 +88,20 @@ def rank(check: Check, settings: Settings) -> tuple[int, int]:
     if check.order < 0 or check.order >= LAST:
         return (check.order * len(ROLES), 0)
     return (max((list(ROLES).index(role) for role in check.roles), default=0), check.order)
+
+
+class InOrder:
+    """A plugin of its own, registered last, so that its wrapper is the outermost: the order of checks holds whatever --ff,
+    --nf or other plugins make of it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Generator[None, object, object]:
+        done = yield
+        items.sort(key=lambda item: rank(found, self._settings) if (found := check_of(item)) is not None else (0, 0))
+        return done
 
 
 def is_packaged(item: pytest.Item) -> bool:

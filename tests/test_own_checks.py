@@ -237,3 +237,37 @@ def test_users_tests_get_a_worker_to_which_nothing_was_done(
     stage = SimpleNamespace(worker=last, renewed=lambda _role: "a new one", wait_unpromised=lambda _worker: None)
     assert (Stage.fresh_worker(cast(Any, stage)) == "a new one") is again is bool(killed)
     assert roles != ["shared"], "packaged checks judge that one"
+
+
+IN_ORDER = """
+import pathlib
+from pytest_lkagents.checks import MUST, check
+
+def done(name):
+    with pathlib.Path("order").open("a") as file:
+        file.write(f"{name} ")
+
+@check("own.late", MUST, order=99)
+def test_late(lk_evidence):
+    lk_evidence["n"] = 1
+    done("late")
+    assert not FAILS
+
+def test_plain():
+    done("plain")
+
+@check("own.early", MUST, order=-1)
+def test_early(lk_evidence):
+    lk_evidence["n"] = 1
+    done("early")
+"""
+
+
+def test_the_order_of_checks_is_nobody_elses(lk, tmp_path: Path) -> None:
+    own, order = tmp_path / "test_own.py", tmp_path / "order"
+    runs = [("--ff", True), ("--ff", True), ("--nf", False), ("--lf", True), ("--lf", False)]
+    for number, (option, fails) in enumerate(runs):
+        own.write_text(IN_ORDER.replace("FAILS", str(fails)))
+        order.write_text("")
+        run = lk(*RENDER, "-p", "cacheprovider", option, "test_own.py")
+        assert (run.code, order.read_text()) == (int(fails), "late " if number == 4 else "early plain late "), run.output
