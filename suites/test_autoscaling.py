@@ -81,6 +81,7 @@ def carried(played: list[Played]) -> tuple[list[Played], list[Played]]:
 @check(
     "autoscaling.no-refused-calls",
     SHOULD,
+    profile="smoke",
     section="Autoscaling",
     why="A call that meets only full workers gets no agent, and nothing asks again.",
     remedy="scale up earlier (a lower target), faster, or from more workers",
@@ -129,6 +130,7 @@ def test_no_refused_calls(lk_evidence: Evidence, lk_played: AllPlayed) -> None:
 @check(
     "autoscaling.no-cut-calls",
     MUST,
+    profile="smoke",
     section="Autoscaling",
     why="A worker that is scaled down goes at the end of its grace period, with the calls that it still has.",
     remedy="a grace period as long as the longest call, and a longer stabilisation window for scaling down",
@@ -153,6 +155,7 @@ def test_no_cut_calls(lk_evidence: Evidence, lk_played: AllPlayed) -> None:
 @check(
     "autoscaling.utilisation",
     SHOULD,
+    profile="smoke",
     section="Autoscaling",
     why="Workers that wait for calls are paid for as well.",
     remedy="a higher target (well below the load threshold), or fewer workers at least",

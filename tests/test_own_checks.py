@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from pytest_lkagents import selection
 from pytest_lkagents.checks import MUST, TRIED_AGAIN, Evidence, StageError, TooBusy, check, check_of
 from pytest_lkagents.fixtures import EVIDENCE, STAGE
 from pytest_lkagents.outcomes import judge
@@ -271,3 +272,9 @@ def test_the_order_of_checks_is_nobody_elses(lk, tmp_path: Path) -> None:
         order.write_text("")
         run = lk(*RENDER, "-p", "cacheprovider", option, "test_own.py")
         assert (run.code, order.read_text()) == (int(fails), "late " if number == 4 else "early plain late "), run.output
+
+
+def test_what_judges_files_is_in_every_profile() -> None:
+    judging = [made for made in selection.packaged_checks() if made.suite in selection.FILES]
+    assert {made.suite for made in judging} == selection.FILES
+    assert {made.profile for made in judging} == {"smoke"}
