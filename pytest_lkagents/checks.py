@@ -164,6 +164,8 @@ def check(
         # The other method ends the whole process, and with it the verdict.
         marked: Function = pytest.mark.timeout(seconds, method="signal")(function)
         marked.__lk_check__ = made  # type: ignore[attr-defined]
+        # Collected whatever names the user's python_functions wants.
+        marked.__test__ = True  # type: ignore[attr-defined]
         return marked
 
     return decorate

@@ -397,6 +397,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         if settings.json_path is not None:
             gathered.notes.append(f"no check was run, so there is no verdict: {settings.json_path} was not written")
         return
+    if not (gathered.results or gathered.left_out):
+        gathered.broken = gathered.broken or "no check was collected"
     if gathered.left_out:
         from pytest_lkagents.report import words
 

@@ -654,6 +654,20 @@ def test_a_part_of_the_checks_is_said_to_be_one(lk) -> None:
     assert "left out" not in lk(*HERE, "--lk-suite", "manifests").output
 
 
+def test_checks_are_collected_whatever_the_users_own_tests_are_called(lk, tmp_path: Path) -> None:
+    names = {"python_functions": "should_*", "python_files": "spec_*.py", "python_classes": "Spec"}
+    ini = "".join(f"{name} = {value}\n" for name, value in names.items())
+    (tmp_path / "pytest.ini").write_text(f"[pytest]\n{ini}")
+    run = lk(*HERE, "--lk-suite", "manifests.secrets")
+    assert (run.code, run.checks("pass")) == (0, {"manifests.secrets"}), run.output
+
+
+def test_why_nothing_was_judged_is_said(lk, tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text("def pytest_collection_modifyitems(items):\n    items.clear()\n")
+    run = lk(*HERE, "--lk-suite", "manifests.secrets")
+    assert (run.code, "not complete: no check was collected" in run.output) == (4, True), run.output
+
+
 def test_several_processes_say_what_one_does(lk) -> None:
     waived = ("--lk-waive", "elsewhere.a=why", "--lk-waive", "manifests.secrets=known until 2020-01-01")
     one, several = (lk(*HERE, "-k", "secrets", *waived, "-n", number) for number in ("0", "2"))
