@@ -72,7 +72,7 @@ def connect(timeout: int | None = 120) -> DockerClient:
     try:
         client = docker.from_env(timeout=timeout)  # type: ignore[arg-type]  # None is requests' own word for no limit
         client.ping()
-    except (DockerException, OSError) as error:
+    except (DockerException, OSError, ValueError) as error:  # the last one of what is no address
         where = _where()
         # Where there is more to it than an engine that is not there.
         special = os.environ.get("DOCKER_TLS_VERIFY") or where.startswith("ssh:")

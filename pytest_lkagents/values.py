@@ -39,20 +39,23 @@ def number(text: str, origin: str, least: float, most: float = LARGEST) -> float
         parsed = float("nan")
     if not least <= parsed <= most:
         bound = f"at least {least:g}" if most == LARGEST and not parsed > most else f"{least:g} to {most:g}"
-        raise SettingsError(f"{origin}: {text!r} is not a number of {bound}")
+        raise SettingsError(f"{origin}: {text[:SHOWN]!r} is not a number of {bound}")
     return parsed
 
 
 def whole(text: str, origin: str, most: int) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= most:
-        raise SettingsError(f"{origin}: {text!r} is not a whole number of 1 to {most}")
-    return int(text)
+    return _whole(text, origin, most, f"a whole number of 1 to {most}")
 
 
 def port(text: str, origin: str) -> int:
-    if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise SettingsError(f"{origin}: {text!r} is not a port (1 to 65535)")
-    return int(text)
+    return _whole(text, origin, 65535, "a port (1 to 65535)")
+
+
+def _whole(text: str, origin: str, most: int, wanted: str) -> int:
+    # Of thousands of digits Python makes no whole number.
+    if not text.isdecimal() or not 1 <= float(text) <= most:
+        raise SettingsError(f"{origin}: {text[:SHOWN]!r} is not {wanted}")
+    return int(float(text))
 
 
 def choice(text: str, origin: str, allowed: tuple[str, ...]) -> str:
@@ -193,15 +196,18 @@ def parse_command(text: str, origin: str, others: dict[str, str]) -> tuple[str, 
 
 # The engine refuses limits below 6 MB.
 LEAST_MEMORY = 6 * 1024**2
+# No machine has more.
+MOST_MEMORY = 1024**5
 
 
 def size(text: str, origin: str, least: int = LEAST_MEMORY) -> int:
     """Bytes from ``512m`` or ``2g``."""
     matched = re.match(r"^(\d+(?:\.\d+)?)\s*([kmg]?)i?b?$", text, re.IGNORECASE)
-    found = int(float(matched[1]) * 1024 ** ("kmg".index(matched[2].lower()) + 1 if matched[2] else 0)) if matched else 0
-    if found < least:
-        raise SettingsError(f"{origin}: {text!r} is not a size of at least {least // 1024**2}m, such as 512m or 2g")
-    return found
+    found = float(matched[1]) * 1024 ** ("kmg".index(matched[2].lower()) + 1 if matched[2] else 0) if matched else 0
+    if not least <= found <= MOST_MEMORY:
+        bound = f"at least {least // 1024**2}m" if found < least else f"at most {MOST_MEMORY // 1024**3}g"
+        raise SettingsError(f"{origin}: {text[:SHOWN]!r} is not a size of {bound}, such as 512m or 2g")
+    return int(found)
 
 
 def duration(text: str, origin: str) -> float:
@@ -209,7 +215,7 @@ def duration(text: str, origin: str) -> float:
     matched = re.match(r"^(\d+(?:\.\d+)?)\s*(s|m|h)?$", text, re.IGNORECASE)
     seconds = float(matched[1]) * {"s": 1, "m": 60, "h": 3600}[(matched[2] or "s").lower()] if matched else 0.0
     if not 1 <= seconds <= LONGEST_HOLD:
-        raise SettingsError(f"{origin}: {text!r} is not a time from 1s to 60m, such as 90s or 10m")
+        raise SettingsError(f"{origin}: {text[:SHOWN]!r} is not a time from 1s to 60m, such as 90s or 10m")
     return seconds
 
 

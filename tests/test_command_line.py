@@ -44,6 +44,9 @@ NO_ENGINE = {"DOCKER_HOST": "tcp://127.0.0.1:1"}
         ([*HERE, "--lk-sessions=3.5"], "'3.5' is not a whole number of 1 to 1000"),
         ([*HERE, "--lk-calls=1e7"], "'1e7' is not a whole number of 1 to 10000"),
         ([*HERE, "--lk-cpus=1e10"], "'1e10' is not a number of 0.01 to 1e+09"),
+        ([*HERE, f"--lk-sessions={'9' * 5000}"], "9' is not a whole number of 1 to 1000"),
+        ([*HERE, "-o", f"lk_health_port={'9' * 5000}"], "9' is not a port (1 to 65535)"),
+        ([*HERE, f"--lk-memory={'9' * 5000}g"], "9' is not a size of at most 1048576g"),
         ([*HERE, "-o", "lk_load_threshold=70"], "lk_load_threshold: '70' is not a number of 0.01 to 1"),
         ([*HERE, "-o", "lk_strict=maybe"], "lk_strict: 'maybe' is neither true nor false"),
         ([*HERE, "-o", "lk_health_path=healthz"], "lk_health_path: 'healthz' is not a slash and then ASCII"),
@@ -208,6 +211,21 @@ def test_what_is_no_name_of_an_image_is_one_line(name: str, lk) -> None:
     assert run.code == 4, run.output
     assert "is neither here nor can it be pulled" in run.output
     assert "Traceback" not in run.output
+
+
+@pytest.mark.parametrize("host", ["tcp://localhost:abc", "tcp://[::1"])
+def test_what_is_no_address_of_an_engine_is_one_line(host: str, lk) -> None:
+    run, doctor = (lk("--lk-image", "a", *more, env={"DOCKER_HOST": host}) for more in ((), ("--lk-doctor",)))
+    for output in (run.output, doctor.output):
+        assert f"no container engine answers at {host}: start Docker" in output
+        assert "Traceback" not in output
+    assert (run.code, doctor.code) == (4, 4)
+
+
+def test_checks_run_without_limits_where_nobody_holds_them(lk) -> None:
+    run = lk(*HERE, "-p", "no:timeout", "--strict-markers", "-W", "error", "--lk-suite", "manifests.secrets")
+    assert (run.code, run.checks("pass")) == (0, {"manifests.secrets"}), run.output
+    assert "note: without pytest-timeout (-p no:timeout) no check has a time limit" in run.output
 
 
 def test_where_nothing_can_be_kept_is_said(lk) -> None:
