@@ -131,6 +131,8 @@ def _require(settings: Settings, *, whole: bool) -> None:
         return
     try:
         with engine.answering():
+            if (refusal := engine.too_few_cores(client, settings.cpus)) is not None:
+                raise StageError(refusal)
             for name in filter(None, (settings.image, settings.from_image)):
                 engine.find_image(client, name)
             if whole:

@@ -126,6 +126,14 @@ def made_for_others(client: DockerClient, image: Image) -> str | None:
     )
 
 
+def too_few_cores(client: DockerClient, wanted: float | None) -> str | None:
+    """What to do about a limit that this engine refuses for every worker; None: it has so many cores, or does not say."""
+    cores = client.info().get("NCPU") if wanted is not None else None
+    if wanted is None or not cores or wanted <= cores:
+        return None
+    return f"--lk-cpus {wanted:g}: this engine has {cores} cores, so give {cores} at most"
+
+
 def owner() -> str:
     """This user on this machine: only sessions of the same owner can be known to be dead, as their locks are in one cache.
     Names do not tell: containers that share the host's network share its name, and may keep caches at the same place."""

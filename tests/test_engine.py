@@ -12,6 +12,7 @@ from docker.errors import APIError, ImageNotFound
 from requests import ConnectionError, ReadTimeout
 
 from pytest_lkagents import doctor, engine
+from pytest_lkagents.beginning import _require
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.secrets import Redactor
 from pytest_lkagents.server.container import ContainerServer
@@ -199,3 +200,12 @@ def test_it_is_said_which_engine_has_not_got_the_image(monkeypatch: pytest.Monke
     monkeypatch.delenv("DOCKER_HOST")
     with pytest.raises(StageError, match=r"its default socket \(set DOCKER_HOST for one that `docker context` chose\)$"):
         engine.find_image(client, "agent:1")
+
+
+def test_more_cores_than_the_engine_has_are_refused_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    client: Any = SimpleNamespace(info=lambda: {"NCPU": 2}, close=lambda: None)
+    assert [engine.too_few_cores(client, cores) for cores in (None, 0.5, 2)] == [None, None, None]
+    monkeypatch.setattr("pytest_lkagents.server.choose.connect", lambda _: client)
+    monkeypatch.setattr("pytest_lkagents.server.choose.require", lambda _: None)
+    with pytest.raises(StageError, match=r"^--lk-cpus 64: this engine has 2 cores, so give 2 at most$"):
+        _require(Settings(image="agent:1", cpus=64), whole=True)
