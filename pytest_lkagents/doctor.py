@@ -16,7 +16,7 @@ from pytest_lkagents.callers.speech import speech_file
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.command_line import CommandError, find_program
 from pytest_lkagents.server import choose
-from pytest_lkagents.server.binary import find_binary, version_of
+from pytest_lkagents.server.binary import INSTALL, find_binary, version_of
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.values import OWN_SERVERS
 from pytest_lkagents.worker.health import DEFAULT_PORT
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 Finding = tuple[bool | None, str]
+
+ENGINES = "https://docs.docker.com/engine/install/"
 
 
 def _command_findings(settings: Settings) -> Iterator[Finding]:
@@ -92,8 +94,9 @@ def findings(settings: Settings) -> Iterator[Finding]:
                 yield from _engine_findings(client, settings, needed=needed)
         except StageError as error:
             client = None  # to ask it more is to wait as long once more
+            lacking = str(error).replace(engine.TELLS_MORE, f" ({ENGINES} says how to get one)")
             without = "engine: none answers; --lk-command does without, --lk-image needs one"
-            yield (False, str(error)) if needed else (None, without)
+            yield (False, lacking) if needed else (None, without)
         yield from _server_findings(settings, client)
     try:
         speech_file()
@@ -137,10 +140,8 @@ def _server_image_finding(client: DockerClient, name: str) -> Finding:
     try:
         client.images.get(name)
     except (ImageNotFound, APIError):
-        return None, (
-            f"server: no livekit-server on PATH and no image {name} here; it is pulled at the first run, or install one: "
-            "https://docs.livekit.io/home/self-hosting/local/"
-        )
+        lacking = f"no livekit-server on PATH and no image {name} here"
+        return None, f"server: {lacking}; it is pulled at the first run, or install one: {INSTALL}"
     return True, f"server: image {name} is here"
 
 
@@ -156,7 +157,7 @@ def _server_findings(settings: Settings, client: DockerClient | None) -> Iterato
     if binary is not None:
         yield True, f"server: livekit-server {version_of(binary) or 'of unknown version'} at {binary}"
     elif settings.server == "binary":
-        yield False, "server: no livekit-server on PATH, which --lk-server binary needs"
+        yield False, f"server: no livekit-server on PATH, which --lk-server binary needs; install it: {INSTALL}"
     elif client is not None:
         try:
             with engine.answering():
@@ -164,7 +165,7 @@ def _server_findings(settings: Settings, client: DockerClient | None) -> Iterato
         except StageError as error:
             yield False, str(error)
     else:
-        yield False, "server: no livekit-server on PATH, and no engine to run its image"
+        yield False, f"server: no livekit-server on PATH, and no engine to run its image; install one: {INSTALL}"
 
 
 def report(settings: Settings) -> tuple[bool, list[str]]:

@@ -34,6 +34,8 @@ OWNER_LABEL = "pytest-lkagents.owner"
 LOOPBACK = "127.0.0.1"
 # Containers that are removed at a time: most of it is the engine's and the kernel's waiting.
 REMOVERS = 4
+# What the doctor itself does not say.
+TELLS_MORE = " (pytest --lk-doctor tells more)"
 # So much is shown of what an engine says.
 REASON = 160
 
@@ -78,7 +80,7 @@ def connect(timeout: int | None = 120) -> DockerClient:
         special = os.environ.get("DOCKER_TLS_VERIFY") or where.startswith("ssh:")
         reason = f" ({' '.join(str(error).split())[:REASON]})" if special else ""
         raise StageError(
-            f"no container engine answers at {where}{reason}: start Docker, or set DOCKER_HOST (pytest --lk-doctor tells more)"
+            f"no container engine answers at {where}{reason}: start Docker, or set DOCKER_HOST{TELLS_MORE}"
         ) from error
     return client
 

@@ -241,6 +241,16 @@ def test_the_doctor_speaks_to_every_terminal(lk, tmp_path: Path) -> None:
     assert (run.code, "caf\\xe9.yaml can be judged" in run.output) == (0, True), run.output
 
 
+def test_the_doctor_says_how_to_get_what_is_missing(lk, tmp_path: Path) -> None:
+    for more in ((), ("--lk-server", "binary")):
+        env = {**NO_ENGINE, "XDG_CACHE_HOME": str(tmp_path), "PATH": str(tmp_path)}
+        output = lk("--lk-doctor", *more, env=env).output
+        missing = [line for line in output.splitlines() if line.startswith("MISSING")]
+        assert len(missing) == 2, output
+        assert all("https://docs." in line for line in missing), output
+        assert "--lk-doctor" not in output
+
+
 def verdict() -> Verdict:
     return Verdict("core", Subject("image", "agent:1"), {}, 1.0, None, ())
 
