@@ -66,7 +66,7 @@ OPTIONS = (
         "linelist",
         "NAME=VALUE",
     ),
-    Option("lk_env_file", "file of NAME=VALUE lines for the worker's environment", metavar="FILE"),
+    Option("lk_env_file", "file of NAME=VALUE lines for the worker's environment; may be repeated", "linelist", "FILE"),
     Option("lk_env", "one variable for the worker's environment; may be repeated", "linelist", "NAME=VALUE"),
     Option("lk_cpus", "CPU limit of the worker, in cores (default: none)", metavar="CORES"),
     Option("lk_memory", "memory limit of the worker, such as 2g or 512m (default: none)", metavar="SIZE"),
@@ -95,7 +95,7 @@ OPTIONS = (
 
 @dataclass(frozen=True)
 class Settings:
-    """Seconds, cores and bytes throughout. ``env`` holds the env file's and ``--lk-env``'s variables.
+    """Seconds, cores and bytes throughout. ``env`` holds the env files' and ``--lk-env``'s variables.
 
     There is an ``image`` or a ``command`` (its words, as typed, and where it runs), never both.
     """
@@ -262,7 +262,9 @@ def read(config: pytest.Config) -> Settings:
     def number(least: float, most: float = values.LARGEST) -> Callable[[str, str], float]:
         return lambda text, origin: values.number(text, origin, least, most)
 
-    env = value("lk_env_file", lambda text, origin: values.read_env_file(path(text, origin), origin)) or {}
+    files = entries("lk_env_file", lambda text, origin: values.read_env_file(path(text.strip(), origin), origin))
+    # Of several that set a variable the last one counts.
+    variables = [*(entry for file in files for entry in file.items()), *entries("lk_env", values.variable)]
     baseline_path = value("lk_baseline", path)
     report_dir = value("lk_report", lambda text, origin: values.folder_to_write(path(text, origin), text, origin))
     command_text = text("lk_command")
@@ -280,11 +282,11 @@ def read(config: pytest.Config) -> Settings:
         traces=values.traces(path, *given.get("lk_traces", ([], ""))),
         calls=value("lk_calls", lambda text, origin: values.whole(text, origin, MOST_SIMULATED)),
         profile=value("lk_profile", lambda text, origin: values.choice(text, origin, PROFILES)) or defaults.profile,
-        suites=tuple(name.strip() for name in (text("lk_suite") or "").split(",") if name.strip()),
+        suites=value("lk_suite", values.names) or (),
         agent_name=text("lk_agent_name"),
         metadata=text("lk_metadata") or "",
         attributes=dict(entries("lk_attribute", values.attribute)),
-        env={**env, **dict(entries("lk_env", values.variable))},
+        env=dict(variables),
         cpus=value("lk_cpus", number(0.01)),
         memory_bytes=value("lk_memory", values.size),
         server=value("lk_server", lambda text, origin: values.server(text, origin, allowed_host)) or defaults.server,

@@ -64,6 +64,13 @@ def choice(text: str, origin: str, allowed: tuple[str, ...]) -> str:
     return text
 
 
+def names(text: str, origin: str) -> tuple[str, ...]:
+    found = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not found:
+        raise SettingsError(f"{origin}: {text[:SHOWN]!r} names nothing; leave it away, or name suites or checks")
+    return found
+
+
 def yes_or_no(value: object, origin: str) -> bool:
     """An option without a value, or a word in an ini file."""
     text = str(value).strip().lower()
@@ -220,7 +227,8 @@ def duration(text: str, origin: str) -> float:
 
 
 def server(text: str, origin: str, allowed_host: str | None) -> str:
-    """One of OWN_SERVERS, or a URL of this machine or of the host that is allowed. No password is shown."""
+    """One of OWN_SERVERS, or a URL of this machine or of the host that is allowed, with scheme and host in small letters. No
+    password is shown."""
     if text in OWN_SERVERS:
         return text
     try:
@@ -235,9 +243,9 @@ def server(text: str, origin: str, allowed_host: str | None) -> str:
         )
     if not known:
         raise SettingsError(f"{origin}: {text!r} is not auto, binary, container or a URL such as ws://localhost:7880")
-    if parts.hostname not in LOCAL_HOSTS | {allowed_host}:
+    if parts.hostname not in LOCAL_HOSTS | {(allowed_host or "").lower()}:
         raise SettingsError(
             f"{origin}: {parts.hostname} is not this machine and this tool places calls; "
             f"if that is meant, add --lk-allow-remote {parts.hostname}"
         )
-    return text
+    return parts._replace(netloc=parts.netloc.lower()).geturl()

@@ -19,12 +19,12 @@ import jsonschema
 import pytest
 
 from pytest_lkagents.clock import poll
-from pytest_lkagents.fixtures import REDACTOR
+from pytest_lkagents.fixtures import REDACTOR, SETTINGS
 from pytest_lkagents.gathered import GATHERED, conclude
 from pytest_lkagents.report import json_file
 from pytest_lkagents.selection import extra_seconds
-from pytest_lkagents.settings import Settings
-from pytest_lkagents.values import read_env_file
+from pytest_lkagents.settings import Settings, retyped
+from pytest_lkagents.values import read_env_file, server
 from pytest_lkagents.verdict import Lane, Subject, Verdict
 
 from .conftest import ROOT, start_pytest
@@ -41,6 +41,7 @@ NO_ENGINE = {"DOCKER_HOST": "tcp://127.0.0.1:1"}
         (["--lk-image="], "--lk-image: its value is empty"),
         (["--lk-manifests="], "--lk-manifests: its value is empty"),
         ([*HERE, "--lk-report="], "--lk-report: its value is empty"),
+        ([*HERE, "--lk-suite=,"], "--lk-suite: ',' names nothing"),
         ([*HERE, "--lk-sessions=3.5"], "'3.5' is not a whole number of 1 to 1000"),
         ([*HERE, "--lk-calls=1e7"], "'1e7' is not a whole number of 1 to 10000"),
         ([*HERE, "--lk-cpus=1e10"], "'1e10' is not a number of 0.01 to 1e+09"),
@@ -105,6 +106,22 @@ def test_a_password_in_an_address_is_not_in_the_command_that_repeats_a_check(lk,
     assert "zYc8sLw1mT" not in run.output
 
 
+def test_of_several_files_of_variables_each_counts_and_the_last_one_most(pytester: pytest.Pytester) -> None:
+    pytester.path.joinpath("a.env").write_text("A=1\nB=1\nC=1\n")
+    pytester.path.joinpath("b.env").write_text("B=2\nC=2\n")
+    typed = ("--lk-env-file=a.env", "--lk-env-file=b.env")
+    configs = [pytester.parseconfigure(f"--lk-manifests={FILES}", "--lk-env=C=3", *typed)]
+    pytester.makeini("[pytest]\nlk_env_file = a.env\n    b.env\n")
+    configs.append(pytester.parseconfigure(f"--lk-manifests={FILES}", "--lk-env=C=3"))
+    assert [config.stash[SETTINGS].env for config in configs] == [{"A": "1", "B": "2", "C": "3"}] * 2
+    assert "--lk-env-file a.env --lk-env-file b.env" in retyped(configs[0])
+
+
+def test_a_servers_scheme_and_host_may_be_in_capitals() -> None:
+    assert server("WS://LocalHost:7880", "--lk-server", None) == "ws://localhost:7880"
+    assert server("https://Stage.example/Path", "--lk-server", "stage.Example") == "https://stage.example/Path"
+
+
 def test_a_servers_password_is_not_shown(lk) -> None:
     run = lk("--lk-image", "a", "--lk-server", "ws://user:planted@localhost:7880")
     assert (run.code, "planted" in run.output) == (4, False), run.output
@@ -149,9 +166,9 @@ def test_a_server_that_cannot_be_used_is_one_line(env: dict[str, str], says: str
     summary = tmp_path / "step.md"
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
-        server = (*SERVER, f"ws://localhost:{nobody.getsockname()[1]}")
-        run = lk(*server, env={**NO_ENGINE, **env, "GITHUB_STEP_SUMMARY": str(summary)})
-        doctor = lk("--lk-doctor", *server, env={**NO_ENGINE, **env})
+        given = (*SERVER, f"ws://localhost:{nobody.getsockname()[1]}")
+        run = lk(*given, env={**NO_ENGINE, **env, "GITHUB_STEP_SUMMARY": str(summary)})
+        doctor = lk("--lk-doctor", *given, env={**NO_ENGINE, **env})
     assert (run.code, run.verdict["verdict"], run.verdict["checks"]) == (4, "error", []), run.output
     assert [says in line for line in run.output.splitlines() if line.startswith("ERROR")] == [True], run.output
     assert summary.read_text().count("## LiveKit agent") == 1
@@ -173,9 +190,9 @@ Stage.open = broken
 def test_a_stage_that_cannot_be_opened_is_one_line(lk, tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(CANNOT_OPEN)
     (tmp_path / "test_a.py").write_text("def test_a():\n    pass\n\ndef test_b(lk_worker):\n    pass\n")
-    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        given = (*SERVER, f"ws://localhost:{server.server_port}")
+    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as answering:
+        Thread(target=answering.serve_forever, daemon=True).start()
+        given = (*SERVER, f"ws://localhost:{answering.server_port}")
         for more in ((), ("--lk-suite", "image.non-root"), ("--lk-suite", "registration", "test_a.py")):
             run = lk(*given, *more, env={**NO_ENGINE, **CREDENTIALS})
             assert (run.code, run.verdict["checks"]) == (4, []), run.output
@@ -183,7 +200,7 @@ def test_a_stage_that_cannot_be_opened_is_one_line(lk, tmp_path: Path) -> None:
             assert run.output.count("no stage, says this test") <= 3, run.output
         # Of the user's own tests those are run that need none.
         run = lk(*given, "test_a.py", env={**NO_ENGINE, **CREDENTIALS})
-        server.shutdown()
+        answering.shutdown()
     assert (run.code, "1 passed, 1 error" in run.output) == (1, True), run.output
 
 
