@@ -45,6 +45,7 @@ from pytest_lkagents.fixtures import (
 from pytest_lkagents.gathered import COMMAND, GATHERED, TYPED, Gathered, conclude, conclude_unbegun, remove_earlier, stage_facts
 from pytest_lkagents.manifests import STANDARD_INPUT
 from pytest_lkagents.outcomes import doubted, judge, present, redacted, waived, waiver_of
+from pytest_lkagents.report import junit
 from pytest_lkagents.secrets import Redactor, hidden_in
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.values import SettingsError
@@ -205,6 +206,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     settings = config.stash[SETTINGS]
     if not settings.active or config.getoption("collectonly"):
         return
+    if (xml := junit.written_by(config)) is not None:
+        config.pluginmanager.register(junit.Suites(xml), "lkagents-junit")
     holder = config.stash[STAGE]
     config.add_cleanup(signals.interrupt_by(lambda: holder.closing))
     if not is_xdist_worker(config):

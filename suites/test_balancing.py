@@ -139,7 +139,7 @@ def test_redispatch_on_refusal(lk_stage: Stage, lk_evidence: Evidence, lk_load: 
     roles=("shared", "loaded"),
     order=3,
 )
-def test_agent_name(lk_stage: Stage, lk_evidence: Evidence, lk_first_call: Callable[[], FirstCall]) -> None:
+def test_dispatch_by_agent_name(lk_stage: Stage, lk_evidence: Evidence, lk_first_call: Callable[[], FirstCall]) -> None:
     """Under a name only explicit dispatch reaches it; without one every room does; all workers have the same.
 
     The name in the worker's registration is read on the wire; with `--lk-agent-name` it must be that name, and one of

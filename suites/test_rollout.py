@@ -631,7 +631,7 @@ def _ended_with_its_call(worker: Worker, kept: Kept, connections: Connections, s
     seconds=CHECK_SECONDS,
     order=9,
 )
-def test_grace_period(lk_stage: Stage, lk_evidence: Evidence, lk_long_drain: Callable[[], LongCall]) -> None:
+def test_drains_a_long_call(lk_stage: Stage, lk_evidence: Evidence, lk_long_drain: Callable[[], LongCall]) -> None:
     """A long call (10 minutes, or lk_drain_hold) lives until its own end after the stop signal.
 
     The stop signal goes to the first process of a worker with one call, which is kept for 600 s (the guide's 10

@@ -92,11 +92,11 @@ def test_a_call_that_its_agent_ends_shows_no_grace_period(usual: Stay | None, he
     seen = Drain("SIGTERM", None, [], [watched(usual, hung_up_s=held)], held_s=held, exited_s=0.4, exit_code=0)
     evidence = Evidence()
     if judged:
-        rollout.test_grace_period(STAGE, evidence, lambda: LongCall(seen, []))
+        rollout.test_drains_a_long_call(STAGE, evidence, lambda: LongCall(seen, []))
         assert evidence.summary == f"a call went on for {held:.0f} s after SIGTERM"
     else:
         with pytest.raises(NotJudgeable, match=f"lasted for {held:.0f} s after SIGTERM and not for 600 s"):
-            rollout.test_grace_period(STAGE, evidence, lambda: LongCall(seen, []))
+            rollout.test_drains_a_long_call(STAGE, evidence, lambda: LongCall(seen, []))
 
 
 @pytest.mark.parametrize(

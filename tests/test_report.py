@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -13,6 +14,7 @@ import pytest
 from pytest_lkagents.outcomes import redacted
 from pytest_lkagents.report import baseline, charts, markdown, page, terminal, words
 from pytest_lkagents.secrets import Redactor
+from pytest_lkagents.selection import packaged_checks, packaged_suites
 from pytest_lkagents.verdict import ERROR, FAIL, INFO, MUST, PASS, SHOULD, SKIP, WAIVED, CheckResult, Lane, Subject, Verdict
 
 from .conftest import ROOT
@@ -306,11 +308,28 @@ def test_all_forms_of_a_run(lk, tmp_path: Path) -> None:
     assert "  manifests.grace-period: fail, was pass" in run.output
     assert "manifests.grace-period" in (tmp_path / "report/report.html").read_text()
     assert summary.read_text().startswith("before\n## LiveKit agent: fail")
-    properties = {
-        (entry.get("name"), entry.get("value")) for entry in ElementTree.parse(tmp_path / "junit.xml").iter("property")
-    }
+    junit = ElementTree.parse(tmp_path / "junit.xml")
+    assert {case.get("classname") for case in junit.iter("testcase")} == {"manifests"}
+    properties = {(entry.get("name"), entry.get("value")) for entry in junit.iter("property")}
     assert ("lk_id", "manifests.grace-period") in properties
     assert ("lk_status", "fail") in properties
+
+
+@pytest.mark.parametrize("processes", ["0", "2"])
+def test_junits_classes_are_the_suites(processes: str, lk, tmp_path: Path) -> None:
+    (tmp_path / "test_own.py").write_text("def test_own():\n    pass\n")
+    run = lk(f"--lk-manifests={BROKEN_FILES}", "-n", processes, "--junit-xml=junit.xml", "test_own.py")
+    assert run.code == 1, run.output
+    cases = [(case.get("classname"), case.get("name")) for case in ElementTree.parse(tmp_path / "junit.xml").iter("testcase")]
+    assert {suite for suite, _ in cases} == {"manifests", "autoscaling", "test_own"}
+    assert len(cases) == 19
+
+
+def test_no_two_checks_are_test_functions_of_one_name() -> None:
+    """Outside of a user's project they have no other name for pytest."""
+    found = [name for path in packaged_suites().values() for name in re.findall(r"(?m)^def (test_\w+)", path.read_text())]
+    assert sorted(found) == sorted(set(found))
+    assert len(found) == len(packaged_checks())
 
 
 def test_a_baseline_that_is_none_is_one_line(lk) -> None:
