@@ -119,8 +119,8 @@ def _configure(config: pytest.Config) -> None:
     config.stash[STAGE] = StageHolder(settings, redactor)
     config.stash[GATHERED] = Gathered()
     config.pluginmanager.register(config.stash[GATHERED], "lkagents-results")
-    limits = config.pluginmanager.hasplugin("timeout") or config.pluginmanager.hasplugin("pytest_timeout")
-    if not limits:
+    limited = config.pluginmanager.hasplugin("timeout") or config.pluginmanager.hasplugin("pytest_timeout")
+    if not limited:
         # Checks are marked with it, which must not end a run by itself.
         config.addinivalue_line("markers", "timeout(seconds): the check's own limit, which pytest-timeout would hold")
     if _only_shows(config):
@@ -131,7 +131,7 @@ def _configure(config: pytest.Config) -> None:
         config.stash[GATHERED].notes += options.without_subject(config, typed=False)[:1] if UNUSABLE not in config.stash else ()
         return
     config.stash[GATHERED].notes += selection.expired(settings)
-    if not limits:
+    if not limited:
         config.stash[GATHERED].notes.append("without pytest-timeout (-p no:timeout) no check has a time limit")
     if STANDARD_INPUT in settings.manifests:
         config.stash[SETTINGS] = replace(settings, standard_input=_standard_input(config))
