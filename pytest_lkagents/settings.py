@@ -91,6 +91,7 @@ OPTIONS = (
     Option("lk_server_image", f"image for the container server (default: {SERVER_IMAGE})", command_line=False),
     Option("lk_probe_image", f"image of the side container (default: {PROBE_IMAGE}, built)", command_line=False),
 )
+BY_NAME = {option.name: option for option in OPTIONS}
 
 
 @dataclass(frozen=True)
@@ -168,13 +169,16 @@ def declare(parser: pytest.Parser) -> None:
 
 
 def is_typed(config: pytest.Config, name: str) -> bool:
-    """Whether an option is given for this run: what addopts says is for all runs, as an ini file is."""
+    """Whether an option is given for this run, by a variable or a file of arguments too: an ini file's addopts are for all
+    runs, as the rest of it is."""
     if config.getoption(name, None) is None:
         return False
-    flag = next(option.flag for option in OPTIONS if option.name == name)
-    standing = [*config.getini("addopts"), *shlex.split(os.environ.get("PYTEST_ADDOPTS", ""))]
-    # What is in a file of arguments (@FILE) is neither.
-    return _names(flag, config.invocation_params.args) or not _names(flag, standing)
+    flag = BY_NAME[name].flag
+    replaced = any(words.startswith("addopts=") for words in config.getoption("override_ini", None) or ())
+    if replaced or _names(flag, config.invocation_params.args):
+        return True
+    # What both say is given for this run.
+    return _names(flag, shlex.split(os.environ.get("PYTEST_ADDOPTS", ""))) or not _names(flag, config.getini("addopts"))
 
 
 def _names(flag: str, words: Iterable[str | os.PathLike[str]]) -> bool:
@@ -207,7 +211,7 @@ def _is_standing(config: pytest.Config, name: str) -> bool:
     if config.getoption(name, None) is not None:
         return True
     try:
-        return _ini(config, next(option for option in OPTIONS if option.name == name)) not in (None, "", [])
+        return _ini(config, BY_NAME[name]) not in (None, "", [])
     except SettingsError:
         return True
 
@@ -331,7 +335,7 @@ def _given_one(config: pytest.Config, option: Option) -> tuple[Any, str] | None:
 def _readable(config: pytest.Config, name: str) -> tuple[Any, str] | None:
     """The same of one option, where another one cannot be used."""
     try:
-        return _given_one(config, next(option for option in OPTIONS if option.name == name))
+        return _given_one(config, BY_NAME[name])
     except SettingsError:
         return None
 

@@ -54,7 +54,7 @@ PROMISE_SECONDS = 12
 # Deadlines of checks are no longer than this.
 LONGEST_SECONDS = 60
 # A smoke test of another session.
-TURN_SECONDS = 120
+COMMAND_TURN_SECONDS = 120
 
 
 @contextmanager
@@ -138,7 +138,7 @@ class Stage:
     def _take_turn(self) -> None:
         """Commands want the same ports in every session of this user. Raises StageError if the turn never comes."""
         try:
-            self._turn.acquire(timeout=TURN_SECONDS)
+            self._turn.acquire(timeout=COMMAND_TURN_SECONDS)
         except Timeout:
             raise StageError("another pytest --lk-command runs on this machine, where both would use the same ports") from None
 

@@ -76,7 +76,8 @@ def lk_before_server(lk_stage: Stage, lk_first_call: Callable[[], observations.F
 def lk_emptying(request: pytest.FixtureRequest, lk_stage: Stage, lk_selected: set[str]) -> Callable[[], Drain]:
     """The worker's own stop signal, with calls of which one is kept; no more of them than the checks need."""
     together = "rollout.sigterm-stops-new-jobs" in lk_selected
-    calls = drains.CALLS if lk_selected & {"rollout.drains-every-call", "rollout.drains-after-loss"} else 1
+    several = {"rollout.drains-every-call", "rollout.drains-after-loss", "rollout.sigint-drains"}
+    calls = drains.CALLS if lk_selected & several else 1
     hold, brief = _hold(lk_stage, lk_selected), _users(request, "lk_drain") <= {"image.production-mode"}
     return Ahead(
         lk_stage,

@@ -215,7 +215,7 @@ def test_drains_every_call(lk_evidence: Evidence, lk_emptying: Callable[[], Drai
     section="Rollout",
     why="Some platforms stop workers with SIGINT (Fly.io by default), and so does Ctrl-C.",
     remedy="handle SIGINT like SIGTERM",
-    seconds=TWICE_SECONDS,
+    seconds=CHECK_SECONDS,
     roles=("interrupted",),
     order=2,
 )
@@ -266,7 +266,9 @@ def test_sigint_drains(
         seen.raise_if_busy()
         limit = lk_stage.settings.exit_timeout
         raise AssertionError(f"still running {limit:g} s after SIGINT and the end of its calls{seen.lost_signal}")
-    lk_evidence.summary = f"its call went on for {seen.held_s:.0f} s after SIGINT"
+    lk_evidence.summary = (
+        f"{'one of two calls' if len(seen.kept) > 1 else 'its call'} went on for {seen.held_s:.0f} s after SIGINT"
+    )
 
 
 @check(

@@ -18,6 +18,7 @@ from concurrent.futures import Future
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import jsonschema
 import pytest
@@ -244,9 +245,19 @@ def test_what_names_the_missing_url(output: str, names: bool) -> None:
 def test_what_a_complete_worker_says_too_names_nothing_missing() -> None:
     from suites.test_registration import _own_words
 
-    usual = '10:00:01 read OPENAI_API_KEY\n10:00:02 registered worker {"url": "ws://server"}\n'
-    assert _own_words("10:07:31 read OPENAI_API_KEY\n10:07:32 leaving\n", usual) == "#:#:# leaving"
-    assert "api_key" in _own_words("10:07:31 read OPENAI_API_KEY\napi_key is required\n", usual)
+    def own(output: str, usual: str) -> str:
+        keys = ("APIa1b2", "APIc3d4")
+        workers: list[Any] = [
+            SimpleNamespace(logs=lambda text=text: text, environment={"LIVEKIT_API_KEY": key})
+            for text, key in zip((output, usual), keys, strict=True)
+        ]
+        return _own_words(*workers)
+
+    usual = "10:00:01 read OPENAI_API_KEY\n10:00:02 job 9fcd-01: api key APIc3d4\nrequired:\nLIVEKIT_URL\n"
+    assert own("10:07:31 read OPENAI_API_KEY\n10:07:32 leaving\n", usual) == "#:#:# leaving"
+    assert own("10:07:32 job ab12-7e: api key APIa1b2\n", usual) == ""
+    assert "api_key" in own("10:07:31 read OPENAI_API_KEY\napi_key is required\n", usual)
+    assert own("required:\nLIVEKIT_URL\nmissing:\nLIVEKIT_URL\n", usual).splitlines() == ["LIVEKIT_URL", "missing:"]
 
 
 def test_own_checks_stand_beside_the_packaged_ones(lk, example: str) -> None:
