@@ -662,11 +662,15 @@ def test_an_option_without_anything_to_judge_is_one_line(tmp_path: Path) -> None
     assert (code, "note: --lk-strict: nothing to judge" in output) == (0, True), output
     code, output = plain(tmp_path, "--lk-report=another")
     assert (code, "ERROR: --lk-report: nothing to judge" in output) == (4, True), output
+    # These are for one run, as a CI's variable is.
+    for arguments, variables in ((["-o", "addopts=--lk-strict"], {}), ([], {"PYTEST_ADDOPTS": "--lk-strict"})):
+        code, output = plain(tmp_path, *arguments, **variables)
+        assert (code, "ERROR: --lk-strict: nothing to judge" in output) == (4, True), output
 
 
-def plain(folder: Path, *arguments: str) -> tuple[int, str]:
+def plain(folder: Path, *arguments: str, **variables: str) -> tuple[int, str]:
     """pytest as it is typed, without an engine: its exit code, and what it says."""
-    process = start_pytest(*arguments, cwd=folder, env=NO_ENGINE)
+    process = start_pytest(*arguments, cwd=folder, env={**NO_ENGINE, **variables})
     output, _ = process.communicate(timeout=60)
     return process.returncode, output
 
