@@ -87,7 +87,7 @@ def test_reasons_of_skips_and_expected_failures_hold_no_secret(lk, tmp_path: Pat
         f"import pytest\ndef test_in_words(): pytest.skip({reason})\n@pytest.mark.skip({reason})\ndef test_by_mark(): ...\n"
         f"def test_expected(): pytest.xfail({reason})\n"
     )
-    run = lk("test_own.py", "--lk-env=MY_TOKEN=planted-secret-4711", "-rsx")
+    run = lk(*HERE, "test_own.py", "--lk-env=MY_TOKEN=planted-secret-4711", "-rsx")
     assert run.output.count("no agent takes [MY_TOKEN]") == 3, run.output
     assert "planted" not in run.output
 
@@ -99,10 +99,10 @@ def test_a_password_in_an_address_is_not_in_the_command_that_repeats_a_check(lk,
         "def test_one(lk_evidence):\n"
         "    assert not 'broken'\n"
     )
-    run = lk(*HERE, "test_own.py", "--lk-env=QUEUE_URL=amqp://me:zYc8sLw1mT@queue")
+    run = lk(*HERE, "test_own.py", "--lk-attribute=queue=amqp://me:zYc8sLw1mT@queue")
     again = [line for line in run.output.splitlines() if "again: pytest" in line and "test_own.py" in line]
     assert again, run.output
-    assert all("amqp://me:[QUEUE_URL]@queue" in line for line in again)
+    assert all("amqp://me:[queue]@queue" in line for line in again)
     assert "zYc8sLw1mT" not in run.output
 
 

@@ -15,6 +15,7 @@ from pytest_lkagents.checks import MUST, TRIED_AGAIN, Evidence, StageError, TooB
 from pytest_lkagents.fixtures import EVIDENCE, STAGE
 from pytest_lkagents.outcomes import judge
 from pytest_lkagents.plugin import pytest_pyfunc_call
+from pytest_lkagents.settings import Settings
 from pytest_lkagents.stage import Stage
 
 from .conftest import ROOT
@@ -66,7 +67,7 @@ def test_a_fixture_that_fails_accuses_nobody(when: str, fails: str, lk, tmp_path
 
 def tried_again(function: Callable[..., object], evidence: Evidence, *arguments: str) -> None:
     """A collected check whose first try said that this machine was too busy; StopIteration: a second one was made."""
-    stage = SimpleNamespace(background=SimpleNamespace(in_peace=nullcontext))
+    stage = SimpleNamespace(background=SimpleNamespace(in_peace=nullcontext), settings=Settings())
     item = SimpleNamespace(
         config=SimpleNamespace(stash={STAGE: SimpleNamespace(opened=stage)}),
         function=function,
