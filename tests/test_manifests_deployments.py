@@ -301,6 +301,28 @@ def test_a_condition_is_known_behind_whatever_starts_the_shell(words: list[str])
     assert modes_of(words) == {"start", "dev"}
 
 
+@pytest.mark.parametrize(
+    ("script", "modes"),
+    [
+        ("exec python agent.py start\n# on a laptop: python agent.py dev\n", {"start"}),
+        ("python agent.py download-files\n# was: exec python agent.py start\nexec python agent.py dev\n", {"dev"}),
+        ("# don't: python agent.py dev || true\npython agent.py start  # not python agent.py dev\n", {"start"}),
+        ("python prepare.py start;# python agent.py start\nexec python agent.py dev;\n", {"dev"}),
+        ("echo 'it is # 1'; python agent.py start", {"start"}),
+        ('echo "a \\" # b"; echo $# ${#A} a#b; python agent.py dev', {"dev"}),
+        ("[ -n $PROD ] && exec python agent.py start\npython agent.py dev\n", {"start", "dev"}),
+    ],
+)
+def test_comments_and_empty_lines_of_a_script_are_no_commands(script: str, modes: set[str]) -> None:
+    assert modes_of(["sh", "-c", script]) == modes
+
+
+def test_a_comment_behind_a_command_is_none_in_a_line_that_was_taken_apart(tmp_path: Path) -> None:
+    text = "FROM python:3.12\nCMD python agent.py start # on a laptop: python agent.py dev\n"
+    found = rules.production_command(read(tmp_path, {"Dockerfile": text}), Needs())
+    assert (found.findings, found.looked_at) == ([], 1)
+
+
 def in_space(stage: str, env: str, url: str = "wss://acme-k2x91.livekit.cloud") -> str:
     """A workload and its ConfigMap."""
     metadata = f"metadata: {{name: voice-agent, namespace: voice-{stage}}}"

@@ -20,6 +20,8 @@ FLAG = re.compile(r"--([A-Za-z][\w-]*)")
 SCRIPT_RUNNERS = {"npm", "pnpm", "yarn"}
 # What a shell puts between two commands.
 BETWEEN = re.compile(r"[;&|\n]+")
+# What a shell passes over, and, before it, what is quoted: there a # begins no comment.
+COMMENT = re.compile(r"""(\\.|'[^']*'|"(?:\\.|[^"\\])*")|(?<![^\s;&|()])#[^\n]*""", re.DOTALL)
 # What makes it depend on something else which of several commands a shell comes to, and what ends it there.
 CONDITIONS = {"if", "elif", "case", "while", "until", "[", "[[", "test", "exec"}
 # What may stand before it, and the option by which a shell is given its line.
@@ -34,6 +36,11 @@ def split(text: str) -> list[str]:
         return shlex.split(text)
     except ValueError:
         return text.split()
+
+
+def without_comments(text: str) -> str:
+    """A shell's text without its comments."""
+    return COMMENT.sub(lambda found: found[1] or "", text)
 
 
 def told_in(words: Sequence[str]) -> list[tuple[str, str]]:
@@ -64,14 +71,18 @@ def modes_of(words: Sequence[str]) -> set[str]:
     """Which of COMMANDS a command gives the agent: directly behind a script or module, or first of all (for an image's
     entrypoint), and of several commands of a shell the last that has one. Empty: it does not tell. Several: a condition
     decides."""
+    # Of a line that was taken apart already, a comment is all that follows.
+    told = [without_comments(word) for word in itertools.takewhile("#".__ne__, words)]
     commands: list[list[str]] = [[]]
-    for word in words:
+    for word in told:
         for number, piece in enumerate(BETWEEN.split(word)):
             commands += [[]] if number else []
             commands[-1] += split(piece)
+    # A block of a script ends with its line, and with nothing behind that.
+    commands = [command for command in commands if command]
     modes = [mode for command in commands if (mode := _mode(command)) is not None]
     # The last one has nothing behind it that it could skip.
-    if "||" in " ".join(words) or any(_decider(command) in CONDITIONS for command in commands[:-1]):
+    if "||" in " ".join(told) or any(_decider(command) in CONDITIONS for command in commands[:-1]):
         return set(modes)
     return set(modes[-1:])
 
