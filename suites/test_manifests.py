@@ -407,7 +407,8 @@ def test_production_command(lk_evidence: Evidence, lk_manifests: Manifests) -> N
     Compose and ECS, `dockerCommand` and `startCommand` of Render, `processes` (the worker's, by its command or name, or
     else the first) and `experimental.cmd` of Fly.io, `startCommand` of Railway, `run_command` of App Platform,
     `entrypoint` of Cerebrium, and ENTRYPOINT and CMD in the stage of a Dockerfile that is built (by default the last),
-    or in the one that it is made from, unless all that is built from it has a command of its own. The word `dev`,
+    or in the one that it is made from, unless all that is built from it has a command of its own; where no file says
+    what is built from it, a word of development there is noted alone if all that is deployed has one. The word `dev`,
     `console` or `connect` directly behind a script (`agent.py`, `main.ts`), a module (`-m name`) or `npm`,
     `pnpm` or `yarn` with a script's name, or as the first word, is a failure; of several commands of a shell the last
     counts that has one of these words or `start`, and none where a condition (`if`, `case`, `||`) decides between them,

@@ -274,6 +274,33 @@ def test_a_command_counts_where_not_all_that_is_deployed_replaces_it(tmp_path: P
     assert [finding.place.file for finding in found.findings] == ["Dockerfile"]
 
 
+DEVELOPED = 'FROM python:3.12\nENTRYPOINT ["python", "agent.py"]\nCMD ["dev"]\n'
+STAYS = 'FROM python:3.12\nENTRYPOINT ["python", "agent.py", "dev"]\nCMD ["--log-level", "info"]\n'
+
+
+@pytest.mark.parametrize(
+    ("image", "own", "more", "found"),
+    [
+        (DEVELOPED, "args: [start]", {}, []),
+        (DEVELOPED, "command: [python, agent.py, start]", {}, []),
+        (DEVELOPED, "args: [dev]", {}, ["k.yaml:4"]),
+        (DEVELOPED, "ports: []", {}, ["Dockerfile:3"]),
+        (DEVELOPED, "args: [start]", {"compose.yaml": composed("agent: {build: .}")}, ["Dockerfile:3"]),
+        (DEVELOPED, "args: [start]", {"livekit.toml": "[agent]\nid = 'A_1'\n"}, ["Dockerfile:3"]),
+        (STAYS, "args: [start]", {}, ["Dockerfile:2"]),
+        (STAYS, "command: [python, agent.py, start]", {}, []),
+    ],
+)
+def test_arguments_take_the_place_of_an_images_command(
+    tmp_path: Path, image: str, own: str, more: dict[str, str], found: list[str]
+) -> None:
+    files = read(tmp_path, {"k.yaml": pods(("voice-agent", own)), "Dockerfile": image, **more})
+    judgement = rules.production_command(files, Needs())
+    assert [f"{one.place.file}:{one.place.line}" for one in judgement.findings] == found
+    said = "all that is deployed has a command of its own instead of 'dev'; not judged"
+    assert any(said in note for note in judgement.notes) == (found == [] or found == ["k.yaml:4"])
+
+
 @pytest.mark.parametrize("shell", [["sh", "-c"], ["bash", "-lc"], []])
 @pytest.mark.parametrize(
     ("line", "modes"),

@@ -134,8 +134,10 @@ def _deployment(file: str, name: str, stage: Stage) -> Deployment:
     made.ports = stage.ports
     made.probes = [stage.check] if stage.check is not None else []
     if stage.entry is not None or stage.command is not None:
-        words = [*(stage.entry.value if stage.entry else []), *(stage.command.value if stage.command else [])]
-        told = stage.command or stage.entry
+        entry = stage.entry.value if stage.entry else []
+        words = [*entry, *(stage.command.value if stage.command else [])]
+        # Where the agent's command stands, as that is what others replace or leave.
+        told = stage.entry if modes_of(entry) and modes_of(entry) == modes_of(words) else stage.command or stage.entry
         assert told is not None
         made.command = Given(words, told.place)
     return made
@@ -155,7 +157,7 @@ def choose_stages(files: Files) -> None:
     for file, stages in files.stages.items():
         last, made = stages[""], {}
         deployed = [one for one in files.deployments if one.place.file not in files.for_development]
-        by_cloud = _is_built_by_livekit_cloud(file, files)
+        by_cloud = is_built_by_livekit_cloud(file, files)
         shipped = by_cloud or pulled
         users = [one for one in deployed if one.built_from == file]
         apart = [one for one in files.deployments if one.built_from == file and one not in users]
@@ -221,7 +223,7 @@ def _is_pulled(deployed: list[Deployment]) -> bool:
     return any(one.built_from is None for one in workers)
 
 
-def _is_built_by_livekit_cloud(file: str, files: Files) -> bool:
+def is_built_by_livekit_cloud(file: str, files: Files) -> bool:
     """Whether a livekit.toml lies beside it: `lk agent deploy` builds the Dockerfile of its folder, to its end.
     Source: https://docs.livekit.io/deploy/agents/builds/"""
     folder, _, name = file.rpartition("/")

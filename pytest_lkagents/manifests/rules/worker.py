@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 from pytest_lkagents.guide import RULE_BYTES, RULE_CORES
-from pytest_lkagents.manifests.commands import DEVELOPMENT, modes_of, split
+from pytest_lkagents.manifests.commands import COMMANDS, DEVELOPMENT, modes_of, split
 from pytest_lkagents.manifests.findings import Finding, Judgement, Needs
 from pytest_lkagents.manifests.model import COMPOSE, DOCKERFILE, KUBERNETES, Deployment, Files, Given
+from pytest_lkagents.manifests.readers.dockerfile import is_built_by_livekit_cloud
 from pytest_lkagents.manifests.rules.common import cores_variable, of_production, unclear
 
 # Docker's own least memory limit.
@@ -122,6 +123,16 @@ def production_command(files: Files, _needs: Needs) -> Judgement:
         if command is None or (deployment.platform is DOCKERFILE and _is_replaced(deployment, command, files, others)):
             continue
         modes = modes_of(command.value)
+        if (
+            deployment.platform is DOCKERFILE
+            and modes
+            and modes <= DEVELOPMENT
+            and _is_set_elsewhere(deployment, command, files, others)
+        ):
+            made.notes.append(
+                f"{command.place}: all that is deployed has a command of its own instead of {min(modes)!r}; not judged"
+            )
+            continue
         if modes - DEVELOPMENT and modes & DEVELOPMENT:
             choice = " and ".join(map(repr, sorted(modes)))
             made.notes.append(f"{command.place}: a condition decides between {choice}; not judged")
@@ -161,6 +172,21 @@ def _is_replaced(image: Deployment, command: Given[list[str]], files: Files, oth
     own = [one.command for one in users if one.command is not None]
     stays = command.place.field == "ENTRYPOINT" and any(one.place.field.endswith(".command") for one in own)
     return len(own) == len(users) and not stays and all(one.command is not None for one in others)
+
+
+def _is_set_elsewhere(image: Deployment, command: Given[list[str]], files: Files, others: list[Deployment]) -> bool:
+    """Whether all that is deployed, and does not say of what it is made, has a command that takes the place of this image's,
+    and nothing runs it as it is. Arguments take the place of CMD alone: an ENTRYPOINT that tells the agent its command stays
+    but where they start a program themselves."""
+    if (
+        not others
+        or is_built_by_livekit_cloud(image.name, files)
+        or any(one.built_from == image.name for one in files.deployments)
+    ):
+        return False
+    commands = [one.command.value for one in others if one.command is not None]
+    whole = all(modes_of(words) and words[0] not in COMMANDS for words in commands)
+    return len(commands) == len(others) and (command.place.field == "CMD" or whole)
 
 
 @of_production
