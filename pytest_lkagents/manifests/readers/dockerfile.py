@@ -36,7 +36,8 @@ KNOWN = [
     "VOLUME",
     "WORKDIR",
 ]
-HEREDOC = re.compile(r"<<-?\s*[\"']?([A-Za-z_][A-Za-z0-9_]*)[\"']?")
+# A word of its own, as BuildKit takes it (``<<<`` and ``1 << n`` are none), or what is quoted, where there is none.
+HEREDOC = re.compile(r"""(?<!\S)\d*<<(-?)(["']?)([\w.-]+)\2(?!\S)|\\.|'[^']*'|"(?:\\.|[^"\\])*\"""", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,10 @@ def instructions(file: str, text: str, problems: list[Problem]) -> list[Instruct
             problems.append(Problem(Place(file, first + 1, ""), f"no Dockerfile instruction: {word!r}"))
             continue
         if name in ("RUN", "COPY", "ADD"):
-            for end in HEREDOC.findall(matched[2]):
-                while number < len(lines) and lines[number].strip() != end:
-                    number += 1
-                number += 1
+            for tabs, _, end in HEREDOC.findall(matched[2]):
+                ends = (at for at in range(number, len(lines)) if (lines[at].lstrip("\t") if tabs else lines[at]) == end)
+                # Without its end it is none.
+                number = next(ends, number - 1) + 1 if end else number
         found.append(Instruction(name, matched[2].strip(), first + 1))
     return found
 

@@ -1,0 +1,57 @@
+"""How a Dockerfile is taken apart: here-documents, continued lines, several names in one instruction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pytest_lkagents.manifests import rules
+from pytest_lkagents.manifests.findings import Needs
+from pytest_lkagents.manifests.model import Problem
+from pytest_lkagents.manifests.readers.dockerfile import instructions
+
+from .deployment_files import written
+
+KEY = "sk-proj-Zb7Qm2Xv9Kd4Tn8Lw1Rp6Hy3F5g8J2"
+IMAGE = "FROM python:3.12.7-slim\n"
+STARTED = 'CMD ["python", "agent.py", "start"]\n'
+
+
+def leaks(folder: Path, text: str) -> list[str]:
+    """Where secrets were found in this Dockerfile, and what is said of them."""
+    files = written(folder, {"Dockerfile": IMAGE + text + STARTED})
+    assert files.problems == []
+    return [f"{finding.place.line} {finding.found}" for finding in rules.secrets(files, Needs()).findings]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'RUN pip install -r /dev/stdin <<< "livekit-agents"',
+        'RUN python -c "n = 20; print(1 << n)"',
+        "RUN echo $((1 << n)) $((1<<n))",
+        "RUN echo '<<EOF' \"a <<EOF b\" x<<EOF <<EOF;",
+        "RUN cat <<EOF",
+        "COPY <<-'EOF\" /app/.env",
+    ],
+)
+def test_what_is_no_here_document_takes_no_lines(line: str) -> None:
+    problems: list[Problem] = []
+    found = instructions("Dockerfile", f"{line}\nEXPOSE 1\nCMD dev\n", problems)
+    assert ([one.name for one in found][1:], problems) == (["EXPOSE", "CMD"], [])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "RUN <<EOF\nexport A=b\n  EOF\nEOF\n",
+        "RUN cat <<-'EOF' > /a && echo \"b\"\n\tA\n\tEOF\n",
+        'COPY --chown=1 <<"a.b" <<C /srv/\n1\na.b\n2\nC\n',
+        "RUN 3<<EOF cat \\\n  /dev/fd/3\nENV A=b\nEOF\n",
+    ],
+)
+def test_a_here_document_ends_at_its_word(text: str) -> None:
+    problems: list[Problem] = []
+    found = instructions("Dockerfile", f"{text}CMD dev\n", problems)
+    assert ([one.name for one in found][1:], problems) == (["CMD"], [])
