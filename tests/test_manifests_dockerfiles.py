@@ -55,3 +55,15 @@ def test_a_here_document_ends_at_its_word(text: str) -> None:
     problems: list[Problem] = []
     found = instructions("Dockerfile", f"{text}CMD dev\n", problems)
     assert ([one.name for one in found][1:], problems) == (["CMD"], [])
+
+
+@pytest.mark.parametrize(
+    ("rest", "found"),
+    [
+        (f"RELEASE=4 OPENAI_API_KEY={KEY}", ["2 OPENAI_API_KEY is a literal"]),
+        (f"OPENAI_API_KEY='{KEY}' RELEASE", ["2 OPENAI_API_KEY is a literal"]),
+        ("OPENAI_API_KEY RELEASE=4", []),
+    ],
+)
+def test_an_argument_of_a_build_is_not_alone_in_its_line(tmp_path: Path, rest: str, found: list[str]) -> None:
+    assert leaks(tmp_path, f"ARG {rest}\n") == found

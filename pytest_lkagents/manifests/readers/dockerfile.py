@@ -265,8 +265,8 @@ def _apply(instruction: Instruction, place: Place, stage: Stage) -> None:
     if instruction.name == "ENV":
         stage.variables += [Variable(name, place, value) for name, value in _pairs(instruction.rest)]
     elif instruction.name == "ARG":
-        name, equals, value = instruction.rest.partition("=")
-        stage.variables.append(Variable(name.strip(), place, value.strip("\"' ") if equals else None, "build"))
+        pairs = [word.partition("=") for word in split(instruction.rest)]
+        stage.variables += [Variable(name, place, value if equals else None, "build") for name, equals, value in pairs]
     elif instruction.name == "ENTRYPOINT":
         stage.entry = Given(_words(instruction.rest), place)
         # https://docs.docker.com/reference/dockerfile/#understand-how-cmd-and-entrypoint-interact
