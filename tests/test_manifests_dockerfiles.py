@@ -9,7 +9,7 @@ import pytest
 from pytest_lkagents.manifests import rules
 from pytest_lkagents.manifests.findings import Needs
 from pytest_lkagents.manifests.model import Problem
-from pytest_lkagents.manifests.readers.dockerfile import instructions
+from pytest_lkagents.manifests.readers.dockerfile_instructions import instructions
 
 from .deployment_files import written
 

@@ -1,0 +1,76 @@
+"""A Dockerfile's instructions, each with where it stands."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from pytest_lkagents.manifests.model import Problem
+from pytest_lkagents.manifests.tree import Place
+
+INSTRUCTION = re.compile(r"^\s*([A-Za-z]+)\s+(.*)$", re.DOTALL)
+KNOWN = [
+    "ADD",
+    "ARG",
+    "CMD",
+    "COPY",
+    "ENTRYPOINT",
+    "ENV",
+    "EXPOSE",
+    "FROM",
+    "HEALTHCHECK",
+    "LABEL",
+    "MAINTAINER",
+    "ONBUILD",
+    "RUN",
+    "SHELL",
+    "STOPSIGNAL",
+    "USER",
+    "VOLUME",
+    "WORKDIR",
+]
+# A word of its own, as BuildKit takes it (``<<<`` and ``1 << n`` are none), or what is quoted, where there is none.
+HEREDOC = re.compile(r"""(?<!\S)\d*<<(-?)(["']?)([\w.-]+)\2(?!\S)|\\.|'[^']*'|"(?:\\.|[^"\\])*\"""", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Instruction:
+    name: str
+    rest: str
+    line: int
+
+
+def instructions(file: str, text: str, problems: list[Problem]) -> list[Instruction]:
+    """Continued lines joined, comments and here-documents left out."""
+    found = []
+    lines = text.splitlines()
+    number = 0
+    while number < len(lines):
+        first = number
+        line = lines[number]
+        number += 1
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        parts = [line]
+        while parts[-1].rstrip().endswith("\\") and number < len(lines):
+            parts[-1] = parts[-1].rstrip()[:-1]
+            follows = lines[number]
+            number += 1
+            if follows.lstrip().startswith("#") or not follows.strip():
+                parts.append("\\")
+                continue
+            parts.append(follows)
+        joined = " ".join(part.strip() for part in parts if part != "\\")
+        matched = INSTRUCTION.match(joined)
+        name = matched[1].upper() if matched else ""
+        if matched is None or name not in KNOWN:
+            word = joined.split()[0][:30] if joined.split() else ""
+            problems.append(Problem(Place(file, first + 1, ""), f"no Dockerfile instruction: {word!r}"))
+            continue
+        if name in ("RUN", "COPY", "ADD"):
+            for tabs, _, end in HEREDOC.findall(matched[2]):
+                ends = (at for at in range(number, len(lines)) if (lines[at].lstrip("\t") if tabs else lines[at]) == end)
+                # Without its end it is none.
+                number = next(ends, number - 1) + 1 if end else number
+        found.append(Instruction(name, matched[2].strip(), first + 1))
+    return found
