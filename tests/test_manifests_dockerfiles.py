@@ -67,3 +67,24 @@ def test_a_here_document_ends_at_its_word(text: str) -> None:
 )
 def test_an_argument_of_a_build_is_not_alone_in_its_line(tmp_path: Path, rest: str, found: list[str]) -> None:
     assert leaks(tmp_path, f"ARG {rest}\n") == found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (
+            f"COPY <<EOF /app/.env\nLIVEKIT_URL=wss://a.livekit.cloud\nOPENAI_API_KEY={KEY}\nEOF\n",
+            "4 the value of OPENAI_API_KEY",
+        ),
+        (f'ADD <<A <<B /app/\na = 1\nA\n\napi_key = "{KEY}"\nB\n', "6 the value of api_key"),
+        ("COPY <<EOF /.env\nDB=postgres://u:k3w9x1q7z5@db/a\nEOF\n", "3 the value of a password in a URL"),
+        (f"RUN <<EOF\nset -e\nexport OPENAI_API_KEY={KEY}\nEOF\n", "4 OPENAI_API_KEY is a literal"),
+        (f"RUN cat > /.env <<'EOF'\nOPENAI_API_KEY='{KEY}'\nEOF\n", "3 OPENAI_API_KEY is a literal"),
+        ("COPY <<EOF /app/.env\nOPENAI_API_KEY=${KEY_123}\nDEEPGRAM_API_KEY=change-me-123\nEOF\n", None),
+        ("RUN <<EOF\nexport OPENAI_API_KEY=$(cat /run/secrets/key123)\nEOF\n", None),
+        ("RUN python <<EOF\ntoken=encode(text123)\npassword=settings_v2\napi_key=os.environ['KEY123']\nEOF\n", None),
+    ],
+)
+def test_secrets_in_a_here_document_are_found_in_their_lines(tmp_path: Path, text: str, found: str | None) -> None:
+    said = leaks(tmp_path, text)
+    assert [line.removesuffix(" is in the file") for line in said] == ([found] if found else [])

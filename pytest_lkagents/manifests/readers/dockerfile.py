@@ -9,12 +9,24 @@ from dataclasses import dataclass, field, replace
 from pytest_lkagents.manifests.choice import RULES, by_evidence, choose, without_parts
 from pytest_lkagents.manifests.commands import modes_of, runs_agent, split, told_in
 from pytest_lkagents.manifests.evidence import Candidate
-from pytest_lkagents.manifests.model import COMPOSE, DOCKERFILE, Deployment, Files, Given, Platform, Probe, Problem, Variable
+from pytest_lkagents.manifests.model import (
+    COMPOSE,
+    DOCKERFILE,
+    Deployment,
+    Files,
+    Given,
+    Platform,
+    Probe,
+    Problem,
+    StoredSecret,
+    Variable,
+)
 from pytest_lkagents.manifests.readers import probes
-from pytest_lkagents.manifests.readers.common import FOR_DEVELOPMENT, environment_of, range_of
+from pytest_lkagents.manifests.readers.common import FOR_DEVELOPMENT, environment_of, from_outside, range_of
 from pytest_lkagents.manifests.readers.dockerfile_instructions import Instruction, instructions
+from pytest_lkagents.manifests.readers.secret_entries import settings_in
 from pytest_lkagents.manifests.tree import Place
-from pytest_lkagents.secrets import looks_random
+from pytest_lkagents.secrets import looks_generated, looks_random, url_passwords
 
 
 @dataclass
@@ -49,6 +61,8 @@ def read(file: str, text: str, files: Files) -> None:
             last = _from(instruction.rest, place, stages)
         else:
             _apply(instruction, place, last)
+            if instruction.name != "RUN":
+                files.secrets += _written(instruction, place)
     # Values of all stages stand in the file, whatever the last one takes of them.
     every = dict.fromkeys(variable for stage in (first, *stages.values()) for variable in stage.variables)
     others = [variable for variable in every if variable not in last.variables]
@@ -214,11 +228,30 @@ def _apply(instruction: Instruction, place: Place, stage: Stage) -> None:
     elif instruction.name == "RUN":
         told = told_in([instruction.rest])
         stage.variables += [Variable(name, place, value, "build") for name, value in told if looks_random(value)]
+        stage.variables += _scripted(instruction, place)
     elif instruction.name == "HEALTHCHECK":
         # The options first, as in `--interval=5s CMD curl ...`; NONE takes that of the base image away.
         test = re.sub(r"^(--\S+\s+)*", "", instruction.rest)
         what, _, asks = test.partition(" ")
         stage.check = probes.of_command("health", _words(asks.strip()), place) if what.upper() == "CMD" else None
+
+
+def _scripted(instruction: Instruction, place: Place) -> list[Variable]:
+    """What the here-documents of a RUN say: mostly a shell's script. In one of another language a call may stand there."""
+    return [
+        Variable(name, replace(place, line=line), value, "build")
+        for text, line in instruction.here
+        for name, value in told_in([text])
+        if looks_generated(value) and "(" not in value and not from_outside(value)
+    ]
+
+
+def _written(instruction: Instruction, place: Place) -> list[StoredSecret]:
+    """The secrets in files that COPY and ADD write from here-documents."""
+    lines = [line for _, line in instruction.here]
+    found = [(name, lines[number]) for name, number in settings_in("\n".join(text for text, _ in instruction.here))]
+    found += [("a password in a URL", line) for text, line in instruction.here if url_passwords(text)]
+    return [StoredSecret(name, replace(place, line=line)) for name, line in found]
 
 
 def _words(text: str) -> list[str]:

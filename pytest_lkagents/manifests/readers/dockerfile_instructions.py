@@ -29,7 +29,7 @@ KNOWN = [
     "VOLUME",
     "WORKDIR",
 ]
-# A word of its own, as BuildKit takes it (``<<<`` and ``1 << n`` are none), or what is quoted, where there is none.
+# A word of its own, as BuildKit takes it (``<<<`` and ``1 << n`` are none); or what is quoted, where there is none.
 HEREDOC = re.compile(r"""(?<!\S)\d*<<(-?)(["']?)([\w.-]+)\2(?!\S)|\\.|'[^']*'|"(?:\\.|[^"\\])*\"""", re.DOTALL)
 
 
@@ -38,10 +38,12 @@ class Instruction:
     name: str
     rest: str
     line: int
+    # The lines of its here-documents, with their numbers.
+    here: tuple[tuple[str, int], ...] = ()
 
 
 def instructions(file: str, text: str, problems: list[Problem]) -> list[Instruction]:
-    """Continued lines joined, comments and here-documents left out."""
+    """Continued lines joined, comments left out, here-documents apart."""
     found = []
     lines = text.splitlines()
     number = 0
@@ -67,10 +69,13 @@ def instructions(file: str, text: str, problems: list[Problem]) -> list[Instruct
             word = joined.split()[0][:30] if joined.split() else ""
             problems.append(Problem(Place(file, first + 1, ""), f"no Dockerfile instruction: {word!r}"))
             continue
+        here: list[tuple[str, int]] = []
         if name in ("RUN", "COPY", "ADD"):
             for tabs, _, end in HEREDOC.findall(matched[2]):
                 ends = (at for at in range(number, len(lines)) if (lines[at].lstrip("\t") if tabs else lines[at]) == end)
-                # Without its end it is none.
-                number = next(ends, number - 1) + 1 if end else number
-        found.append(Instruction(name, matched[2].strip(), first + 1))
+                last = next(ends, None) if end else None
+                if last is not None:
+                    here += [(lines[at], at + 1) for at in range(number, last)]
+                    number = last + 1
+        found.append(Instruction(name, matched[2].strip(), first + 1, tuple(here)))
     return found

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 from pytest_lkagents.manifests.model import StoredSecret
 from pytest_lkagents.manifests.readers.common import from_outside
 from pytest_lkagents.manifests.readers.kubernetes_workloads import kind_of
-from pytest_lkagents.manifests.readers.secret_entries import is_stored
+from pytest_lkagents.manifests.readers.secret_entries import is_stored, settings_in
 from pytest_lkagents.manifests.tree import Node
-from pytest_lkagents.secrets import holds_secret, looks_generated, url_passwords
-
-# One setting in a file of most formats: NAME=value, name = "value", name: value. What is more than a word is none: a call in a
-# script, a path.
-LINE = re.compile(r"""^\s*(?:export\s+)?["']?([A-Za-z][\w.-]*)["']?\s*[:=]\s*["']?([\w+/=-]+)["']?,?;?\s*$""", re.MULTILINE)
+from pytest_lkagents.secrets import holds_secret, url_passwords
 
 
 def stored(document: Node) -> list[StoredSecret]:
@@ -36,9 +30,10 @@ def stored(document: Node) -> list[StoredSecret]:
 
 def _secrets_in(name: str, text: str) -> list[str]:
     """What is secret in an entry of a ConfigMap, in words that do not show it."""
-    lines = [(name, text)] if "\n" not in text else [(found[1], found[2]) for found in LINE.finditer(text)]
-    named = [(name, value) for name, value in lines if not from_outside(value)]
-    found = [name for name, value in named if holds_secret(name, value) and ("\n" not in text or looks_generated(value))]
+    if "\n" in text:
+        found = [setting for setting, _ in settings_in(text)]
+    else:
+        found = [name] if not from_outside(text) and holds_secret(name, text) else []
     return found + ([f"a password in the URL of {name}"] if url_passwords(text) else [])
 
 
