@@ -851,6 +851,28 @@ def test_a_file_of_fly_need_not_name_its_app(tmp_path: Path, name: str, text: st
     assert written(tmp_path, {name: text}).read == [name] * is_read
 
 
+FLY_LINE = "app = 'a'\nprimary_region = 'ams'\n[processes]\nagent = "
+CEREBRIUM_LINE = "[cerebrium.deployment]\nname = 'a'\n[cerebrium.runtime.custom]\nentrypoint = "
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("fly.toml", FLY_LINE), ("cerebrium.toml", CEREBRIUM_LINE)],
+)
+@pytest.mark.parametrize(
+    ("line", "modes"),
+    [
+        ("\"sh -c 'cd /app && exec python agent.py dev'\"", {"dev"}),
+        ("\"sh -c 'python prepare.py; exec python agent.py start'\"", {"start"}),
+        ("\"python 'my agent.py' start\"", {"start"}),
+        ('""', set()),
+    ],
+)
+def test_a_line_is_taken_apart_as_a_shell_does(tmp_path: Path, name: str, text: str, line: str, modes: set[str]) -> None:
+    (one,) = written(tmp_path, {name: f"{text}{line}\n"}).deployments
+    assert (modes_of(one.command.value) if one.command is not None else set()) == modes
+
+
 @pytest.mark.parametrize(
     ("rest", "mode"),
     [

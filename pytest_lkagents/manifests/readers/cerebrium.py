@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pytest_lkagents.manifests import fields
 from pytest_lkagents.manifests.model import CEREBRIUM, REQUESTS, Autoscaler, Deployment, Files, Given, Probe, Resources, Target
-from pytest_lkagents.manifests.readers.common import beside, doubt, environment_of, given, ports_of, whole
+from pytest_lkagents.manifests.readers.common import beside, doubt, environment_of, given, line_of, ports_of, whole
 from pytest_lkagents.manifests.tree import Node
 
 DEPLOYMENT, HARDWARE, SCALING = ("cerebrium", "deployment"), ("cerebrium", "hardware"), ("cerebrium", "scaling")
@@ -34,7 +34,7 @@ def read(document: Node, files: Files) -> None:
     if custom is None and any(document.get("cerebrium", "runtime", partner) is not None for partner in PARTNERS):
         files.passed_over.append(f"{document.place.file}: {name} looks like no worker")
         return
-    words = document.words(*CUSTOM, "entrypoint")
+    words = line_of(document.get(*CUSTOM, "entrypoint"))
     grace = document.number(*GRACE)
     dockerfile, base = document.text(*CUSTOM, "dockerfile_path"), (*DEPLOYMENT, "docker_base_image_url")
     made = Deployment(

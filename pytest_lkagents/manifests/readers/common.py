@@ -97,6 +97,14 @@ def _variable(name: str, place: Place, text: str | None) -> Variable:
     return Variable(name, place, None if from_outside(text) else text, fallback=fallback[1] if fallback else None)
 
 
+def line_of(node: Node | None) -> list[str]:
+    """A command's words: a list, or a line, which the platform takes apart as a shell does."""
+    if node is None:
+        return []
+    text = node.text()
+    return split(text) if text is not None else node.words() or []
+
+
 def words_of(container: Node) -> list[str]:
     """Command and arguments, as pods and what follows them write these."""
     return (container.words("command") or []) + (container.words("args") or [])

@@ -7,7 +7,7 @@ import re
 from pytest_lkagents.manifests import amounts, fields
 from pytest_lkagents.manifests.commands import AGENT, WORKER, runs_agent
 from pytest_lkagents.manifests.model import EVERYTHING, FLY, Deployment, Files, Given, Probe, Resources
-from pytest_lkagents.manifests.readers.common import beside, doubt, environment_of, given, ports_of, variables_of
+from pytest_lkagents.manifests.readers.common import beside, doubt, environment_of, given, line_of, ports_of, variables_of
 from pytest_lkagents.manifests.tree import Node
 
 OWN = re.compile(r"fly([._-].*)?\.toml")
@@ -32,7 +32,7 @@ def read(document: Node, files: Files) -> None:
         document.place,
         environment_of(name, document.place.file),
         given(document, "build", "image"),
-        Given(command.words() or [], command.place) if command is not None and command.words() else None,
+        Given(line_of(command), command.place) if command is not None and line_of(command) else None,
         variables_of(document, "env"),
         grace_s=Given(grace, document.at("kill_timeout")) if grace is not None else None,
         exposures=[],
@@ -72,7 +72,7 @@ def _group(document: Node) -> str:
     """The process group that is the worker's, by its command or its name; else the first that the file names."""
     groups = document.entries("processes")
     for name, command in groups:
-        if runs_agent(command.words() or []):
+        if runs_agent(line_of(command)):
             return name
     names = [name for name, _ in groups]
     told = [name for pattern in (AGENT, WORKER) for name in names if pattern.search(name.lower())]
