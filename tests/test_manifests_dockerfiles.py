@@ -88,3 +88,17 @@ def test_an_argument_of_a_build_is_not_alone_in_its_line(tmp_path: Path, rest: s
 def test_secrets_in_a_here_document_are_found_in_their_lines(tmp_path: Path, text: str, found: str | None) -> None:
     said = leaks(tmp_path, text)
     assert [line.removesuffix(" is in the file") for line in said] == ([found] if found else [])
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("# syntax=docker/dockerfile:1\n#Escape = `\nRUN a `\n # b\n  c\nCOPY a C:\\\nCMD dev\n", ["RUN", "COPY", "CMD"]),
+        ("# escape=\\\nRUN a \\\n  c\nCMD dev `\n", ["RUN", "CMD"]),
+        ("# an image\n# escape=`\nRUN a \\\n  c\nCMD dev\n", ["RUN", "CMD"]),
+        ("\n# escape=`\nRUN a \\\n  c\nCMD dev\n", ["RUN", "CMD"]),
+    ],
+)
+def test_a_directive_says_what_continues_a_line(text: str, names: list[str]) -> None:
+    problems: list[Problem] = []
+    assert ([one.name for one in instructions("Dockerfile", text, problems)], problems) == (names, [])

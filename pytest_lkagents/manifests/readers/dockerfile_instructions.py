@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 
@@ -31,6 +32,8 @@ KNOWN = [
 ]
 # A word of its own, as BuildKit takes it (``<<<`` and ``1 << n`` are none); or what is quoted, where there is none.
 HEREDOC = re.compile(r"""(?<!\S)\d*<<(-?)(["']?)([\w.-]+)\2(?!\S)|\\.|'[^']*'|"(?:\\.|[^"\\])*\"""", re.DOTALL)
+# What may stand before all else: https://docs.docker.com/reference/dockerfile/#parser-directives
+DIRECTIVE = re.compile(r"#\s*(syntax|escape|check)\s*=\s*(.+?)\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,17 @@ class Instruction:
     here: tuple[tuple[str, int], ...] = ()
 
 
+def _escape(lines: list[str]) -> str:
+    """The sign that continues a line."""
+    directives = itertools.takewhile(bool, map(DIRECTIVE.fullmatch, lines))
+    return next((found[2] for found in directives if found and found[1].lower() == "escape" and found[2] == "`"), "\\")
+
+
 def instructions(file: str, text: str, problems: list[Problem]) -> list[Instruction]:
     """Continued lines joined, comments left out, here-documents apart."""
     found = []
     lines = text.splitlines()
+    sign = _escape(lines)
     number = 0
     while number < len(lines):
         first = number
@@ -54,15 +64,15 @@ def instructions(file: str, text: str, problems: list[Problem]) -> list[Instruct
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         parts = [line]
-        while parts[-1].rstrip().endswith("\\") and number < len(lines):
+        while parts[-1].rstrip().endswith(sign) and number < len(lines):
             parts[-1] = parts[-1].rstrip()[:-1]
             follows = lines[number]
             number += 1
             if follows.lstrip().startswith("#") or not follows.strip():
-                parts.append("\\")
+                parts.append(sign)
                 continue
             parts.append(follows)
-        joined = " ".join(part.strip() for part in parts if part != "\\")
+        joined = " ".join(part.strip() for part in parts if part != sign)
         matched = INSTRUCTION.match(joined)
         name = matched[1].upper() if matched else ""
         if matched is None or name not in KNOWN:
