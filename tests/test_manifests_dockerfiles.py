@@ -102,3 +102,18 @@ def test_secrets_in_a_here_document_are_found_in_their_lines(tmp_path: Path, tex
 def test_a_directive_says_what_continues_a_line(text: str, names: list[str]) -> None:
     problems: list[Problem] = []
     assert ([one.name for one in instructions("Dockerfile", text, problems)], problems) == (names, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (f"ENV A=1 \\\n    # a key\n\n    OPENAI_API_KEY='{KEY}' \\\n    B=2\n", 5),
+        (f"ENV NO_OPENAI_API_KEY=1 \\\n    OPENAI_API_KEY={KEY}\n", 3),
+        (f"ENV OPENAI_API_KEY {KEY}\n", 2),
+        (f"ARG A \\\n    OPENAI_API_KEY={KEY}\n", 3),
+        (f"RUN set -e; \\\n  export OPENAI_API_KEY={KEY}; \\\n  make\n", 3),
+        (f'ENV A=1 \\\n    "OPENAI_API_KEY"={KEY}\n', 2),
+    ],
+)
+def test_a_secret_in_a_continued_line_is_named_with_it(tmp_path: Path, text: str, line: int) -> None:
+    assert leaks(tmp_path, text) == [f"{line} OPENAI_API_KEY is a literal"]

@@ -210,11 +210,16 @@ def _from(rest: str, place: Place, stages: dict[str, Stage]) -> Stage:
 
 
 def _apply(instruction: Instruction, place: Place, stage: Stage) -> None:
+    def at(text: str) -> Place:
+        return replace(place, line=instruction.line_of(text))
+
     if instruction.name == "ENV":
-        stage.variables += [Variable(name, place, value) for name, value in _pairs(instruction.rest)]
+        stage.variables += [Variable(name, at(f"{name}="), value) for name, value in _pairs(instruction.rest)]
     elif instruction.name == "ARG":
         pairs = [word.partition("=") for word in split(instruction.rest)]
-        stage.variables += [Variable(name, place, value if equals else None, "build") for name, equals, value in pairs]
+        stage.variables += [
+            Variable(name, at(name + equals), value if equals else None, "build") for name, equals, value in pairs
+        ]
     elif instruction.name == "ENTRYPOINT":
         stage.entry = Given(_words(instruction.rest), place)
         # https://docs.docker.com/reference/dockerfile/#understand-how-cmd-and-entrypoint-interact
@@ -227,7 +232,7 @@ def _apply(instruction: Instruction, place: Place, stage: Stage) -> None:
         stage.ports += [port for word in instruction.rest.split() for port in range_of(word)]
     elif instruction.name == "RUN":
         told = told_in([instruction.rest])
-        stage.variables += [Variable(name, place, value, "build") for name, value in told if looks_random(value)]
+        stage.variables += [Variable(name, at(value), value, "build") for name, value in told if looks_random(value)]
         stage.variables += _scripted(instruction, place)
     elif instruction.name == "HEALTHCHECK":
         # The options first, as in `--interval=5s CMD curl ...`; NONE takes that of the base image away.

@@ -41,8 +41,18 @@ class Instruction:
     name: str
     rest: str
     line: int
-    # The lines of its here-documents, with their numbers.
+    # The lines that it is made of, with their numbers, and those of its here-documents.
+    parts: tuple[tuple[str, int], ...] = ()
     here: tuple[tuple[str, int], ...] = ()
+
+    def line_of(self, text: str) -> int:
+        """The line in which this begins; its first, where none has it as it is."""
+        begins = re.compile(rf"(?<!\w){re.escape(text)}")
+        return next((line for part, line in self.parts if begins.search(part)), self.line)
+
+
+def _is_passed_over(line: str) -> bool:
+    return not line.strip() or line.lstrip().startswith("#")
 
 
 def _escape(lines: list[str]) -> str:
@@ -59,20 +69,17 @@ def instructions(file: str, text: str, problems: list[Problem]) -> list[Instruct
     number = 0
     while number < len(lines):
         first = number
-        line = lines[number]
         number += 1
-        if not line.strip() or line.lstrip().startswith("#"):
+        if _is_passed_over(lines[first]):
             continue
-        parts = [line]
-        while parts[-1].rstrip().endswith(sign) and number < len(lines):
-            parts[-1] = parts[-1].rstrip()[:-1]
-            follows = lines[number]
+        parts = [(lines[first], number)]
+        while parts[-1][0].rstrip().endswith(sign) and number < len(lines):
+            parts[-1] = (parts[-1][0].rstrip()[:-1], parts[-1][1])
+            while number < len(lines) and _is_passed_over(lines[number]):
+                number += 1
+            parts += [(line, number + 1) for line in lines[number : number + 1]]
             number += 1
-            if follows.lstrip().startswith("#") or not follows.strip():
-                parts.append(sign)
-                continue
-            parts.append(follows)
-        joined = " ".join(part.strip() for part in parts if part != sign)
+        joined = " ".join(part.strip() for part, _ in parts)
         matched = INSTRUCTION.match(joined)
         name = matched[1].upper() if matched else ""
         if matched is None or name not in KNOWN:
@@ -87,5 +94,5 @@ def instructions(file: str, text: str, problems: list[Problem]) -> list[Instruct
                 if last is not None:
                     here += [(lines[at], at + 1) for at in range(number, last)]
                     number = last + 1
-        found.append(Instruction(name, matched[2].strip(), first + 1, tuple(here)))
+        found.append(Instruction(name, matched[2].strip(), first + 1, tuple(parts), tuple(here)))
     return found
