@@ -181,8 +181,9 @@ def test_scaling_metric(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     `targetMemoryPercent`, App Platform's CPU target and its metrics of requests, the rules of Azure Container Apps, and
     `scaling_metric` of Cerebrium. Memory alone is a failure, and so are requests, of which a worker gets none; so are
     CPU and memory alone where calls, not CPU, moved the load of this worker in `availability.load-follows-work` or
-    `availability.rejects-over-threshold` of the same run. Any other metric counts as one of the worker's own. Skipped
-    without an autoscaler that names a metric.
+    `availability.rejects-over-threshold` of the same run. What a container beside the worker uses alone
+    (`containerResource`, KEDA's `containerName`) is as good as no metric. Any other metric counts as one of the
+    worker's own. Skipped without an autoscaler that names a metric.
     """
     judge(rules.scaling_metric, lk_manifests, lk_evidence, "no autoscaler", "by CPU or a metric of its own")
 

@@ -501,3 +501,48 @@ def test_the_container_whose_default_is_too_short_is_named(tmp_path: Path) -> No
     assert finding.found == "30 s, the default of ECS on Fargate, for voice-agent"
     (note,) = rules.grace_period(read(tmp_path, {"task.json": TASK.replace("LAUNCH", "EC2")}), Needs()).notes
     assert note.startswith("task.json:6 containerDefinitions[1]: no stopTimeout")
+
+
+BESIDE = """apiVersion: apps/v1
+kind: Deployment
+metadata: {name: voice-agent}
+spec: {template: {spec: {containers: [
+  {name: a, args: [agent.py, start], resources: {requests: {cpu: 4}, limits: {cpu: 4}}}, {name: otel, args: [COMMAND]}]}}}
+---
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {name: voice-agent}
+spec: {scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: voice-agent}, metrics: [METRICS]}
+"""
+
+
+def used(metric: str, container: str, per_cent: int) -> str:
+    target = f"{{type: Utilization, averageUtilization: {per_cent}}}"
+    return f"{{type: ContainerResource, containerResource: {{container: {container}, name: {metric}, target: {target}}}}}"
+
+
+@pytest.mark.parametrize(
+    ("metrics", "found"),
+    [
+        (used("cpu", "otel", 50), ["scales by cpu of otel"]),
+        (f"{used('memory', 'a', 60)}, {used('cpu', 'otel', 50)}", ["scales by memory and cpu of otel only"]),
+        (f"{used('cpu', 'a', 60)}, {used('cpu', 'otel', 50)}", []),
+        (used("cpu", "'${NAME}'", 50), []),
+    ],
+)
+def test_the_use_of_a_container_beside_the_worker_is_no_metric_of_its_own(
+    tmp_path: Path, metrics: str, found: list[str]
+) -> None:
+    files = read(tmp_path, {"a.yaml": BESIDE.replace("METRICS", metrics).replace("COMMAND", "--config=otel.yaml")})
+    assert [finding.found for finding in rules.scaling_metric(files, Needs()).findings] == found
+
+
+def test_that_of_another_worker_in_its_pod_may_be_one(tmp_path: Path) -> None:
+    files = read(tmp_path, {"a.yaml": BESIDE.replace("METRICS", used("cpu", "otel", 50)).replace("COMMAND", "b.py, start")})
+    assert rules.scaling_metric(files, Needs()) == Judgement(looked_at=1)
+
+
+def test_the_use_of_a_container_beside_the_worker_does_not_scale_it_up_in_time(tmp_path: Path) -> None:
+    metrics = f"{used('cpu', 'a', 90)}, {used('cpu', 'otel', 50)}"
+    files = read(tmp_path, {"a.yaml": BESIDE.replace("METRICS", metrics).replace("COMMAND", "--config=otel.yaml")})
+    assert [finding.found for finding in rules.scale_up_below_threshold(files, Needs()).findings] == ["scales up at 90%"]

@@ -134,13 +134,14 @@ REQUESTS = "requests"
 class Target:
     """What an autoscaler keeps at: ``share`` (0 to 1) of what is requested or there, or ``cores`` that are used, where it is
     such a figure. ``metric`` is cpu, memory, REQUESTS or what the file calls it. ``alone``: of the worker's container, not of
-    all containers beside it too."""
+    all containers beside it too. ``elsewhere``: of a container beside it alone."""
 
     metric: str
     place: Place
     share: float | None = None
     alone: bool = False
     cores: float | None = None
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from pytest_lkagents.manifests.readers.kubernetes_workloads import (
     kind_of,
     main_container,
     resources_of,
+    worker_names,
     workload,
 )
 from pytest_lkagents.manifests.tree import Node
@@ -155,7 +156,7 @@ def _attach(document: Node, made: list[Made], services: list[Node], rollouts: li
     kind = kind_of(document)
     if kind in kubernetes_scaling.KINDS:
         for workload, deployment in _near(document, [pair for pair in made + rollouts if _scales(document, pair[0])]):
-            kubernetes_scaling.attach(document, deployment, main_container(workload).text("name"))
+            kubernetes_scaling.attach(document, deployment, worker_names(workload))
     elif kind == "Service" and document.text("spec", "type") in ("LoadBalancer", "NodePort"):
         for _, deployment in _near(document, [pair for pair in made if _selects(document, pair[0])]):
             _expose(deployment, Given(f"a Service of type {document.text('spec', 'type')}", document.at("spec", "type")))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from pytest_lkagents.manifests import amounts
 from pytest_lkagents.manifests.model import Autoscaler, Deployment, Given, Pace, Step, Target
-from pytest_lkagents.manifests.readers.common import doubt, whole
+from pytest_lkagents.manifests.readers.common import doubt, from_outside, whole
 from pytest_lkagents.manifests.tree import Node, Place
+
+Workers = Sequence[str | None]
 
 HPA, KEDA = "HorizontalPodAutoscaler", "ScaledObject"
 KINDS = (HPA, KEDA)
@@ -25,10 +28,10 @@ KEDA_PAUSED = "autoscaling.keda.sh/paused-replicas"
 KEDA_OWN = ("cpu", "memory")
 
 
-def attach(document: Node, deployment: Deployment, main: str | None) -> None:
-    """``main``: the name of the worker's container."""
+def attach(document: Node, deployment: Deployment, workers: Workers) -> None:
+    """``workers``: the names of the worker's container, and of others that may be workers too."""
     keda = document.text("kind") == KEDA
-    scaler = _keda(document, main) if keda else _hpa(document, main)
+    scaler = _keda(document, workers) if keda else _hpa(document, workers)
     least = ("spec", "minReplicaCount" if keda else "minReplicas")
     doubt(deployment, "minimum", whole(document, *least), document, *least)
     base = KEDA_BEHAVIOR if keda else BEHAVIOR
@@ -50,7 +53,7 @@ def attach(document: Node, deployment: Deployment, main: str | None) -> None:
     deployment.sleeps = sleeps
 
 
-def _hpa(document: Node, main: str | None) -> Autoscaler:
+def _hpa(document: Node, workers: Workers) -> Autoscaler:
     targets = []
     for metric in document.items("spec", "metrics"):
         for source in ("resource", "containerResource"):
@@ -60,7 +63,7 @@ def _hpa(document: Node, main: str | None) -> Autoscaler:
                 amount = amounts.quantity(metric.text(source, "target", "averageValue"))
                 place = metric.at(source, "target", "averageValue" if share is None and amount else "averageUtilization")
                 of = metric.text(source, "container") if source == "containerResource" else None
-                targets.append(_target(name, place, share, of, main, amount))
+                targets.append(_target(name, place, share, of, workers, amount))
         for source in ("pods", "object", "external"):
             if metric.get(source) is not None:
                 targets.append(Target(metric.text(source, "metric", "name") or source, metric.place))
@@ -92,12 +95,12 @@ def _names_no_metric(document: Node) -> bool:
 
 
 def _target(
-    name: str, place: Place, per_cent: float | None, container: str | None, main: str | None, amount: float | None
+    name: str, place: Place, per_cent: float | None, container: str | None, workers: Workers, amount: float | None
 ) -> Target:
     """``container``: the only one that counts; another one's use says nothing of the worker's load. ``amount``: what a pod
     uses, where it is not told in per cent."""
-    if container is not None and container != main:
-        return Target(f"{name} of {container}", place)
+    if container is not None and container != workers[0]:
+        return Target(f"{name} of {container}", place, elsewhere=container not in workers and not from_outside(container))
     cores = amount if name == "cpu" and per_cent is None else None
     return Target(name, place, per_cent / 100 if per_cent is not None else None, container is not None, cores)
 
@@ -116,7 +119,7 @@ def _window(document: Node, path: tuple[str, ...], default: float) -> Given[floa
     return Given(default if seconds is None else seconds, document.at(*path, WINDOW))
 
 
-def _keda(document: Node, main: str | None) -> Autoscaler:
+def _keda(document: Node, workers: Workers) -> Autoscaler:
     targets = []
     for trigger in document.items("spec", "triggers"):
         kind = trigger.text("type") or "unknown"
@@ -125,7 +128,7 @@ def _keda(document: Node, main: str | None) -> Autoscaler:
         share = value if used == "Utilization" and kind in KEDA_OWN else None
         amount = amounts.quantity(trigger.text("metadata", "value")) if used == "AverageValue" else None
         of = trigger.text("metadata", "containerName") if kind in KEDA_OWN else None
-        targets.append(_target(kind, trigger.at("metadata", "value"), share, of, main, amount))
+        targets.append(_target(kind, trigger.at("metadata", "value"), share, of, workers, amount))
     base = KEDA_BEHAVIOR
     return dataclasses.replace(
         Autoscaler(document.place, tuple(targets)),

@@ -127,6 +127,16 @@ def main_container(document: Node) -> Node:
     return containers[0]
 
 
+def worker_names(document: Node) -> list[str | None]:
+    """The name of the worker's container, and of others that may be workers too."""
+    main = main_container(document)
+    others = [one for one in document.items(*POD_AT, "containers") if one is not main]
+    return [
+        main.text("name"),
+        *(one.text("name") for one in others if has_livekit(variables(one)) or runs_agent(words_of(one))),
+    ]
+
+
 def _expose_host(made: Deployment, pod: Node, container: Node) -> None:
     """A port on the node: asked for, or, on the node's network, what Kubernetes makes of each port that is named."""
     made.exposures = []

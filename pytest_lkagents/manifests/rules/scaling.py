@@ -102,7 +102,7 @@ def scale_up_below_threshold(files: Files, needs: Needs) -> Judgement:
             made.looked_at += 1
             continue
         unsure = [_why_no_load(deployment, *pair) for pair in spans if pair[1] is None or pair[1][0] <= most + 1e-9]
-        if any(target.metric not in ("cpu", "memory") for target in scaler.targets):
+        if any(target.metric not in ("cpu", "memory") and not target.elsewhere for target in scaler.targets):
             unsure.append("too high by itself, but another metric may scale up before")
         if unsure:
             made.notes.append(f"{targets[0].place}: {unsure[0]}; not judged")
@@ -170,22 +170,25 @@ def scaling_metric(files: Files, needs: Needs) -> Judgement:
         if not scaler.targets:
             continue
         made.looked_at += 1
-        metrics = {target.metric for target in scaler.targets}
+        metrics = {target.metric for target in scaler.targets if not target.elsewhere}
+        others = sorted({target.metric for target in scaler.targets if target.elsewhere})
         fixed = scaler.minimum is not None and scaler.maximum is not None and scaler.maximum.value <= scaler.minimum.value
-        if metrics == {REQUESTS} and not fixed:
+        if metrics <= {REQUESTS} and not fixed:
             made.findings.append(
                 Finding(
                     scaler.targets[0].place,
-                    "scales by requests",
+                    f"scales by {' and '.join([*metrics, *others])}",
                     "the metric that the worker's load follows, by default its CPU",
-                    "A worker gets no requests, as calls come over its own connection: none is ever added.",
+                    "What another container uses says nothing of how full the worker is."
+                    if others
+                    else "A worker gets no requests, as calls come over its own connection: none is ever added.",
                 )
             )
         elif "memory" in metrics and metrics <= {"memory", REQUESTS}:
             made.findings.append(
                 Finding(
                     scaler.targets[0].place,
-                    "scales by memory only",
+                    f"scales by {' and '.join(['memory', *others])} only",
                     "the metric that the worker's load follows, by default its CPU",
                     "The autoscaler should use the same metric as the worker's load function.",
                 )
@@ -194,7 +197,7 @@ def scaling_metric(files: Files, needs: Needs) -> Judgement:
             made.findings.append(
                 Finding(
                     scaler.targets[0].place,
-                    f"scales by {' and '.join(sorted(metrics))}",
+                    f"scales by {' and '.join([*sorted(metrics), *others])}",
                     "the number of calls, which moves this worker's load (a metric of its own)",
                     "The worker is full by its count of calls while its CPU may be idle: no worker is added.",
                 )
