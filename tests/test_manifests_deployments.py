@@ -546,3 +546,32 @@ def test_the_use_of_a_container_beside_the_worker_does_not_scale_it_up_in_time(t
     metrics = f"{used('cpu', 'a', 90)}, {used('cpu', 'otel', 50)}"
     files = read(tmp_path, {"a.yaml": BESIDE.replace("METRICS", metrics).replace("COMMAND", "--config=otel.yaml")})
     assert [finding.found for finding in rules.scale_up_below_threshold(files, Needs()).findings] == ["scales up at 90%"]
+
+
+STACK = """Resources:
+  Task:
+    Type: AWS::ECS::TaskDefinition
+    Properties:
+      Family: voice-agent
+      RequiresCompatibilities: [FARGATE]
+      Cpu: !FindInMap [Sizes, agent, cpu]
+      ContainerDefinitions: [{Name: agent, Image: 'r/agent:1', Command: [python, agent.py, start]}]
+  Service:
+    Type: AWS::ECS::Service
+    Properties: {LaunchType: FARGATE, TaskDefinition: !Ref Task, DesiredCount: 2}
+  Target:
+    Type: AWS::ApplicationAutoScaling::ScalableTarget
+    Properties: {ScalableDimension: 'ecs:service:DesiredCount', MinCapacity: 2, MaxCapacity: 9}
+  Policy:
+    Type: AWS::ApplicationAutoScaling::ScalingPolicy
+    Properties:
+      TargetTrackingScalingPolicyConfiguration:
+        TargetValue: SHARE
+        PredefinedMetricSpecification: {PredefinedMetricType: ECSServiceAverageCPUUtilization}
+"""
+
+
+@pytest.mark.parametrize(("share", "found"), [("75", ["scales up at 75%"]), ("50", [])])
+def test_a_target_of_ecs_is_judged_however_many_cores_there_are(tmp_path: Path, share: str, found: list[str]) -> None:
+    judgement = rules.scale_up_below_threshold(read(tmp_path, {"stack.yml": STACK.replace("SHARE", share)}), Needs())
+    assert (judgement.looked_at, [finding.found for finding in judgement.findings]) == (1, found)

@@ -39,7 +39,7 @@ def load_target(deployment: Deployment) -> float | str:
     if len(targets) < len(every):
         other = next(target.metric for target in every if target not in targets)
         return f"beside its CPU target it goes by {other}, and what that means for the worker's load is unknown"
-    if "resources" in deployment.unclear:
+    if deployment.platform is KUBERNETES and "resources" in deployment.unclear:
         return f"{deployment.unclear['resources'].value} ({deployment.unclear['resources'].place})"
     loads = []
     for target in targets:
@@ -94,7 +94,8 @@ def scale_up_below_threshold(files: Files, needs: Needs) -> Judgement:
     most = (needs.load_threshold or THRESHOLD) - MARGIN
     for deployment, scaler in _scaled(files):
         targets = _of_cpu(scaler.targets)
-        if not targets or unclear(made, deployment, "resources"):
+        # Elsewhere the per cent are of what the worker has, whatever that is.
+        if not targets or (deployment.platform is KUBERNETES and unclear(made, deployment, "resources")):
             continue
         spans = [(target, _load_span(deployment, target)) for target in targets]
         # Of several metrics the one that asks for most workers counts: one that fits is enough.
