@@ -9,6 +9,7 @@ import secrets
 import urllib.parse
 from typing import Any
 
+from pytest_lkagents.key_formats import NOT_ALONE, PRIVATE_KEY, ROW, TOKENS
 from pytest_lkagents.named_after_secrets import is_setting
 
 # Tokenizers, secretaries and what works without a password have names of their own.
@@ -174,6 +175,31 @@ def looks_generated(value: str) -> bool:
     return looks_random(value) and sum(sign.isdigit() for sign in value) >= DIGITS
 
 
+def is_key(value: str) -> bool:
+    """Whether a word is a key that a generator made, and no hand."""
+    return looks_generated(value) and not is_written(value)
+
+
+def is_written(value: str) -> bool:
+    """Whether it was made by hand: a row of signs, or a stand-in, which Kubernetes' Secrets encode."""
+    if ROW.search(value):
+        return True
+    try:
+        return stands_in(base64.b64decode(value, validate=True).decode("ascii"))
+    except ValueError:
+        return False
+
+
+def holds_key(text: str) -> bool:
+    """Whether a text holds what is a key whatever it is called: a private key, or a token as its issuer writes them."""
+    data = text.encode("utf-8", "surrogateescape")
+    tokens = [token.decode("ascii") for token in TOKENS.findall(data)]
+    if any(is_key(token) for token in tokens if not token.startswith(NOT_ALONE)):
+        return True
+    # What stands for a key is words.
+    return any(looks_random(found[1].decode("ascii")) for found in PRIVATE_KEY.finditer(data))
+
+
 def url_passwords(text: str) -> list[str]:
     """The passwords in a text's URLs, as they stand there and as they are meant, without stand-ins and plain words, as local
     databases have them."""
@@ -182,8 +208,11 @@ def url_passwords(text: str) -> list[str]:
 
 
 def hidden_in(name: str, value: str) -> list[tuple[str, str]]:
-    """What of a variable nobody may read, with its name: all of a secret, and of others the passwords of their URLs."""
-    return [(name, value)] if looks_secret(name) else [(name, password) for password in url_passwords(value)]
+    """What of a variable nobody may read, with its name: all of a secret, also one that only its value tells, and of others the
+    passwords of their URLs."""
+    return (
+        [(name, value)] if looks_secret(name) or holds_key(value) else [(name, password) for password in url_passwords(value)]
+    )
 
 
 # A JSON Web Token: header and claims are JSON objects, and so begin alike in base64.

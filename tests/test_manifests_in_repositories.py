@@ -892,3 +892,38 @@ def test_an_entrypoint_takes_the_command_of_its_base_away(tmp_path: Path, rest: 
 def test_a_command_without_words_says_nothing(tmp_path: Path) -> None:
     files = written(tmp_path, {"compose.yaml": "services: {agent: {image: a, command: ['']}}\n"})
     assert rules.secrets(files, Needs()).findings == []
+
+
+TOKEN = "sk-proj-Zb7Qm2Xv9Kd4Tn8Lw1Rp6Hy3F5g8J2"
+PEM = "-----BEGIN EC PRIVATE KEY-----\\nMHcCAQEEIIrYSSNQFaA2Hwf1duRSxKtLYX5CB04fSeQ6tF1aY\\n-----END EC PRIVATE KEY-----\\n"
+ACCOUNT = f'{{"type": "service_account", "private_key": "{PEM}"}}'
+
+
+@pytest.mark.parametrize("value", [TOKEN, f"Bearer {TOKEN}", PEM, ACCOUNT, "ghp_8f3Kd92mQz71Lw0XcVb54NtRy6Hs2Jp9GeAu"])
+def test_a_key_is_a_secret_whatever_its_name(tmp_path: Path, value: str) -> None:
+    agent = workload("Deployment", POD.replace("image:", f"args: [start], env: [{{name: UPSTREAM, value: '{value}'}}], image:"))
+    kept = f"apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c}}\ndata:\n  one: '{value}'\n  many: |\n    # as it is\n"
+    kept += "".join(f"    {line}\n" for line in value.split("\\n"))
+    compose = (
+        f"services: {{agent: {{image: 'r/agent:1', command: [agent, start, '{value}'], environment: {{A_URL: '{value}'}}}}}}\n"
+    )
+    files = written(tmp_path, {"a.yaml": agent, "c.yaml": kept, "compose.yaml": compose})
+    found = sorted(str(finding.place).partition(" ")[0] for finding in rules.secrets(files, Needs()).findings)
+    assert found == ["a.yaml:4", "c.yaml:5", "c.yaml:6", "compose.yaml:1", "compose.yaml:1"]
+
+
+STANDS_IN = "-----BEGIN PRIVATE KEY-----\\n{}\\n-----END PRIVATE KEY-----"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("sk-proj-xxx", "sk-ant-...", "<your key>", "sk-proj-your-openai-key-here", "sk-ant-api03-xxxxxxxxxxxxxxxxxxxxxxxx"),
+        *("AKIAIOSFODNN7EXAMPLE", "gsk_12345678901234567890123456789012345678901234567890", "xoxb-your-slack-bot-token"),
+        *(STANDS_IN.format("..."), STANDS_IN.format("YOURPRIVATEKEYGOESHERE"), "sk-SK-Chirp3-HD-Achernar"),
+    ],
+)
+def test_what_stands_for_a_key_is_none(tmp_path: Path, value: str) -> None:
+    agent = workload("Deployment", POD.replace("image:", f"args: [start], env: [{{name: UPSTREAM, value: '{value}'}}], image:"))
+    kept = f"apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c}}\ndata: {{one: '{value}'}}\n"
+    assert not rules.secrets(written(tmp_path, {"a.yaml": agent, "c.yaml": kept}), Needs()).findings

@@ -13,7 +13,7 @@ import pytest
 
 from pytest_lkagents.outcomes import redacted
 from pytest_lkagents.report import baseline, charts, markdown, page, terminal, words
-from pytest_lkagents.secrets import Redactor
+from pytest_lkagents.secrets import Redactor, hidden_in
 from pytest_lkagents.selection import packaged_checks, packaged_suites
 from pytest_lkagents.verdict import ERROR, FAIL, INFO, MUST, PASS, SHOULD, SKIP, WAIVED, CheckResult, Lane, Subject, Verdict
 
@@ -337,3 +337,9 @@ def test_a_baseline_that_is_none_is_one_line(lk) -> None:
     assert run.code == 4
     assert "--lk-baseline: cannot read" in run.output
     assert "Traceback" not in run.output
+
+
+def test_a_key_is_hidden_whatever_its_name() -> None:
+    key = "sk-proj-Zb7Qm2Xv9Kd4Tn8Lw1Rp6Hy3F5g8J2"
+    assert hidden_in("OPENAI_KEY", key) == [("OPENAI_KEY", key)]
+    assert hidden_in("OPENAI_KEY", "sk-proj-your-key-here") == []

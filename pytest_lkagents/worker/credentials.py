@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from pytest_lkagents.key_formats import PRIVATE_KEY, TOKENS
 from pytest_lkagents.named_after_secrets import NAMED
-from pytest_lkagents.secrets import holds_secret, is_placeholder, looks_generated, looks_random, stands_in, url_passwords
+from pytest_lkagents.secrets import holds_secret, is_key, is_placeholder, is_written, looks_random, url_passwords
 
 # Distribution packages and installed libraries ship sample keys and test fixtures; they are not the user's secrets.
 LIBRARIES = re.compile(
@@ -26,15 +26,6 @@ SETS_VARIABLES = re.compile(r"(^|/)\.env(\.[A-Za-z0-9_-]+)*$|(^|/)[A-Za-z0-9_-]+
 EXAMPLE = re.compile(r"(example|sample|template|dist)[^/]*$", re.IGNORECASE)
 # In a folder of examples what a hand writes is none.
 IN_EXAMPLES = re.compile(r"(example|sample|template)[^/]*/", re.IGNORECASE)
-# A JSON document, such as a cloud's service account, has no line breaks but writes them.
-PRIVATE_KEY = re.compile(rb"-----BEGIN (?:RSA |EC |DSA |OPENSSH |ENCRYPTED )?PRIVATE KEY-----(?:\s|\\n)+[A-Za-z0-9+/=]{16}")
-# Formats that their issuers document as recognisable: OpenAI and look-alikes, ElevenLabs, Cartesia and Stripe, AWS, Google,
-# GitHub, GitLab, Slack, Groq, Hugging Face, NVIDIA, xAI. Google's Slovak voices look like one: sk-SK-Chirp3-HD-Achernar.
-TOKENS = re.compile(
-    rb"\b(?<!sk-)(sk-(?![Ss][Kk]-)(?:proj-|ant-)?[A-Za-z0-9_-]{20,}|sk_(?:live_|car_)?[A-Za-z0-9]{20,}|AKIA[0-9A-Z]{16}|AIza[0-9A-Za-z_-]{35}|"
-    rb"gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{50,}|glpat-[A-Za-z0-9_-]{20,}|xox[abprs]-[A-Za-z0-9-]{20,}|"
-    rb"gsk_[A-Za-z0-9]{40,}|hf_[A-Za-z0-9]{30,}|nvapi-[A-Za-z0-9_-]{40,}|xai-[A-Za-z0-9]{40,})"
-)
 ASSIGNMENT = re.compile(r"^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*[\"']?([^\"'\s#]+)")
 # The same in a command, however it is quoted. What has blanks between its quotes is a sentence.
 IN_COMMAND = re.compile(r"""\b([A-Za-z_][A-Za-z0-9_]*)=(?:\\?"([^"\s]+)"|\\?'([^'\s]+)'|([^\s"']+))""")
@@ -69,8 +60,6 @@ LINE = re.compile(
     rb"""[ \t]*[:=][ \t]*["']?([A-Za-z0-9+=]{24,})["']?[ \t]*(?:[#;].*)?\r?$""",
     re.IGNORECASE | re.MULTILINE,
 )
-# What fingers write, and generators do not.
-ROW = re.compile(r"123456789|abcdefgh", re.IGNORECASE)
 # Files that hold nothing but somebody's access to a registry, a repository or a host.
 ACCESS = (
     (re.compile(r"(^|/)\.npmrc$"), re.compile(r"_(?:authToken|auth|password)\s*=\s*[\"']?([^\s\"']+)")),
@@ -126,7 +115,7 @@ def _secret_options(line: str) -> Iterable[str]:
     """The options to which a command gives a secret that is written out in it."""
     for name, value in OPTION.findall(line):
         written = OF_OPTION.fullmatch(value) and not NAMED.fullmatch(value) and not KNOWN_TO_ALL.search(name)
-        if written and _is_key(value) and holds_secret(name, value):
+        if written and is_key(value) and holds_secret(name, value):
             yield f"--{name}"
 
 
@@ -146,7 +135,7 @@ def findings_in(path: str, data: bytes, planted: Sequence[str]) -> list[str]:
         for written, kind in ((LIVEKIT, "a LiveKit API secret"), (API_KEY, "an API key")):
             if any(_generated(_word(match)) for match in written.finditer(data)):
                 found.append(kind)
-        if CONFIGURATION.search(path) and any(_is_key(_word(match)) for match in LINE.finditer(data)):
+        if CONFIGURATION.search(path) and any(is_key(_word(match)) for match in LINE.finditer(data)):
             found.append("a key or secret of a service")
     text = data.decode("utf-8", "replace")
     if SETS_VARIABLES.search(path) and not EXAMPLE.search(path):
@@ -166,7 +155,7 @@ def findings_in_version(data: bytes, planted: Sequence[str], *, own: bool) -> li
     found = _planted_in(data, planted)
     if not own:
         return found
-    if any(_is_key(token.decode("ascii")) for token in TOKENS.findall(data)):
+    if any(is_key(token.decode("ascii")) for token in TOKENS.findall(data)):
         found.append("an access token")
     words = map(str.strip, data.decode("utf-8", "replace").splitlines())
     lines = [line for line in words if line and not line.startswith("#")]
@@ -200,21 +189,7 @@ def _tokens(data: bytes) -> list[str]:
 
 
 def _generated(value: str) -> bool:
-    return looks_random(value) and not _is_written(value)
-
-
-def _is_key(value: str) -> bool:
-    return looks_generated(value) and not _is_written(value)
-
-
-def _is_written(value: str) -> bool:
-    """Whether it was made by hand: a row of signs, or a stand-in, which Kubernetes' Secrets encode."""
-    if ROW.search(value):
-        return True
-    try:
-        return stands_in(base64.b64decode(value, validate=True).decode("ascii"))
-    except ValueError:
-        return False
+    return looks_random(value) and not is_written(value)
 
 
 def _word(match: re.Match[bytes]) -> str:
@@ -225,7 +200,7 @@ def _assigned(text: str, *, generated: bool) -> Iterable[str]:
     """What is set to a secret, one by its looks too if ``generated``."""
     for line in text.splitlines():
         matched = ASSIGNMENT.match(line)
-        if matched is None or not _is_literal(matched[2]) or (generated and not _is_key(matched[2])):
+        if matched is None or not _is_literal(matched[2]) or (generated and not is_key(matched[2])):
             continue
         if holds_secret(matched[1], matched[2]):
             yield f"{matched[1]} is set"

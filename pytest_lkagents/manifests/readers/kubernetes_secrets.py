@@ -7,7 +7,7 @@ from pytest_lkagents.manifests.readers.common import from_outside
 from pytest_lkagents.manifests.readers.kubernetes_workloads import kind_of
 from pytest_lkagents.manifests.readers.secret_entries import is_stored, settings_in
 from pytest_lkagents.manifests.tree import Node
-from pytest_lkagents.secrets import holds_secret, url_passwords
+from pytest_lkagents.secrets import holds_key, holds_secret, url_passwords
 
 
 def stored(document: Node) -> list[StoredSecret]:
@@ -34,6 +34,8 @@ def _secrets_in(name: str, text: str) -> list[str]:
         found = [setting for setting, _ in settings_in(text)]
     else:
         found = [name] if not from_outside(text) and holds_secret(name, text) else []
+    # Whatever the format: a private key has many lines.
+    found = found or ([name] if holds_key(text) else [])
     return found + ([f"a password in the URL of {name}"] if url_passwords(text) else [])
 
 

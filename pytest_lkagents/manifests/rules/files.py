@@ -8,7 +8,7 @@ from pytest_lkagents.manifests.findings import Finding, Judgement, Needs
 from pytest_lkagents.manifests.model import Deployment, Files, Variable
 from pytest_lkagents.manifests.readers.common import from_outside
 from pytest_lkagents.manifests.rules.common import some
-from pytest_lkagents.secrets import PLACEHOLDER_HOST, holds_secret, looks_generated, stands_in, url_passwords
+from pytest_lkagents.secrets import PLACEHOLDER_HOST, holds_key, holds_secret, looks_generated, stands_in, url_passwords
 
 
 def readable(files: Files, _needs: Needs) -> Judgement:
@@ -104,6 +104,9 @@ def _search(deployment: Deployment, made: Judgement, why: str) -> None:
         if any(url_passwords(word) for word in command.value):
             made.looked_at += 1
             made.findings.append(Finding(command.place, "a password in a URL is in the command", OUTSIDE, why))
+        if not told and any(map(holds_key, command.value)):
+            made.looked_at += 1
+            made.findings.append(Finding(command.place, "a key is in the command", OUTSIDE, why))
 
 
 OUTSIDE = "a reference to the platform's secret store"
@@ -112,10 +115,10 @@ OUTSIDE = "a reference to the platform's secret store"
 def _secret_in(variable: Variable) -> str | None:
     """What is secret in a variable's literal, in words that do not show it."""
     name, value, fallback = variable.name, variable.literal, variable.fallback
-    if value is not None and holds_secret(name, value):
+    if value is not None and (holds_secret(name, value) or holds_key(value)):
         return f"{name} is a literal"
     # What a developer's machine falls back to is mostly a word.
-    if fallback is not None and holds_secret(name, fallback) and looks_generated(fallback):
+    if fallback is not None and (holds_key(fallback) or (holds_secret(name, fallback) and looks_generated(fallback))):
         return f"what {name} falls back to is a literal"
     return f"{name} has a password in its URL" if url_passwords(value or "") else None
 
