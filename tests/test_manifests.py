@@ -229,7 +229,7 @@ NOT_JUDGED = [
         "in no file",
     ),
     ("always-on", FARGATE, [], ""),
-    ("always-on", CLOUD_RUN, [('"2"', '"${LEAST}"')], "minScale: its value"),
+    ("always-on", CLOUD_RUN, [('"2"', '"${LEAST}"')], 'minScale"]: its value'),
     ("health-probe", "broken/health-probe/swarm.yaml", [('["CMD", "curl", "-f", "http://localhost:8081/"]', '["NONE"]')], ""),
     (
         "always-on",

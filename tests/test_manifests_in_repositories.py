@@ -909,7 +909,7 @@ def test_a_key_is_a_secret_whatever_its_name(tmp_path: Path, value: str) -> None
     )
     files = written(tmp_path, {"a.yaml": agent, "c.yaml": kept, "compose.yaml": compose})
     found = sorted(str(finding.place).partition(" ")[0] for finding in rules.secrets(files, Needs()).findings)
-    assert found == ["a.yaml:4", "c.yaml:5", "c.yaml:6", "compose.yaml:1", "compose.yaml:1"]
+    assert found == ["a.yaml:4", "c.yaml:5", "c.yaml:8", "compose.yaml:1", "compose.yaml:1"]
 
 
 STANDS_IN = "-----BEGIN PRIVATE KEY-----\\n{}\\n-----END PRIVATE KEY-----"
@@ -927,3 +927,19 @@ def test_what_stands_for_a_key_is_none(tmp_path: Path, value: str) -> None:
     agent = workload("Deployment", POD.replace("image:", f"args: [start], env: [{{name: UPSTREAM, value: '{value}'}}], image:"))
     kept = f"apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c}}\ndata: {{one: '{value}'}}\n"
     assert not rules.secrets(written(tmp_path, {"a.yaml": agent, "c.yaml": kept}), Needs()).findings
+
+
+def test_a_file_that_a_document_keeps_is_searched_line_by_line(tmp_path: Path) -> None:
+    lines = f"  dotenv:\n    content: |\n      LIVEKIT_URL=wss://a.livekit.cloud\n\n      OPENAI_API_KEY={TOKEN}\n"
+    compose = f"services: {{agent: {{image: 'r/agent:1', configs: [dotenv]}}}}\nconfigs:\n{lines}"
+    kept = (
+        f"apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c}}\ndata:\n  .env: &all |\n    A=b\n    OPENAI_API_KEY={TOKEN}\n"
+    )
+    kept += f"  again: *all\n  folded: >\n    A=b\n\n    OPENAI_API_KEY={TOKEN}\n"
+    found = [str(stored.place) for stored in written(tmp_path, {"c.yaml": kept, "compose.yaml": compose}).secrets]
+    assert sorted(found) == [
+        'c.yaml:7 data[".env"]',
+        "c.yaml:8 data.again",
+        "c.yaml:9 data.folded",
+        "compose.yaml:7 configs.dotenv.content",
+    ]

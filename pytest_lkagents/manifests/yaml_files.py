@@ -42,6 +42,10 @@ class Block(str):
     """A text that begins on the line below."""
 
 
+class Literal(Block):
+    """... and stands there line by line."""
+
+
 def read_yaml(file: str, text: str, skipped: list[TooLarge] | None = None) -> Iterator[Node]:
     """Each document of a YAML or JSON file that is not empty; what CloudFormation fills in is ``${...}``. One that is too large
     is not given, but told in ``skipped``. Raises Unreadable, and FileTooLarge."""
@@ -82,10 +86,13 @@ def read_yaml(file: str, text: str, skipped: list[TooLarge] | None = None) -> It
                     continue
                 if key.value in found:
                     raise Unreadable(key.start_mark.line + 1, f"{key.value!r} stands there twice")
-                below_field = f"{field}.{key.value}" if field else key.value
-                child = build(value, below_field, depth + 1)
-                # The line of the name: a value may begin on the next one.
-                found[key.value] = Node(Place(file, key.start_mark.line + 1, below_field), child.value)
+                # A name such as ``.env`` would be taken for two.
+                own = f'["{key.value}"]' if "." in key.value else f".{key.value}" if field else key.value
+                child = build(value, f"{field}{own}", depth + 1)
+                # The line of the name: a value may begin on the next one, or, by an alias, elsewhere.
+                named = Place(file, key.start_mark.line + 1, f"{field}{own}")
+                apart = isinstance(child.value, Literal) and child.place.line != named.line
+                found[key.value] = Node(named, Block(child.value) if apart else child.value)
             return Node(place, {**merged, **found})
         if isinstance(node, yaml.SequenceNode):
             return Node(place, [build(entry, f"{field}[{i}]", depth + 1) for i, entry in enumerate(node.value)])
@@ -116,6 +123,11 @@ def read_yaml(file: str, text: str, skipped: list[TooLarge] | None = None) -> It
         raise Unreadable(1, str(error).splitlines()[0] or "not YAML") from None
 
 
+def place_in(node: Node, line: int) -> Place:
+    """Where a line of its text stands, counted from 0; where that is not written line by line, where the text does."""
+    return replace(node.place, line=node.place.line + 1 + line) if isinstance(node.value, Literal) else node.place
+
+
 def by_yaml_1_1(node: Node) -> Node:
     """As kubectl reads it: https://github.com/kubernetes-sigs/yaml"""
     return node.rebuilt(lambda one: replace(one, value=SWITCHES[one.value.lower()]) if isinstance(one.value, Switch) else one)
@@ -128,7 +140,7 @@ def _scalar(node: Any) -> Any:
     if node.style is None and SWITCH.fullmatch(text) and node.end_mark.index - node.start_mark.index == len(text):
         return Switch(text)
     if node.style in ("|", ">"):
-        return Block(text)
+        return Literal(text) if node.style == "|" else Block(text)
     if node.style in ("'", '"') or node.tag == "tag:yaml.org,2002:str":
         return text
     if text in ("", "~", "null", "Null", "NULL"):

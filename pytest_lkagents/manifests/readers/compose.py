@@ -10,6 +10,7 @@ from pytest_lkagents.manifests import fields
 from pytest_lkagents.manifests.model import Files
 from pytest_lkagents.manifests.readers.common import FOR_DEVELOPMENT
 from pytest_lkagents.manifests.readers.compose_services import deployment_of, part_of
+from pytest_lkagents.manifests.readers.secret_entries import secrets_in
 from pytest_lkagents.manifests.tree import Node
 
 # Compose merges such a file into the one beside it: alone it describes nothing.
@@ -56,6 +57,8 @@ def _is_for_development(service: Node) -> bool:
 def read(document: Node, files: Files) -> None:
     if _is_own(document):
         files.problems += fields.unknown(document, fields.COMPOSE)
+    contents = [(name, config.get("content")) for name, config in document.entries("configs")]
+    files.secrets += [found for name, content in contents if content is not None for found in secrets_in(name, content)]
     services = {name: service for name, service in document.entries("services") if isinstance(service.value, dict)}
     if OVERRIDE.fullmatch(PurePath(document.place.file).name):
         files.passed_over.append(f"{document.place.file}: Compose merges it into the file beside it")

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from pytest_lkagents.manifests.model import StoredSecret
-from pytest_lkagents.manifests.readers.common import from_outside
 from pytest_lkagents.manifests.readers.kubernetes_workloads import kind_of
-from pytest_lkagents.manifests.readers.secret_entries import is_stored, settings_in
+from pytest_lkagents.manifests.readers.secret_entries import is_stored, secrets_in
 from pytest_lkagents.manifests.tree import Node
-from pytest_lkagents.secrets import holds_key, holds_secret, url_passwords
 
 
 def stored(document: Node) -> list[StoredSecret]:
     """Values in a Secret, and in a ConfigMap those that are named like a secret, also in a file that is kept in it."""
     if kind_of(document) == "ConfigMap":
-        return [
-            StoredSecret(found, value.place)
-            for name, value in document.entries("data")
-            for found in _secrets_in(name, value.text() or "")
-        ]
+        return [found for name, value in document.entries("data") for found in secrets_in(name, value)]
     if kind_of(document) != "Secret":
         return []
     return [
@@ -26,17 +20,6 @@ def stored(document: Node) -> list[StoredSecret]:
         for name, value in document.entries(part)
         if _is_value(part, name, value.text() or "")
     ]
-
-
-def _secrets_in(name: str, text: str) -> list[str]:
-    """What is secret in an entry of a ConfigMap, in words that do not show it."""
-    if "\n" in text:
-        found = [setting for setting, _ in settings_in(text)]
-    else:
-        found = [name] if not from_outside(text) and holds_secret(name, text) else []
-    # Whatever the format: a private key has many lines.
-    found = found or ([name] if holds_key(text) else [])
-    return found + ([f"a password in the URL of {name}"] if url_passwords(text) else [])
 
 
 def _is_value(part: str, name: str, text: str) -> bool:

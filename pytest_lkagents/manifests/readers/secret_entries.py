@@ -1,13 +1,26 @@
-"""Entries of what platforms call a Secret: secrets, and the plain settings that lie beside them; and secrets in files that
-others hold."""
+"""Entries of what platforms call a Secret: secrets, and the plain settings that lie beside them; and what is secret in entries
+of ConfigMaps and the like."""
 
 from __future__ import annotations
 
 import re
 
+from pytest_lkagents.manifests.model import StoredSecret
 from pytest_lkagents.manifests.readers.common import from_outside
+from pytest_lkagents.manifests.tree import Node
+from pytest_lkagents.manifests.yaml_files import place_in
 from pytest_lkagents.named_after_secrets import is_setting
-from pytest_lkagents.secrets import POINTER, STORED, as_variable, holds_secret, is_placeholder, looks_generated, looks_secret
+from pytest_lkagents.secrets import (
+    POINTER,
+    STORED,
+    as_variable,
+    holds_key,
+    holds_secret,
+    is_placeholder,
+    looks_generated,
+    looks_secret,
+    url_passwords,
+)
 
 # Names of settings that lie in a Secret beside what is secret, and values of such: an address without a password, a word.
 SETTING = re.compile(
@@ -39,10 +52,29 @@ def is_stored(name: str, text: str) -> bool:
     return "://" in text or not (SETTING.search(plain) or WORD.fullmatch(text))
 
 
+def secrets_in(name: str, entry: Node) -> list[StoredSecret]:
+    """What is secret in an entry of a ConfigMap or the like: its value, or lines of a file that is kept in it. In words
+    that do not show it."""
+    text = entry.text() or ""
+    lines = text.split("\n")
+    found = settings_in(text) if len(lines) > 1 else [(name, 0)] if _is_secret(name, text) else []
+    if not found and holds_key(text):
+        # Whatever the format. A private key is told by two lines.
+        spans = [(at, lines[at : at + together]) for together in (1, 2) for at in range(len(lines))]
+        found.append((name, next((at for at, span in spans if holds_key("\n".join(span))), 0)))
+    with_password = [at for at, line in enumerate(lines) if url_passwords(line)]
+    found += [(f"a password in the URL of {name}", at) for at in with_password[:1]]
+    return [StoredSecret(what, place_in(entry, at)) for what, at in found]
+
+
+def _is_secret(name: str, value: str) -> bool:
+    return not from_outside(value) and (holds_secret(name, value) or holds_key(value))
+
+
 def settings_in(text: str) -> list[tuple[str, int]]:
     """The names of a file's settings that are secrets, each with its line, counted from 0."""
     return [
         (found[1], text.count("\n", 0, found.start(1)))
         for found in LINE.finditer(text)
-        if not from_outside(found[2]) and holds_secret(found[1], found[2]) and looks_generated(found[2])
+        if _is_secret(found[1], found[2]) and looks_generated(found[2])
     ]
