@@ -435,13 +435,28 @@ def test_a_worker_counts_the_cores_that_a_config_map_tells_it(tmp_path: Path, en
     assert (unknown.looked_at, "NUM_CPUS" in unknown.notes[0]) == (0, True)
 
 
-def test_cores_that_a_secret_may_tell_it_in_place_of_a_config_map_are_not_known(tmp_path: Path) -> None:
-    config = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {NUM_CPUS: '2'}\n"
+CORES = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {NUM_CPUS: '2', LIVEKIT_URL: 'wss://a.livekit.cloud'}\n"
+
+
+def test_a_secret_tells_a_worker_no_other_cores_than_a_config_map_before_it(tmp_path: Path) -> None:
     env = "envFrom: [{configMapRef: {name: c}}, {secretRef: {name: keys}}]"
     agent = SCALED.replace("ENV", env).replace("RESOURCES", f"{{{REQUESTED}}}}}")
-    files = read(tmp_path, {"agent.yaml": agent, "config.yaml": config})
+    files = read(tmp_path, {"agent.yaml": agent, "config.yaml": CORES})
+    (finding,) = rules.scale_up_below_threshold(files, Needs()).findings
+    assert finding.found == "scales up at 45% of the request, a load of 0.90"
+    # Its own address may well be in it.
+    (address,) = [one for one in files.deployments[0].referred if one.name == "LIVEKIT_URL"]
+    assert (address.literal, address.doubted) == (None, True)
+
+
+def test_cores_that_another_config_map_may_tell_a_worker_are_not_known(tmp_path: Path) -> None:
+    env = "envFrom: [{configMapRef: {name: c}}, {configMapRef: {name: elsewhere}}]"
+    agent = SCALED.replace("ENV", env).replace("RESOURCES", f"{{{REQUESTED}}}}}")
+    files = read(tmp_path, {"agent.yaml": agent, "config.yaml": CORES})
     assert not rules.resources(files, Needs()).findings
-    assert rules.scale_up_below_threshold(files, Needs()).looked_at == 0
+    judgement = rules.scale_up_below_threshold(files, Needs())
+    assert judgement.looked_at == 0
+    assert judgement.notes[0].endswith(": NUM_CPUS may be set by a later source (envFrom); not judged")
 
 
 @pytest.mark.parametrize("env", ["envFrom: [{configMapRef: {name: c}}]", "env: [{name: NUM_CPUS, value: '4'}]"])

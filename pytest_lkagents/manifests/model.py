@@ -9,6 +9,8 @@ from pytest_lkagents.manifests.tree import Place
 
 T = TypeVar("T")
 
+# Tells livekit-agents how many cores it has, where no limit does.
+CORES_VARIABLE = "NUM_CPUS"
 # Where the SDKs' health server listens.
 HEALTH_PORT = 8081
 
@@ -96,13 +98,15 @@ DOCKERFILE = Platform("Dockerfile")
 @dataclass(frozen=True)
 class Variable:
     """``literal`` is its value in the file; None where it comes from a store, from outside, or is not set here. ``source``
-    names the store's entry, as the file writes it. ``fallback`` holds where nothing comes from outside."""
+    names the store's entry, as the file writes it. ``fallback`` holds where nothing comes from outside. ``doubted``: a later
+    source, whose values are not known, may set another one."""
 
     name: str
     place: Place
     literal: str | None = None
     source: str | None = None
     fallback: str | None = None
+    doubted: bool = False
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pytest_lkagents.manifests.model import Variable
+from pytest_lkagents.manifests.model import CORES_VARIABLE, Variable
 from pytest_lkagents.manifests.readers.common import from_outside
 from pytest_lkagents.manifests.tree import Node
 
 
 def referred(container: Node, maps: Sequence[Node]) -> list[Variable]:
     """``maps``: those of its namespace. What ``env`` sets comes before what ``envFrom`` does, and of that the last: a source
-    that is not known, such as a Secret, may take the place of any before it, whose value is then not known either."""
+    is not known, such as a Secret, may take the place of any before it, whose value is then not known either. How many cores
+    there are nobody keeps in a Secret."""
     known: dict[str | None, dict[str, Node]] = {}
 
     def data_of(name: str | None) -> dict[str, Node]:
@@ -26,7 +27,8 @@ def referred(container: Node, maps: Sequence[Node]) -> list[Variable]:
         data = data_of(entry.text("configMapRef", "name"))
         prefix = entry.text("prefix") or ""
         more = {f"{prefix}{key}": value for key, value in data.items() if f"{prefix}{key}" not in own}
-        replaced = replaced - more.keys() if data else replaced | {name for name in found if name.startswith(prefix)}
+        told = {CORES_VARIABLE} if entry.get("secretRef") is not None else set()
+        replaced = replaced - more.keys() if data else replaced | {one for one in found if one.startswith(prefix)} - told
         found |= more
     for name, entry in own.items():
         reference = ("valueFrom", "configMapKeyRef")
@@ -34,7 +36,12 @@ def referred(container: Node, maps: Sequence[Node]) -> list[Variable]:
         if name is not None and value is not None:
             found[name] = value
     return [
-        Variable(name, value.place, None if name in replaced or from_outside(value.text()) else value.text())
+        Variable(
+            name,
+            value.place,
+            None if name in replaced or from_outside(value.text()) else value.text(),
+            doubted=name in replaced,
+        )
         for name, value in found.items()
     ]
 

@@ -7,14 +7,12 @@ import functools
 from collections.abc import Callable
 
 from pytest_lkagents.manifests.findings import Judgement, Needs
-from pytest_lkagents.manifests.model import Deployment, Files, Variable
+from pytest_lkagents.manifests.model import CORES_VARIABLE, Deployment, Files, Variable
 
 Rule = Callable[[Files, Needs], Judgement]
 
 # Of several names so many are shown.
 SHOWN = 5
-# Tells livekit-agents how many cores it has, where no limit does.
-CORES_VARIABLE = "NUM_CPUS"
 
 
 def of_production(rule: Rule) -> Rule:

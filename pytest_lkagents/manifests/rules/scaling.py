@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 
 from pytest_lkagents.manifests.findings import Finding, Judgement, Needs
-from pytest_lkagents.manifests.model import KUBERNETES, REQUESTS, Autoscaler, Deployment, Files, Target
-from pytest_lkagents.manifests.rules.common import CORES_VARIABLE, cores_variable, of_production, seconds, unclear
+from pytest_lkagents.manifests.model import CORES_VARIABLE, KUBERNETES, REQUESTS, Autoscaler, Deployment, Files, Target
+from pytest_lkagents.manifests.rules.common import cores_variable, of_production, seconds, unclear
 
 # The SDKs' own threshold (the guide names an older one, 0.75), and how far below it an autoscaler has to be: the guide's
 # example leaves 0.25; less than 0.1 is within what the load of a worker sways by itself.
@@ -132,6 +132,9 @@ def _said(target: Target, span: tuple[float, float]) -> str:
 def _why_no_load(deployment: Deployment, target: Target, span: tuple[float, float] | None) -> str:
     if _without_request(deployment, target):
         return NO_REQUEST
+    told = cores_variable(deployment)
+    if span is None and told is not None and told.doubted:
+        return f"{CORES_VARIABLE} may be set by a later source (envFrom)"
     if span is None:
         return f"how many cores the worker counts its load against is not in the file ({CORES_VARIABLE})"
     if counted_cores(deployment) is None:
