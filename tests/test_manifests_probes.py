@@ -120,3 +120,20 @@ def test_a_path_of_an_unknown_port_is_judged_where_an_agent_alone_is_started(
     assert (bool(found.findings), found.looked_at) == (judged, int(judged))
     assert judged or "/health, which a health server of the worker's own may answer" in found.notes[0]
     assert probed(tmp_path, files, Needs(health_port=8081)).findings, "measured or declared"
+
+
+def test_a_single_failure_that_ends_the_worker_is_named_where_it_is_allowed(tmp_path: Path) -> None:
+    probe = "          livenessProbe:\n            httpGet: {port: 8081}\n            failureThreshold: 1\n"
+    agent = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: agent}\nspec:\n  template:\n    spec:\n      containers:\n"
+    agent += "        - name: agent\n          args: [agent.py, start]\n" + probe
+    check = "{\n'command': ['CMD-SHELL', 'curl -f http://localhost:8081/'],\n'retries': 1}"
+    task = f"{{'family': 'agent', 'containerDefinitions': [{{'name': 'a', 'command': ['start'], 'healthCheck': {check}}}]}}"
+    stack = "services:\n  agent:\n    command: agent.py start\n    image: r\n    deploy: {mode: replicated}\n"
+    stack += "    healthcheck:\n      test: curl -f http://localhost:8081/\n      retries: 1\n"
+    files = {"agent.yaml": agent, "task.json": task.replace("'", '"'), "stack.yaml": stack}
+    found = sorted(str(finding.place) for finding in probed(tmp_path, files).findings)
+    assert found == [
+        "agent.yaml:12 spec.template.spec.containers[0].livenessProbe.failureThreshold",
+        "stack.yaml:8 services.agent.healthcheck.retries",
+        "task.json:3 containerDefinitions[0].healthCheck.retries",
+    ]

@@ -128,6 +128,8 @@ class Probe:
     any_answer: bool = False
     # What its failure leaves the worker instead of the pod's grace period.
     grace_s: Given[float] | None = None
+    # Where ``failures`` stands.
+    failures_at: Place | None = None
 
 
 # Whatever a platform counts of requests from outside: how many there are at once or in a second, how long they take.

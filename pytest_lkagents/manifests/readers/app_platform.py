@@ -168,6 +168,7 @@ def _probes(component: Node, kind: str, field: str) -> list[Probe]:
             ends,
             over="http" if path else "tcp",
             limit="failure_threshold of at least 3; the default is 18",
+            failures_at=check.at("failure_threshold"),
         )
     ]
 

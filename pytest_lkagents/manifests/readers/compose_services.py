@@ -154,7 +154,8 @@ def _probes(service: Node, swarm: bool) -> list[Probe]:
     failures = service.number("healthcheck", "retries")
     times = int(failures) if failures is not None else None
     # Swarm replaces what is unhealthy; Compose alone only shows it.
-    return [probes.of_command("health", test, service.at("healthcheck", "test"), failures=times, ends=swarm)]
+    made = probes.of_command("health", test, service.at("healthcheck", "test"), failures=times, ends=swarm)
+    return [replace(made, failures_at=service.at("healthcheck", "retries"))]
 
 
 def _resources(service: Node) -> Resources:

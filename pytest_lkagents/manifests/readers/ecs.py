@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from pytest_lkagents.manifests import amounts, fields
 from pytest_lkagents.manifests.model import (
@@ -63,7 +64,8 @@ def deployment_of(task: Node) -> Deployment:
         # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/healthcheck.html
         essential = container.text("essential") != "false"
         place = container.at("healthCheck", "command")
-        made.probes.append(probes.of_command("health", test, place, failures=times, ends=essential))
+        probe = probes.of_command("health", test, place, failures=times, ends=essential)
+        made.probes.append(replace(probe, failures_at=container.at("healthCheck", "retries")))
     return made
 
 

@@ -61,7 +61,7 @@ def of_list(container: Node) -> list[Probe]:
 
 def _of_pod(kind: str, probe: Node, named: Mapping[str, float | None]) -> Probe:
     grace = probe.number("terminationGracePeriodSeconds")
-    made = _asked(kind, probe, named)
+    made = replace(_asked(kind, probe, named), failures_at=probe.at("failureThreshold"))
     return made if grace is None else replace(made, grace_s=Given(grace, probe.at("terminationGracePeriodSeconds")))
 
 

@@ -42,7 +42,7 @@ def health_probe(files: Files, needs: Needs) -> Judgement:
             elif single:
                 made.findings.append(
                     Finding(
-                        probe.place,
+                        probe.failures_at or probe.place,
                         f"a single failed {probe.kind} {'probe' if probe.kind == 'liveness' else 'check'} ends the worker",
                         probe.limit
                         or f"{'failureThreshold' if probe.kind == 'liveness' else 'retries'} of at least 3, the default",
