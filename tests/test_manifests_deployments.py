@@ -590,3 +590,10 @@ STACK = """Resources:
 def test_a_target_of_ecs_is_judged_however_many_cores_there_are(tmp_path: Path, share: str, found: list[str]) -> None:
     judgement = rules.scale_up_below_threshold(read(tmp_path, {"stack.yml": STACK.replace("SHARE", share)}), Needs())
     assert (judgement.looked_at, [finding.found for finding in judgement.findings]) == (1, found)
+
+
+def test_a_default_grace_period_is_named_where_another_one_would_stand(tmp_path: Path) -> None:
+    agent = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: voice-agent}\nspec:\n  template:\n    spec:\n"
+    agent += "      containers: [{name: main, args: [agent.py, start]}]\n"
+    (finding,) = rules.grace_period(read(tmp_path, {"agent.yaml": agent}), Needs()).findings
+    assert str(finding.place) == "agent.yaml:6 spec.template.spec"

@@ -241,6 +241,8 @@ class Deployment:
     grace_s: Given[float] | None = None
     # Where each container has one of its own: the worker's by name, and where its grace period would stand.
     grace_of: Given[str] | None = None
+    # Where it would stand otherwise, if not at ``place``.
+    grace_at: Place | None = None
     # The drain gets what is left of the grace period after this.
     pre_stop_s: float = 0.0
     probes: list[Probe] = field(default_factory=list)

@@ -54,6 +54,7 @@ def workload(document: Node) -> Deployment:
         variables(container),
         _has_more(document, pod, container),
         grace_s=Given(grace, pod.at("terminationGracePeriodSeconds")) if grace is not None else None,
+        grace_at=pod.place,
         pre_stop_s=_pre_stop(container),
         probes=probes.of_container(container),
         # Those of one pod share its network.

@@ -114,7 +114,7 @@ def _too_short(deployment: Deployment, grace: float, needs: Needs) -> Finding:
 def _place_of_grace(deployment: Deployment) -> Place:
     """Where its grace period stands, or would."""
     told = deployment.grace_s or deployment.grace_of
-    return told.place if told is not None else deployment.place
+    return told.place if told is not None else deployment.grace_at or deployment.place
 
 
 def _least(deployment: Deployment) -> Given[int] | None:
