@@ -597,3 +597,14 @@ def test_a_default_grace_period_is_named_where_another_one_would_stand(tmp_path:
     agent += "      containers: [{name: main, args: [agent.py, start]}]\n"
     (finding,) = rules.grace_period(read(tmp_path, {"agent.yaml": agent}), Needs()).findings
     assert str(finding.place) == "agent.yaml:6 spec.template.spec"
+
+
+@pytest.mark.parametrize(
+    ("written", "found"), [("0x708", []), ("0o3410", []), ("0600", ["384 s"]), ("0900", []), ("'0600'", []), ("00", ["0 s"])]
+)
+def test_a_number_is_read_as_kubectl_reads_it(tmp_path: Path, written: str, found: list[str]) -> None:
+    agent = pods(("voice-agent", "args: [agent.py, start]"), pod=f"terminationGracePeriodSeconds: {written}, ")
+    files = read(tmp_path, {"agent.yaml": agent})
+    assert [finding.found for finding in rules.grace_period(files, Needs()).findings] == found
+    # A text is refused as one, whatever it says.
+    assert bool(rules.readable(files, Needs()).findings) == written.startswith("'")

@@ -26,6 +26,10 @@ SWITCHES = {**dict.fromkeys(("y", "yes", "on"), True), **dict.fromkeys(("n", "no
 SWITCH = re.compile(r"[yYnN]|yes|no|on|off|Yes|No|On|Off|YES|NO|ON|OFF")
 
 
+# Whole numbers, also those that the library takes for text, as YAML 1.1 has them otherwise: 0o17, 089.
+WHOLE = re.compile(r"[-+]?[0-9]{1,18}|0x[0-9a-fA-F]{1,15}|0o[0-7]{1,20}")
+
+
 class TooLarge(Unreadable):
     """A document that is in order, as far as is known, and too large to be looked at."""
 
@@ -36,6 +40,10 @@ class FileTooLarge(TooLarge):
 
 class Switch(str):
     """A text of SWITCH; who reads YAML 1.2 takes it as it is."""
+
+
+class Octal(int):
+    """A number that YAML 1.1 takes for an octal one, as it begins with 0; here it is as YAML 1.2 has it."""
 
 
 class Block(str):
@@ -130,15 +138,24 @@ def place_in(node: Node, line: int) -> Place:
 
 def by_yaml_1_1(node: Node) -> Node:
     """As kubectl reads it: https://github.com/kubernetes-sigs/yaml"""
-    return node.rebuilt(lambda one: replace(one, value=SWITCHES[one.value.lower()]) if isinstance(one.value, Switch) else one)
+
+    def reread(one: Node) -> Node:
+        if isinstance(one.value, Switch):
+            return replace(one, value=SWITCHES[one.value.lower()])
+        return replace(one, value=int(f"{one.value:d}", 8)) if isinstance(one.value, Octal) else one
+
+    return node.rebuilt(reread)
 
 
 def _scalar(node: Any) -> Any:
     """As YAML 1.2's core schema and most platforms read it: ``yes`` and dates stay text."""
     text = str(node.value)
     # With a tag (`!!str y`) more stands there than its value.
-    if node.style is None and SWITCH.fullmatch(text) and node.end_mark.index - node.start_mark.index == len(text):
+    plain = node.style is None and node.end_mark.index - node.start_mark.index == len(text)
+    if plain and SWITCH.fullmatch(text):
         return Switch(text)
+    if plain and WHOLE.fullmatch(text):
+        return _whole(text)
     if node.style in ("|", ">"):
         return Literal(text) if node.style == "|" else Block(text)
     if node.style in ("'", '"') or node.tag == "tag:yaml.org,2002:str":
@@ -152,3 +169,9 @@ def _scalar(node: Any) -> Any:
     if re.fullmatch(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]{1,3})?", text):
         return float(text)
     return text
+
+
+def _whole(text: str) -> int:
+    if text[:2] in ("0x", "0o"):
+        return int(text, 0)
+    return Octal(text) if re.fullmatch(r"[-+]?0[0-7]+", text) else int(text)
