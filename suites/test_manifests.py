@@ -237,17 +237,17 @@ def test_health_probe(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
 def test_no_inbound(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     """Nothing opens the worker to the outside.
 
-    A failure is a Kubernetes Service of type LoadBalancer or NodePort that selects the worker (in its namespace), an
-    Ingress to a Service that does, a `hostPort` of its container, or any port of it with `hostNetwork`; a port that
-    Compose publishes on more than loopback; a service of type `web` on Render; on Fly.io an `http_service` or
-    `services` with `ports`, for the worker's process group; on ECS `portMappings` with the network mode bridge (the
-    default unless it is for Fargate) or host; on Cloud Run an ingress of `all`, its default, even where IAM still asks
-    who calls; an external ingress of Azure Container Apps; a service of App Platform, unless it has internal ports
-    only; `disable_auth = true` of Cerebrium. Not judged are ECS with awsvpc (the service's security groups decide), an
-    ingress of `internal-and-cloud-load-balancing` on Cloud Run, an Ingress to a Service that is in no file, a host's
-    network without ports that are named, a Compose port whose address is a variable, a service of App Platform that no
-    route of the file leads to while others have routes, and a cerebrium.toml without `disable_auth`. Skipped if nothing
-    else is left.
+    A failure is a Kubernetes Service of type LoadBalancer or NodePort, or with `externalIPs`, that selects the worker
+    (in its namespace), an Ingress to a Service that does, a `hostPort` of its container, or any port of it with
+    `hostNetwork`; a port that Compose publishes on more than loopback; a service of type `web` on Render; on Fly.io an
+    `http_service` or `services` with `ports`, for the worker's process group; on ECS `portMappings` with the network
+    mode bridge (the default unless it is for Fargate) or host; on Cloud Run an ingress of `all`, its default, even
+    where IAM still asks who calls; an external ingress of Azure Container Apps; a service of App Platform, unless it
+    has internal ports only; `disable_auth = true` of Cerebrium. Not judged are ECS with awsvpc (the service's security
+    groups decide), an ingress of `internal-and-cloud-load-balancing` on Cloud Run, an Ingress to a Service that is in
+    no file, a host's network without ports that are named, a Compose port whose address is a variable, a service of App
+    Platform that no route of the file leads to while others have routes, and a cerebrium.toml without `disable_auth`.
+    Skipped if nothing else is left.
     """
     judge(rules.no_inbound, lk_manifests, lk_evidence, "no file that says what is open", "nothing is open")
 

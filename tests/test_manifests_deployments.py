@@ -608,3 +608,18 @@ def test_a_number_is_read_as_kubectl_reads_it(tmp_path: Path, written: str, foun
     assert [finding.found for finding in rules.grace_period(files, Needs()).findings] == found
     # A text is refused as one, whatever it says.
     assert bool(rules.readable(files, Needs()).findings) == written.startswith("'")
+
+
+@pytest.mark.parametrize(
+    ("spec", "found"),
+    [
+        ("externalIPs: [203.0.113.7]", ["a Service with externalIPs opens the worker to others"]),
+        ("externalIPs: []", []),
+        ("type: ExternalName, externalIPs: [203.0.113.7]", []),
+    ],
+)
+def test_addresses_of_a_service_open_the_worker(tmp_path: Path, spec: str, found: list[str]) -> None:
+    agent = pods(("voice-agent", "args: [agent.py, start]")).replace("{metadata: {", "{metadata: {labels: {app: a}, ")
+    service = f"apiVersion: v1\nkind: Service\nmetadata: {{name: s}}\nspec: {{{spec}, selector: {{app: a}}}}\n"
+    files = read(tmp_path, {"agent.yaml": agent, "service.yaml": service})
+    assert [finding.found for finding in rules.no_inbound(files, Needs()).findings] == found

@@ -157,14 +157,24 @@ def _attach(document: Node, made: list[Made], services: list[Node], rollouts: li
     if kind in kubernetes_scaling.KINDS:
         for workload, deployment in _near(document, [pair for pair in made + rollouts if _scales(document, pair[0])]):
             kubernetes_scaling.attach(document, deployment, worker_names(workload))
-    elif kind == "Service" and document.text("spec", "type") in ("LoadBalancer", "NodePort"):
+    elif kind == "Service" and (exposure := _exposure(document)) is not None:
         for _, deployment in _near(document, [pair for pair in made if _selects(document, pair[0])]):
-            _expose(deployment, Given(f"a Service of type {document.text('spec', 'type')}", document.at("spec", "type")))
+            _expose(deployment, exposure)
     elif kind == "Ingress":
         _attach_ingress(document, made, services)
     elif kind == "LimitRange":
         for _, deployment in _near(document, made):
             _fill(document, deployment)
+
+
+def _exposure(service: Node) -> Given[str] | None:
+    """What of a Service leads to it from outside: its type, or addresses of the cluster's nodes, whatever its type."""
+    type_ = service.text("spec", "type")
+    if type_ in ("LoadBalancer", "NodePort"):
+        return Given(f"a Service of type {type_}", service.at("spec", "type"))
+    if type_ != "ExternalName" and service.items("spec", "externalIPs"):
+        return Given("a Service with externalIPs", service.at("spec", "externalIPs"))
+    return None
 
 
 def _expose(deployment: Deployment, exposure: Given[str]) -> None:
