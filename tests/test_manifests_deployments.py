@@ -623,3 +623,13 @@ def test_addresses_of_a_service_open_the_worker(tmp_path: Path, spec: str, found
     service = f"apiVersion: v1\nkind: Service\nmetadata: {{name: s}}\nspec: {{{spec}, selector: {{app: a}}}}\n"
     files = read(tmp_path, {"agent.yaml": agent, "service.yaml": service})
     assert [finding.found for finding in rules.no_inbound(files, Needs()).findings] == found
+
+
+def test_parallelism_0_is_said_to_mean_all_at_once(tmp_path: Path) -> None:
+    stack = (
+        "services:\n  agent:\n    image: r\n    command: agent.py start\n    deploy:\n      replicas: 4\n      update_config:\n"
+    )
+    stack += "        parallelism: 0\n        order: stop-first\n"
+    (finding,) = rules.rolling_update(read(tmp_path, {"stack.yaml": stack}), Needs()).findings
+    said = "a rollout stops all 4 workers before others are there, as parallelism 0 means all at once"
+    assert (finding.place.line, finding.found) == (8, said)

@@ -91,7 +91,7 @@ DEPLOYMENT = f"apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: agent}}\
     ],
 )
 def test_a_way_of_replacing_workers_that_is_not_judged_is_named(tmp_path: Path, files: dict[str, str], said: str) -> None:
-    expected = f"no way of replacing workers that is judged; {said}; not judged"
+    expected = f"no way of replacing workers that is known here; {said}; not judged"
     assert reason(checks.test_rolling_update, tmp_path, files) == expected
 
 

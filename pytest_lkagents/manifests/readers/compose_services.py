@@ -193,4 +193,6 @@ def _loss(service: Node, replicas: Given[int] | None, swarm: bool) -> Given[Loss
     if order not in (None, "stop-first") or (parallel is None and update.get("parallelism") is not None):
         return None
     together = 1 if parallel is None else int(parallel)
-    return Given(Loss(together) if together else EVERYTHING, place)
+    if together == 0:
+        return Given(replace(EVERYTHING, as_="parallelism 0 means all at once"), update.at("parallelism"))
+    return Given(Loss(together), place)

@@ -141,7 +141,7 @@ def rolling_update(files: Files, _needs: Needs) -> Judgement:
     for deployment in files.deployments:
         loss, least = deployment.lost_at_rollout, _least(deployment)
         if loss is None and unclear(made, deployment, "lost_at_rollout"):
-            made.nothing = "no way of replacing workers that is judged"
+            made.nothing = "no way of replacing workers that is known here"
         if loss is None or (least is not None and least is deployment.replicas and least.value == 0):
             continue
         everything = loss.value.everything
@@ -161,7 +161,8 @@ def rolling_update(files: Files, _needs: Needs) -> Judgement:
             made.findings.append(
                 Finding(
                     loss.place,
-                    f"a rollout stops {all_} worker{'' if all_ == 'the only' else 's'} before others are there",
+                    f"a rollout stops {all_} worker{'' if all_ == 'the only' else 's'} before others are there"
+                    + (f", as {loss.value.as_}" if loss.value.as_ else ""),
                     "new workers first" + (f": {deployment.platform.new_first}" if deployment.platform.new_first else ""),
                     "Calls that come meanwhile meet no worker.",
                 )
