@@ -129,8 +129,19 @@ def _shortened(data: Any) -> Any:
         return [_shortened(value) for value in data]
     if not isinstance(data, str) or len(data) <= LINE_LENGTH:
         return data
+    return "\n".join(line if len(line) <= LINE_LENGTH else _without_middle(line) for line in data.split("\n"))
+
+
+# So much of each half may go, to cut between words.
+LONGEST_WORD = 40
+
+
+def _without_middle(line: str) -> str:
     half = LINE_LENGTH // 2
-    return "\n".join(line if len(line) <= LINE_LENGTH else f"{line[:half]} ... {line[-half:]}" for line in data.split("\n"))
+    head, tail = line[:half], line[-half:]
+    end = head.rfind(" ") if " " in head[-LONGEST_WORD:] else half
+    begin = tail.find(" ", 0, LONGEST_WORD) + 1
+    return f"{head[:end]} ... {tail[begin:]}"
 
 
 def _finite(data: Any) -> Any:

@@ -633,3 +633,11 @@ def test_parallelism_0_is_said_to_mean_all_at_once(tmp_path: Path) -> None:
     (finding,) = rules.rolling_update(read(tmp_path, {"stack.yaml": stack}), Needs()).findings
     said = "a rollout stops all 4 workers before others are there, as parallelism 0 means all at once"
     assert (finding.place.line, finding.found) == (8, said)
+
+
+def test_another_tools_file_is_not_counted_as_read(tmp_path: Path) -> None:
+    skaffold = "apiVersion: skaffold/v4beta6\nkind: Config\nmanifests: {rawYaml: [agent.yaml]}\n"
+    agent = pods(("voice-agent", "args: [agent.py, start]"))
+    files = read(tmp_path, {"agent.yaml": agent, "skaffold.yaml": skaffold, "app.yaml": agent.replace("apps/v1", "app/v1")})
+    assert files.read == ["agent.yaml", "app.yaml"]
+    assert load([str(tmp_path / "skaffold.yaml")]).strange == [str(tmp_path / "skaffold.yaml")]

@@ -343,3 +343,10 @@ def test_a_key_is_hidden_whatever_its_name() -> None:
     key = "sk-proj-Zb7Qm2Xv9Kd4Tn8Lw1Rp6Hy3F5g8J2"
     assert hidden_in("OPENAI_KEY", key) == [("OPENAI_KEY", key)]
     assert hidden_in("OPENAI_KEY", "sk-proj-your-key-here") == []
+
+
+def test_a_long_line_is_cut_between_words() -> None:
+    line = " ".join(f"word{number:04}" for number in range(100))
+    shown = redacted(dataclasses.replace(result("a.b"), summary=line), Redactor()).summary
+    assert shown.startswith("word0000 ")
+    assert set(shown.split()) <= {*line.split(), "..."}

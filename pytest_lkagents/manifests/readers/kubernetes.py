@@ -37,7 +37,12 @@ GROUPS = ("", "apps", "autoscaling", "extensions", "networking.k8s.io", "policy"
 
 
 def reads(document: Node) -> bool:
-    return document.text("apiVersion") is not None and document.text("kind") is not None and not _of_cloud_run(document)
+    version, kind = document.text("apiVersion"), document.text("kind")
+    if version is None or kind is None or _of_cloud_run(document):
+        return False
+    # Other tools' files have both names, too (skaffold/v4beta6). Groups that are not Kubernetes' own have a dot.
+    group = version.rpartition("/")[0]
+    return group in (*GROUPS, "batch") or "." in group or kind in (*WORKLOADS, *SERVED)
 
 
 def _of_cloud_run(document: Node) -> bool:
