@@ -9,7 +9,7 @@ import secrets
 import urllib.parse
 from typing import Any
 
-from pytest_lkagents.key_formats import NOT_ALONE, PRIVATE_KEY, ROW, TOKENS
+from pytest_lkagents.key_formats import NOT_ALONE, PIECE, PREFIX, PRIVATE_KEY, ROW, SIGNS, TOKENS
 from pytest_lkagents.named_after_secrets import is_setting
 
 # Tokenizers, secretaries and what works without a password have names of their own.
@@ -32,6 +32,8 @@ SHORTEST_SECRET = 4
 SHORTEST_OTHER = 6
 # Of a value of several lines (a private key) each line is hidden too: output is shown line by line.
 SHORTEST_LINE = 16
+# A line of a private key has 64 signs or more.
+SHORTEST_PEM = 48
 # What every ``livekit-server --dev`` has for its key and secret is a secret to nobody (cmd/server/main.go).
 KNOWN_TO_ALL = frozenset(("devkey", "secret"))
 
@@ -190,14 +192,25 @@ def is_written(value: str) -> bool:
         return False
 
 
+def is_token(word: str) -> bool:
+    """Whether what has the form of a token (TOKENS) is one: ``sk-voice-agent-2025-01-31`` is a name, and documents have rows of
+    signs in their place."""
+    body = PREFIX.sub("", word, count=1)
+    whole = PIECE.search(body) is not None or word.startswith("glpat-")
+    return whole and len(set(body)) >= SIGNS and is_key(body)
+
+
 def holds_key(text: str) -> bool:
     """Whether a text holds what is a key whatever it is called: a private key, or a token as its issuer writes them."""
     data = text.encode("utf-8", "surrogateescape")
     tokens = [token.decode("ascii") for token in TOKENS.findall(data)]
-    if any(is_key(token) for token in tokens if not token.startswith(NOT_ALONE)):
+    if any(is_token(token) for token in tokens if not token.startswith(NOT_ALONE)):
         return True
-    # What stands for a key is words.
-    return any(looks_random(found[1].decode("ascii")) for found in PRIVATE_KEY.finditer(data))
+    # What stands for a key is words, and documents show its beginning.
+    return any(
+        len(found[1]) >= SHORTEST_PEM and looks_random(found[1].decode("ascii")) and data[found.end() : found.end() + 1] != b"."
+        for found in PRIVATE_KEY.finditer(data)
+    )
 
 
 def url_passwords(text: str) -> list[str]:

@@ -540,3 +540,27 @@ def test_a_secret_is_known_within_base64(before: str) -> None:
     assert len(hidden) <= len(text) - 18, "nearly all of it"
     other = base64.b64encode(b"APIkey:another-secret-of-36-characters").decode()
     assert redactor.text(other) == other
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ("wss://sk-voice-assistant-4x7k2m1q.livekit.cloud", False),
+        ("NODE=sk-prod-agents-cluster-2025-01", False),
+        ("sk-fake-key-for-testing-123", False),
+        ("sk-proj-xxxxxxxxxxxx123456", False),
+        ("sk-" + 28 * "0", False),
+        ("ghp_" + 36 * "0", False),
+        ("xoxb-1111111111-2222222222-yourtokenhere", False),
+        ("-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC...\n-----END PRIVATE KEY-----", False),
+        ("sk-9f2KcP4xQ7mZ1tLw8RbVy6Hd", True),
+        ("sk-proj-9f2KcP4x-7mZ1tLw8RbVy6Hd3sNq5TgUa_x", True),
+        ("sk-lf-9f2c1b7a-4d3e-4f5a-8b6c-7d8e9f0a1b2c", True),
+        ("glpat-9f2K-P4xQ7mZ1_Lw8RbV", True),
+        ("-----BEGIN PRIVATE KEY-----\n" + 4 * "MIIEvQIBADANBgk1" + "\n-----END PRIVATE KEY-----", True),
+    ],
+)
+def test_names_and_rows_are_no_tokens(text: str, holds: bool) -> None:
+    from pytest_lkagents.secrets import holds_key
+
+    assert holds_key(text) is holds

@@ -615,6 +615,7 @@ def test_a_number_is_read_as_kubectl_reads_it(tmp_path: Path, written: str, foun
     [
         ("externalIPs: [203.0.113.7]", ["a Service with externalIPs opens the worker to others"]),
         ("externalIPs: []", []),
+        ("clusterIP: None, externalIPs: [203.0.113.7]", []),
         ("type: ExternalName, externalIPs: [203.0.113.7]", []),
     ],
 )

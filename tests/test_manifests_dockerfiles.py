@@ -49,6 +49,8 @@ def test_what_is_no_here_document_takes_no_lines(line: str) -> None:
         "RUN cat <<-'EOF' > /a && echo \"b\"\n\tA\n\tEOF\n",
         'COPY --chown=1 <<"a.b" <<C /srv/\n1\na.b\n2\nC\n',
         "RUN 3<<EOF cat \\\n  /dev/fd/3\nENV A=b\nEOF\n",
+        'COPY <<"END OF FILE" /x\nRUN\nEND OF FILE\n',
+        "ONBUILD RUN <<EOF\nENV A=b\nEOF\n",
     ],
 )
 def test_a_here_document_ends_at_its_word(text: str) -> None:

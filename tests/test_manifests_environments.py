@@ -184,3 +184,13 @@ def test_each_file_is_read_once_and_named_by_what_all_paths_lie_in(
     monkeypatch.chdir(tmp_path)
     for given in (paths, paths[::-1]):
         assert sorted(load(given).read) == shown
+
+
+def test_folders_above_the_project_say_nothing_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(tmp_path, {f"{folder}/agent.yaml": agent(ENV_FROM) for folder in ("builds/test/k8s", "home/live", "other/live")})
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    apart = load([str(tmp_path / "builds/test/k8s"), str(tmp_path / "home/live")])
+    assert sorted(apart.read) == ["k8s/agent.yaml", "live/agent.yaml"]
+    alike = load([str(tmp_path / "home/live"), str(tmp_path / "other/live")])
+    assert sorted(alike.read) == ["home/live/agent.yaml", "other/live/agent.yaml"]

@@ -85,7 +85,7 @@ def load(paths: Sequence[str], standard_input: str = "") -> Files:
     # A file that is named beside its folder is read once, and as one that is named.
     named = {os.path.abspath(given) for given in paths if given != STANDARD_INPUT and Path(given).is_file()}
     seen: set[str] = set()
-    top = _top([given for given in paths if given != STANDARD_INPUT])
+    tops = _tops([given for given in paths if given != STANDARD_INPUT])
     # The outermost folder first, so that what files say of each other can be followed.
     for given in sorted(paths, key=lambda given: (os.path.abspath(given) in named, len(Path(os.path.abspath(given)).parts))):
         if given == STANDARD_INPUT:
@@ -95,6 +95,7 @@ def load(paths: Sequence[str], standard_input: str = "") -> Files:
             where = os.path.abspath(file)
             if where not in seen:
                 seen.add(where)
+                top = tops[given]
                 shown = os.path.relpath(where, top) if top is not None else str(file)
                 _open(file, shown, files, known, named=where in named)
     gathered = kustomize.gather(known)
@@ -111,11 +112,18 @@ def load(paths: Sequence[str], standard_input: str = "") -> Files:
     return files
 
 
-def _top(paths: Sequence[str]) -> str | None:
-    """The folder that files are named by: one that is given, or what all paths lie in, as two folders may have files of one
-    name. None where no folder is given: files are named as they were typed."""
+def _tops(paths: Sequence[str]) -> dict[str, str | None]:
+    """For each path the folder that its files are named by: one that is given, or what all paths lie in, as two folders may
+    have files of one name. What lies above a project says nothing of it: where the paths have no more in common than that,
+    each is named by itself, if names tell them apart. None where no folder is given: files are named as they were typed."""
+    if not any(Path(path).is_dir() for path in paths):
+        return dict.fromkeys(paths)
     folders = [os.path.abspath(path if Path(path).is_dir() else Path(path).parent) for path in paths]
-    return os.path.commonpath(folders) if any(Path(path).is_dir() for path in paths) else None
+    common, here = os.path.commonpath(folders), os.path.abspath(os.curdir)
+    own = {os.path.basename(os.path.abspath(path)) for path in paths}
+    if common in folders or os.path.commonpath([common, here]) == here or len(own) < len(paths):
+        return dict.fromkeys(paths, common)
+    return {path: os.path.dirname(os.path.abspath(path)) for path in paths}
 
 
 def _open(file: Path, shown: str, files: Files, known: list[Node], *, named: bool) -> None:

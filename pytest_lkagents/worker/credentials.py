@@ -8,7 +8,7 @@ from typing import Any
 
 from pytest_lkagents.key_formats import PRIVATE_KEY, TOKENS
 from pytest_lkagents.named_after_secrets import NAMED
-from pytest_lkagents.secrets import holds_secret, is_key, is_placeholder, is_written, looks_random, url_passwords
+from pytest_lkagents.secrets import holds_secret, is_key, is_placeholder, is_token, is_written, looks_random, url_passwords
 
 # Distribution packages and installed libraries ship sample keys and test fixtures; they are not the user's secrets.
 LIBRARIES = re.compile(
@@ -155,7 +155,7 @@ def findings_in_version(data: bytes, planted: Sequence[str], *, own: bool) -> li
     found = _planted_in(data, planted)
     if not own:
         return found
-    if any(is_key(token.decode("ascii")) for token in TOKENS.findall(data)):
+    if any(is_token(token.decode("ascii")) for token in TOKENS.findall(data)):
         found.append("an access token")
     words = map(str.strip, data.decode("utf-8", "replace").splitlines())
     lines = [line for line in words if line and not line.startswith("#")]

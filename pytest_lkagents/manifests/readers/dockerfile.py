@@ -26,7 +26,7 @@ from pytest_lkagents.manifests.readers.common import FOR_DEVELOPMENT, environmen
 from pytest_lkagents.manifests.readers.dockerfile_instructions import Instruction, instructions
 from pytest_lkagents.manifests.readers.secret_entries import settings_in
 from pytest_lkagents.manifests.tree import Place
-from pytest_lkagents.secrets import looks_generated, looks_random, url_passwords
+from pytest_lkagents.secrets import holds_key, looks_generated, looks_random, url_passwords
 
 
 @dataclass
@@ -256,6 +256,8 @@ def _written(instruction: Instruction, place: Place) -> list[StoredSecret]:
     lines = [line for _, line in instruction.here]
     found = [(name, lines[number]) for name, number in settings_in("\n".join(text for text, _ in instruction.here))]
     found += [("a password in a URL", line) for text, line in instruction.here if url_passwords(text)]
+    if not found and holds_key("\n".join(text for text, _ in instruction.here)):
+        found = [("a key", lines[0])]
     return [StoredSecret(name, replace(place, line=line)) for name, line in found]
 
 

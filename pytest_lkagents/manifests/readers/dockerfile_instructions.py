@@ -31,7 +31,9 @@ KNOWN = [
     "WORKDIR",
 ]
 # A word of its own, as BuildKit takes it (``<<<`` and ``1 << n`` are none); or what is quoted, where there is none.
-HEREDOC = re.compile(r"""(?<!\S)\d*<<(-?)(["']?)([\w.-]+)\2(?!\S)|\\.|'[^']*'|"(?:\\.|[^"\\])*\"""", re.DOTALL)
+HEREDOC = re.compile(r"""(?<!\S)\d*<<(-?)(?:(["'])([^"'\n]+)\2|([^\s<"']+))(?!\S)|\\.|'[^']*'|"(?:\\.|[^"\\])*\"""", re.DOTALL)
+# The instructions that may have some, also where they wait for another build.
+WITH_HEREDOCS = re.compile(r"(ONBUILD\s+)?(RUN|COPY|ADD)\s", re.IGNORECASE)
 # What may stand before all else: https://docs.docker.com/reference/dockerfile/#parser-directives
 DIRECTIVE = re.compile(r"#\s*(syntax|escape|check)\s*=\s*(.+?)\s*", re.IGNORECASE)
 
@@ -87,8 +89,9 @@ def instructions(file: str, text: str, problems: list[Problem]) -> list[Instruct
             problems.append(Problem(Place(file, first + 1, ""), f"no Dockerfile instruction: {word!r}"))
             continue
         here: list[tuple[str, int]] = []
-        if name in ("RUN", "COPY", "ADD"):
-            for tabs, _, end in HEREDOC.findall(matched[2]):
+        if WITH_HEREDOCS.match(joined.lstrip()):
+            for tabs, _, quoted, bare in HEREDOC.findall(matched[2]):
+                end = quoted or bare
                 ends = (at for at in range(number, len(lines)) if (lines[at].lstrip("\t") if tabs else lines[at]) == end)
                 last = next(ends, None) if end else None
                 if last is not None:

@@ -177,7 +177,8 @@ def _exposure(service: Node) -> Given[str] | None:
     type_ = service.text("spec", "type")
     if type_ in ("LoadBalancer", "NodePort"):
         return Given(f"a Service of type {type_}", service.at("spec", "type"))
-    if type_ != "ExternalName" and service.items("spec", "externalIPs"):
+    headless = service.text("spec", "clusterIP") == "None"  # nobody forwards what comes for such a one
+    if type_ != "ExternalName" and not headless and service.items("spec", "externalIPs"):
         return Given("a Service with externalIPs", service.at("spec", "externalIPs"))
     return None
 

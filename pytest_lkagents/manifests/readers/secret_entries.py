@@ -33,7 +33,7 @@ WORD = re.compile(r"[A-Z]?[a-z]+([-_ .][a-z]+)*")
 KEY = re.compile(r"PASS|PWD|KEY")
 # One setting in a file of most formats: NAME=value, name = "value", name: value. What is more than a word is none: a call in a
 # script, a path.
-LINE = re.compile(r"""^\s*(?:export\s+)?["']?([A-Za-z][\w.-]*)["']?\s*[:=]\s*["']?([\w+/=-]+)["']?,?;?\s*$""", re.MULTILINE)
+LINE = re.compile(r"""^[ \t]*(?:export\s+)?["']?([A-Za-z][\w.-]*)["']?\s*[:=]\s*["']?([\w+/=-]+)["']?,?;?\s*$""", re.MULTILINE)
 
 
 def is_stored(name: str, text: str) -> bool:
