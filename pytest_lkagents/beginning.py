@@ -68,8 +68,8 @@ def require_sense(config: pytest.Config, settings: Settings) -> None:
     if not settings.manifests and any(is_typed(config, name) for name in ("lk_traces", "lk_calls")):
         raise pytest.UsageError("--lk-traces, --lk-calls: nothing to simulate; give --lk-manifests too")
     if not settings.active:
-        for refusal in without_subject(config, typed=True):
-            raise pytest.UsageError(refusal)
+        if refusals := without_subject(config, typed=True):
+            raise pytest.UsageError(refusals[0])
         return
     if settings.manifests:
         require_manifests(settings)
@@ -93,8 +93,8 @@ def require_sense(config: pytest.Config, settings: Settings) -> None:
 
 
 def require_or_end(config: pytest.Config, *, whole: bool = True) -> None:
-    """Raises UsageError if what was asked for is not there; the verdict says so. Not ``whole``: but for its worker, for tests
-    that may need none."""
+    """Raises UsageError if what was asked for is not there; the verdict says so. Not ``whole``: its image or command
+    alone, for tests that may need nothing more."""
     from pytest_lkagents.command_line import CommandError
 
     try:

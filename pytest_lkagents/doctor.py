@@ -16,7 +16,7 @@ from pytest_lkagents.callers.speech import speech_file
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.command_line import CommandError, find_program
 from pytest_lkagents.server import choose
-from pytest_lkagents.server.binary import INSTALL, find_binary, version_of
+from pytest_lkagents.server.binary import SERVER_INSTALL, find_binary, version_of
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.values import OWN_SERVERS
 from pytest_lkagents.worker.health import DEFAULT_PORT
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Finding = tuple[bool | None, str]
 
-ENGINES = "https://docs.docker.com/engine/install/"
+ENGINE_INSTALL = "https://docs.docker.com/engine/install/"
 
 
 def _command_findings(settings: Settings) -> Iterator[Finding]:
@@ -94,7 +94,7 @@ def findings(settings: Settings) -> Iterator[Finding]:
                 yield from _engine_findings(client, settings, needed=needed)
         except StageError as error:
             client = None  # to ask it more is to wait as long once more
-            lacking = str(error).replace(engine.TELLS_MORE, f" ({ENGINES} says how to get one)")
+            lacking = str(error).replace(engine.TELLS_MORE, f" ({ENGINE_INSTALL} says how to get one)")
             without = "engine: none answers; --lk-command does without, --lk-image needs one"
             yield (False, lacking) if needed else (None, without)
         yield from _server_findings(settings, client)
@@ -141,7 +141,7 @@ def _server_image_finding(client: DockerClient, name: str) -> Finding:
         client.images.get(name)
     except (ImageNotFound, APIError):
         lacking = f"no livekit-server on PATH and no image {name} here"
-        return None, f"server: {lacking}; it is pulled at the first run, or install one: {INSTALL}"
+        return None, f"server: {lacking}; it is pulled at the first run, or install one: {SERVER_INSTALL}"
     return True, f"server: image {name} is here"
 
 
@@ -157,7 +157,7 @@ def _server_findings(settings: Settings, client: DockerClient | None) -> Iterato
     if binary is not None:
         yield True, f"server: livekit-server {version_of(binary) or 'of unknown version'} at {binary}"
     elif settings.server == "binary":
-        yield False, f"server: no livekit-server on PATH, which --lk-server binary needs; install it: {INSTALL}"
+        yield False, f"server: no livekit-server on PATH, which --lk-server binary needs; install it: {SERVER_INSTALL}"
     elif client is not None:
         try:
             with engine.answering():
@@ -165,7 +165,7 @@ def _server_findings(settings: Settings, client: DockerClient | None) -> Iterato
         except StageError as error:
             yield False, str(error)
     else:
-        yield False, f"server: no livekit-server on PATH, and no engine to run its image; install one: {INSTALL}"
+        yield False, f"server: no livekit-server on PATH, and no engine to run its image; install one: {SERVER_INSTALL}"
 
 
 def report(settings: Settings) -> tuple[bool, list[str]]:

@@ -21,6 +21,8 @@ from pytest_lkagents.verdict import ERROR, FAIL, MUST, PASS, SHOULD, SKIP, WAIVE
 TIMED_OUT = re.compile(r"Timeout (>\S+s|\(>\S+s\) from pytest-timeout\.)")
 # A longer line is cut: after secrets were taken out, of which a part would be shown else.
 LINE_LENGTH = 400
+# So much of each half may go, to cut between words.
+LONGEST_WORD = 40
 # The check that answers for a worker which never gets as far as the others need it, and the one for a worker that serves
 # no call.
 GATE = "registration.registers"
@@ -130,10 +132,6 @@ def _shortened(data: Any) -> Any:
     if not isinstance(data, str) or len(data) <= LINE_LENGTH:
         return data
     return "\n".join(line if len(line) <= LINE_LENGTH else _without_middle(line) for line in data.split("\n"))
-
-
-# So much of each half may go, to cut between words.
-LONGEST_WORD = 40
 
 
 def _without_middle(line: str) -> str:

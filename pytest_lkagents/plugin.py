@@ -9,7 +9,7 @@ import datetime as dt
 import inspect
 import os
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -61,7 +61,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 # Options of pytest that only show something.
 SHOWING = ("help", "version", "markers", "showfixtures", "show_fixtures_per_test", "setupplan", "cacheshow")
 
-UNUSED = "no test that ran asks for the worker (lk_worker, lk_caller, ...): name one that does, or add --lk-suite"
+NOBODY_ASKS = "no test that ran asks for the worker (lk_worker, lk_caller, ...): name one that does, or add --lk-suite"
 
 
 def _only_shows(config: pytest.Config) -> bool:
@@ -386,22 +386,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if gathered.verdict is not None:
         return  # the run ended before its checks, and said why
     status = int(session.exitstatus)
-    if gathered.uncollected:
-        gathered.broken = gathered.broken or f"{', '.join(gathered.uncollected)} could not be collected"
-    if status in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR):
-        gathered.broken = gathered.broken or f"the run was {'interrupted' if status == 2 else 'ended by an internal error'}"
-    # Such as -x, or a time limit of the session.
-    stopped = session.shouldfail or session.shouldstop
-    if stopped and (uses_xdist(config) or _unjudged(session)):
-        gathered.broken = gathered.broken or f"the run was stopped: {stopped}"
-    if not uses_xdist(config) and (unjudged := _unjudged(session)):
-        # Such as by pytest.exit in somebody's test.
-        gathered.broken = gathered.broken or f"{len(unjudged)} checks were not run, the first {unjudged[0]}"
-    if status == pytest.ExitCode.USAGE_ERROR and (adds_checks(config) or _names_worker(config)):
-        gathered.broken = gathered.broken or "the run ended before its tests: pytest cannot use what was typed"
-    used = gathered.results or gathered.facts.get("asked")
-    if not used and _names_worker(config) and status in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
-        gathered.broken = gathered.broken or UNUSED
+    gathered.broken = gathered.broken or next(_lacking(session, status), None)
     if not (gathered.results or gathered.broken or adds_checks(config)):
         if settings.json_path is not None:
             gathered.notes.append(f"no check was run, so there is no verdict: {settings.json_path} was not written")
@@ -418,6 +403,27 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         elif verdict.verdict == ERROR or gathered.unwritten:
             session.exitstatus = pytest.ExitCode.USAGE_ERROR
+
+
+def _lacking(session: pytest.Session, status: int) -> Iterator[str]:
+    """Why a run that ended with this status is not complete, the first reason first."""
+    config, gathered = session.config, session.config.stash[GATHERED]
+    if gathered.uncollected:
+        yield f"{', '.join(gathered.uncollected)} could not be collected"
+    if status in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR):
+        yield f"the run was {'interrupted' if status == 2 else 'ended by an internal error'}"
+    # Such as -x, or a time limit of the session.
+    stopped = session.shouldfail or session.shouldstop
+    if stopped and (uses_xdist(config) or _unjudged(session)):
+        yield f"the run was stopped: {stopped}"
+    if not uses_xdist(config) and (unjudged := _unjudged(session)):
+        # Such as by pytest.exit in somebody's test.
+        yield f"{len(unjudged)} checks were not run, the first {unjudged[0]}"
+    if status == pytest.ExitCode.USAGE_ERROR and (adds_checks(config) or _names_worker(config)):
+        yield "the run ended before its tests: pytest cannot use what was typed"
+    used = gathered.results or gathered.facts.get("asked")
+    if not used and _names_worker(config) and status in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        yield NOBODY_ASKS
 
 
 def _unjudged(session: pytest.Session) -> list[str]:

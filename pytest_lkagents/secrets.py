@@ -32,7 +32,7 @@ SHORTEST_SECRET = 4
 SHORTEST_OTHER = 6
 # Of a value of several lines (a private key) each line is hidden too: output is shown line by line.
 SHORTEST_LINE = 16
-# A line of a private key has 64 signs or more.
+# The first line of a private key has 64 signs or more; what has fewer than this stands for one.
 SHORTEST_PEM = 48
 # What every ``livekit-server --dev`` has for its key and secret is a secret to nobody (cmd/server/main.go).
 KNOWN_TO_ALL = frozenset(("devkey", "secret"))

@@ -116,9 +116,9 @@ def chosen(check: Check, settings: Settings, small: set[str], *, own: bool) -> b
     if own:
         return check.included_in(settings.profile)
     if check.suite in FILES:
-        # By their own option, with whatever else is judged; of those named, only what is named.
+        # By their own option, with whatever else is judged; of those named, only what is named; whatever the profile.
         named = [name for name in settings.suites if name.partition(".")[0] in FILES]
-        return bool(settings.manifests) and (check.suite in named if named else True)
+        return bool(settings.manifests) and (not named or check.suite in named)
     if check.suite in settings.suites and check.suite not in small:
         return True  # so is a suite that is not in the profile at all, such as capacity
     if settings.suites and check.suite not in settings.suites and check.id != GATE:

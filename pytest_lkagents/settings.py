@@ -207,7 +207,7 @@ def concern(config: pytest.Config) -> bool:
 
 
 def _is_standing(config: pytest.Config, name: str) -> bool:
-    """Whether an ini file says it, by addopts too."""
+    """Whether an ini file says it, by addopts too: where nothing is typed, as ``concern`` has seen."""
     if config.getoption(name, None) is not None:
         return True
     try:

@@ -299,8 +299,8 @@ class Stage:
             raise AssertionError(f"{what}: {fault}") from None
 
     def fresh_worker(self) -> Worker:
-        """For users' tests a worker that no check uses, registered: the last one while nothing was done to it, else a new one
-        in its place."""
+        """For users' tests a worker that no packaged check uses, registered: the last one while nothing was done to it, else a
+        new one in its place."""
         worker = self.worker("own")
         if worker.is_running and worker.wire.transcript.live() and not (worker.disturbed or worker.wire.disturbed):
             self.wait_unpromised(worker)

@@ -511,7 +511,7 @@ class Drainage:
 
 def by_stop_signal(stage: Stage, *, together: bool, calls: int, hold: float, brief: bool) -> Drain:
     """The image's own stop signal, which is what engines and orchestrators send. As any worker that is rolled out, it has had a
-    call before."""
+    call before, unless ``brief``."""
     return Drainage(
         stage,
         stage.untouched("draining"),

@@ -32,7 +32,7 @@ BESIDE_SECONDS = 4.0
 # For a signal to take effect, on a busy machine.
 SIGNAL_SECONDS = 5.0
 # The server tells a caller at once that an agent has left, which a busy machine holds up; of one whose process was killed it
-# says so after 12 s.
+# says so after 12 to 20 s.
 LEAVE_SECONDS = 8.0
 OTHER_ENDED = "the process of its job ended too"
 # A process without memory fails at its next large allocation; one that has all it needs may never make one.

@@ -166,14 +166,14 @@ def test_secrets_not_logged(lk_stage: Stage, lk_evidence: Evidence) -> None:
     """No secret value is in the worker's output or in a process's arguments.
 
     At the end of the run the whole output of every worker of the image is searched (with `--lk-command` the first and
-    the last 4 MiB of it), and so are the command lines of all
-    processes: those of the shared worker at that moment (if it runs), and those that any check came across, beside
-    calls too. Looked for are the LIVEKIT_API_SECRET of each worker and those values of `--lk-env` and `--lk-env-file`
-    whose name and form are a secret's (at least 8 characters, no placeholder, no plain words, no path), and the
-    passwords in the URLs of any of them (letters and digits, more than a word and a number): as they are, and as JSON,
-    a URL or base64 spell them. A LIVEKIT_API_SECRET that is a plain word, as that of `livekit-server --dev` is
-    (`--lk-server URL`), stands in any log by chance: it is not looked for, which the evidence says. One occurrence is a
-    failure. Skipped if there is none, but no worker ever registered, or nothing could be looked for.
+    the last 4 MiB of it), and so are the command lines of all processes: those of the shared worker at that moment (if
+    it runs), and those that any check came across, beside calls too. Looked for are the LIVEKIT_API_SECRET of each
+    worker and those values of `--lk-env` and `--lk-env-file` whose name and form are a secret's (at least 8 characters,
+    no placeholder, no plain words, no path), and the passwords in the URLs of any of them (letters and digits, more
+    than a word and a number): as they are, and as JSON, a URL or base64 spell them. A LIVEKIT_API_SECRET that is a
+    plain word, as that of `livekit-server --dev` is (`--lk-server URL`), stands in any log by chance: it is not looked
+    for, which the evidence says. One occurrence is a failure. Skipped if there is none, but no worker ever registered,
+    or nothing could be looked for.
     """
     worker = lk_stage.worker_as_is("shared")
     with contextlib.suppress(WorkerFault):  # its output can still be judged

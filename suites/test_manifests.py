@@ -182,8 +182,8 @@ def test_scaling_metric(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     `scaling_metric` of Cerebrium. Memory alone is a failure, and so are requests, of which a worker gets none; so are
     CPU and memory alone where calls, not CPU, moved the load of this worker in `availability.load-follows-work` or
     `availability.rejects-over-threshold` of the same run. What a container beside the worker uses alone
-    (`containerResource`, KEDA's `containerName`) is as good as no metric. Any other metric counts as one of the
-    worker's own. Skipped without an autoscaler that names a metric.
+    (`containerResource`, KEDA's `containerName`) counts for nothing: alone, or beside these, it is a failure too. Any
+    other metric counts as one of the worker's own. Skipped without an autoscaler that names a metric.
     """
     judge(rules.scaling_metric, lk_manifests, lk_evidence, "no autoscaler", "by CPU or a metric of its own")
 
@@ -273,19 +273,20 @@ def test_secrets(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     finding if its name is a secret's (SECRET, TOKEN, PASSWORD, API_KEY and the like) and its value has 8 or more
     characters and is no placeholder, reference or path, nor an amount, a span of time or plain words behind the ending
     of a setting (`_SECONDS`, `_SIZE`, `_ROLE`); or, whatever its name, if its value holds a private key or a token as
-    its issuer writes them (`sk-proj-`, `ghp_`), which is a finding in a command and in a file that a ConfigMap holds,
-    too; so is a setting with such a name and value (letters and digits) in a file that a ConfigMap holds, or that COPY
-    or ADD write from a here-document; a Secret's entry, if its value has 8 or more and is no placeholder, template,
-    reference, encrypted text, word or address without a password, and its name not that of a setting (`_REGION`,
-    `_USER`); what a variable of Compose falls back to (`${TOKEN:-...}`), if it looks made by a generator; any variable,
-    ConfigMap entry, command or such here-document with a password in a URL that looks made by a generator (letters and
-    digits). A command with such a name (`--api-secret VALUE`, `API_KEY=VALUE` before it) counts like a variable, one of
-    RUN in a Dockerfile if the value has letters and digits (three digits and no call, in its here-documents). Values
-    are never shown. Not looked at are commands in patches, what `transformers` and `replacements` put in, and a
-    variable that an operation names by its number alone (`env/0/value`), unless the workload's file says for certain
-    which one stands there: not where it lies elsewhere, labels select it, or another operation or patch may change the
-    order. What is found on standard input may come from outside of the repository (`docker compose config` fills in
-    `.env`): it is named, and neither a failure nor a pass. Skipped if there is no variable and no such entry.
+    its issuer writes them (`sk-proj-`, `ghp_`; not `AKIA` and `AIza`, which alone open nothing or are public), which is
+    a finding in a command and in a file that a ConfigMap holds, too; so is a setting with such a name and value
+    (letters and digits) in a file that a ConfigMap holds, or that COPY or ADD write from a here-document; a Secret's
+    entry, if its value has 8 or more and is no placeholder, template, reference, encrypted text, word or address
+    without a password, and its name not that of a setting (`_REGION`, `_USER`); what a variable of Compose falls back
+    to (`${TOKEN:-...}`), if it looks made by a generator; any variable, ConfigMap entry, command or such here-document
+    with a password in a URL that looks made by a generator (letters and digits). A command with such a name
+    (`--api-secret VALUE`, `API_KEY=VALUE` before it) counts like a variable, one of RUN in a Dockerfile if the value
+    has letters and digits (three digits and no call, in its here-documents). Values are never shown. Not looked at are
+    commands in patches, what `transformers` and `replacements` put in, and a variable that an operation names by its
+    number alone (`env/0/value`), unless the workload's file says for certain which one stands there: not where it lies
+    elsewhere, labels select it, or another operation or patch may change the order. What is found on standard input may
+    come from outside of the repository (`docker compose config` fills in `.env`): it is named, and neither a failure
+    nor a pass. Skipped if there is no variable and no such entry.
     """
     judge(rules.secrets, lk_manifests, lk_evidence, "no variable and no Secret to judge", "no literal secret")
 
@@ -411,12 +412,12 @@ def test_production_command(lk_evidence: Evidence, lk_manifests: Manifests) -> N
     else the first) and `experimental.cmd` of Fly.io, `startCommand` of Railway, `run_command` of App Platform,
     `entrypoint` of Cerebrium, and ENTRYPOINT and CMD in the stage of a Dockerfile that is built (by default the last),
     or in the one that it is made from, unless all that is built from it has a command of its own; where no file says
-    what is built from it, a word of development there is noted alone if all that is deployed has one. The word `dev`,
-    `console` or `connect` directly behind a script (`agent.py`, `main.ts`), a module (`-m name`) or `npm`,
-    `pnpm` or `yarn` with a script's name, or as the first word, is a failure; of several commands of a shell the last
-    counts that has one of these words or `start`, and none where a condition (`if`, `case`, `||`) decides between them,
-    which is noted. Commands with none of these four words there do not tell and are passed over, noted where one of the
-    first three stands elsewhere (`pnpm dev`); skipped if no other is left.
+    what is built from it, and all that is deployed has a command of its own, a word of development there is only noted.
+    The word `dev`, `console` or `connect` directly behind a script (`agent.py`, `main.ts`), a module (`-m name`) or
+    `npm`, `pnpm` or `yarn` with a script's name, or as the first word, is a failure; of several commands of a shell the
+    last counts that has one of these words or `start`, and none where a condition (`if`, `case`, `||`) decides between
+    them, which is noted. Commands with none of these four words there do not tell and are passed over, noted where one
+    of the first three stands elsewhere (`pnpm dev`); skipped if no other is left.
     """
     judge(rules.production_command, lk_manifests, lk_evidence, "no command that tells", "started with 'start'")
 

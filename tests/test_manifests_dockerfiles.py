@@ -79,7 +79,13 @@ def test_an_argument_of_a_build_is_not_alone_in_its_line(tmp_path: Path, rest: s
             "4 the value of OPENAI_API_KEY",
         ),
         (f'ADD <<A <<B /app/\na = 1\nA\n\napi_key = "{KEY}"\nB\n', "6 the value of api_key"),
-        ("COPY <<EOF /.env\nDB=postgres://u:k3w9x1q7z5@db/a\nEOF\n", "3 the value of a password in a URL"),
+        (
+            "COPY <<EOF /key.pem\n# ours\n-----BEGIN PRIVATE KEY-----\n"
+            + 4 * "MIIEvQIBADANBgk1"
+            + "\n-----END PRIVATE KEY-----\nEOF\n",
+            "4 the value of /key.pem",
+        ),
+        ("COPY <<EOF /.env\nDB=postgres://u:k3w9x1q7z5@db/a\nEOF\n", "3 the value of a password in the URL of /.env"),
         (f"RUN <<EOF\nset -e\nexport OPENAI_API_KEY={KEY}\nEOF\n", "4 OPENAI_API_KEY is a literal"),
         (f"RUN cat > /.env <<'EOF'\nOPENAI_API_KEY='{KEY}'\nEOF\n", "3 OPENAI_API_KEY is a literal"),
         ("COPY <<EOF /app/.env\nOPENAI_API_KEY=${KEY_123}\nDEEPGRAM_API_KEY=change-me-123\nEOF\n", None),

@@ -189,12 +189,12 @@ class Autoscaler:
 @dataclass(frozen=True)
 class Loss:
     """What a rollout stops before new workers are there: ``amount`` workers, or per cent of those there are; ``least`` in any
-    case. ``as_``: what of the file says so, where that is not plain."""
+    case. ``reason``: what of the file says so, where that is not plain."""
 
     amount: int
     percent: bool = False
     least: int = 0
-    as_: str = ""
+    reason: str = ""
 
     def of(self, workers: int) -> int:
         return min(max(self.amount * workers // 100 if self.percent else self.amount, self.least), workers)

@@ -24,8 +24,6 @@ INTRINSICS = frozenset(
 # Text without quotes that is a truth value in YAML 1.1, and none in 1.2.
 SWITCHES = {**dict.fromkeys(("y", "yes", "on"), True), **dict.fromkeys(("n", "no", "off"), False)}
 SWITCH = re.compile(r"[yYnN]|yes|no|on|off|Yes|No|On|Off|YES|NO|ON|OFF")
-
-
 # Whole numbers, also those that the library takes for text, as YAML 1.1 has them otherwise: 0o17, 089.
 WHOLE = re.compile(r"[-+]?[0-9]{1,18}|0x[0-9a-fA-F]{1,15}|0o[0-7]{1,20}")
 
@@ -51,7 +49,7 @@ class Block(str):
 
 
 class Literal(Block):
-    """... and stands there line by line."""
+    """A text that begins on the line below and stands there line by line, as behind ``|``."""
 
 
 def read_yaml(file: str, text: str, skipped: list[TooLarge] | None = None) -> Iterator[Node]:

@@ -16,7 +16,7 @@ from pytest_lkagents.machine import fixed_port
 from pytest_lkagents.server.base import Server, configuration
 
 # How to get one.
-INSTALL = "https://docs.livekit.io/home/self-hosting/local/"
+SERVER_INSTALL = "https://docs.livekit.io/home/self-hosting/local/"
 # A server starts in well under a second; the bound is for a machine that is busy building images.
 START_SECONDS = 20
 

@@ -8,7 +8,7 @@ from pytest_lkagents import engine
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.engine import LOOPBACK, Session
 from pytest_lkagents.server.base import Server
-from pytest_lkagents.server.binary import INSTALL, BinaryServer, find_binary
+from pytest_lkagents.server.binary import SERVER_INSTALL, BinaryServer, find_binary
 from pytest_lkagents.server.container import ContainerServer
 from pytest_lkagents.server.external import ExternalServer
 from pytest_lkagents.settings import Settings
@@ -25,7 +25,9 @@ def require(settings: Settings) -> None:
         ExternalServer(settings.server, LOOPBACK, settings.env).start()
         return
     if settings.server == "binary" and find_binary() is None:
-        raise StageError(f"--lk-server binary: no livekit-server on PATH; install it ({INSTALL}) or use --lk-server container")
+        raise StageError(
+            f"--lk-server binary: no livekit-server on PATH; install it ({SERVER_INSTALL}) or use --lk-server container"
+        )
 
 
 def needs_engine(settings: Settings) -> bool:
@@ -43,7 +45,7 @@ def connect(settings: Settings) -> DockerClient | None:
         if settings.image is not None:
             raise
         raise StageError(
-            f"no livekit-server on PATH ({INSTALL} says how to get it), and {error}"
+            f"no livekit-server on PATH ({SERVER_INSTALL} says how to get it), and {error}"
             if settings.server == "auto"
             else f"--lk-server container: {error}"
         ) from error

@@ -194,5 +194,5 @@ def _loss(service: Node, replicas: Given[int] | None, swarm: bool) -> Given[Loss
         return None
     together = 1 if parallel is None else int(parallel)
     if together == 0:
-        return Given(replace(EVERYTHING, as_="parallelism 0 means all at once"), update.at("parallelism"))
+        return Given(replace(EVERYTHING, reason="parallelism 0 means all at once"), update.at("parallelism"))
     return Given(Loss(together), place)

@@ -24,9 +24,9 @@ from pytest_lkagents.manifests.model import (
 from pytest_lkagents.manifests.readers import probes
 from pytest_lkagents.manifests.readers.common import FOR_DEVELOPMENT, environment_of, from_outside, range_of
 from pytest_lkagents.manifests.readers.dockerfile_instructions import Instruction, instructions
-from pytest_lkagents.manifests.readers.secret_entries import settings_in
+from pytest_lkagents.manifests.readers.secret_entries import secret_lines
 from pytest_lkagents.manifests.tree import Place
-from pytest_lkagents.secrets import holds_key, looks_generated, looks_random, url_passwords
+from pytest_lkagents.secrets import looks_generated, looks_random
 
 
 @dataclass
@@ -253,12 +253,12 @@ def _scripted(instruction: Instruction, place: Place) -> list[Variable]:
 
 def _written(instruction: Instruction, place: Place) -> list[StoredSecret]:
     """The secrets in files that COPY and ADD write from here-documents."""
-    lines = [line for _, line in instruction.here]
-    found = [(name, lines[number]) for name, number in settings_in("\n".join(text for text, _ in instruction.here))]
-    found += [("a password in a URL", line) for text, line in instruction.here if url_passwords(text)]
-    if not found and holds_key("\n".join(text for text, _ in instruction.here)):
-        found = [("a key", lines[0])]
-    return [StoredSecret(name, replace(place, line=line)) for name, line in found]
+    if not instruction.here:
+        return []
+    text = "".join(f"{text}\n" for text, _ in instruction.here)
+    # Where they are written to is named last.
+    found = secret_lines(instruction.rest.split()[-1], text)
+    return [StoredSecret(what, replace(place, line=instruction.here[number][1])) for what, number in found]
 
 
 def _words(text: str) -> list[str]:

@@ -55,23 +55,26 @@ def is_stored(name: str, text: str) -> bool:
 def secrets_in(name: str, entry: Node) -> list[StoredSecret]:
     """What is secret in an entry of a ConfigMap or the like: its value, or lines of a file that is kept in it. In words
     that do not show it."""
-    text = entry.text() or ""
+    return [StoredSecret(what, place_in(entry, at)) for what, at in secret_lines(name, entry.text() or "")]
+
+
+def secret_lines(name: str, text: str) -> list[tuple[str, int]]:
+    """The same of any text of this name, a value or a file, each with its line, counted from 0."""
     lines = text.split("\n")
-    found = settings_in(text) if len(lines) > 1 else [(name, 0)] if _is_secret(name, text) else []
+    found = _settings_in(text) if len(lines) > 1 else [(name, 0)] if _is_secret(name, text) else []
     if not found and holds_key(text):
         # Whatever the format. A private key is told by two lines.
         spans = [(at, lines[at : at + together]) for together in (1, 2) for at in range(len(lines))]
         found.append((name, next((at for at, span in spans if holds_key("\n".join(span))), 0)))
     with_password = [at for at, line in enumerate(lines) if url_passwords(line)]
-    found += [(f"a password in the URL of {name}", at) for at in with_password[:1]]
-    return [StoredSecret(what, place_in(entry, at)) for what, at in found]
+    return found + [(f"a password in the URL of {name}", at) for at in with_password[:1]]
 
 
 def _is_secret(name: str, value: str) -> bool:
     return not from_outside(value) and (holds_secret(name, value) or holds_key(value))
 
 
-def settings_in(text: str) -> list[tuple[str, int]]:
+def _settings_in(text: str) -> list[tuple[str, int]]:
     """The names of a file's settings that are secrets, each with its line, counted from 0."""
     return [
         (found[1], text.count("\n", 0, found.start(1)))

@@ -162,7 +162,7 @@ def rolling_update(files: Files, _needs: Needs) -> Judgement:
                 Finding(
                     loss.place,
                     f"a rollout stops {all_} worker{'' if all_ == 'the only' else 's'} before others are there"
-                    + (f", as {loss.value.as_}" if loss.value.as_ else ""),
+                    + (f", as {loss.value.reason}" if loss.value.reason else ""),
                     "new workers first" + (f": {deployment.platform.new_first}" if deployment.platform.new_first else ""),
                     "Calls that come meanwhile meet no worker.",
                 )
