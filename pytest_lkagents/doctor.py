@@ -107,7 +107,7 @@ def findings(settings: Settings) -> Iterator[Finding]:
 
 def _engine_findings(client: DockerClient, settings: Settings, *, needed: bool) -> Iterator[Finding]:
     """Raises requests' errors if it does not answer."""
-    from docker.errors import APIError, ImageNotFound
+    from docker.errors import APIError
 
     try:
         yield True, f"engine: {engine.describe(client)}"
@@ -119,10 +119,9 @@ def _engine_findings(client: DockerClient, settings: Settings, *, needed: bool) 
         yield False, refusal
     for name in filter(None, (settings.image, settings.from_image)):
         yield _image_finding(client, name)
-    try:
-        client.images.get(settings.probe_image)
+    if _is_here(client, settings.probe_image):
         yield True, f"side container: image {settings.probe_image} is here"
-    except (ImageNotFound, APIError):
+    else:
         yield None, f"side container: image {settings.probe_image} is built at the first run (needs a registry)"
 
 
@@ -134,15 +133,21 @@ def _manifest_findings(settings: Settings) -> Iterator[Finding]:
         yield False, f"deployment files: {error}"
 
 
-def _server_image_finding(client: DockerClient, name: str) -> Finding:
-    from docker.errors import APIError, ImageNotFound
+def _is_here(client: DockerClient, image: str) -> bool:
+    from docker.errors import APIError
 
     try:
-        client.images.get(name)
-    except (ImageNotFound, APIError):
-        lacking = f"no livekit-server on PATH and no image {name} here"
-        return None, f"server: {lacking}; it is pulled at the first run, or install one: {SERVER_INSTALL}"
-    return True, f"server: image {name} is here"
+        client.images.get(image)
+    except APIError:
+        return False
+    return True
+
+
+def _server_image_finding(client: DockerClient, name: str) -> Finding:
+    if _is_here(client, name):
+        return True, f"server: image {name} is here"
+    lacking = f"no livekit-server on PATH and no image {name} here"
+    return None, f"server: {lacking}; it is pulled at the first run, or install one: {SERVER_INSTALL}"
 
 
 def _server_findings(settings: Settings, client: DockerClient | None) -> Iterator[Finding]:

@@ -213,6 +213,11 @@ def holds_key(text: str) -> bool:
     )
 
 
+def is_secret(name: str, value: str) -> bool:
+    """Whether the value of this variable is one, by both; or whatever it is called."""
+    return holds_secret(name, value) or holds_key(value)
+
+
 def url_passwords(text: str) -> list[str]:
     """The passwords in a text's URLs, as they stand there and as they are meant, without stand-ins and plain words, as local
     databases have them."""

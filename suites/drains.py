@@ -24,6 +24,7 @@ from .connections import JOB_GONE, Connections
 from .drained import STOPS_SECONDS, Drain, Kept, Together, offered_nothing_since, refused_for_all
 from .observations import stop_signal
 from .placed import wait_free
+from .pool import end
 
 # What a call shows while its worker drains is mostly decided in the first seconds: a worker that does not drain cuts it at
 # once or after a short grace of its own; Node waits 5 s for its job processes.
@@ -170,14 +171,9 @@ class Drainage:
         call = self.stage.calls.served(self.caller)
         now = self.worker.snapshot()
         jobs = set(self.worker.jobs_of(now)) - set(self.worker.registered_by(now))
-        call.leave()
-        with contextlib.suppress(DeadlineMissed), self.worker.ledger.waiting(self.worker.name):
-            poll(
-                lambda: not self.worker.wire.calls_at and not jobs & set(self.worker.snapshot().living()),
-                what="end of a job",
-                seconds=GOODBYE_SECONDS,
-                every=0.3,
-            )
+        end(self.worker, call, jobs)
+        with contextlib.suppress(StageError):
+            self.stage.calls.wait_idle(self.worker, GOODBYE_SECONDS)
 
     def _place_after_a_crash(self, only: Call) -> list[Call]:
         """The call of a worker that takes one at a time, which has had another one whose job's process was killed."""

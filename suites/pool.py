@@ -119,7 +119,7 @@ def _pair(stage: Stage, alone: float = 0.0, *, newer: str = ENDS) -> Pair:
         when = COMES if len(jobs) < calls and not set(first) <= set(jobs) else ""
         if further is not None and not when and newer != IS_NOT_ASKED:
             if newer == ENDS:
-                _end(worker, further, set(jobs) - set(first))
+                end(worker, further, set(jobs) - set(first))
             seconds = STILL_SECONDS if newer == ENDS else GOODBYE_SECONDS + STILL_SECONDS
             when = "" if holds(connected, seconds=seconds, every=STILL_SECONDS) else newer
         ended_after = time.monotonic() - began if when else None
@@ -128,8 +128,8 @@ def _pair(stage: Stage, alone: float = 0.0, *, newer: str = ENDS) -> Pair:
     return Pair(worker, before, during, own, jobs, time.monotonic(), calls, ended_after, when)
 
 
-def _end(worker: Worker, call: Call, jobs: set[int]) -> None:
-    """Hang up, and wait for the end of the processes of its job."""
+def end(worker: Worker, call: Call, jobs: set[int]) -> None:
+    """Hang up, and wait for the end of the processes of its job, for as long as a goodbye takes."""
     call.leave()
     with contextlib.suppress(DeadlineMissed), worker.ledger.waiting(worker.name):
         poll(lambda: not jobs & set(worker.snapshot().living()), what="end of a job", seconds=GOODBYE_SECONDS, every=0.3)

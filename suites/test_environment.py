@@ -99,11 +99,11 @@ def test_one_project(lk_stage: Stage, lk_evidence: Evidence, lk_first_call: Call
     lk_evidence["other_outbound_hosts"] = others
     lk_evidence["other_livekit_servers"] = livekit
     assert not livekit, f"contacts another LiveKit server at {', '.join(livekit)}"
-    lk_evidence.summary = f"no other LiveKit server; other hosts contacted: {', '.join(others[:3]) or 'none'}"
-    if elsewhere:
-        lk_evidence.summary = (
-            f"no other LiveKit server near; hosts elsewhere, not asked what they are: {', '.join(elsewhere[:3])}"
-        )
+    lk_evidence.summary = (
+        f"no other LiveKit server near; hosts elsewhere, not asked what they are: {', '.join(elsewhere[:3])}"
+        if elsewhere
+        else f"no other LiveKit server; other hosts contacted: {', '.join(others[:3]) or 'none'}"
+    )
 
 
 def _speaks_livekit(stage: Stage, host: str, port: int) -> bool:

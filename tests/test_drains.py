@@ -308,6 +308,7 @@ def test_a_worker_has_had_a_call_before_it_drains() -> None:
         caller=lambda _worker: None,
         leave_by_themselves=False,
         served=served,
+        wait_idle=lambda _worker, _seconds: None,
         wait_heard=lambda _calls, steady: None,
         continuity=lambda _call: None,
     )

@@ -154,10 +154,14 @@ class Sidecar:
 
     def read(self, *command: str) -> str:
         """Standard output of a command in the side container that changes nothing there."""
+        return self._read(*command)[1]
+
+    def _read(self, *command: str) -> tuple[int, str]:
+        """Its exit code, too."""
         from docker.errors import APIError
 
         try:
-            return read_in(self.container, *command)[1]
+            return read_in(self.container, *command)
         except APIError as error:
             raise StageError(f"the side container does not answer: {_short(error)}") from error
 
@@ -247,12 +251,7 @@ class Sidecar:
 
     def _listed(self, kind: str, family: str, table: str, name: str) -> list[dict[str, Any]]:
         """The entries of this kind. Raises StageError: that nothing could be read must not pass for nothing seen."""
-        from docker.errors import APIError
-
-        try:
-            code, output = read_in(self.container, "nft", "-j", "list", kind, family, table, name)
-        except APIError as error:
-            raise StageError(f"the side container does not answer: {_short(error)}") from error
+        code, output = self._read("nft", "-j", "list", kind, family, table, name)
         with contextlib.suppress(ValueError):
             if code == 0:
                 return [entry for entry in json.loads(output)["nftables"] if kind in entry]

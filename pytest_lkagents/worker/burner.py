@@ -8,6 +8,7 @@ import math
 import posixpath
 import struct
 import tarfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -66,7 +67,28 @@ def endless(architecture: str) -> bytes | None:
     return header + struct.pack("<IIQQQQQQ", 1, 5, 0, base, base, size, size, 0x10000) + code
 
 
-class Burner:
+class Burning(ABC):
+    """A context in which CPU is burnt: what burns already is ended, too, where not all can begin."""
+
+    def __enter__(self) -> None:
+        try:
+            self._begin()
+        except BaseException:
+            self._end()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    @abstractmethod
+    def _begin(self) -> None: ...
+
+    @abstractmethod
+    def _end(self) -> None:
+        """Also where it has not begun, or in part."""
+
+
+class Burner(Burning):
     """A context in which a container burns CPU: ``cores`` cores, each busy for ``share`` of the time.
 
     ``program`` is the worker's interpreter; ``act`` runs a command in a container that shares its process table.
@@ -83,15 +105,6 @@ class Burner:
         if command is None and share < 1.0:
             raise NotJudgeable(f"{posixpath.basename(program)!r} is no interpreter that could burn a share of a core")
         self._command = command or ["/bin/sh", "-c", SHELL]
-
-    def __enter__(self) -> Burner:
-        try:
-            self._begin()
-        except BaseException:
-            # Of several cores some may burn already.
-            self.__exit__()
-            raise
-        return self
 
     def _begin(self) -> None:
         command, started = self._command, 0
@@ -139,6 +152,6 @@ class Burner:
         except APIError:
             return False
 
-    def __exit__(self, *_: object) -> None:
+    def _end(self) -> None:
         # Ended from beside: the engine has no call that ends an exec, and its host may be another machine.
         self._act("pkill", "-9", "-f", MARK)

@@ -27,7 +27,7 @@ from pytest_lkagents.server.base import Server
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.wire.tap import Tap
 from pytest_lkagents.worker.base import Worker, disturbing, http_get
-from pytest_lkagents.worker.burner import PYTHON
+from pytest_lkagents.worker.burner import PYTHON, Burning
 from pytest_lkagents.worker.doorkeeper import Doorkeeper
 from pytest_lkagents.worker.health import DEFAULT_PORT, Health
 from pytest_lkagents.worker.process_tree import ProcessTree
@@ -347,20 +347,12 @@ class CommandWorker(Worker):
         return self._tree.cpu_seconds(self._burners)
 
 
-class Burners:
+class Burners(Burning):
     """A context in which every core of this machine is busy for ``share`` of the time, at the lowest priority."""
 
     def __init__(self, worker: CommandWorker, session: Session, share: float) -> None:
         self._worker, self._session, self._share = worker, session, share
         self._processes: list[subprocess.Popen[bytes]] = []
-
-    def __enter__(self) -> Burners:
-        try:
-            self._begin()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
 
     def _begin(self) -> None:
         for _ in range(os.cpu_count() or 1):
@@ -375,7 +367,7 @@ class Burners:
             self._processes.append(process)
         self._worker.burning([psutil.Process(process.pid) for process in self._processes])
 
-    def __exit__(self, *_: object) -> None:
+    def _end(self) -> None:
         self._worker.cpu_seconds()
         for process in self._processes:
             process.kill()

@@ -11,8 +11,8 @@ from pytest_lkagents.manifests.tree import Node
 
 def referred(container: Node, maps: Sequence[Node]) -> list[Variable]:
     """``maps``: those of its namespace. What ``env`` sets comes before what ``envFrom`` does, and of that the last: a source
-    is not known, such as a Secret, may take the place of any before it, whose value is then not known either. How many cores
-    there are nobody keeps in a Secret."""
+    that is not known, such as a Secret, may take the place of any before it, whose value is then not known either. How many
+    cores there are nobody keeps in a Secret."""
     known: dict[str | None, dict[str, Node]] = {}
 
     def data_of(name: str | None) -> dict[str, Node]:

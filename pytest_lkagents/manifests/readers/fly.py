@@ -26,13 +26,14 @@ def read(document: Node, files: Files) -> None:
     grace = amounts.seconds(document.text("kill_timeout"))
     group = _group(document)
     command = document.get("processes", group) or document.get("experimental", "cmd")
+    words = line_of(command)
     made = Deployment(
         FLY,
         name,
         document.place,
         environment_of(name, document.place.file),
         given(document, "build", "image"),
-        Given(line_of(command), command.place) if command is not None and line_of(command) else None,
+        Given(words, command.place) if command is not None and words else None,
         variables_of(document, "env"),
         grace_s=Given(grace, document.at("kill_timeout")) if grace is not None else None,
         exposures=[],

@@ -10,7 +10,8 @@ from pytest_lkagents.manifests.model import Autoscaler, Deployment, Given, Pace,
 from pytest_lkagents.manifests.readers.common import doubt, from_outside, whole
 from pytest_lkagents.manifests.tree import Node, Place
 
-Workers = Sequence[str | None]
+# Of containers: the worker's, then others that may be workers too.
+Names = Sequence[str | None]
 
 HPA, KEDA = "HorizontalPodAutoscaler", "ScaledObject"
 KINDS = (HPA, KEDA)
@@ -28,7 +29,7 @@ KEDA_PAUSED = "autoscaling.keda.sh/paused-replicas"
 KEDA_OWN = ("cpu", "memory")
 
 
-def attach(document: Node, deployment: Deployment, workers: Workers) -> None:
+def attach(document: Node, deployment: Deployment, workers: Names) -> None:
     """``workers``: the names of the worker's container, and of others that may be workers too."""
     keda = document.text("kind") == KEDA
     scaler = _keda(document, workers) if keda else _hpa(document, workers)
@@ -53,7 +54,7 @@ def attach(document: Node, deployment: Deployment, workers: Workers) -> None:
     deployment.sleeps = sleeps
 
 
-def _hpa(document: Node, workers: Workers) -> Autoscaler:
+def _hpa(document: Node, workers: Names) -> Autoscaler:
     targets = []
     for metric in document.items("spec", "metrics"):
         for source in ("resource", "containerResource"):
@@ -95,7 +96,7 @@ def _names_no_metric(document: Node) -> bool:
 
 
 def _target(
-    name: str, place: Place, per_cent: float | None, container: str | None, workers: Workers, amount: float | None
+    name: str, place: Place, per_cent: float | None, container: str | None, workers: Names, amount: float | None
 ) -> Target:
     """``container``: the only one that counts; another one's use says nothing of the worker's load. ``amount``: what a pod
     uses, where it is not told in per cent."""
@@ -119,7 +120,7 @@ def _window(document: Node, path: tuple[str, ...], default: float) -> Given[floa
     return Given(default if seconds is None else seconds, document.at(*path, WINDOW))
 
 
-def _keda(document: Node, workers: Workers) -> Autoscaler:
+def _keda(document: Node, workers: Names) -> Autoscaler:
     targets = []
     for trigger in document.items("spec", "triggers"):
         kind = trigger.text("type") or "unknown"

@@ -12,7 +12,7 @@ from pytest_lkagents.manifests.readers import kustomize_patches
 from pytest_lkagents.manifests.readers.common import beside
 from pytest_lkagents.manifests.readers.secret_entries import is_stored
 from pytest_lkagents.manifests.tree import Node
-from pytest_lkagents.secrets import holds_key, holds_secret
+from pytest_lkagents.secrets import is_secret
 
 GROUP = "kustomize.config.k8s.io/"
 NAMES = ("kustomization.yaml", "kustomization.yml", "Kustomization")
@@ -83,7 +83,7 @@ def _stored(document: Node) -> list[StoredSecret]:
     for generator in ("secretGenerator", "configMapGenerator"):
         for literal in [literal for entry in document.items(generator) for literal in entry.items("literals")]:
             name, _, value = (literal.text() or "").partition("=")
-            if is_stored(name, value) and (generator == "secretGenerator" or holds_secret(name, value) or holds_key(value)):
+            if is_stored(name, value) and (generator == "secretGenerator" or is_secret(name, value)):
                 found.append(StoredSecret(name, literal.place))
     return found
 

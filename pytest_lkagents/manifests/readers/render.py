@@ -10,7 +10,7 @@ from pytest_lkagents.manifests.commands import split
 from pytest_lkagents.manifests.model import RENDER, Autoscaler, Deployment, Files, Given, Probe, StoredSecret, Target, Variable
 from pytest_lkagents.manifests.readers.common import beside, doubt, environment_of, from_outside, given, grace_within, whole
 from pytest_lkagents.manifests.tree import Node
-from pytest_lkagents.secrets import holds_key, holds_secret
+from pytest_lkagents.secrets import is_secret
 
 
 def reads(document: Node) -> bool:
@@ -62,7 +62,7 @@ def _read(part: Node, environment: str | None, groups: Mapping[str, list[Variabl
         for group in part.items("envVarGroups")
         for variable in (_variable(entry) for entry in group.items("envVars"))
         if variable.literal and not from_outside(variable.literal)
-        if holds_secret(variable.name, variable.literal) or holds_key(variable.literal)
+        if is_secret(variable.name, variable.literal)
     ]
     for service in part.items("services"):
         kind = service.text("type")

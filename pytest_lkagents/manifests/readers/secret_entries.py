@@ -15,8 +15,8 @@ from pytest_lkagents.secrets import (
     STORED,
     as_variable,
     holds_key,
-    holds_secret,
     is_placeholder,
+    is_secret,
     looks_generated,
     looks_secret,
     url_passwords,
@@ -71,7 +71,7 @@ def secret_lines(name: str, text: str) -> list[tuple[str, int]]:
 
 
 def _is_secret(name: str, value: str) -> bool:
-    return not from_outside(value) and (holds_secret(name, value) or holds_key(value))
+    return not from_outside(value) and is_secret(name, value)
 
 
 def _settings_in(text: str) -> list[tuple[str, int]]:

@@ -8,7 +8,15 @@ from pytest_lkagents.manifests.findings import Finding, Judgement, Needs
 from pytest_lkagents.manifests.model import Deployment, Files, Variable
 from pytest_lkagents.manifests.readers.common import from_outside
 from pytest_lkagents.manifests.rules.common import some
-from pytest_lkagents.secrets import PLACEHOLDER_HOST, holds_key, holds_secret, looks_generated, stands_in, url_passwords
+from pytest_lkagents.secrets import (
+    PLACEHOLDER_HOST,
+    holds_key,
+    holds_secret,
+    is_secret,
+    looks_generated,
+    stands_in,
+    url_passwords,
+)
 
 
 def readable(files: Files, _needs: Needs) -> Judgement:
@@ -115,7 +123,7 @@ OUTSIDE = "a reference to the platform's secret store"
 def _secret_in(variable: Variable) -> str | None:
     """What is secret in a variable's literal, in words that do not show it."""
     name, value, fallback = variable.name, variable.literal, variable.fallback
-    if value is not None and (holds_secret(name, value) or holds_key(value)):
+    if value is not None and is_secret(name, value):
         return f"{name} is a literal"
     # What a developer's machine falls back to is mostly a word.
     if fallback is not None and (holds_key(fallback) or (holds_secret(name, fallback) and looks_generated(fallback))):
