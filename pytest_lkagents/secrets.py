@@ -84,7 +84,7 @@ PLACEHOLDER_HOST = re.compile(
 # What names an entry of a store (Vault, 1Password, vals, AWS, Google, Azure), or is encrypted (SOPS, App Platform).
 STORED = re.compile(
     r"^(ENC\[|EV\[|vault:|op://|ref\+|(aws|gcp)?(ssm|sm|secrets?manager):/|arn:aws[\w-]*:(secretsmanager|ssm):"
-    r"|projects/[^/]+/secrets/|@Microsoft\.KeyVault\()",
+    r"|projects/[^/]+/secrets/|@Microsoft\.KeyVault\(|[\w-]+@azurekeyvault(\?|$))",
     re.IGNORECASE,
 )
 SHORTEST_CREDENTIAL = 8

@@ -58,21 +58,22 @@ def test_readable(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     read; a value that the platform does not take, such as `stop_grace_period: 600` of Compose, which wants a unit, or
     `grace_period_seconds: 900` of App Platform, which takes 600 at most; of Kubernetes' workloads and HPAs a field that
     only another kind has (`updateStrategy` of a Deployment), a number that is text (`replicas: "2"`, `periodSeconds:
-    10s`, the port of a probe) or a variable's value that is none (`value: 8081`, or `yes`, which kubectl reads as a
-    truth value, unless Kustomize gathers the file, or Flux is there, which hands it whole folders); and of Kubernetes'
-    own kinds one that is misspelt (`Deployement`), has no `apiVersion`, or one that no current Kubernetes serves
-    (`autoscaling/v2beta2`). Only noted are any other YAML or TOML that cannot be read, what cannot be opened in a
-    folder, a document of more than 100,000 values (the others of its file are judged), a file of more than 1,000,000,
-    standard input of more than 2 MB, a file of an unknown format, a template of Helm or Jinja that is no YAML before it
-    is filled in, what stands beside the workers and does not look like one (a database, a web site, a LiveKit server),
-    or that nothing does, or only by name, a Compose service that extends one of another file or has neither image nor
+    10s`, the port of a probe; of KEDA's triggers text that is a number) or a variable's value that is none (`value:
+    8081`, or `yes`, which kubectl reads as a truth value, unless Kustomize gathers the file, or Flux is there, which
+    hands it whole folders); and of Kubernetes' own kinds one that is misspelt (`Deployement`), has no `apiVersion`, or
+    one that no current Kubernetes serves (`autoscaling/v2beta2`); of an HPA also what only its other version has
+    (`targetCPUUtilizationPercentage` in `autoscaling/v2`), a CPU or memory metric without a target, and more workers at
+    least than at most. Only noted are any other YAML or TOML that cannot be read, what cannot be opened in a folder, a
+    document of more than 100,000 values (the others of its file are judged), a file of more than 1,000,000, standard
+    input of more than 2 MB, a file of an unknown format, a template of Helm or Jinja that is no YAML before it is
+    filled in, what stands beside the workers and does not look like one (a database, a web site, a LiveKit server), or
+    that nothing does, or only by name, a Compose service that extends one of another file or has neither image nor
     build (a part, as in `docker-compose.prod.yml`), `compose.override.yaml`, and what a Kustomization changes by
     patches, images and the like; no check judges these, but for secrets in the last three. Nor is a service of
-    CloudFormation whose task definition is a parameter, which each check names. Noted are also files of a
-    folder that are for development by their names (`Dockerfile.dev`, `docker-compose.local.yml`), beside others that
-    have a worker, and all of `.devcontainer`: of the checks only this one, `manifests.secrets` and
-    `manifests.separate-environments` judge them. Skipped if there is no deployment file, or nothing in them to judge (a
-    Namespace alone).
+    CloudFormation whose task definition is a parameter, which each check names. Noted are also files of a folder that
+    are for development by their names (`Dockerfile.dev`, `docker-compose.local.yml`), beside others that have a worker,
+    and all of `.devcontainer`: of the checks only this one, `manifests.secrets` and `manifests.separate-environments`
+    judge them. Skipped if there is no deployment file, or nothing in them to judge (a Namespace alone).
     """
     judge(rules.readable, lk_manifests, lk_evidence, "no deployment in the files", f"read {some(lk_manifests[0].read)}")
 
@@ -232,22 +233,24 @@ def test_health_probe(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     section="Networking",
     order=AFTER_WORKER,
     why="Workers connect to LiveKit; nobody has to connect to them.",
-    remedy="remove the Service, Ingress or published port, or close the ingress",
+    remedy="remove the Service, Ingress, route or published port, or close the ingress",
 )
 def test_no_inbound(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     """Nothing opens the worker to the outside.
 
     A failure is a Kubernetes Service of type LoadBalancer or NodePort, or with `externalIPs`, that selects the worker
-    (in its namespace), an Ingress to a Service that does, a `hostPort` of its container, or any port of it with
-    `hostNetwork`; a port that Compose publishes on more than loopback; a service of type `web` on Render; on Fly.io an
-    `http_service` or `services` with `ports`, for the worker's process group; on ECS `portMappings` with the network
-    mode bridge (the default unless it is for Fargate) or host; on Cloud Run an ingress of `all`, its default, even
-    where IAM still asks who calls; an external ingress of Azure Container Apps; a service of App Platform, unless it
-    has internal ports only; `disable_auth = true` of Cerebrium. Not judged are ECS with awsvpc (the service's security
-    groups decide), an ingress of `internal-and-cloud-load-balancing` on Cloud Run, an Ingress to a Service that is in
-    no file, a host's network without ports that are named, a Compose port whose address is a variable, a service of App
-    Platform that no route of the file leads to while others have routes, and a cerebrium.toml without `disable_auth`.
-    Skipped if nothing else is left.
+    (in its namespace), an Ingress to a Service that does, or what gateways have in its place (a route of the Gateway
+    API with a parent that is no Service, a VirtualService of Istio with a gateway, a Route of OpenShift, IngressRoute
+    of Traefik, HTTPProxy of Contour), a `hostPort` of its container, or any port of it with `hostNetwork`; a port that
+    Compose publishes on more than loopback; a service of type `web` on Render; on Fly.io an `http_service` or
+    `services` with `ports`, for the worker's process group; on ECS `portMappings` with the network mode bridge (the
+    default unless it is for Fargate) or host; on Cloud Run an ingress of `all`, its default, even where IAM still asks
+    who calls; an external ingress of Azure Container Apps; a service of App Platform, unless it has internal ports
+    only; `disable_auth = true` of Cerebrium. Not judged are ECS with awsvpc (the service's security groups decide), an
+    ingress of `internal-and-cloud-load-balancing` on Cloud Run, an Ingress or the like to a Service that is in no file,
+    a host's network without ports that are named, a Compose port whose address is a variable, a service of App Platform
+    that no route of the file leads to while others have routes, and a cerebrium.toml without `disable_auth`. Skipped if
+    nothing else is left.
     """
     judge(rules.no_inbound, lk_manifests, lk_evidence, "no file that says what is open", "nothing is open")
 

@@ -293,6 +293,8 @@ def test_a_credential_in_a_variable(text: str, leaks: bool) -> None:
                 *("sm://livekit-secret", "arn:aws:secretsmanager:eu-central-1:123456789012:secret:livekit-Ab12Cd"),
                 *("projects/x/secrets/y", "ENC[AES256_GCM,data:p673w7sP,iv:YY9x,tag:gKe1,type:str]"),
                 "@Microsoft.KeyVault(SecretUri=https://x.vault.azure.net/secrets/y)",
+                "livekit-secret@azurekeyvault",
+                "livekit-secret-2@azurekeyvault?api-key",
             )
         ],
         *[

@@ -47,6 +47,11 @@ OF_KIND = {
     "DaemonSet": _names("minReadySeconds revisionHistoryLimit selector template updateStrategy"),
     "HorizontalPodAutoscaler": frozenset(),
 }
+# Of a HorizontalPodAutoscaler what each of the versions has that Kubernetes serves.
+OF_VERSION = {
+    "autoscaling/v2": _names("behavior maxReplicas metrics minReplicas scaleTargetRef"),
+    "autoscaling/v1": _names("maxReplicas minReplicas scaleTargetRef targetCPUUtilizationPercentage"),
+}
 STRATEGY = {"updateStrategy": "strategy", "strategy": "updateStrategy"}
 RULES = _names("policies selectPolicy stabilizationWindowSeconds tolerance")
 
@@ -77,7 +82,7 @@ def _behavior(*path: str) -> Fields:
 KUBERNETES: dict[str, Fields] = {
     **dict.fromkeys(("Deployment", "StatefulSet", "ReplicaSet", "DaemonSet"), _WORKLOAD),
     "HorizontalPodAutoscaler": (
-        (("spec",), _names("behavior maxReplicas metrics minReplicas scaleTargetRef targetCPUUtilizationPercentage")),
+        (("spec",), frozenset().union(*OF_VERSION.values())),
         *_behavior("spec", "behavior"),
     ),
     "ScaledObject": (
@@ -233,6 +238,15 @@ def of_other_kind(document: Node, kind: str) -> Iterator[Problem]:
         if name in WORKLOAD and name not in own:
             meant_ = f"; {STRATEGY[name]!r} is meant" if STRATEGY.get(name) in own else ""
             yield Problem(below.place, f"there is no field {name!r} in a {kind}{meant_}")
+
+
+def of_other_version(document: Node) -> Iterator[Problem]:
+    """A problem for each name in the ``spec`` of a HorizontalPodAutoscaler that only its other version has."""
+    version = document.text("apiVersion") or ""
+    for name, below in document.entries("spec") if version in OF_VERSION else ():
+        others = [other for other, names in OF_VERSION.items() if name in names]
+        if others and version not in others:
+            yield Problem(below.place, f"there is no field {name!r} in {version}, but in {others[0]}")
 
 
 def _home(name: str, fields: Fields) -> str | None:

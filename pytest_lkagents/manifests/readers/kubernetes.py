@@ -6,7 +6,14 @@ from collections.abc import Iterator, Sequence
 
 from pytest_lkagents.manifests import fields
 from pytest_lkagents.manifests.model import Deployment, Files, Given, Problem, Resources
-from pytest_lkagents.manifests.readers import config_maps, kubernetes_scaling, kubernetes_secrets, kubernetes_types, kustomize
+from pytest_lkagents.manifests.readers import (
+    config_maps,
+    kubernetes_routes,
+    kubernetes_scaling,
+    kubernetes_secrets,
+    kubernetes_types,
+    kustomize,
+)
 from pytest_lkagents.manifests.readers.common import environment_of
 from pytest_lkagents.manifests.readers.kubernetes_workloads import (
     ROLLOUT,
@@ -91,6 +98,11 @@ def read(documents: Sequence[Node], files: Files) -> None:
         if (document.text("apiVersion") or "") in SERVED.get(kind_of(document), ()):
             files.problems += fields.of_other_kind(document, kind_of(document))
             files.problems += kubernetes_types.mistyped(document, kind_of(document))
+            files.problems += fields.of_other_version(document)
+            if kind_of(document) == kubernetes_scaling.HPA:
+                files.problems += kubernetes_types.unscalable(document)
+        if kind_of(document) == kubernetes_scaling.KEDA:
+            files.problems += kubernetes_types.mistyped_triggers(document)
         if is_workload(document):
             made.append((document, workload(document)))
     services = [document for document in known if kind_of(document) == "Service"]
@@ -165,11 +177,11 @@ def _attach(document: Node, made: list[Made], services: list[Node], rollouts: li
     elif kind == "Service" and (exposure := _exposure(document)) is not None:
         for _, deployment in _near(document, [pair for pair in made if _selects(document, pair[0])]):
             _expose(deployment, exposure)
-    elif kind == "Ingress":
-        _attach_ingress(document, made, services)
     elif kind == "LimitRange":
         for _, deployment in _near(document, made):
             _fill(document, deployment)
+    else:
+        _attach_route(document, made, services)
 
 
 def _exposure(service: Node) -> Given[str] | None:
@@ -184,7 +196,8 @@ def _exposure(service: Node) -> Given[str] | None:
 
 
 def _expose(deployment: Deployment, exposure: Given[str]) -> None:
-    deployment.exposures = [*(deployment.exposures or []), exposure]
+    if exposure not in (deployment.exposures or []):
+        deployment.exposures = [*(deployment.exposures or []), exposure]
 
 
 def _near(document: Node, found: list[Made]) -> list[Made]:
@@ -217,18 +230,18 @@ def _scales(scaler: Node, workload: Node) -> bool:
     return scaler.text(*target, "name") == workload.text("metadata", "name") and kind in (None, kind_of(workload))
 
 
-def _attach_ingress(document: Node, made: list[Made], services: list[Node]) -> None:
-    """An Ingress leads to Services, and those to what they select. Where its Service is in no file, only its name is known."""
-    names = {name for _, node in _walk(document) if (name := node.text("service", "name"))}
-    there = [service for service in services if _namespace(service) in (None, _namespace(document)) or not _namespace(document)]
-    for service in there:
-        if service.text("metadata", "name") in names:
+def _attach_route(document: Node, made: list[Made], services: list[Node]) -> None:
+    """It leads to Services, and those to what they select. Where its Service is in no file, only its name is known."""
+    what = kubernetes_routes.said(document)
+    for name, elsewhere in kubernetes_routes.services(document):
+        space = elsewhere or _namespace(document)
+        there = [one for one in services if _name(one) == name and (_namespace(one) in (None, space) or not space)]
+        for service in there:
             for _, deployment in _near(service, [pair for pair in made if _selects(service, pair[0])]):
-                _expose(deployment, Given("an Ingress", document.place))
-    unknown = names - {service.text("metadata", "name") for service in there}
-    for one, deployment in _near(document, made):
-        if unknown & {deployment.name, one.text("metadata", "labels", "app")}:
-            deployment.unclear["exposures"] = Given("an Ingress, whose Service is in no file", document.place)
+                _expose(deployment, Given(what, document.place))
+        for one, deployment in _near(document, made) if not there else []:
+            if name in (deployment.name, one.text("metadata", "labels", "app")):
+                deployment.unclear["exposures"] = Given(f"{what}, whose Service is in no file", document.place)
 
 
 def _fill(document: Node, deployment: Deployment) -> None:
@@ -249,14 +262,6 @@ def _fill(document: Node, deployment: Deployment) -> None:
 def _as_resources(limit: Node) -> dict[str, Node]:
     parts = {"requests": limit.get("defaultRequest"), "limits": limit.get("default")}
     return {name: node for name, node in parts.items() if node is not None}
-
-
-def _walk(node: Node) -> list[tuple[str, Node]]:
-    found = [("", node)]
-    below = [entry for _, entry in node.entries()] + node.items()
-    for entry in below:
-        found += _walk(entry)
-    return found
 
 
 def _selects(service: Node, workload: Node) -> bool:

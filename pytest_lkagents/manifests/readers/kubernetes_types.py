@@ -38,6 +38,12 @@ PORTIONS: Paths = tuple(
     for name in ("maxSurge", "maxUnavailable")
 )
 DIGITS = re.compile(r"[0-9]+")
+# Numbers that are per cent, and are written without the sign.
+SHARES: Paths = (
+    ("spec", "targetCPUUtilizationPercentage"),
+    *(("spec", "metrics", EACH, source, "target", "averageUtilization") for source in ("resource", "containerResource")),
+)
+SHARE = re.compile(r"[0-9]+ ?%?")
 
 
 def mistyped(document: Node, kind: str) -> Iterator[Problem]:
@@ -46,6 +52,7 @@ def mistyped(document: Node, kind: str) -> Iterator[Problem]:
     for paths, refused, takes in (
         (NUMBERS.get(kind, ()), PLAIN, "a number only"),
         (DOUBTED.get(kind, ()), DIGITS, "a number only"),
+        (SHARES if kind == "HorizontalPodAutoscaler" else (), SHARE, "a number only"),
         (PORTS if kind in OF_KIND else (), DIGITS, "a number, or the name of a port, which has a letter"),
         (PORTIONS if kind in OF_KIND else (), PLAIN, "a number, or text in per cent"),
     ):
@@ -58,3 +65,31 @@ def mistyped(document: Node, kind: str) -> Iterator[Problem]:
             if value is not None and isinstance(value.value, (bool, int, float)):
                 reason = f"the value of {entry.text('name')} is a number or a truth value, where Kubernetes takes text only"
                 yield Problem(value.place, f"{reason}, in quotes")
+
+
+def unscalable(document: Node) -> Iterator[Problem]:
+    """A problem for what of a HorizontalPodAutoscaler the API refuses whatever its types are."""
+    least, most = document.number("spec", "minReplicas"), document.number("spec", "maxReplicas")
+    if least is not None and most is not None and least > most:
+        reason = f"{least:g} workers at least and {most:g} at most, which Kubernetes refuses"
+        yield Problem(document.at("spec", "minReplicas"), reason)
+    for source in ("resource", "containerResource"):
+        for metric in at(document, ("spec", "metrics", EACH, source)):
+            old = next((name for name in OLD_TARGETS if metric.get(name) is not None), None)
+            if old is not None:
+                reason = f"there is no field {old!r} here; 'target' with {OLD_TARGETS[old]!r} is meant"
+                yield Problem(metric.at(old), reason)
+            elif not any(metric.get("target", name) for name in ("averageUtilization", "averageValue")):
+                yield Problem(metric.place, "neither averageUtilization nor averageValue is given, and Kubernetes wants one")
+
+
+# Of autoscaling/v2beta1, which no current Kubernetes has: what they are called now, in "target".
+OLD_TARGETS = {"targetAverageUtilization": "averageUtilization", "targetAverageValue": "averageValue"}
+
+
+def mistyped_triggers(document: Node) -> Iterator[Problem]:
+    """A problem for each number or truth value in the metadata of a trigger of KEDA's."""
+    for value in at(document, ("spec", "triggers", EACH, "metadata", EACH)):
+        if isinstance(value.value, (bool, int, float)):
+            name = value.place.field.rpartition(".")[2]
+            yield Problem(value.place, f"{name!r} is a number or a truth value, where KEDA takes text only, in quotes")

@@ -1,0 +1,81 @@
+"""What leads from outside to Services: an Ingress, and what gateways and meshes have in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pytest_lkagents.manifests.fields import EACH, at
+from pytest_lkagents.manifests.readers.kubernetes_workloads import kind_of
+from pytest_lkagents.manifests.tree import Node
+
+# A Service's name and its namespace, where that is not the document's own.
+Service = tuple[str, str | None]
+
+GATEWAY_API = ("HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute", "UDPRoute")
+TRAEFIK = ("IngressRoute", "IngressRouteTCP", "IngressRouteUDP")
+# Of each kind its API group, and where what it leads to is named.
+KINDS: dict[str, tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]] = {
+    # https://gateway-api.sigs.k8s.io/reference/spec/
+    **dict.fromkeys(GATEWAY_API, (("gateway.networking.k8s.io",), (("spec", "rules", EACH, "backendRefs", EACH),))),
+    # https://doc.traefik.io/traefik/reference/routing-configuration/kubernetes/crd/
+    **dict.fromkeys(TRAEFIK, (("traefik.io", "traefik.containo.us"), (("spec", "routes", EACH, "services", EACH),))),
+    # https://docs.openshift.com/container-platform/latest/rest_api/network_apis/route-route-openshift-io-v1.html
+    "Route": (("route.openshift.io",), (("spec", "to"), ("spec", "alternateBackends", EACH))),
+    # https://projectcontour.io/docs/main/config/api/
+    "HTTPProxy": (
+        ("projectcontour.io",),
+        (("spec", "routes", EACH, "services", EACH), ("spec", "tcpproxy", "services", EACH)),
+    ),
+}
+# https://istio.io/latest/docs/reference/config/networking/virtual-service/
+ISTIO, MESH = "VirtualService", "mesh"
+
+
+def services(document: Node) -> set[Service]:
+    """Those that it leads to from outside; none of what is no such document."""
+    kind, group = kind_of(document), (document.text("apiVersion") or "").rpartition("/")[0]
+    if kind == "Ingress":
+        return {(name, None) for node in _all(document) if (name := node.text("service", "name"))}
+    if kind == ISTIO and group == "networking.istio.io":
+        return _of_istio(document)
+    if kind in GATEWAY_API and not any(_is_gateway(parent) for parent in document.items("spec", "parentRefs")):
+        return set()
+    groups, paths = KINDS.get(kind, ((), ()))
+    if group not in groups:
+        return set()
+    targets = [node for path in paths for node in at(document, path)]
+    return {
+        (name, node.text("namespace"))
+        for node in targets
+        if node.text("kind") in (None, "Service") and (name := node.text("name"))
+    }
+
+
+def said(document: Node) -> str:
+    kind = kind_of(document)
+    return f"{'an' if kind.startswith(('H', 'I')) else 'a'} {kind}"
+
+
+def _is_gateway(parent: Node) -> bool:
+    """Not a Service, for which a route holds within the mesh alone."""
+    return parent.text("kind") != "Service"
+
+
+def _of_istio(document: Node) -> set[Service]:
+    """Without a gateway it holds within the mesh alone."""
+    if not any(gateway.text() not in (None, MESH) for gateway in document.items("spec", "gateways")):
+        return set()
+    hosts = [
+        node.text("host") or ""
+        for protocol in ("http", "tls", "tcp")
+        for node in at(document, ("spec", protocol, EACH, "route", EACH, "destination"))
+    ]
+    # name, name.namespace, name.namespace.svc or name.namespace.svc.cluster.local
+    parts = [host.split(".") for host in hosts if host]
+    return {(names[0], names[1] if len(names) > 1 else None) for names in parts if names[2:3] in ([], ["svc"])}
+
+
+def _all(node: Node) -> Iterator[Node]:
+    yield node
+    for below in [entry for _, entry in node.entries()] + node.items():
+        yield from _all(below)
