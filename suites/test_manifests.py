@@ -33,7 +33,7 @@ def judge(rule: rules.Rule, manifests: Manifests, evidence: Evidence, nothing: s
         cannot = [f"{', '.join(lost)} cannot be read (manifests.readable)"] if lost else []
         if rule is not rules.readable:
             cannot += [*files.too_large, *(["templates are not judged (manifests.readable)"] if files.templates else [])]
-        raise NotJudgeable("; ".join([found.nothing or nothing, *cannot, *found.notes]))
+        raise NotJudgeable("; ".join([found.nothing or nothing, *cannot, *dict.fromkeys(found.notes)]))
     evidence.summary = "; ".join([f"{well} ({found.looked_at} looked at)", *dict.fromkeys(found.notes)])
 
 
@@ -50,30 +50,31 @@ def test_readable(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     """Every deployment file can be read.
 
     Read are `*.yaml`, `*.yml`, `*.json`, `*.toml`, Dockerfiles and Containerfiles at `--lk-manifests`: Kubernetes,
-    Compose, Render, Fly.io, ECS, Cloud Run, Azure Container Apps, Railway, DigitalOcean App Platform and Cerebrium. A
-    failure is a file that cannot be parsed or is no UTF-8 text (in a folder: if its name or a word in it, such as
-    `apiVersion`, shows that it is a deployment file; not JSON with comments, as tools have it), or (named itself) has
-    more than 2 MB, a Dockerfile without FROM or with an unknown instruction, and a misspelt or misplaced field: one
-    that is unknown and at least 85 % like a known one, or known at another place only, at the places that the rules
-    read; a value that the platform does not take, such as `stop_grace_period: 600` of Compose, which wants a unit, or
-    `grace_period_seconds: 900` of App Platform, which takes 600 at most; of Kubernetes' workloads and HPAs a field that
-    only another kind has (`updateStrategy` of a Deployment), a number that is text (`replicas: "2"`, `periodSeconds:
-    10s`, the port of a probe; of KEDA's triggers text that is a number) or a variable's value that is none (`value:
-    8081`, or `yes`, which kubectl reads as a truth value, unless Kustomize gathers the file, or Flux is there, which
-    hands it whole folders); and of Kubernetes' own kinds one that is misspelt (`Deployement`), has no `apiVersion`, or
-    one that no current Kubernetes serves (`autoscaling/v2beta2`); of an HPA also what only its other version has
-    (`targetCPUUtilizationPercentage` in `autoscaling/v2`), a CPU or memory metric without a target, and more workers at
-    least than at most. Only noted are any other YAML or TOML that cannot be read, what cannot be opened in a folder, a
-    document of more than 100,000 values (the others of its file are judged), a file of more than 1,000,000, standard
-    input of more than 2 MB, a file of an unknown format, a template of Helm or Jinja that is no YAML before it is
-    filled in, what stands beside the workers and does not look like one (a database, a web site, a LiveKit server), or
-    that nothing does, or only by name, a Compose service that extends one of another file or has neither image nor
-    build (a part, as in `docker-compose.prod.yml`), `compose.override.yaml`, and what a Kustomization changes by
-    patches, images and the like; no check judges these, but for secrets in the last three. Nor is a service of
-    CloudFormation whose task definition is a parameter, which each check names. Noted are also files of a folder that
-    are for development by their names (`Dockerfile.dev`, `docker-compose.local.yml`), beside others that have a worker,
-    and all of `.devcontainer`: of the checks only this one, `manifests.secrets` and `manifests.separate-environments`
-    judge them. Skipped if there is no deployment file, or nothing in them to judge (a Namespace alone).
+    Compose, Render, Fly.io, ECS, Cloud Run, Knative, Azure Container Apps, Railway, DigitalOcean App Platform and
+    Cerebrium. A failure is a file that cannot be parsed or is no UTF-8 text (in a folder: if its name or a word in it,
+    such as `apiVersion`, shows that it is a deployment file; not JSON with comments, as tools have it), or (named
+    itself) has more than 2 MB, a Dockerfile without FROM or with an unknown instruction, and a misspelt or misplaced
+    field: one that is unknown and at least 85 % like a known one, or known at another place only, at the places that
+    the rules read; a value that the platform does not take, such as `stop_grace_period: 600` of Compose, which wants a
+    unit, or `grace_period_seconds: 900` of App Platform, which takes 600 at most; of Kubernetes' workloads and HPAs a
+    field that only another kind has (`updateStrategy` of a Deployment), a number that is text (`replicas: "2"`,
+    `periodSeconds: 10s`, the port of a probe; of KEDA's triggers text that is a number) or a variable's value that is
+    none (`value: 8081`, or `yes`, which kubectl reads as a truth value, unless Kustomize gathers the file, or Flux is
+    there, which hands it whole folders); and of Kubernetes' own kinds one that is misspelt (`Deployement`), has no
+    `apiVersion`, or one that no current Kubernetes serves (`autoscaling/v2beta2`); of an HPA also what only its other
+    version has (`targetCPUUtilizationPercentage` in `autoscaling/v2`), a CPU or memory metric without a target, and
+    more workers at least than at most. Only noted are any other YAML or TOML that cannot be read, what cannot be opened
+    in a folder, a document of more than 100,000 values (the others of its file are judged), a file of more than
+    1,000,000, standard input of more than 2 MB, a file of an unknown format, a template of Helm or Jinja that is no
+    YAML before it is filled in, what stands beside the workers and does not look like one (a database, a web site, a
+    LiveKit server), or that nothing does, or only by name, a Compose service that extends one of another file or has
+    neither image nor build (a part, as in `docker-compose.prod.yml`), `compose.override.yaml`, and what a Kustomization
+    changes by patches, images and the like; no check judges these, but for secrets in the last three. Nor is a service
+    of CloudFormation whose task definition is a parameter, which each check names. Noted are also files of a folder
+    that are for development by their names (`Dockerfile.dev`, `docker-compose.local.yml`), beside others that have a
+    worker, and all of `.devcontainer`: of the checks only this one, `manifests.secrets` and
+    `manifests.separate-environments` judge them. Skipped if there is no deployment file, or nothing in them to judge (a
+    Namespace alone).
     """
     judge(rules.readable, lk_manifests, lk_evidence, "no deployment in the files", f"read {some(lk_manifests[0].read)}")
 
@@ -92,19 +93,19 @@ def test_grace_period(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
 
     Looked at are `terminationGracePeriodSeconds` of Kubernetes and Azure Container Apps (default 30 s, less what the
     preStop hook sleeps), `stop_grace_period` of Compose (10 s), `maxShutdownDelaySeconds` of Render (30 s, 300 s at
-    most), `kill_timeout` of Fly.io (5 s, 300 s at most), `stopTimeout` of ECS, Cloud Run's fixed 10 s,
-    `drainingSeconds` of Railway, `grace_period_seconds` of App Platform (120 s, 600 s at most; `drain_seconds` comes
-    before the signal) and `response_grace_period` of Cerebrium (900 s). It must be at least `--lk-drain-hold`, or 600 s
-    (the guide's 10 minutes) where nothing is declared. Where the platform allows less than these 600 s, its maximum is
-    enough and noted, if that is 60 s or more; a declared drain above the maximum is a failure. On ECS the default of 30
-    s and the maximum of 120 s hold where `requiresCompatibilities` is FARGATE alone. On own instances (EC2, EXTERNAL,
-    or a network mode other than awsvpc) there is no maximum. Where the file says neither, `stopTimeout` passes from 600
-    s on, fails below 120 s and is not judged between; left out, it is not judged except on Fargate, as the instance's
-    agent has a default of its own. Nor is a value that is a variable, or one that is long enough only without the
-    sleeps of a preStop hook that loops, sends a signal itself, or is a program (`time.sleep(120)`). A stop signal that
-    no process can act upon (`stop_signal`, `kill_signal`, `stopSignal`, STOPSIGNAL: SIGKILL, SIGSTOP) is a failure;
-    with any other than SIGTERM and SIGINT nothing passes, as it is not known whether the worker handles it. Skipped
-    without a file to judge.
+    most), `kill_timeout` of Fly.io (5 s, 300 s at most), `stopTimeout` of ECS, Cloud Run's fixed 10 s, `timeoutSeconds`
+    of Knative, `drainingSeconds` of Railway, `grace_period_seconds` of App Platform (120 s, 600 s at most;
+    `drain_seconds` comes before the signal) and `response_grace_period` of Cerebrium (900 s). It must be at least
+    `--lk-drain-hold`, or 600 s (the guide's 10 minutes) where nothing is declared. Where the platform allows less than
+    these 600 s, its maximum is enough and noted, if that is 60 s or more; a declared drain above the maximum is a
+    failure. On ECS the default of 30 s and the maximum of 120 s hold where `requiresCompatibilities` is FARGATE alone.
+    On own instances (EC2, EXTERNAL, or a network mode other than awsvpc) there is no maximum. Where the file says
+    neither, `stopTimeout` passes from 600 s on, fails below 120 s and is not judged between; left out, it is not judged
+    except on Fargate, as the instance's agent has a default of its own. Nor is a value that is a variable, or one that
+    is long enough only without the sleeps of a preStop hook that loops, sends a signal itself, or is a program
+    (`time.sleep(120)`), or without the 30 s of Knative's own hook. A stop signal that no process can act upon
+    (`stop_signal`, `kill_signal`, `stopSignal`, STOPSIGNAL: SIGKILL, SIGSTOP) is a failure; with any other than SIGTERM
+    and SIGINT nothing passes, as it is not known whether the worker handles it. Skipped without a file to judge.
     """
     judge(
         rules.grace_period,
@@ -179,14 +180,15 @@ def test_scaling_metric(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     """The autoscaler follows the metric that moves the worker's load.
 
     Looked at are all metrics of an HPA, all triggers of a KEDA ScaledObject, Render's `targetCPUPercent` and
-    `targetMemoryPercent`, App Platform's CPU target and its metrics of requests, the rules of Azure Container Apps, and
-    `scaling_metric` of Cerebrium. Memory alone is a failure, and so are requests, of which a worker gets none; so are
-    CPU and memory alone where calls, not CPU, moved the load of this worker in `availability.load-follows-work` or
-    `availability.rejects-over-threshold` of the same run. What a container beside the worker uses alone
-    (`containerResource`, KEDA's `containerName`) counts for nothing: alone, or beside these, it is a failure too. Any
-    other metric counts as one of the worker's own. Skipped without an autoscaler that names a metric.
+    `targetMemoryPercent`, App Platform's CPU target and its metrics of requests, `class` and `metric` of Knative, the
+    rules of Azure Container Apps, and `scaling_metric` of Cerebrium. Memory alone is a failure, and so are requests, of
+    which a worker gets none; so are CPU and memory alone where calls, not CPU, moved the load of this worker in
+    `availability.load-follows-work` or `availability.rejects-over-threshold` of the same run. What a container beside
+    the worker uses alone (`containerResource`, KEDA's `containerName`) counts for nothing: alone, or beside these, it
+    is a failure too. Any other metric counts as one of the worker's own. Skipped without an autoscaler that names a
+    metric.
     """
-    judge(rules.scaling_metric, lk_manifests, lk_evidence, "no autoscaler", "by CPU or a metric of its own")
+    judge(rules.scaling_metric, lk_manifests, lk_evidence, "no autoscaler that names a metric", "by CPU or a metric of its own")
 
 
 @check(
@@ -201,27 +203,27 @@ def test_scaling_metric(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
 def test_health_probe(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     """Probes name the port and path that exist, and a single late answer does not end a worker.
 
-    Looked at are liveness, readiness and startup probes of Kubernetes, Cloud Run and Azure Container Apps, checks of
-    Fly.io, `healthCheckPath` of Render, `healthcheckPath` of Railway, `health_check` (of a service; without a port it
-    asks `http_port`, 8080 by default) and `liveness_health_check` of App Platform, `healthcheck_endpoint` (without it,
-    `port`) and `readycheck_endpoint` of Cerebrium, and the commands of health checks of Compose, ECS and Dockerfiles,
-    where a command asks one address of the container itself, such as `curl -f http://localhost:8081/` (of curl without
-    `-f` only the port counts, as it takes any status, also 503, for success). The port, where there is one, must be
-    `lk_health_port`, or the one measured in this run, or 8081; the path `/` or `/worker`, or `lk_health_path` if that
-    is set; a port by name must be one of the same container; the protocol plain HTTP (or TCP), as a probe over HTTPS or
-    gRPC gets no answer. A check whose single failure ends the worker is a failure: `failureThreshold` 1 of a liveness
-    probe, `failure_threshold` 1 of a liveness check of App Platform (18 by default), and `retries` 1 of a health check
-    of ECS (of an essential container: the service replaces the task) or of Compose for Swarm, which replaces the
-    container (elsewhere the default is 3). Compose by itself only shows what is unhealthy, and its `retries` are not
-    judged; it is for Swarm where `deploy` has `mode`, `placement`, `endpoint_mode`, `update_config` or
-    `rollback_config`. A command that asks several addresses, another host, or a port that is a variable, has no port or
-    path to judge. A worker may have a health server of its own. Unless `lk_health_port` is set or the port was
-    measured, a probe of another port than 8081 is not judged where the files name that port as the worker's: ports of
-    its containers, `expose`, `internal_port`, `targetPort`, `http_port`, `port` of Cerebrium, EXPOSE, the value of a
-    variable, its command, or a variable such as PORT or HEALTH_PORT whose value is not in the file. Nor is one of
-    another path whose port is not known (Render, Railway), unless `lk_health_path` is set, or the command that is seen
-    starts one script of an agent and nothing beside it, and nothing in the files names another port or a variable for
-    one. Skipped without a probe to judge.
+    Looked at are liveness, readiness and startup probes of Kubernetes, Cloud Run, Knative and Azure Container Apps,
+    checks of Fly.io, `healthCheckPath` of Render, `healthcheckPath` of Railway, `health_check` (of a service; without a
+    port it asks `http_port`, 8080 by default) and `liveness_health_check` of App Platform, `healthcheck_endpoint`
+    (without it, `port`) and `readycheck_endpoint` of Cerebrium, and the commands of health checks of Compose, ECS and
+    Dockerfiles, where a command asks one address of the container itself, such as `curl -f http://localhost:8081/` (of
+    curl without `-f` only the port counts, as it takes any status, also 503, for success). The port, where there is
+    one, must be `lk_health_port`, or the one measured in this run, or 8081; the path `/` or `/worker`, or
+    `lk_health_path` if that is set; a port by name must be one of the same container; the protocol plain HTTP (or TCP),
+    as a probe over HTTPS or gRPC gets no answer. A check whose single failure ends the worker is a failure:
+    `failureThreshold` 1 of a liveness probe, `failure_threshold` 1 of a liveness check of App Platform (18 by default),
+    and `retries` 1 of a health check of ECS (of an essential container: the service replaces the task) or of Compose
+    for Swarm, which replaces the container (elsewhere the default is 3). Compose by itself only shows what is
+    unhealthy, and its `retries` are not judged; it is for Swarm where `deploy` has `mode`, `placement`,
+    `endpoint_mode`, `update_config` or `rollback_config`. A command that asks several addresses, another host, or a
+    port that is a variable, has no port or path to judge. A worker may have a health server of its own. Unless
+    `lk_health_port` is set or the port was measured, a probe of another port than 8081 is not judged where the files
+    name that port as the worker's: ports of its containers, `expose`, `internal_port`, `targetPort`, `http_port`,
+    `port` of Cerebrium, EXPOSE, the value of a variable, its command, or a variable such as PORT or HEALTH_PORT whose
+    value is not in the file. Nor is one of another path whose port is not known (Render, Railway), unless
+    `lk_health_path` is set, or the command that is seen starts one script of an agent and nothing beside it, and
+    nothing in the files names another port or a variable for one. Skipped without a probe to judge.
     """
     judge(rules.health_probe, lk_manifests, lk_evidence, "no probe whose port or path the file tells", "they fit")
 
@@ -241,16 +243,16 @@ def test_no_inbound(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     A failure is a Kubernetes Service of type LoadBalancer or NodePort, or with `externalIPs`, that selects the worker
     (in its namespace), an Ingress to a Service that does, or what gateways have in its place (a route of the Gateway
     API with a parent that is no Service, a VirtualService of Istio with a gateway, a Route of OpenShift, IngressRoute
-    of Traefik, HTTPProxy of Contour), a `hostPort` of its container, or any port of it with `hostNetwork`; a port that
-    Compose publishes on more than loopback; a service of type `web` on Render; on Fly.io an `http_service` or
-    `services` with `ports`, for the worker's process group; on ECS `portMappings` with the network mode bridge (the
-    default unless it is for Fargate) or host; on Cloud Run an ingress of `all`, its default, even where IAM still asks
-    who calls; an external ingress of Azure Container Apps; a service of App Platform, unless it has internal ports
-    only; `disable_auth = true` of Cerebrium. Not judged are ECS with awsvpc (the service's security groups decide), an
-    ingress of `internal-and-cloud-load-balancing` on Cloud Run, an Ingress or the like to a Service that is in no file,
-    a host's network without ports that are named, a Compose port whose address is a variable, a service of App Platform
-    that no route of the file leads to while others have routes, and a cerebrium.toml without `disable_auth`. Skipped if
-    nothing else is left.
+    of Traefik, HTTPProxy of Contour), a Knative Service that is not `cluster-local`, a `hostPort` of its container, or
+    any port of it with `hostNetwork`; a port that Compose publishes on more than loopback; a service of type `web` on
+    Render; on Fly.io an `http_service` or `services` with `ports`, for the worker's process group; on ECS
+    `portMappings` with the network mode bridge (the default unless it is for Fargate) or host; on Cloud Run an ingress
+    of `all`, its default, even where IAM still asks who calls; an external ingress of Azure Container Apps; a service
+    of App Platform, unless it has internal ports only; `disable_auth = true` of Cerebrium. Not judged are ECS with
+    awsvpc (the service's security groups decide), an ingress of `internal-and-cloud-load-balancing` on Cloud Run, an
+    Ingress or the like to a Service that is in no file, a host's network without ports that are named, a Compose port
+    whose address is a variable, a service of App Platform that no route of the file leads to while others have routes,
+    and a cerebrium.toml without `disable_auth`. Skipped if nothing else is left.
     """
     judge(rules.no_inbound, lk_manifests, lk_evidence, "no file that says what is open", "nothing is open")
 
@@ -390,10 +392,10 @@ def test_replicas(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     Platform `min_instance_count`; Cerebrium `min_replicas`), or where there is none the number of workers: `replicas`
     of Kubernetes and Swarm (1 where the file says nothing), `replicas` or `scale` of Compose, `numInstances` of Render,
     `minScale` (of the revision or the service) or the manual instance count of Cloud Run (1 by default for a worker
-    pool), `numReplicas` of Railway (of all regions together), `instance_count` of App Platform (1 by default). A number
-    of 1 is a failure; 0 is for `manifests.always-on`. A DaemonSet, or Swarm's mode `global`, has one per node and is
-    not judged, nor is a number that is a variable, or one of two autoscalers of one workload, or what a
-    `scaling_buffer` of Cerebrium adds to less than 2. Skipped where no file tells.
+    pool), `min-scale` of Knative, `numReplicas` of Railway (of all regions together), `instance_count` of App Platform
+    (1 by default). A number of 1 is a failure; 0 is for `manifests.always-on`. A DaemonSet, or Swarm's mode `global`,
+    has one per node and is not judged, nor is a number that is a variable, or one of two autoscalers of one workload,
+    or what a `scaling_buffer` of Cerebrium adds to less than 2. Skipped where no file tells.
     """
     judge(rules.replicas, lk_manifests, lk_evidence, "no file that says how many workers there are", "two or more")
 
@@ -466,8 +468,10 @@ def test_always_on(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     plan `free`, Railway's `sleepApplication` or `cronSchedule`, App Platform's `inactivity_sleep` or
     `maintenance.archive`, and on Cloud Run a minimum (`minScale` of the revision or the service, or the manual instance
     count) that is 0 or missing, or `cpu-throttling` that is not false, its default (a worker pool: a manual instance
-    count of 0). ECS task definitions and Dockerfiles say nothing of it and are not judged, nor are counts that are
-    variables, nor `auto_stop_machines` with `min_machines_running`: a worker gets no requests, so that all machines
-    above that number are stopped, and how many there are no file says. Skipped if nothing else is left.
+    count of 0), and `min-scale` 0 of Knative, unless Kubernetes' own autoscaler scales it. ECS task definitions and
+    Dockerfiles say nothing of it and are not judged, nor are counts that are variables, nor a Knative Service without
+    `min-scale`, of which the cluster decides, nor `auto_stop_machines` with `min_machines_running`: a worker gets no
+    requests, so that all machines above that number are stopped, and how many there are no file says. Skipped if
+    nothing else is left.
     """
     judge(rules.always_on, lk_manifests, lk_evidence, "no file that says when workers run", "they run all the time")

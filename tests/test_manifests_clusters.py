@@ -133,3 +133,77 @@ def test_numbers_of_a_trigger_are_text(tmp_path: Path) -> None:
     files = read(tmp_path / "number", AGENT, document("keda.sh/v1alpha1", "ScaledObject", spec % "50"))
     assert reasons(files) == ["'value' is a number or a truth value, where KEDA takes text only, in quotes"]
     assert reasons(read(tmp_path / "text", AGENT, document("keda.sh/v1alpha1", "ScaledObject", spec % "'50'"))) == []
+
+
+# -- Knative
+
+
+def knative(notes: str = "", more: str = "", labels: str = "", container: str = CONTAINER) -> str:
+    return (
+        f"apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {{name: agent, labels: {{{labels}}}}}\n"
+        f"spec: {{template: {{metadata: {{annotations: {{{notes}}}}}, spec: {{{more}containers: [{container}]}}}}}}\n"
+    )
+
+
+KEPT = "autoscaling.knative.dev/min-scale: '2'"
+PLAIN = "{image: 'r/agent:1', args: [start], env: [{name: LIVEKIT_URL, value: 'wss://a.example.com'}]}"
+
+
+@pytest.mark.parametrize(
+    ("text", "platform"),
+    [
+        (knative(), "Knative"),
+        (knative(KEPT, container=PLAIN), "Knative"),
+        (knative(labels="networking.knative.dev/visibility: cluster-local", container=PLAIN), "Knative"),
+        (knative(more="imagePullSecrets: [{name: registry}], ", container=PLAIN), "Knative"),
+        (knative("autoscaling.knative.dev/minScale: '2', run.googleapis.com/cpu-throttling: 'false'"), "Cloud Run"),
+        (knative("autoscaling.knative.dev/minScale: '2'", container=PLAIN), "Cloud Run"),
+        (knative(labels="cloud.googleapis.com/location: europe-west1"), "Cloud Run"),
+    ],
+)
+def test_a_service_of_a_clusters_knative_is_none_of_cloud_run(tmp_path: Path, text: str, platform: str) -> None:
+    (deployment,) = read(tmp_path, text).deployments
+    assert deployment.platform.name == platform
+
+
+@pytest.mark.parametrize(
+    ("seconds", "looked_at", "found"),
+    [("timeoutSeconds: 1200, ", 1, []), ("timeoutSeconds: 600, ", 0, []), ("timeoutSeconds: 300, ", 1, ["300 s"]), ("", 0, [])],
+)
+def test_knative_waits_as_long_as_its_timeout(tmp_path: Path, seconds: str, looked_at: int, found: list[str]) -> None:
+    judged = rules.grace_period(read(tmp_path, knative(KEPT, seconds)), Needs())
+    assert (judged.looked_at, [finding.found for finding in judged.findings]) == (looked_at, found)
+    assert bool(judged.notes) is (looked_at == 0)
+
+
+@pytest.mark.parametrize(
+    ("notes", "asleep", "workers"),
+    [
+        (KEPT, [], (1, 0)),
+        ("autoscaling.knative.dev/minScale: '1'", [], (1, 1)),
+        ("autoscaling.knative.dev/min-scale: '0'", ["scales to zero workers"], (0, 0)),
+        ("", None, (0, 0)),
+        ("autoscaling.knative.dev/class: hpa.autoscaling.knative.dev", [], (1, 1)),
+    ],
+)
+def test_knative_keeps_as_many_workers_as_its_file_says(
+    tmp_path: Path, notes: str, asleep: list[str] | None, workers: tuple[int, int]
+) -> None:
+    files = read(tmp_path, knative(notes))
+    judged, counted = rules.always_on(files, Needs()), rules.replicas(files, Needs())
+    assert (judged.looked_at, [finding.found for finding in judged.findings]) == (asleep is not None, asleep or [])
+    assert (counted.looked_at, len(counted.findings)) == workers
+
+
+def test_a_knative_service_is_open_unless_it_is_local_to_its_cluster(tmp_path: Path) -> None:
+    (finding,) = rules.no_inbound(read(tmp_path / "open", knative()), Needs()).findings
+    assert finding.found == "a Knative Service that is not cluster-local opens the worker to others"
+    local = read(tmp_path / "local", knative(labels="networking.knative.dev/visibility: cluster-local"))
+    assert (rules.no_inbound(local, Needs()).looked_at, rules.no_inbound(local, Needs()).findings) == (1, [])
+
+
+def test_requests_to_a_knative_service_scale_no_worker(tmp_path: Path) -> None:
+    by_requests = read(tmp_path / "requests", knative(f"{KEPT}, autoscaling.knative.dev/metric: rps"))
+    assert len(rules.scaling_metric(by_requests, Needs()).findings) == 1
+    by_cpu = read(tmp_path / "cpu", knative(f"{KEPT}, autoscaling.knative.dev/class: hpa.autoscaling.knative.dev"))
+    assert (rules.scaling_metric(by_cpu, Needs()).looked_at, rules.scaling_metric(by_cpu, Needs()).findings) == (1, [])

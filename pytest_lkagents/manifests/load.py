@@ -19,6 +19,7 @@ from pytest_lkagents.manifests.readers import (
     dockerfile,
     ecs,
     fly,
+    knative,
     kubernetes,
     kustomize,
     kustomize_parts,
@@ -192,7 +193,19 @@ def _take(document: Node, files: Files, known: list[Node]) -> bool:
         known.append(document)
         return True
     # App Platform's ``services`` are a list, as Render's, but without a ``type``; Compose has a mapping.
-    for reader in (cloud_run, container_apps, render, app_platform, ecs, cloudformation, compose, fly, railway, cerebrium):
+    for reader in (
+        knative,
+        cloud_run,
+        container_apps,
+        render,
+        app_platform,
+        ecs,
+        cloudformation,
+        compose,
+        fly,
+        railway,
+        cerebrium,
+    ):
         if reader.reads(document):
             reader.read(document, files)
             return True

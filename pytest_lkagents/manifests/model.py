@@ -75,6 +75,8 @@ FARGATE = Platform("ECS on Fargate", 30, 120, "stopTimeout", ECS_SOURCE, new_fir
 ECS_INSTANCES = Platform("ECS on own instances", None, None, "stopTimeout", ECS_SOURCE, new_first=ECS_NEW_FIRST)
 ECS = Platform("ECS", None, 120, "stopTimeout", ECS_SOURCE, most_perhaps=True, new_first=ECS_NEW_FIRST)
 CLOUD_RUN = Platform("Cloud Run", 10, 10, "", "https://cloud.google.com/run/docs/container-contract#instance-shutdown")
+# What a pod's grace period is made of; without it the cluster has one of its own.
+KNATIVE = Platform("Knative", None, None, "timeoutSeconds", "https://knative.dev/docs/serving/configuration/config-defaults/")
 # How long its instances have after SIGTERM is said of services only.
 CLOUD_RUN_POOL = Platform("Cloud Run worker pool")
 CONTAINER_APPS = Platform(

@@ -75,7 +75,9 @@ def workload(document: Node) -> Deployment:
     if all(document.text(*strategy, name) in ("0", "0%") for name in ("maxSurge", "maxUnavailable")):
         made.problems.append(Problem(document.at(*strategy), "maxSurge and maxUnavailable may not both be 0"))
     _expose_host(made, pod, container)
-    _doubt_resources(made, pod, container)
+    doubt_resources(made, container)
+    if pod.get("resources") is not None:
+        made.unclear["resources"] = Given("its containers share what the pod has", pod.at("resources"))
     return made
 
 
@@ -216,13 +218,11 @@ def resources_of(container: Node) -> Resources:
     return Resources(cores("requests") or cores("limits"), cores("limits"), size("requests") or size("limits"), size("limits"))
 
 
-def _doubt_resources(made: Deployment, pod: Node, container: Node) -> None:
+def doubt_resources(made: Deployment, container: Node) -> None:
     for part in ("requests", "limits"):
         cpu, memory = ("resources", part, "cpu"), ("resources", part, "memory")
         doubt(made, "resources", amounts.quantity(container.text(*cpu)), container, *cpu)
         doubt(made, "resources", amounts.quantity(container.text(*memory)), container, *memory)
-    if pod.get("resources") is not None:
-        made.unclear["resources"] = Given("its containers share what the pod has", pod.at("resources"))
 
 
 def _loss(document: Node) -> Given[Loss] | None:

@@ -7,7 +7,7 @@ import re
 
 from pytest_lkagents.manifests.commands import SCRIPT, runs_agent, split
 from pytest_lkagents.manifests.findings import Finding, Judgement, Needs
-from pytest_lkagents.manifests.model import CLOUD_RUN, DOCKERFILE, HEALTH_PORT, Deployment, Files, Probe
+from pytest_lkagents.manifests.model import CLOUD_RUN, DOCKERFILE, HEALTH_PORT, KNATIVE, Deployment, Files, Probe
 from pytest_lkagents.manifests.rules.common import of_production
 
 # What the SDKs' health server answers.
@@ -83,7 +83,11 @@ def _names(port: int, said: list[Deployment]) -> str | None:
     """What in these speaks for a port of the worker."""
     for one in said:
         if port in one.ports:
-            return "which its container has to listen on" if one.platform is CLOUD_RUN else "which the files name as its own"
+            return (
+                "which its container has to listen on"
+                if one.platform in (CLOUD_RUN, KNATIVE)
+                else "which the files name as its own"
+            )
         for variable in one.variables:
             if variable.literal == str(port) or (variable.literal is None and LISTENS.fullmatch(variable.name.upper())):
                 return f"which {variable.name} {'names' if variable.literal else 'may name'}"
