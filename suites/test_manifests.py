@@ -21,6 +21,7 @@ def judge(rule: rules.Rule, manifests: Manifests, evidence: Evidence, nothing: s
     if rule is not rules.readable:
         # Which says more of them.
         found.notes += [f"{one}; not judged" for one in files.left_out]
+        found.notes += [f"{one}; not judged" for one in files.unruled if rule is not rules.secrets]
     evidence["looked_at"] = found.looked_at
     evidence["findings"] = [finding.evidence() for finding in found.findings]
     if found.notes:
@@ -32,7 +33,9 @@ def judge(rule: rules.Rule, manifests: Manifests, evidence: Evidence, nothing: s
         lost = sorted({problem.place.file for problem in files.problems} - set(files.read))
         cannot = [f"{', '.join(lost)} cannot be read (manifests.readable)"] if lost else []
         if rule is not rules.readable:
-            cannot += [*files.too_large, *(["templates are not judged (manifests.readable)"] if files.templates else [])]
+            cannot += files.too_large
+            cannot += ["templates are not judged (manifests.readable)"] if files.templates else []
+            cannot += ["what Helm makes of a chart is not judged (manifests.readable)"] if files.charts else []
         raise NotJudgeable("; ".join([found.nothing or nothing, *cannot, *dict.fromkeys(found.notes)]))
     evidence.summary = "; ".join([f"{well} ({found.looked_at} looked at)", *dict.fromkeys(found.notes)])
 
@@ -66,15 +69,16 @@ def test_readable(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     more workers at least than at most. Only noted are any other YAML or TOML that cannot be read, what cannot be opened
     in a folder, a document of more than 100,000 values (the others of its file are judged), a file of more than
     1,000,000, standard input of more than 2 MB, a file of an unknown format, a template of Helm or Jinja that is no
-    YAML before it is filled in, what stands beside the workers and does not look like one (a database, a web site, a
-    LiveKit server), or that nothing does, or only by name, a Compose service that extends one of another file or has
-    neither image nor build (a part, as in `docker-compose.prod.yml`), `compose.override.yaml`, and what a Kustomization
-    changes by patches, images and the like; no check judges these, but for secrets in the last three. Nor is a service
-    of CloudFormation whose task definition is a parameter, which each check names. Noted are also files of a folder
-    that are for development by their names (`Dockerfile.dev`, `docker-compose.local.yml`), beside others that have a
-    worker, and all of `.devcontainer`: of the checks only this one, `manifests.secrets` and
-    `manifests.separate-environments` judge them. Skipped if there is no deployment file, or nothing in them to judge (a
-    Namespace alone).
+    YAML before it is filled in, what names a chart alone (HelmRelease of Flux, Application of Argo CD), a Pod,
+    ReplicationController or DeploymentConfig of an agent, what stands beside the workers and does not look like one (a
+    database, a web site, a LiveKit server), or that nothing does, or only by name, a Compose service that extends one
+    of another file or has neither image nor build (a part, as in `docker-compose.prod.yml`), `compose.override.yaml`,
+    and what a Kustomization changes by patches, images and the like; no check judges these, but for secrets in the last
+    three, in such Pods, and in what works with LiveKit in a cluster. Nor is a service of CloudFormation whose task
+    definition is a parameter, which each check names. Noted are also files of a folder that are for development by
+    their names (`Dockerfile.dev`, `docker-compose.local.yml`), beside others that have a worker, and all of
+    `.devcontainer`: of the checks only this one, `manifests.secrets` and `manifests.separate-environments` judge them.
+    Skipped if there is no deployment file, or nothing in them to judge (a Namespace alone).
     """
     judge(rules.readable, lk_manifests, lk_evidence, "no deployment in the files", f"read {some(lk_manifests[0].read)}")
 
@@ -138,10 +142,10 @@ def test_scale_up_below_threshold(lk_evidence: Evidence, lk_manifests: Manifests
     `availability.threshold` saw available, or 0.7, the SDKs' default. What the other containers of the pod request and
     may use is counted in, unless the metric is of the worker's container alone; a metric of another container alone is
     none of the worker's. Of several CPU targets of one autoscaler the lowest counts; each of several autoscalers is
-    judged. A target is not judged where that use decides, or the number of cores of the node (no CPU limit) does, or a
-    container has no request to take the per cent of (then Kubernetes never scales, unless the cluster sets one), or
-    where it is too high but a metric that is neither CPU nor memory may scale up before. Skipped without an autoscaler
-    with a CPU target to judge.
+    judged. An autoscaler whose target is in no file, or of another namespace, is noted. A target is not judged where
+    that use decides, or the number of cores of the node (no CPU limit) does, or a container has no request to take the
+    per cent of (then Kubernetes never scales, unless the cluster sets one), or where it is too high but a metric that
+    is neither CPU nor memory may scale up before. Skipped without an autoscaler with a CPU target to judge.
     """
     judge(rules.scale_up_below_threshold, lk_manifests, lk_evidence, "no CPU target to judge", "below it")
 
@@ -269,21 +273,22 @@ def test_no_inbound(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
 def test_secrets(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     """No secret stands in the files.
 
-    Looked at are the literal values of variables in all formats (those of other containers in the pod or task, of
-    Render's `envVarGroups`, the arguments of a build in Compose and Fly.io files, and ENV and ARG in all stages of a
-    Dockerfile included), `data` and `stringData` of a Kubernetes Secret, `data` of a ConfigMap, `content` of Compose's
-    `configs`, the literals of a Kustomization's generators, what its patches (strategic merge and JSON 6902) put into
-    variables of workers, Secrets and ConfigMaps, `secrets` of Azure Container Apps, and `registry_credentials` of App
-    Platform, where a value that begins with `EV[` is encrypted and counts as none. A variable or ConfigMap entry is a
-    finding if its name is a secret's (SECRET, TOKEN, PASSWORD, API_KEY and the like) and its value has 8 or more
-    characters and is no placeholder, reference or path, nor an amount, a span of time or plain words behind the ending
-    of a setting (`_SECONDS`, `_SIZE`, `_ROLE`); or, whatever its name, if its value holds a private key or a token as
-    its issuer writes them (`sk-proj-`, `ghp_`; not `AKIA` and `AIza`, which alone open nothing or are public), which is
-    a finding in a command and in a file that a ConfigMap holds, too; so is a setting with such a name and value
-    (letters and digits) in a file that a ConfigMap holds, or that COPY or ADD write from a here-document; a Secret's
-    entry, if its value has 8 or more and is no placeholder, template, reference, encrypted text, word or address
-    without a password, and its name not that of a setting (`_REGION`, `_USER`); what a variable of Compose falls back
-    to (`${TOKEN:-...}`), if it looks made by a generator; any variable, ConfigMap entry, command or such here-document
+    Looked at are the literal values of variables in all formats (those of other containers in the pod or task, of tasks
+    (CronJob, Job), Pods and workloads beside a Kubernetes worker that work with LiveKit too, of Render's
+    `envVarGroups`, the arguments of a build in Compose and Fly.io files, and ENV and ARG in all stages of a Dockerfile
+    included), `data` and `stringData` of a Kubernetes Secret, `data` of a ConfigMap, `content` of Compose's `configs`,
+    the literals of a Kustomization's generators, what its patches (strategic merge and JSON 6902) put into variables of
+    workers, Secrets and ConfigMaps, `secrets` of Azure Container Apps, and `registry_credentials` of App Platform,
+    where a value that begins with `EV[` is encrypted and counts as none. A variable or ConfigMap entry is a finding if
+    its name is a secret's (SECRET, TOKEN, PASSWORD, API_KEY and the like) and its value has 8 or more characters and is
+    no placeholder, reference or path, nor an amount, a span of time or plain words behind the ending of a setting
+    (`_SECONDS`, `_SIZE`, `_ROLE`); or, whatever its name, if its value holds a private key or a token as its issuer
+    writes them (`sk-proj-`, `ghp_`; not `AKIA` and `AIza`, which alone open nothing or are public), which is a finding
+    in a command and in a file that a ConfigMap holds, too; so is a setting with such a name and value (letters and
+    digits) in a file that a ConfigMap holds, or that COPY or ADD write from a here-document; a Secret's entry, if its
+    value has 8 or more and is no placeholder, template, reference, encrypted text, certificate, word or address without
+    a password, and its name not that of a setting (`_REGION`, `_USER`); what a variable of Compose falls back to
+    (`${TOKEN:-...}`), if it looks made by a generator; any variable, ConfigMap entry, command or such here-document
     with a password in a URL that looks made by a generator (letters and digits). A command with such a name
     (`--api-secret VALUE`, `API_KEY=VALUE` before it) counts like a variable, one of RUN in a Dockerfile if the value
     has letters and digits (three digits and no call, in its here-documents). Values are never shown. Not looked at are
@@ -343,10 +348,10 @@ def test_resources(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     memory limit must be there (where only a limit is given, it is the request too); in Kubernetes also a CPU limit or
     the variable NUM_CPUS, because without one a worker counts its load against all cores of its node. If
     `capacity.sizing` ran before, the limits must carry the sessions that it found, with its cores and memory per
-    session. Less than 6 MiB (Docker's least) is a failure: in Kubernetes `512m` are thousandths of a byte. Not judged
-    are resources of a whole pod, amounts that are variables, sizes of App Platform whose name does not tell them
-    (`basic-xxs`), and a fly.toml without `vm`, where a machine keeps the size it has. Skipped where no file sets
-    resources.
+    session. Less than 6 MiB (Docker's least) is a failure, also as a request: in Kubernetes `512m` are thousandths of a
+    byte. So is a request above the limit, which Kubernetes refuses. Not judged are resources of a whole pod, amounts
+    that are variables, sizes of App Platform whose name does not tell them (`basic-xxs`), and a fly.toml without `vm`,
+    where a machine keeps the size it has. Skipped where no file sets resources.
     """
     judge(rules.resources, lk_manifests, lk_evidence, "no file that sets resources", "set")
 

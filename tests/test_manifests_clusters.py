@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from pytest_lkagents.checks import Evidence, NotJudgeable
 from pytest_lkagents.manifests import rules
 from pytest_lkagents.manifests.findings import Needs
 from pytest_lkagents.manifests.load import load
 from pytest_lkagents.manifests.model import Files
+from suites import test_manifests as checks
 
 CONTAINER = "{name: main, image: 'r/agent:1', args: [start], envFrom: [{secretRef: {name: livekit}}]}"
 AGENT = f"""apiVersion: apps/v1
@@ -133,6 +135,127 @@ def test_numbers_of_a_trigger_are_text(tmp_path: Path) -> None:
     files = read(tmp_path / "number", AGENT, document("keda.sh/v1alpha1", "ScaledObject", spec % "50"))
     assert reasons(files) == ["'value' is a number or a truth value, where KEDA takes text only, in quotes"]
     assert reasons(read(tmp_path / "text", AGENT, document("keda.sh/v1alpha1", "ScaledObject", spec % "'50'"))) == []
+
+
+SCALER = "{scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: %s}, minReplicas: 2, maxReplicas: 9}"
+
+
+@pytest.mark.parametrize(
+    ("name", "space", "said"),
+    [
+        ("agent", "voice", None),
+        ("voice-agent", "voice", "Deployment voice-agent, which it scales, is in no file"),
+        ("agent", "staging", "Deployment agent, which it scales, is in another namespace"),
+        ("$NAME", "voice", None),
+    ],
+)
+def test_an_autoscaler_that_scales_nothing_is_said(tmp_path: Path, name: str, space: str, said: str | None) -> None:
+    files = read(tmp_path, AGENT, document("autoscaling/v2", "HorizontalPodAutoscaler", SCALER % name, space))
+    for rule in (rules.scale_up_below_threshold, rules.scaling_metric, rules.stabilization):
+        notes = [note for note in rule(files, Needs()).notes if "which it scales" in note]
+        assert notes == ([f"agent.yaml:10: {said}; not judged"] if said else [])
+
+
+RESOURCES = "resources: {requests: {cpu: %s, memory: %s}, limits: {cpu: '2', memory: 4Gi}}}"
+
+
+@pytest.mark.parametrize(
+    ("cpu", "memory", "found"),
+    [
+        ("'2'", "4Gi", []),
+        ("500m", "1Gi", []),
+        ("'4'", "8Gi", ["4 cores requested, and a limit of 2", "8589.93 MB requested, and a limit of 4294.97"]),
+        ("'2'", "512m", ["less than a byte"]),
+        ("'2'", "4096", ["4096 bytes"]),
+    ],
+)
+def test_a_request_is_an_amount_that_the_limit_allows(tmp_path: Path, cpu: str, memory: str, found: list[str]) -> None:
+    made = rules.resources(read(tmp_path, AGENT.replace("livekit}}]}", f"livekit}}}}], {RESOURCES % (cpu, memory)}")), Needs())
+    assert ([finding.found for finding in made.findings], made.looked_at) == (found, 1)
+
+
+# -- What else is in a cluster
+
+SECRET = "kQ8s1Lm2Zp9Xc4Vb7Nn3Aa6Ss5Dd0Ff"
+WITH_KEY = f"containers: [{{name: c, image: r/c, env: [{{name: LIVEKIT_API_SECRET, value: {SECRET}}}]}}]"
+WITHOUT = WITH_KEY.replace("LIVEKIT_API_SECRET", "DB_PASSWORD")
+
+
+@pytest.mark.parametrize(
+    ("version", "kind", "spec", "found"),
+    [
+        ("apps/v1", "Deployment", f"{{template: {{spec: {{{WITH_KEY}}}}}}}", True),
+        ("batch/v1", "CronJob", f"{{jobTemplate: {{spec: {{template: {{spec: {{{WITH_KEY}}}}}}}}}}}", True),
+        ("batch/v1", "Job", f"{{template: {{spec: {{{WITH_KEY}}}}}}}", True),
+        ("v1", "Pod", f"{{{WITH_KEY}}}", True),
+        ("apps/v1", "Deployment", f"{{template: {{spec: {{{WITHOUT}}}}}}}", False),
+        ("batch/v1", "Job", f"{{template: {{spec: {{{WITHOUT}}}}}}}", False),
+    ],
+)
+def test_what_works_with_livekit_beside_a_worker_is_searched_for_secrets(
+    tmp_path: Path, version: str, kind: str, spec: str, found: bool
+) -> None:
+    beside = document(version, kind, spec).replace("name: agent", "name: web")
+    files = read(tmp_path, AGENT, beside)
+    assert [one.name for one in files.deployments] == ["agent"]
+    assert bool(rules.secrets(files, Needs()).findings) is found
+
+
+def test_a_key_in_the_command_of_a_container_that_runs_before_is_found(tmp_path: Path) -> None:
+    init = f"initContainers: [{{name: get, image: r/get, command: [get, --api-key, {SECRET}]}}], containers"
+    (finding,) = rules.secrets(read(tmp_path, AGENT.replace("containers", init)), Needs()).findings
+    assert (finding.found, finding.place.line) == ("the value of API_KEY is in the command", 8)
+
+
+@pytest.mark.parametrize(("kind", "unruled"), [("Pod", 1), ("Job", 0)])
+def test_an_agent_of_a_kind_without_rules_is_said_with_each_verdict_but_secrets(
+    tmp_path: Path, kind: str, unruled: int
+) -> None:
+    spec = f"{{containers: [{CONTAINER}], template: {{spec: {{containers: [{CONTAINER}]}}}}}}"
+    files = read(tmp_path, document("v1" if kind == "Pod" else "batch/v1", kind, spec))
+    said = f"agent.yaml: agent is a {kind}, which no rule is for"
+    assert files.unruled == [said] * unruled
+    for rule, word in ((rules.grace_period, f"{said}; not judged"), (rules.readable, f"not judged but for secrets: {said}")):
+        with pytest.raises(NotJudgeable) as reason:
+            checks.judge(rule, (files, Needs()), Evidence(), "nothing", "well")
+        assert (word in str(reason.value)) is bool(unruled)
+
+
+@pytest.mark.parametrize(
+    ("version", "kind", "spec", "said"),
+    [
+        ("helm.toolkit.fluxcd.io/v2", "HelmRelease", "{chart: {spec: {chart: agent}}}", True),
+        ("argoproj.io/v1alpha1", "Application", "{source: {repoURL: r, chart: agent}}", True),
+        ("argoproj.io/v1alpha1", "Application", "{sources: [{repoURL: r, path: a, helm: {valueFiles: [v.yaml]}}]}", True),
+        ("argoproj.io/v1alpha1", "Application", "{source: {repoURL: r, path: apps/agent}}", False),
+    ],
+)
+def test_a_chart_that_is_only_named_is_said(tmp_path: Path, version: str, kind: str, spec: str, said: bool) -> None:
+    files = read(tmp_path, document(version, kind, spec))
+    for rule, word in (
+        (rules.readable, "agent.yaml: what Helm makes of its chart"),
+        (rules.replicas, "what Helm makes of a chart"),
+    ):
+        with pytest.raises(NotJudgeable) as reason:
+            checks.judge(rule, (files, Needs()), Evidence(), "nothing", "well")
+        assert (word in str(reason.value)) is said
+
+
+@pytest.mark.parametrize(
+    ("entry", "found"),
+    [("tls.crt", False), ("ca.pem", False), ("tls.key", True)],
+)
+def test_a_certificate_in_a_secret_is_none(tmp_path: Path, entry: str, found: bool) -> None:
+    what = "PRIVATE KEY" if found else "CERTIFICATE"
+    body = f"-----BEGIN {what}-----\n    {'MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcw' * 2}\n    -----END {what}-----\n"
+    text = f"apiVersion: v1\nkind: Secret\nmetadata: {{name: tls}}\nstringData:\n  {entry}: |\n    {body}"
+    assert [one.name for one in read(tmp_path, text).secrets] == [entry] * found
+
+
+def test_the_reason_of_a_check_that_finds_no_worker_deployed_is_that(tmp_path: Path) -> None:
+    none = AGENT.replace("replicas: 2", "replicas: 0\n  strategy: {type: RollingUpdate}")
+    judged = rules.rolling_update(read(tmp_path, none), Needs())
+    assert (judged.looked_at, judged.nothing) == (0, "no worker is deployed, which is for manifests.always-on")
 
 
 # -- Knative

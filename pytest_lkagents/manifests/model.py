@@ -261,9 +261,10 @@ class Deployment:
     sleeps: list[Given[str]] | None = None
     # One worker on each node; how many nodes there are no file says.
     per_node: bool = False
-    # The containers that run beside the worker's, and the variables of all others.
+    # The containers that run beside the worker's, and the variables and commands of all others.
     beside: list[Resources] = field(default_factory=list)
     other_variables: list[Variable] = field(default_factory=list)
+    other_commands: list[Given[list[str]]] = field(default_factory=list)
     # Those that it takes from elsewhere in these files: a ConfigMap, a group.
     referred: list[Variable] = field(default_factory=list)
     # The name of what its image is built from: a Dockerfile, as files are named here, with its stage where that is not the last
@@ -309,11 +310,18 @@ class Files:
     too_large: list[str] = field(default_factory=list)
     # No YAML yet: what is to be filled in stands between braces.
     templates: list[str] = field(default_factory=list)
+    # Of Helm's charts what names them alone.
+    charts: list[str] = field(default_factory=list)
+    # What may be a worker by what it runs, of a kind that no rule is for.
+    unruled: list[str] = field(default_factory=list)
+    # Autoscalers that scale nothing that is in the files, and why.
+    adrift: list[str] = field(default_factory=list)
     # Of each Dockerfile what its stages make, the last one under an empty name too.
     stages: dict[str, dict[str, Deployment]] = field(default_factory=dict)
     # Of which a Kustomization makes something else.
     changed: list[str] = field(default_factory=list)
-    # Parts of workers in Compose files: with them only secrets are judged. Before workers are picked: parts of anything.
+    # Parts of workers in Compose files, and what else works with LiveKit in a cluster: judged for secrets alone. Before workers
+    # are picked: parts of anything.
     parts: list[Deployment] = field(default_factory=list)
     # In a folder: files that are for development by their names.
     for_development: list[str] = field(default_factory=list)

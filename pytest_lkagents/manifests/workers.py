@@ -145,7 +145,9 @@ def _parts(parts: list[Candidate], others: list[Candidate], layout: Layout) -> l
     found = [one for one in rest if one.built_from in agents or _is_of_worker(one, others, layout)]
     if not (found or layout.workers):
         found = [one for one in rest if one.platform is KUBERNETES and one.may_be_worker]
-    return found + stages
+    # In a cluster what works with LiveKit has the worker's keys, whatever it is.
+    beside = [one for one in others if one.platform is KUBERNETES and one.has_livekit and not one.is_server]
+    return found + stages + beside
 
 
 def _is_of_worker(part: Candidate, others: list[Candidate], layout: Layout) -> bool:

@@ -8,13 +8,14 @@ from pytest_lkagents.manifests import fields
 from pytest_lkagents.manifests.model import Deployment, Files, Given, Problem, Resources
 from pytest_lkagents.manifests.readers import (
     config_maps,
+    kubernetes_others,
     kubernetes_routes,
     kubernetes_scaling,
     kubernetes_secrets,
     kubernetes_types,
     kustomize,
 )
-from pytest_lkagents.manifests.readers.common import environment_of
+from pytest_lkagents.manifests.readers.common import environment_of, from_outside
 from pytest_lkagents.manifests.readers.kubernetes_workloads import (
     ROLLOUT,
     WORKLOADS,
@@ -114,6 +115,8 @@ def read(documents: Sequence[Node], files: Files) -> None:
     for document in known:
         there = [service for service in services if document.place.file in apart or service.place.file not in apart]
         _attach(document, _within(document, made, apart), there, _within(document, rollouts, apart))
+        if kind_of(document) in kubernetes_scaling.KINDS and document.place.file not in apart:
+            files.adrift += _adrift(document, made + rollouts, every)
     maps = [one for one in every if kind_of(one) == "ConfigMap"]
     # What a file says of these need not hold.
     unsure = kustomize.generated(documents) | {_name(one) for one in maps if one.place.file in changed}
@@ -126,6 +129,8 @@ def read(documents: Sequence[Node], files: Files) -> None:
         near = [one for one in near if _environment(one) in ("", deployment.environment)]
         deployment.referred = config_maps.referred(main_container(document), near)
     files.deployments += [deployment for _, deployment in made]
+    for document in known:
+        kubernetes_others.read(document, files)
 
 
 def _stays_at_none(deployment: Deployment) -> None:
@@ -182,6 +187,19 @@ def _attach(document: Node, made: list[Made], services: list[Node], rollouts: li
             _fill(document, deployment)
     else:
         _attach_route(document, made, services)
+
+
+def _adrift(scaler: Node, made: list[Made], every: list[Node]) -> Iterator[str]:
+    """Why an autoscaler scales nothing that is read here, if so."""
+    scaled = [pair for pair in made if _scales(scaler, pair[0])]
+    kind, name = (scaler.text("spec", "scaleTargetRef", part) for part in ("kind", "name"))
+    if _near(scaler, scaled) or name is None or from_outside(name):
+        return
+    kind = kind or "Deployment"
+    if scaled:
+        yield f"{scaler.place}: {kind} {name}, which it scales, is in another namespace"
+    elif not any(_name(one) == name and kind_of(one) == kind for one in every):
+        yield f"{scaler.place}: {kind} {name}, which it scales, is in no file"
 
 
 def _exposure(service: Node) -> Given[str] | None:

@@ -66,6 +66,7 @@ def workload(document: Node) -> Deployment:
         stop_signal=given(container, "lifecycle", "stopSignal"),
         beside=[resources_of(other) for other in others if _runs_beside(other, pod)],
         other_variables=[variable for other in others for variable in variables(other)],
+        other_commands=[words for other in others if (words := command_of(other)) is not None],
     )
     doubt(made, "grace_s", grace, pod, "terminationGracePeriodSeconds")
     _doubt_pre_stop(made, container)

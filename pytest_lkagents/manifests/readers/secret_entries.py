@@ -46,6 +46,9 @@ def is_stored(name: str, text: str) -> bool:
         return False
     if is_setting(plain, text):
         return False
+    # A certificate is shown to everybody, and a key's first line alone stands for one.
+    if text.startswith("-----BEGIN "):
+        return holds_key(text)
     if (looks_secret(plain) or KEY.search(plain)) and not POINTER.search(plain):
         return True
     # A password in it makes any address a secret.

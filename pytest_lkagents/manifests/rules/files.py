@@ -33,6 +33,11 @@ def readable(files: Files, _needs: Needs) -> Judgement:
             f"{some(files.templates)}: a template, not judged; hand over what it makes, "
             "as in `helm template CHART | pytest --lk-manifests -`"
         )
+    if files.charts:
+        made.notes.append(
+            f"{some(list(dict.fromkeys(files.charts)))}: what Helm makes of its chart is not there, and not judged; "
+            "hand it over, as in `helm template CHART | pytest --lk-manifests -`"
+        )
     if files.changed:
         made.notes.append(
             f"{some(files.changed)}: parts of a kustomization, which changes them, not "
@@ -50,6 +55,8 @@ def readable(files: Files, _needs: Needs) -> Judgement:
         made.notes.append(f"{nothing} looks like a LiveKit worker; judged is {some(named)}")
     if files.unsure:
         made.notes.append(f"workers by their names or variables alone: {some(files.unsure)}")
+    if files.unruled:
+        made.notes.append(f"not judged but for secrets: {some(files.unruled, '; ')}")
     if files.passed_over:
         made.notes.append(f"not judged: {some(files.passed_over, '; ')}")
     for problem in problems:
@@ -105,7 +112,8 @@ def _search(deployment: Deployment, made: Judgement, why: str) -> None:
         found = _secret_in(variable)
         if found is not None:
             made.findings.append(Finding(variable.place, found, OUTSIDE, why))
-    for command in [deployment.command] if deployment.command is not None else []:
+    own = [deployment.command] if deployment.command is not None else []
+    for command in own + deployment.other_commands:
         told = [name for name, value in told_in(command.value) if holds_secret(name, value) and not from_outside(value)]
         made.looked_at += len(told)
         made.findings += [Finding(command.place, f"the value of {name} is in the command", OUTSIDE, why) for name in told]

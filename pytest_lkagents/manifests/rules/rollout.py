@@ -142,7 +142,10 @@ def rolling_update(files: Files, _needs: Needs) -> Judgement:
         loss, least = deployment.lost_at_rollout, _least(deployment)
         if loss is None and unclear(made, deployment, "lost_at_rollout"):
             made.nothing = "no way of replacing workers that is known here"
-        if loss is None or (least is not None and least is deployment.replicas and least.value == 0):
+        if loss is None:
+            continue
+        if least is not None and least is deployment.replicas and least.value == 0:
+            made.nothing = "no worker is deployed, which is for manifests.always-on"
             continue
         everything = loss.value.everything
         if not everything and unclear(made, deployment, "replicas", "minimum"):

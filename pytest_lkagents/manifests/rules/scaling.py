@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pytest_lkagents.manifests.findings import Finding, Judgement, Needs
 from pytest_lkagents.manifests.model import CORES_VARIABLE, KUBERNETES, REQUESTS, Autoscaler, Deployment, Files, Target
-from pytest_lkagents.manifests.rules.common import cores_variable, of_production, seconds, unclear
+from pytest_lkagents.manifests.rules.common import cores_variable, of_production, seconds, some, unclear
 
 # The SDKs' own threshold (the guide names an older one, 0.75), and how far below it an autoscaler has to be: the guide's
 # example leaves 0.25; less than 0.1 is within what the load of a worker sways by itself.
@@ -88,9 +88,13 @@ def _scaled(files: Files) -> list[tuple[Deployment, Autoscaler]]:
     return [(deployment, scaler) for deployment in files.deployments for scaler in deployment.autoscalers]
 
 
+def _adrift(files: Files) -> list[str]:
+    return [f"{some(files.adrift, '; ')}; not judged"] if files.adrift else []
+
+
 @of_production
 def scale_up_below_threshold(files: Files, needs: Needs) -> Judgement:
-    made = Judgement()
+    made = Judgement(notes=_adrift(files))
     most = (needs.load_threshold or THRESHOLD) - MARGIN
     for deployment, scaler in _scaled(files):
         targets = _of_cpu(scaler.targets)
@@ -144,7 +148,7 @@ def _why_no_load(deployment: Deployment, target: Target, span: tuple[float, floa
 
 @of_production
 def stabilization(files: Files, needs: Needs) -> Judgement:
-    made = Judgement()
+    made = Judgement(notes=_adrift(files))
     why = "Calls are long: rises in load stay, and a worker that is taken away has to drain first."
     for deployment, scaler in _scaled(files):
         if scaler.up_window is None or scaler.down_window is None:
@@ -154,7 +158,7 @@ def stabilization(files: Files, needs: Needs) -> Judgement:
         made.looked_at += 1
         up, down = scaler.up_window, scaler.down_window
         if scaler.up.select == "Disabled":
-            made.findings.append(Finding(up.place, "it never scales up", "up sooner than down", why))
+            made.findings.append(Finding(up.place, "it never scales up", "scaling up that is not disabled", why))
         elif scaler.down.select == "Disabled":
             continue  # it never scales down: no window counts
         elif up.value >= down.value:
@@ -169,7 +173,7 @@ def stabilization(files: Files, needs: Needs) -> Judgement:
 
 @of_production
 def scaling_metric(files: Files, needs: Needs) -> Judgement:
-    made = Judgement()
+    made = Judgement(notes=_adrift(files))
     for _, scaler in _scaled(files):
         if not scaler.targets:
             continue

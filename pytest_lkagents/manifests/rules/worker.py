@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from pytest_lkagents.guide import RULE_BYTES, RULE_CORES
 from pytest_lkagents.manifests.commands import COMMANDS, DEVELOPMENT, modes_of, split
 from pytest_lkagents.manifests.findings import Finding, Judgement, Needs
-from pytest_lkagents.manifests.model import COMPOSE, DOCKERFILE, KUBERNETES, Deployment, Files, Given
+from pytest_lkagents.manifests.model import COMPOSE, DOCKERFILE, KNATIVE, KUBERNETES, Deployment, Files, Given, Resources
 from pytest_lkagents.manifests.readers.dockerfile import is_built_by_livekit_cloud
 from pytest_lkagents.manifests.rules.common import cores_variable, of_production, unclear
 
@@ -72,15 +73,21 @@ def resources(files: Files, needs: Needs) -> Judgement:
                 )
             )
         assert set_.memory_limit is not None
-        if set_.memory_limit.value < LEAST_BYTES:
+        assert set_.memory_request is not None
+        small = next((one for one in (set_.memory_limit, set_.memory_request) if one.value < LEAST_BYTES), None)
+        if small is not None:
             made.findings.append(
                 Finding(
-                    set_.memory_limit.place,
-                    f"{set_.memory_limit.value} bytes",
+                    small.place,
+                    f"{small.value} bytes" if small.value else "less than a byte",
                     "an amount such as 8Gi; on Kubernetes m stands for thousandths",
-                    "No process starts with so little.",
+                    "No process starts with so little."
+                    if small is set_.memory_limit
+                    else "What is requested is kept free: with so little, a worker may land where no memory is left.",
                 )
             )
+        made.findings += _above_limits(deployment, set_)
+        if small is set_.memory_limit:
             continue
         if needs.sessions is None:
             continue
@@ -105,6 +112,19 @@ def resources(files: Files, needs: Needs) -> Judgement:
                 )
             )
     return made
+
+
+def _above_limits(deployment: Deployment, set_: Resources) -> Iterator[Finding]:
+    """Kubernetes refuses a container that requests more than it may use."""
+    if deployment.platform not in (KUBERNETES, KNATIVE):
+        return
+    for request, limit, unit, size in (
+        (set_.cpu_request, set_.cpu_limit, "cores", 1),
+        (set_.memory_request, set_.memory_limit, "MB", 1e6),
+    ):
+        if request is not None and limit is not None and request.value > limit.value:
+            found = f"{request.value / size:g} {unit} requested, and a limit of {limit.value / size:g}"
+            yield Finding(request.place, found, "a request of no more than the limit", "Kubernetes refuses such a pod.")
 
 
 def _is_local(deployment: Deployment) -> bool:
