@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from pytest_lkagents.fixtures import REDACTOR, SETTINGS, STAGE
+from pytest_lkagents.manifests import RENDERED, STANDARD_INPUT
 from pytest_lkagents.roles import ROLES
 from pytest_lkagents.secrets import Redactor
 from pytest_lkagents.settings import Settings, json_path, subject
@@ -133,7 +134,7 @@ def conclude(config: pytest.Config) -> Verdict:
     elif settings.command:
         known = Subject("command", settings.command_text)
     else:
-        known = Subject("manifests", ", ".join(settings.manifests))
+        known = Subject("manifests", ", ".join(RENDERED if one == STANDARD_INPUT else one for one in settings.manifests))
     about = {**asdict(known), **gathered.facts.get("subject", {})}
     ours = {"kind": about["kind"], "sdk": about["sdk"], "name": config.stash[TYPED].text(about["name"])}
     verdict = Verdict(

@@ -106,10 +106,11 @@ def test_grace_period(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     On own instances (EC2, EXTERNAL, or a network mode other than awsvpc) there is no maximum. Where the file says
     neither, `stopTimeout` passes from 600 s on, fails below 120 s and is not judged between; left out, it is not judged
     except on Fargate, as the instance's agent has a default of its own. Nor is a value that is a variable, or one that
-    is long enough only without the sleeps of a preStop hook that loops, sends a signal itself, or is a program
-    (`time.sleep(120)`), or without the 30 s of Knative's own hook. A stop signal that no process can act upon
-    (`stop_signal`, `kill_signal`, `stopSignal`, STOPSIGNAL: SIGKILL, SIGSTOP) is a failure; with any other than SIGTERM
-    and SIGINT nothing passes, as it is not known whether the worker handles it. Skipped without a file to judge.
+    is long enough only without the sleeps of a preStop hook that loops, sends a signal itself, sleeps for as long as a
+    variable says, or is a program (`time.sleep(120)`), or without the 30 s of Knative's own hook. A stop signal that no
+    process can act upon (`stop_signal`, `kill_signal`, `stopSignal`, STOPSIGNAL: SIGKILL, SIGSTOP) is a failure; with
+    any other than SIGTERM and SIGINT nothing passes, as it is not known whether the worker handles it. Skipped without
+    a file to judge.
     """
     judge(
         rules.grace_period,
@@ -369,13 +370,14 @@ def test_rolling_update(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     """A rollout never takes the last free worker away.
 
     Looked at are a Kubernetes Deployment's `strategy` (`Recreate`, or `maxUnavailable`, by default 25 % rounded down,
-    and 1 where `maxSurge` is 0), a StatefulSet (one at a time, stopped first), a DaemonSet with `maxUnavailable` 100 %,
-    Swarm's `update_config` (`order`, `parallelism`; stop-first one by one by default), a single replica of Compose, and
-    `strategy` `immediate` of Fly.io. The number of workers that a rollout stops first must be below the number that
-    there is: the autoscaler's minimum (1 where an HPA says nothing), and `replicas` where the file gives it; 1 where it
-    says nothing of either. If all are stopped by the one count and not by the other, either may hold, and it is not
-    judged; nor is it where the count is a variable, or one per node, nor are ways of Argo Rollouts and others of
-    Fly.io, which are noted. Skipped without a file that tells.
+    and 1 where `maxSurge` is 0), a StatefulSet (one at a time, stopped first; with `maxUnavailable` it depends on the
+    cluster's version, and is not judged), a DaemonSet with `maxUnavailable` 100 %, Swarm's `update_config` (`order`,
+    `parallelism`; stop-first one by one by default), a single replica of Compose, and `strategy` `immediate` of Fly.io.
+    The number of workers that a rollout stops first must be below the number that there is: the autoscaler's minimum (1
+    where an HPA says nothing), and `replicas` where the file gives it; 1 where it says nothing of either. If all are
+    stopped by the one count and not by the other, either may hold, and it is not judged; nor is it where the count is a
+    variable, or one per node, nor are ways of Argo Rollouts and others of Fly.io, which are noted. Skipped without a
+    file that tells.
     """
     judge(rules.rolling_update, lk_manifests, lk_evidence, "no file that says how workers are replaced", "never all at once")
 
@@ -468,15 +470,15 @@ def test_always_on(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
 
     A failure is a Kubernetes workload or a Compose service of 0 replicas (an HPA leaves that alone; KEDA raises it), an
     autoscaler with a minimum of 0 (KEDA's default, unless its triggers are CPU and memory only), KEDA's
-    `idleReplicaCount` 0 or a pause at 0, on Fly.io `auto_stop_machines` without `min_machines_running` for the worker's
-    process group, `minReplicas` 0 of Azure Container Apps and `min_replicas` 0 of Cerebrium, their defaults, Render's
-    plan `free`, Railway's `sleepApplication` or `cronSchedule`, App Platform's `inactivity_sleep` or
-    `maintenance.archive`, and on Cloud Run a minimum (`minScale` of the revision or the service, or the manual instance
-    count) that is 0 or missing, or `cpu-throttling` that is not false, its default (a worker pool: a manual instance
-    count of 0), and `min-scale` 0 of Knative, unless Kubernetes' own autoscaler scales it. ECS task definitions and
-    Dockerfiles say nothing of it and are not judged, nor are counts that are variables, nor a Knative Service without
-    `min-scale`, of which the cluster decides, nor `auto_stop_machines` with `min_machines_running`: a worker gets no
-    requests, so that all machines above that number are stopped, and how many there are no file says. Skipped if
-    nothing else is left.
+    `idleReplicaCount` 0, a pause at 0 or an HTTPScaledObject with a minimum of 0, its default, on Fly.io
+    `auto_stop_machines` without `min_machines_running` for the worker's process group, `minReplicas` 0 of Azure
+    Container Apps and `min_replicas` 0 of Cerebrium, their defaults, Render's plan `free`, Railway's `sleepApplication`
+    or `cronSchedule`, App Platform's `inactivity_sleep` or `maintenance.archive`, and on Cloud Run a minimum
+    (`minScale` of the revision or the service, or the manual instance count) that is 0 or missing, or `cpu-throttling`
+    that is not false, its default (a worker pool: a manual instance count of 0), and `min-scale` 0 of Knative, unless
+    Kubernetes' own autoscaler scales it. ECS task definitions and Dockerfiles say nothing of it and are not judged, nor
+    are counts that are variables, nor a Knative Service without `min-scale`, of which the cluster decides, nor
+    `auto_stop_machines` with `min_machines_running`: a worker gets no requests, so that all machines above that number
+    are stopped, and how many there are no file says. Skipped if nothing else is left.
     """
     judge(rules.always_on, lk_manifests, lk_evidence, "no file that says when workers run", "they run all the time")

@@ -361,7 +361,7 @@ def test_standard_input_is_read(tmp_path: Path) -> None:
         timeout=60,
     )
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "may be rolled out" in run.stdout
+    assert "\nstandard input may be rolled out" in run.stdout
 
 
 def test_a_report_that_cannot_be_written_is_no_success_and_the_others_are_written(lk, tmp_path: Path) -> None:

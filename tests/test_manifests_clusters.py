@@ -258,6 +258,42 @@ def test_the_reason_of_a_check_that_finds_no_worker_deployed_is_that(tmp_path: P
     assert (judged.looked_at, judged.nothing) == (0, "no worker is deployed, which is for manifests.always-on")
 
 
+# -- How workers end, and are replaced
+
+
+@pytest.mark.parametrize(
+    ("hook", "looked_at"),
+    [
+        ("sleep, infinity", 0),
+        ("sh, -c, 'sleep $SECONDS_TO_WAIT'", 0),
+        ("""sh, -c, 'sleep "${SECONDS_TO_WAIT}"'""", 0),
+        ("sleep, '20'", 1),
+        ("sh, -c, 'echo sleep $HOSTNAME; sleep 20'", 1),
+    ],
+)
+def test_how_long_a_hook_sleeps_need_not_be_in_the_file(tmp_path: Path, hook: str, looked_at: int) -> None:
+    container = CONTAINER.replace("args", f"lifecycle: {{preStop: {{exec: {{command: [{hook}]}}}}}}, args")
+    pod = AGENT.replace(CONTAINER, container).replace(
+        "spec: {containers", "spec: {terminationGracePeriodSeconds: 900, containers"
+    )
+    made = rules.grace_period(read(tmp_path, pod), Needs())
+    assert (made.looked_at, made.findings, len(made.notes)) == (looked_at, [], 1 - looked_at)
+
+
+@pytest.mark.parametrize(("most", "looked_at"), [("1", 1), ("100%", 0)])
+def test_how_many_a_stateful_set_stops_at_once_depends_on_its_cluster(tmp_path: Path, most: str, looked_at: int) -> None:
+    update = f"replicas: 2\n  updateStrategy: {{rollingUpdate: {{maxUnavailable: {most}}}}}"
+    files = read(tmp_path, AGENT.replace("Deployment", "StatefulSet").replace("replicas: 2", update))
+    made = rules.rolling_update(files, Needs())
+    assert (made.looked_at, len(made.notes)) == (looked_at, 1 - looked_at)
+
+
+@pytest.mark.parametrize(("replicas", "found"), [("{min: 0, max: 9}", 1), ("{max: 9}", 1), ("{min: 2, max: 9}", 0)])
+def test_what_scales_by_requests_may_leave_no_worker(tmp_path: Path, replicas: str, found: int) -> None:
+    scaler = document("http.keda.sh/v1alpha1", "HTTPScaledObject", f"{{scaleTargetRef: {{name: agent}}, replicas: {replicas}}}")
+    assert len(rules.always_on(read(tmp_path, AGENT, scaler), Needs()).findings) == found
+
+
 # -- Knative
 
 

@@ -179,6 +179,9 @@ def _attach(document: Node, made: list[Made], services: list[Node], rollouts: li
     if kind in kubernetes_scaling.KINDS:
         for workload, deployment in _near(document, [pair for pair in made + rollouts if _scales(document, pair[0])]):
             kubernetes_scaling.attach(document, deployment, worker_names(workload))
+    elif kind == kubernetes_scaling.HTTP and (trait := kubernetes_scaling.sleeps_without_requests(document)) is not None:
+        for _, deployment in _near(document, [pair for pair in made if _scales(document, pair[0])]):
+            deployment.sleeps = [*(deployment.sleeps or []), trait]
     elif kind == "Service" and (exposure := _exposure(document)) is not None:
         for _, deployment in _near(document, [pair for pair in made if _selects(document, pair[0])]):
             _expose(deployment, exposure)

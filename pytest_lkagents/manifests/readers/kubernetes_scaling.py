@@ -15,6 +15,8 @@ Names = Sequence[str | None]
 
 HPA, KEDA = "HorizontalPodAutoscaler", "ScaledObject"
 KINDS = (HPA, KEDA)
+# Of KEDA's add-on, which counts requests: https://github.com/kedacore/http-add-on
+HTTP = "HTTPScaledObject"
 # What the HPA does where a file says nothing: no wait up, 300 s down; KEDA hands its own to the HPA.
 UP_SECONDS, DOWN_SECONDS = 0.0, 300.0
 BEHAVIOR = ("spec", "behavior")
@@ -52,6 +54,13 @@ def attach(document: Node, deployment: Deployment, workers: Names) -> None:
     if keda:
         sleeps += _keda_sleeps(document)
     deployment.sleeps = sleeps
+
+
+def sleeps_without_requests(document: Node) -> Given[str] | None:
+    """Of what scales by requests."""
+    least = ("spec", "replicas", "min")
+    none = (document.text(*least) or "0") == "0"
+    return Given("scales to zero workers without requests", document.at(*least)) if none else None
 
 
 def _hpa(document: Node, workers: Names) -> Autoscaler:

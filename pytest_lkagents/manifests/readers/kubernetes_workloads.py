@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from pytest_lkagents.manifests import amounts
@@ -176,7 +177,7 @@ def variables(container: Node) -> list[Variable]:
 
 
 def _pre_stop(container: Node) -> float:
-    """Seconds that the preStop hook sleeps, as far as the file tells."""
+    """Seconds that the preStop hook sleeps, as far as the file tells; without end where it does not."""
     hook = container.get("lifecycle", "preStop")
     if hook is None:
         return 0.0
@@ -184,6 +185,8 @@ def _pre_stop(container: Node) -> float:
     if sleep is not None:
         return sleep
     words = " ".join(hook.words("exec", "command") or [])
+    if OPEN_ENDED.search(SAID.sub("", words)):
+        return math.inf
     called = sum(map(float, CALLED.findall(SAID.sub("", words))))
     return called + sum(float(found) * UNITS[unit] for found, unit in re.findall(r"\bsleep\s+(\d+(?:\.\d+)?)([smh]?)\b", words))
 
@@ -193,11 +196,13 @@ def _doubt_pre_stop(made: Deployment, container: Node) -> None:
     drain, or be the drain. How long those of a program take (``time.sleep(120)``) its text does not say for certain."""
     hook = ("lifecycle", "preStop", "exec", "command")
     done = SAID.sub("", " ".join(container.words(*hook) or []))
-    if HANDS_ON.search(done) or CALLED.search(done):
+    if HANDS_ON.search(done) or CALLED.search(done) or OPEN_ENDED.search(done):
         reason = "how much of the grace period its preStop hook takes is not in the file"
         made.unclear["pre_stop_s"] = Given(reason, container.at(*hook))
 
 
+# For as long as a variable says, or for ever.
+OPEN_ENDED = re.compile(r"\bsleep\s+(infinity|inf)\b|\bsleep\s+[\"']?\$")
 CALLED = re.compile(r"\bsleep\(\s*(\d+(?:\.\d+)?)\s*\)")
 # Loops, and what sends signals; not in what is only said.
 HANDS_ON = re.compile(r"\b(while|until|for|kill|pkill|killall)\b")
@@ -232,6 +237,8 @@ def _loss(document: Node) -> Given[Loss] | None:
         return _deployment_loss(document)
     if document.text(*update, "type") == "OnDelete":
         return None
+    if kind == "StatefulSet" and _may_stop_several(document):
+        return None
     if kind == "StatefulSet" and not document.number(*update, "rollingUpdate", "partition"):
         return Given(Loss(1), document.at(*update))  # each after the one before, its place being free first
     most = document.text(*update, "rollingUpdate", "maxUnavailable")
@@ -243,6 +250,15 @@ def _loss(document: Node) -> Given[Loss] | None:
 def doubt_loss(made: Deployment, document: Node) -> None:
     if kind_of(document) == ROLLOUT and document.get("spec", "strategy") is not None:
         made.unclear["lost_at_rollout"] = Given("how Argo Rollouts replaces workers", document.at("spec", "strategy"))
+    elif kind_of(document) == "StatefulSet" and _may_stop_several(document):
+        where = document.at("spec", "updateStrategy", "rollingUpdate", "maxUnavailable")
+        made.unclear["lost_at_rollout"] = Given("how many it stops at once depends on the cluster's version", where)
+
+
+def _may_stop_several(document: Node) -> bool:
+    """A StatefulSet with ``maxUnavailable``, which clusters before 1.35 do not heed by default:
+    https://kubernetes.io/docs/concepts/workloads/controllers/statefulset/#maximum-unavailable-pods"""
+    return document.text("spec", "updateStrategy", "rollingUpdate", "maxUnavailable") not in (None, "1")
 
 
 def _deployment_loss(document: Node) -> Given[Loss] | None:
