@@ -286,6 +286,7 @@ def test_a_credential_in_a_variable(text: str, leaks: bool) -> None:
                 *("to-be-or-not-2b", "must-be-set-9Xk2", "set-at-noon-9Xk2", "undefined9Xk2", "a{{9Xk2ab}}"),
             )
         ],
+        ("TSIG_SECRET_ALG", "hmac-sha256", False),
         *[
             ("LIVEKIT_API_SECRET", entry, False)
             for entry in (

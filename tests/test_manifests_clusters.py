@@ -258,6 +258,53 @@ def test_the_reason_of_a_check_that_finds_no_worker_deployed_is_that(tmp_path: P
     assert (judged.looked_at, judged.nothing) == (0, "no worker is deployed, which is for manifests.always-on")
 
 
+# -- Values of Helm's charts
+
+RELEASE = "helm.toolkit.fluxcd.io/v2"
+ARGO = "argoproj.io/v1alpha1"
+
+
+@pytest.mark.parametrize(
+    ("version", "kind", "spec", "found"),
+    [
+        (RELEASE, "HelmRelease", f"{{values: {{livekit: {{apiSecret: {SECRET}}}}}}}", ["apiSecret"]),
+        (
+            RELEASE,
+            "HelmRelease",
+            "{values: {existingSecret: livekit-credentials-2, apiKey: 'ENC[AES256_GCM,data:p673w7sP]'}}",
+            [],
+        ),
+        ("helm.cattle.io/v1", "HelmChart", f'{{valuesContent: "livekit:\\n  apiSecret: {SECRET}\\n"}}', ["apiSecret"]),
+        (ARGO, "Application", f"{{source: {{helm: {{parameters: [{{name: a.apiSecret, value: {SECRET}}}]}}}}}}", ["apiSecret"]),
+        (ARGO, "Application", f"{{sources: [{{helm: {{valuesObject: {{apiSecret: {SECRET}}}}}}}]}}", ["apiSecret"]),
+        (ARGO, "Application", f"{{source: {{path: apps/agent, directory: {{apiSecret: {SECRET}}}}}}}", []),
+    ],
+)
+def test_a_secret_among_the_values_of_a_chart_is_found(
+    tmp_path: Path, version: str, kind: str, spec: str, found: list[str]
+) -> None:
+    assert [one.name for one in read(tmp_path, document(version, kind, spec)).secrets] == found
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "found"),
+    [
+        ("values.yaml", f"livekit: {{url: 'wss://a.example.com', apiSecret: {SECRET}}}\n", ["apiSecret"]),
+        ("chart/values-production.yml", f"env:\n- {{name: LIVEKIT_API_SECRET, value: {SECRET}}}\n", ["LIVEKIT_API_SECRET"]),
+        ("staging.values.yaml", "database: postgres://agent:x8Kq29LmZp41@db.internal/voice\n", ["database"]),
+        ("values.yaml", "livekit: {apiSecret: '', existingSecret: livekit-v2, secretKeys: {apiSecret: api-secret-1}}\n", []),
+        ("values.yaml", f"livekit: {{apiSecret: '{{{{ .Values.global.secret }}}}', checksum: {SECRET}}}\n", []),
+        ("values.schema.yaml", "properties: {apiSecret: {type: string, pattern: '[A-Za-z0-9]{32}'}}\n", []),
+        ("valuesets.yaml", f"livekit: {{apiSecret: {SECRET}}}\n", []),
+    ],
+)
+def test_a_secret_in_a_file_of_values_is_found(tmp_path: Path, name: str, text: str, found: list[str]) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(text)
+    files = load([str(tmp_path)])
+    assert ([one.name for one in files.secrets], files.read) == (found, [name] if found else [])
+
+
 # -- How workers end, and are replaced
 
 

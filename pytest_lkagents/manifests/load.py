@@ -19,6 +19,7 @@ from pytest_lkagents.manifests.readers import (
     dockerfile,
     ecs,
     fly,
+    helm_values,
     knative,
     kubernetes,
     kustomize,
@@ -209,6 +210,10 @@ def _take(document: Node, files: Files, known: list[Node]) -> bool:
         if reader.reads(document):
             reader.read(document, files)
             return True
+    if helm_values.reads(document):
+        found = helm_values.of_file(document)
+        files.secrets += found
+        return bool(found)
     problem = kubernetes.without_version(document)
     if problem is not None:
         files.problems.append(problem)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pytest_lkagents.manifests.commands import runs_agent
 from pytest_lkagents.manifests.fields import POD_AT
 from pytest_lkagents.manifests.model import KUBERNETES, Deployment, Files
+from pytest_lkagents.manifests.readers import helm_values
 from pytest_lkagents.manifests.readers.common import command_of, has_livekit, words_of
 from pytest_lkagents.manifests.readers.kubernetes_workloads import kind_of, variables
 from pytest_lkagents.manifests.tree import Node
@@ -16,8 +17,6 @@ TASKS = {
     "ScaledJob": ("spec", "jobTargetRef", "template", "spec"),
 }
 UNRULED = {"Pod": ("spec",), "ReplicationController": POD_AT, "DeploymentConfig": POD_AT}
-# Of Flux, and of K3s.
-CHARTS = ("HelmRelease", "HelmChart")
 
 
 def read(document: Node, files: Files) -> None:
@@ -25,8 +24,9 @@ def read(document: Node, files: Files) -> None:
     containers = document.items(*(TASKS | UNRULED).get(kind, ()), "containers")
     if containers:
         _search(document, containers, files)
-    if kind in CHARTS or (kind == "Application" and _is_of_helm(document)):
+    if helm_values.names_chart(document):
         files.charts.append(document.place.file)
+        files.secrets += helm_values.of_chart(document)
 
 
 def _search(document: Node, containers: list[Node], files: Files) -> None:
@@ -38,9 +38,3 @@ def _search(document: Node, containers: list[Node], files: Files) -> None:
     files.parts.append(Deployment(KUBERNETES, name, document.place, variables=every, other_commands=commands))
     if kind in UNRULED:
         files.unruled.append(f"{document.place.file}: {name} is a {kind}, which no rule is for")
-
-
-def _is_of_helm(application: Node) -> bool:
-    """Of Argo CD, which deploys plain files, too."""
-    sources = [*application.items("spec", "sources"), *filter(None, [application.get("spec", "source")])]
-    return any(source.get(name) is not None for source in sources for name in ("chart", "helm"))
