@@ -70,15 +70,16 @@ def test_readable(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     in a folder, a document of more than 100,000 values (the others of its file are judged), a file of more than
     1,000,000, standard input of more than 2 MB, a file of an unknown format, a template of Helm or Jinja that is no
     YAML before it is filled in, what names a chart alone (HelmRelease of Flux, Application of Argo CD), a Pod,
-    ReplicationController or DeploymentConfig of an agent, what stands beside the workers and does not look like one (a
-    database, a web site, a LiveKit server), or that nothing does, or only by name, a Compose service that extends one
-    of another file or has neither image nor build (a part, as in `docker-compose.prod.yml`), `compose.override.yaml`,
-    and what a Kustomization changes by patches, images and the like; no check judges these, but for secrets in the last
-    three, in such Pods, and in what works with LiveKit in a cluster. Nor is a service of CloudFormation whose task
-    definition is a parameter, which each check names. Noted are also files of a folder that are for development by
-    their names (`Dockerfile.dev`, `docker-compose.local.yml`), beside others that have a worker, and all of
-    `.devcontainer`: of the checks only this one, `manifests.secrets` and `manifests.separate-environments` judge them.
-    Skipped if there is no deployment file, or nothing in them to judge (a Namespace alone).
+    ReplicationController or DeploymentConfig of an agent, a second agent in a pod, what stands beside the workers and
+    does not look like one (a database, a web site, a LiveKit server), or that nothing does, or only by name, a Compose
+    service that extends one of another file or has neither image nor build (a part, as in `docker-compose.prod.yml`),
+    `compose.override.yaml`, and what a Kustomization changes by patches, images and the like; no check judges these,
+    but for secrets in the last three, in such Pods and agents, and in what works with LiveKit in a cluster. Nor is a
+    service of CloudFormation whose task definition is a parameter, which each check names. Noted are also files of a
+    folder that are for development by their names (`Dockerfile.dev`, `docker-compose.local.yml`), beside others that
+    have a worker, and all of `.devcontainer`: of the checks only this one, `manifests.secrets` and
+    `manifests.separate-environments` judge them. Skipped if there is no deployment file, or nothing in them to judge (a
+    Namespace alone).
     """
     judge(rules.readable, lk_manifests, lk_evidence, "no deployment in the files", f"read {some(lk_manifests[0].read)}")
 

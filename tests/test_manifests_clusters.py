@@ -221,6 +221,18 @@ def test_an_agent_of_a_kind_without_rules_is_said_with_each_verdict_but_secrets(
         assert (word in str(reason.value)) is bool(unruled)
 
 
+def test_a_second_agent_in_a_pod_is_said(tmp_path: Path) -> None:
+    agent = "{name: %s, image: 'r/agent:1', command: [python, agent.py, %s], env: [{name: LIVEKIT_URL, value: 'wss://a'}]}"
+    pair = f"{agent % ('voice', 'start')}, {agent % ('video', 'dev')}"
+    files = read(tmp_path, AGENT.replace(CONTAINER, pair))
+    assert files.unruled == ["agent.yaml: agent has a second agent, its container video"]
+    evidence = Evidence()
+    checks.judge(rules.production_command, (files, Needs()), evidence, "nothing", "well")
+    assert evidence["notes"] == [f"{files.unruled[0]}; not judged"]
+    server = AGENT.replace(CONTAINER, f"{CONTAINER}, {{name: api, image: r/api, command: [uvicorn, api:app]}}")
+    assert read(tmp_path, server).unruled == []
+
+
 @pytest.mark.parametrize(
     ("version", "kind", "spec", "said"),
     [
@@ -277,6 +289,12 @@ ARGO = "argoproj.io/v1alpha1"
         ("helm.cattle.io/v1", "HelmChart", f'{{valuesContent: "livekit:\\n  apiSecret: {SECRET}\\n"}}', ["apiSecret"]),
         (ARGO, "Application", f"{{source: {{helm: {{parameters: [{{name: a.apiSecret, value: {SECRET}}}]}}}}}}", ["apiSecret"]),
         (ARGO, "Application", f"{{sources: [{{helm: {{valuesObject: {{apiSecret: {SECRET}}}}}}}]}}", ["apiSecret"]),
+        (
+            ARGO,
+            "ApplicationSet",
+            f"{{template: {{spec: {{source: {{helm: {{valuesObject: {{apiSecret: {SECRET}}}}}}}}}}}}}",
+            ["apiSecret"],
+        ),
         (ARGO, "Application", f"{{source: {{path: apps/agent, directory: {{apiSecret: {SECRET}}}}}}}", []),
     ],
 )

@@ -312,7 +312,7 @@ class Files:
     templates: list[str] = field(default_factory=list)
     # Of Helm's charts what names them alone.
     charts: list[str] = field(default_factory=list)
-    # What may be a worker by what it runs, of a kind that no rule is for.
+    # What may be a worker by what it runs: of a kind that no rule is for, or beside another one in its pod.
     unruled: list[str] = field(default_factory=list)
     # Autoscalers that scale nothing that is in the files, and why.
     adrift: list[str] = field(default_factory=list)

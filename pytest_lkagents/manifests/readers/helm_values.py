@@ -16,7 +16,7 @@ from pytest_lkagents.secrets import holds_key, is_key, is_secret, url_passwords
 FILES = re.compile(r"(.+[._-])?values([._-].+)?\.ya?ml")
 # Of Flux, and of K3s.
 CHARTS = ("HelmRelease", "HelmChart")
-ARGO = "Application"
+ARGO = ("Application", "ApplicationSet")
 
 
 def reads(document: Node) -> bool:
@@ -31,9 +31,8 @@ def names_chart(document: Node) -> bool:
     """Argo CD deploys plain files, too."""
     if kind_of(document) in CHARTS:
         return True
-    return kind_of(document) == ARGO and any(
-        one.get(name) is not None for one in _sources(document) for name in ("chart", "helm")
-    )
+    sources = _sources(document) if kind_of(document) in ARGO else []
+    return any(source.get(name) is not None for source in sources for name in ("chart", "helm"))
 
 
 def of_chart(document: Node) -> list[StoredSecret]:
@@ -50,8 +49,11 @@ def of_chart(document: Node) -> list[StoredSecret]:
 
 
 def _sources(application: Node) -> list[Node]:
-    one = application.get("spec", "source")
-    return [*([one] if one is not None else []), *application.items("spec", "sources")]
+    found = []
+    for above in (("spec",), ("spec", "template", "spec")):
+        one = application.get(*above, "source")
+        found += [*([one] if one is not None else []), *application.items(*above, "sources")]
+    return found
 
 
 def _secrets(node: Node, name: str) -> Iterator[StoredSecret]:

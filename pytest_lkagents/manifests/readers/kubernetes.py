@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pytest_lkagents.manifests import fields
+from pytest_lkagents.manifests.commands import runs_agent
 from pytest_lkagents.manifests.model import Deployment, Files, Given, Problem, Resources
 from pytest_lkagents.manifests.readers import (
     config_maps,
@@ -15,7 +16,7 @@ from pytest_lkagents.manifests.readers import (
     kubernetes_types,
     kustomize,
 )
-from pytest_lkagents.manifests.readers.common import environment_of, from_outside
+from pytest_lkagents.manifests.readers.common import environment_of, from_outside, words_of
 from pytest_lkagents.manifests.readers.kubernetes_workloads import (
     ROLLOUT,
     WORKLOADS,
@@ -131,6 +132,15 @@ def read(documents: Sequence[Node], files: Files) -> None:
     files.deployments += [deployment for _, deployment in made]
     for document in known:
         kubernetes_others.read(document, files)
+    files.unruled += [said for document, deployment in made for said in _agents_beside(document, deployment)]
+
+
+def _agents_beside(document: Node, deployment: Deployment) -> Iterator[str]:
+    """Of several agents in one pod one is judged."""
+    main = main_container(document)
+    for one in document.items("spec", "template", "spec", "containers"):
+        if one is not main and runs_agent(words_of(one)):
+            yield f"{document.place.file}: {deployment.name} has a second agent, its container {one.text('name')}"
 
 
 def _stays_at_none(deployment: Deployment) -> None:
