@@ -323,6 +323,46 @@ def test_a_secret_in_a_file_of_values_is_found(tmp_path: Path, name: str, text: 
     assert ([one.name for one in files.secrets], files.read) == (found, [name] if found else [])
 
 
+def test_a_secret_among_the_values_that_a_kustomization_gives_a_chart_is_found(tmp_path: Path) -> None:
+    chart = f"helmCharts: [{{name: agent, valuesInline: {{livekit: {{apiSecret: {SECRET}}}}}}}]\n"
+    (tmp_path / "kustomization.yaml").write_text(chart)
+    files = load([str(tmp_path)])
+    assert ([one.name for one in files.secrets], files.charts) == (["apiSecret"], ["kustomization.yaml"])
+
+
+# -- What Flux changes
+
+FLUX = "kustomize.toolkit.fluxcd.io/v1"
+LONGER = "'- {op: add, path: /spec/template/spec/terminationGracePeriodSeconds, value: 900}'"
+
+
+@pytest.mark.parametrize(
+    ("spec", "changed"),
+    [
+        (f"path: ./apps/agent, patches: [{{target: {{kind: Deployment}}, patch: {LONGER}}}]", True),
+        (f"path: apps, patches: [{{target: {{kind: Deploy.*}}, patch: {LONGER}}}]", True),
+        (f"path: ./, patches: [{{patch: {LONGER}}}]", True),
+        (f"path: ./overlays/production, patches: [{{target: {{kind: Deployment}}, patch: {LONGER}}}]", True),
+        ("path: ./apps/agent, images: [{name: r/agent, newTag: '2'}]", True),
+        (f"path: ./apps/agent, patches: [{{target: {{kind: Service}}, patch: {LONGER}}}]", False),
+        ('path: ./apps/agent, patches: [{patch: "apiVersion: v1\\nkind: Service\\n"}]', False),
+        (f"path: ./apps/web, patches: [{{target: {{kind: Deployment}}, patch: {LONGER}}}]", False),
+        ("path: ./apps/agent, targetNamespace: voice", False),
+    ],
+)
+def test_what_flux_changes_is_not_judged_by_its_file(tmp_path: Path, spec: str, changed: bool) -> None:
+    for name, text in {
+        "apps/agent/agent.yaml": AGENT,
+        "overlays/production/kustomization.yaml": "resources: [../../apps/agent/agent.yaml]\n",
+        "clusters/agent.yaml": document(FLUX, "Kustomization", f"{{{spec}}}"),
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(text)
+    files = load([str(tmp_path)])
+    assert files.changed == (["apps/agent/agent.yaml"] if changed else [])
+    assert len(files.deployments) == (not changed)
+
+
 # -- How workers end, and are replaced
 
 

@@ -48,6 +48,11 @@ def of_chart(document: Node) -> list[StoredSecret]:
     return found
 
 
+def of_kustomization(document: Node) -> list[StoredSecret]:
+    inline = [chart.get("valuesInline") for chart in document.items("helmCharts")]
+    return [secret for values in inline if values is not None for secret in _secrets(values, "valuesInline")]
+
+
 def _sources(application: Node) -> list[Node]:
     found = []
     for above in (("spec",), ("spec", "template", "spec")):

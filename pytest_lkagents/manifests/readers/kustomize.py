@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pytest_lkagents.manifests.model import Files, StoredSecret
-from pytest_lkagents.manifests.readers import kustomize_patches
+from pytest_lkagents.manifests.readers import flux, helm_values, kustomize_patches
 from pytest_lkagents.manifests.readers.common import beside
 from pytest_lkagents.manifests.readers.secret_entries import is_stored
 from pytest_lkagents.manifests.tree import Node
@@ -42,18 +42,16 @@ def reads(document: Node) -> bool:
     return kind in (None, "Kustomization", "Component") and (version or GROUP).startswith(GROUP)
 
 
-def is_of_flux(document: Node) -> bool:
-    """Flux makes a Kustomization of a folder that has none: https://fluxcd.io/flux/components/kustomize/kustomizations/"""
-    version = document.text("apiVersion") or ""
-    return document.text("kind") == "Kustomization" and version.startswith("kustomize.toolkit.fluxcd.io/")
-
-
 def read(documents: Sequence[Node], files: Files, gathered: Gathered) -> None:
     """Before what Kubernetes reads: which files are changed, and what is stored in generators."""
     kustomizations = list(filter(reads, documents))
-    files.changed += sorted(_changed(kustomizations, gathered) & {document.place.file for document in documents})
+    changed = _changed(kustomizations, gathered) | flux.changed(documents, gathered)
+    files.changed += sorted(changed & {document.place.file for document in documents})
     files.strange = [file for file in files.strange if file not in files.changed]
     files.secrets += [found for one in kustomizations for found in _stored(one)]
+    of_helm = [one for one in kustomizations if one.items("helmCharts")]
+    files.charts += [one.place.file for one in of_helm]
+    files.secrets += [found for one in of_helm for found in helm_values.of_kustomization(one)]
 
 
 def gather(documents: Sequence[Node]) -> Gathered:

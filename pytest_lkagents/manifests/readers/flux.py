@@ -1,0 +1,67 @@
+"""Flux: a Kustomization of its own that changes what lies in a folder: https://fluxcd.io/flux/components/kustomize/kustomizations/"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from pytest_lkagents.manifests.tree import Node
+
+# What changes whatever lies there, and what changes only what it names.
+FOR_ALL, PATCHES = ("images", "components"), ("patches", "patchesStrategicMerge", "patchesJson6902")
+KIND = re.compile(r"^kind:\s*[\"']?(\w+)", re.MULTILINE)
+
+
+def is_kustomization(document: Node) -> bool:
+    version = document.text("apiVersion") or ""
+    return document.text("kind") == "Kustomization" and version.startswith("kustomize.toolkit.fluxcd.io/")
+
+
+def changed(documents: Sequence[Node], gathered: Mapping[str, set[str]]) -> set[str]:
+    """The files, as they are named here, of which it makes something else. ``gathered``: what each of Kustomize's own
+    Kustomizations is made of, which may lie elsewhere."""
+    found: set[str] = set()
+    for one in filter(is_kustomization, documents):
+        kinds = list(_kinds(one))
+        if not kinds:
+            continue
+        files = {document.place.file for document in documents if _lies_in(document.place.file, one.text("spec", "path") or "")}
+        files |= {path for file in files for path in gathered.get(file, ())}
+        found |= {
+            document.place.file
+            for document in documents
+            if document.place.file in files and _is_object(document) and any(_is_meant(document, kind) for kind in kinds)
+        }
+    return found
+
+
+def _kinds(one: Node) -> Iterator[str | None]:
+    """Of what it changes; None: of any."""
+    if any(one.get("spec", part) is not None for part in FOR_ALL):
+        yield None
+    for patch in [patch for part in PATCHES for patch in one.items("spec", part)]:
+        text = patch.text("patch") or ""
+        inline = KIND.search(text)
+        yield patch.text("target", "kind") or patch.text("kind") or (inline[1] if inline else None)
+
+
+def _is_object(document: Node) -> bool:
+    """What is deployed, not what says how."""
+    return document.text("kind") not in (None, "Kustomization", "Component")
+
+
+def _is_meant(document: Node, kind: str | None) -> bool:
+    """By a name or, as targets may have it, an expression."""
+    if kind is None:
+        return True
+    try:
+        return re.fullmatch(kind, document.text("kind") or "") is not None
+    except re.error:
+        return True
+
+
+def _lies_in(file: str, path: str) -> bool:
+    """A path is one from the repository's top, which may lie above what is read or below."""
+    folder = posixpath.normpath(path).strip("/")
+    return folder in (".", "") or f"/{folder}/" in f"/{file}"
