@@ -73,13 +73,13 @@ def test_readable(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     ReplicationController or DeploymentConfig of an agent, a second agent in a pod, what stands beside the workers and
     does not look like one (a database, a web site, a LiveKit server), or that nothing does, or only by name, a Compose
     service that extends one of another file or has neither image nor build (a part, as in `docker-compose.prod.yml`),
-    `compose.override.yaml`, and what a Kustomization changes by patches, images and the like; no check judges these,
-    but for secrets in the last three, in such Pods and agents, and in what works with LiveKit in a cluster. Nor is a
-    service of CloudFormation whose task definition is a parameter, which each check names. Noted are also files of a
-    folder that are for development by their names (`Dockerfile.dev`, `docker-compose.local.yml`), beside others that
-    have a worker, and all of `.devcontainer`: of the checks only this one, `manifests.secrets` and
-    `manifests.separate-environments` judge them. Skipped if there is no deployment file, or nothing in them to judge (a
-    Namespace alone).
+    `compose.override.yaml`, and what a Kustomization (also one of Flux, or an Application of Argo CD) changes by
+    patches, images and the like; no check judges these, but for secrets in the last three, in such Pods and agents, and
+    in what works with LiveKit in a cluster. Nor is a service of CloudFormation whose task definition is a parameter,
+    which each check names. Noted are also files of a folder that are for development by their names (`Dockerfile.dev`,
+    `docker-compose.local.yml`), beside others that have a worker, and all of `.devcontainer`: of the checks only this
+    one, `manifests.secrets` and `manifests.separate-environments` judge them. Skipped if there is no deployment file,
+    or nothing in them to judge (a Namespace alone).
     """
     judge(rules.readable, lk_manifests, lk_evidence, "no deployment in the files", f"read {some(lk_manifests[0].read)}")
 

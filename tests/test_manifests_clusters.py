@@ -330,7 +330,7 @@ def test_a_secret_among_the_values_that_a_kustomization_gives_a_chart_is_found(t
     assert ([one.name for one in files.secrets], files.charts) == (["apiSecret"], ["kustomization.yaml"])
 
 
-# -- What Flux changes
+# -- What Flux and Argo CD change
 
 FLUX = "kustomize.toolkit.fluxcd.io/v1"
 LONGER = "'- {op: add, path: /spec/template/spec/terminationGracePeriodSeconds, value: 900}'"
@@ -348,13 +348,18 @@ LONGER = "'- {op: add, path: /spec/template/spec/terminationGracePeriodSeconds, 
         ('path: ./apps/agent, patches: [{patch: "apiVersion: v1\\nkind: Service\\n"}]', False),
         (f"path: ./apps/web, patches: [{{target: {{kind: Deployment}}, patch: {LONGER}}}]", False),
         ("path: ./apps/agent, targetNamespace: voice", False),
+        ("source: {path: apps/agent, kustomize: {replicas: [{name: agent, count: 4}]}}", True),
+        (f"sources: [{{path: apps, kustomize: {{patches: [{{target: {{kind: Deployment}}, patch: {LONGER}}}]}}}}]", True),
+        ("source: {path: apps/agent, kustomize: {namePrefix: production-}}", False),
+        ("source: {path: apps/agent}", False),
     ],
 )
-def test_what_flux_changes_is_not_judged_by_its_file(tmp_path: Path, spec: str, changed: bool) -> None:
+def test_what_flux_or_argo_cd_changes_is_not_judged_by_its_file(tmp_path: Path, spec: str, changed: bool) -> None:
+    version, kind = (FLUX, "Kustomization") if spec.startswith("path") else (ARGO, "Application")
     for name, text in {
         "apps/agent/agent.yaml": AGENT,
         "overlays/production/kustomization.yaml": "resources: [../../apps/agent/agent.yaml]\n",
-        "clusters/agent.yaml": document(FLUX, "Kustomization", f"{{{spec}}}"),
+        "clusters/agent.yaml": document(version, kind, f"{{{spec}}}"),
     }.items():
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text(text)

@@ -18,8 +18,8 @@ from pytest_lkagents.manifests.readers import (
     container_apps,
     dockerfile,
     ecs,
-    flux,
     fly,
+    gitops,
     helm_values,
     knative,
     kubernetes,
@@ -103,7 +103,7 @@ def load(paths: Sequence[str], standard_input: str = "") -> Files:
                 _open(file, shown, files, known, named=where in named)
     gathered = kustomize.gather(known)
     # Kustomize reads YAML 1.2, and quotes what kubectl would misread. Flux hands it whatever folder it is given.
-    if not any(map(flux.is_kustomization, known)):
+    if not any(map(gitops.is_of_flux, known)):
         of_any = set().union(*gathered.values())
         known = [document if document.place.file in of_any else by_yaml_1_1(document) for document in known]
     kustomize.read(known, files, gathered)

@@ -31,16 +31,16 @@ def names_chart(document: Node) -> bool:
     """Argo CD deploys plain files, too."""
     if kind_of(document) in CHARTS:
         return True
-    sources = _sources(document) if kind_of(document) in ARGO else []
-    return any(source.get(name) is not None for source in sources for name in ("chart", "helm"))
+    found = sources(document) if kind_of(document) in ARGO else []
+    return any(source.get(name) is not None for source in found for name in ("chart", "helm"))
 
 
 def of_chart(document: Node) -> list[StoredSecret]:
     """What is secret among the values of what names a chart."""
     own = [document.get("spec", name) for name in ("values", "valuesContent")]
-    theirs = [source.get("helm", name) for source in _sources(document) for name in ("values", "valuesObject")]
+    theirs = [source.get("helm", name) for source in sources(document) for name in ("values", "valuesObject")]
     found = [secret for values in [*own, *theirs] if values is not None for secret in _secrets(values, "values")]
-    for source in _sources(document):
+    for source in sources(document):
         for parameter in source.items("helm", "parameters"):
             # Dots part the names that lead to it.
             value, name = parameter.get("value"), (parameter.text("name") or "").rpartition(".")[2]
@@ -53,7 +53,7 @@ def of_kustomization(document: Node) -> list[StoredSecret]:
     return [secret for values in inline if values is not None for secret in _secrets(values, "valuesInline")]
 
 
-def _sources(application: Node) -> list[Node]:
+def sources(application: Node) -> list[Node]:
     found = []
     for above in (("spec",), ("spec", "template", "spec")):
         one = application.get(*above, "source")

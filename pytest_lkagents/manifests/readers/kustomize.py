@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pytest_lkagents.manifests.model import Files, StoredSecret
-from pytest_lkagents.manifests.readers import flux, helm_values, kustomize_patches
+from pytest_lkagents.manifests.readers import gitops, helm_values, kustomize_patches
 from pytest_lkagents.manifests.readers.common import beside
 from pytest_lkagents.manifests.readers.secret_entries import is_stored
 from pytest_lkagents.manifests.tree import Node
@@ -45,7 +45,7 @@ def reads(document: Node) -> bool:
 def read(documents: Sequence[Node], files: Files, gathered: Gathered) -> None:
     """Before what Kubernetes reads: which files are changed, and what is stored in generators."""
     kustomizations = list(filter(reads, documents))
-    changed = _changed(kustomizations, gathered) | flux.changed(documents, gathered)
+    changed = _changed(kustomizations, gathered) | gitops.changed(documents, gathered)
     files.changed += sorted(changed & {document.place.file for document in documents})
     files.strange = [file for file in files.strange if file not in files.changed]
     files.secrets += [found for one in kustomizations for found in _stored(one)]

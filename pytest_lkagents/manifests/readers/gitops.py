@@ -1,4 +1,7 @@
-"""Flux: a Kustomization of its own that changes what lies in a folder: https://fluxcd.io/flux/components/kustomize/kustomizations/"""
+"""Flux and Argo CD: what has Kustomize change what lies in a folder, without a file of Kustomize's own.
+
+https://fluxcd.io/flux/components/kustomize/kustomizations/ and https://argo-cd.readthedocs.io/en/stable/user-guide/kustomize/
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,15 @@ import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from pytest_lkagents.manifests.readers import helm_values
 from pytest_lkagents.manifests.tree import Node
 
 # What changes whatever lies there, and what changes only what it names.
-FOR_ALL, PATCHES = ("images", "components"), ("patches", "patchesStrategicMerge", "patchesJson6902")
+FOR_ALL, PATCHES = ("images", "components", "replicas"), ("patches", "patchesStrategicMerge", "patchesJson6902")
 KIND = re.compile(r"^kind:\s*[\"']?(\w+)", re.MULTILINE)
 
 
-def is_kustomization(document: Node) -> bool:
+def is_of_flux(document: Node) -> bool:
     version = document.text("apiVersion") or ""
     return document.text("kind") == "Kustomization" and version.startswith("kustomize.toolkit.fluxcd.io/")
 
@@ -22,12 +26,12 @@ def changed(documents: Sequence[Node], gathered: Mapping[str, set[str]]) -> set[
     """The files, as they are named here, of which it makes something else. ``gathered``: what each of Kustomize's own
     Kustomizations is made of, which may lie elsewhere."""
     found: set[str] = set()
-    for one in filter(is_kustomization, documents):
-        kinds = list(_kinds(one))
+    for path, changes in [change for document in documents for change in _changes(document)]:
+        kinds = list(_kinds(changes))
         if not kinds:
             continue
-        files = {document.place.file for document in documents if _lies_in(document.place.file, one.text("spec", "path") or "")}
-        files |= {path for file in files for path in gathered.get(file, ())}
+        files = {document.place.file for document in documents if _lies_in(document.place.file, path)}
+        files |= {below for file in files for below in gathered.get(file, ())}
         found |= {
             document.place.file
             for document in documents
@@ -36,11 +40,22 @@ def changed(documents: Sequence[Node], gathered: Mapping[str, set[str]]) -> set[
     return found
 
 
-def _kinds(one: Node) -> Iterator[str | None]:
-    """Of what it changes; None: of any."""
-    if any(one.get("spec", part) is not None for part in FOR_ALL):
+def _changes(document: Node) -> Iterator[tuple[str, Node]]:
+    """The paths, from the repository's top, of what it deploys, each with what changes that."""
+    spec = document.get("spec")
+    if is_of_flux(document) and spec is not None:
+        yield spec.text("path") or "", spec
+    for source in helm_values.sources(document) if document.text("kind") in helm_values.ARGO else []:
+        changes = source.get("kustomize")
+        if changes is not None:
+            yield source.text("path") or "", changes
+
+
+def _kinds(changes: Node) -> Iterator[str | None]:
+    """Of what is changed; None: of any."""
+    if any(changes.get(part) is not None for part in FOR_ALL):
         yield None
-    for patch in [patch for part in PATCHES for patch in one.items("spec", part)]:
+    for patch in [patch for part in PATCHES for patch in changes.items(part)]:
         text = patch.text("patch") or ""
         inline = KIND.search(text)
         yield patch.text("target", "kind") or patch.text("kind") or (inline[1] if inline else None)
