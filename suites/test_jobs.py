@@ -74,7 +74,7 @@ def test_joins(lk_stage: Stage, lk_evidence: Evidence, lk_first_call: Callable[[
     seconds=400,
     order=9,
 )
-def test_serves_every_call(lk_stage: Stage, lk_evidence: Evidence) -> None:
+def test_serves_every_call(lk_stage: Stage, lk_comers: Callable[[], dict[str, str]], lk_evidence: Evidence) -> None:
     """Every call that the worker accepted got its agent.
 
     At the end of the run all calls so far are counted that a worker accepted and was given, and to which nothing had
@@ -86,7 +86,7 @@ def test_serves_every_call(lk_stage: Stage, lk_evidence: Evidence) -> None:
     for which more calls are placed if need be. What the load test of `resources.quality-of-service` places is judged
     there. Skipped if calls are refused, or none is served: see `jobs.joins`.
     """
-    observed = accepted.observe(lk_stage)
+    observed = accepted.observe(lk_stage, lk_comers())
     seen = observed.calls
     missed = [call for call in seen if call.failed]
     lost = [call for call in missed if call.agent_s is None]
@@ -160,37 +160,6 @@ def test_own_process(lk_evidence: Evidence, lk_pair: Callable[[], pool.Pair], lk
         lk_evidence.summary = "one call at a time, in a process that is not the worker's own"
     else:
         lk_evidence.summary = f"{calls} calls at once, each in a process that is not the worker's own"
-
-
-@check(
-    "jobs.side-by-side",
-    MUST,
-    section="Overview",
-    why="A worker is given many calls at once; what they share (a session, a connection to a model) only the last one has.",
-    remedy="keep nothing that belongs to one call where another call reaches it: a global, a file, a service's only session",
-    seconds=400,
-    roles=("crashing",),
-)
-def test_side_by_side(lk_evidence: Evidence, lk_crash: Callable[[], harm.Harm]) -> None:
-    """Two calls at once are both heard, and the second one does nothing to the first.
-
-    Before `jobs.crash-isolated` harms one of two calls, both are listened to. The first one is alone until its agent
-    has been heard for 3 s, or for 5 s in vain. For 4 s after the second one has its agent (longer while something is
-    suspected) the first is watched: it is harmed if its agent leaves, its process ends, or packets (1.5 s) or the sound
-    of an agent that talks without pauses (2.5 s) are missing and stay away for 8 s, or if there was a pause of more
-    than 2.5 s. If the first agent was heard, the second one must be within 34 s. What may be a habit or chance counts
-    when it is seen in a second pair of calls, with another worker, whose first agent has stayed, or talked, for clearly
-    longer before. Skipped for a worker that takes one call at a time, whose jobs share a process or whose calls are not
-    served; on an overloaded machine a miss is an error.
-    """
-    seen = lk_crash().beside
-    if seen is None:
-        raise NotJudgeable(pool.ONE_AT_A_TIME)
-    lk_evidence["first_agent_heard_after_s"], lk_evidence["second_agent_heard_after_s"] = seen.older_heard_s, seen.newer_heard_s
-    lk_evidence["first_call"] = seen.evidence
-    assert seen.problem is None, seen.problem
-    how = "both are heard" if seen.older_heard_s is not None else "judged by packets and presence"
-    lk_evidence.summary = f"two calls at once: the first one goes on ({how})"
 
 
 @check(
@@ -293,6 +262,38 @@ def test_ends_with_room(lk_stage: Stage, lk_evidence: Evidence) -> None:
 
 
 @check(
+    "jobs.side-by-side",
+    MUST,
+    section="Overview",
+    why="A worker is given many calls at once; what they share (a session, a connection to a model) only the last one has.",
+    remedy="keep nothing that belongs to one call where another call reaches it: a global, a file, a service's only session",
+    seconds=400,
+    roles=("crashing",),
+    order=1,
+)
+def test_side_by_side(lk_evidence: Evidence, lk_crash: Callable[[], harm.Harm]) -> None:
+    """Two calls at once are both heard, and the second one does nothing to the first.
+
+    Before `jobs.crash-isolated` harms one of two calls, both are listened to. The first one is alone until its agent
+    has been heard for 3 s, or for 5 s in vain. For 4 s after the second one has its agent (longer while something is
+    suspected) the first is watched: it is harmed if its agent leaves, its process ends, or packets (1.5 s) or the sound
+    of an agent that talks without pauses (2.5 s) are missing and stay away for 8 s, or if there was a pause of more
+    than 2.5 s. If the first agent was heard, the second one must be within 34 s. What may be a habit or chance counts
+    when it is seen in a second pair of calls, with another worker, whose first agent has stayed, or talked, for clearly
+    longer before. Skipped for a worker that takes one call at a time, whose jobs share a process or whose calls are not
+    served; on an overloaded machine a miss is an error.
+    """
+    seen = lk_crash().beside
+    if seen is None:
+        raise NotJudgeable(pool.ONE_AT_A_TIME)
+    lk_evidence["first_agent_heard_after_s"], lk_evidence["second_agent_heard_after_s"] = seen.older_heard_s, seen.newer_heard_s
+    lk_evidence["first_call"] = seen.evidence
+    assert seen.problem is None, seen.problem
+    how = "both are heard" if seen.older_heard_s is not None else "judged by packets and presence"
+    lk_evidence.summary = f"two calls at once: the first one goes on ({how})"
+
+
+@check(
     "jobs.crash-isolated",
     MUST,
     section="Overview",
@@ -300,6 +301,7 @@ def test_ends_with_room(lk_stage: Stage, lk_evidence: Evidence) -> None:
     remedy="run each job in a process of its own, and let the worker survive the death of one",
     seconds=400,
     roles=("crashing",),
+    order=1,
 )
 def test_crash_isolated(lk_evidence: Evidence, lk_crash: Callable[[], harm.Harm]) -> None:
     """A killed job process harms no other call, and the worker takes new ones.
