@@ -127,13 +127,14 @@ def test_own_process(lk_evidence: Evidence, lk_pair: Callable[[], pool.Pair], lk
     processes that hold them. Those over which a participant signals, which the proxy on the wire tells from others,
     belong to the jobs: they must be held by two different processes, neither of which holds the worker's registration.
     The first call's job must not have lost its connection when the second call has its agent, nor a second after the
-    end of that one, which is hung up first (its process is awaited for 10 s); if it has, two calls are placed once
-    more, the first of which lasts for longer alone than it did before, and a second time is a failure (unless it ends
-    as well beside a call that is not hung up). Of a worker that says that it is full with one call, or refuses a second
-    one, the one call is judged. Beside `rollout.drains-every-call` (not where workers take turns) the up to four calls
-    are looked at, too, that its worker has when the signal comes, as there may be some processes for all. Skipped if
-    fewer such connections than calls are seen, or one process holds them that has no UDP socket while others do, as a
-    proxy in the container, or the calls are not served, or agents leave them by themselves too soon.
+    end of that one, which is hung up first (its job's end is awaited, for `lk_exit_timeout` at most); if it has, two
+    calls are placed once more, the first of which lasts for longer alone than it did before, and a second time is a
+    failure (unless it ends as well beside a call that is not hung up). Of a worker that says that it is full with one
+    call, or refuses a second one, the one call is judged. Beside `rollout.drains-every-call` (not where workers take
+    turns) the up to four calls are looked at, too, that its worker has when the signal comes, as there may be some
+    processes for all. Skipped if fewer such connections than calls are seen, or one process holds them that has no UDP
+    socket while others do, as a proxy in the container, or the calls are not served, or agents leave them by themselves
+    too soon.
     """
     seen = lk_pair()
     # Each job signals over a connection of its own to the server; whose connections they are is what counts.
@@ -170,20 +171,36 @@ def test_own_process(lk_evidence: Evidence, lk_pair: Callable[[], pool.Pair], lk
     remedy="end the job when the last user has left, leave no thread or child process behind, and reap ended children "
     "(an init such as tini as the container's first process)",
     roles=("shared",),
+    seconds=400,
     order=1,
 )
 def test_ends_with_call(lk_stage: Stage, lk_evidence: Evidence, lk_pair: Callable[[], pool.Pair]) -> None:
     """After the callers left, the jobs' processes and their connections end, and no zombie stays.
 
-    After both callers of `jobs.own-process` hung up, the process table and connections are read every 0.3 s. Within
-    `lk_exit_timeout` (default 30 s) of the last hang-up the jobs' processes must be gone, their connections to the
-    server closed, and no zombie left that was not there before the calls; where a process of a new kind (its parent and
-    its command line) lives on, its end is awaited for 5 s. Skipped if the jobs have no processes of
-    their own; on an overloaded machine a miss is an error.
+    After both callers of `jobs.own-process` hung up, one after the other, the process table and connections are read
+    every 0.3 s. Within `lk_exit_timeout` (default 30 s) of the last hang-up the jobs' processes must be gone, their
+    connections to the server closed, and no zombie left that was not there before the calls; where a process of a new
+    kind (its parent and its command line) lives on, its end is awaited for 5 s. The job whose caller hung up first has
+    the same time from then on, while the other call goes on, for its processes (without those that serve both calls)
+    and connections (known by the room that their token names). Skipped if the jobs have no processes of their own; on
+    an overloaded machine a miss is an error.
     """
     seen = lk_pair()
     pool.require_own_processes(seen.during, seen.own, seen.jobs, seen.calls)
+    judge_apart(lk_stage.settings.exit_timeout, lk_evidence, seen.apart)
     _judge_end(lk_stage, lk_evidence, seen.worker, seen.jobs, seen.before, seen.left, "the callers left")
+
+
+def judge_apart(limit: float, evidence: Evidence, seen: pool.Apart | None) -> None:
+    """Whether nothing is left of the job whose caller hung up first. Raises AssertionError."""
+    if seen is None:
+        return
+    evidence["first_job_pids"], evidence["first_job_ended_after_s"], evidence["limit_s"] = seen.pids, None, limit
+    evidence["first_job_pids_left"], evidence["first_job_connections_left"] = seen.staying, seen.connected
+    late = f"{limit:g} s after its caller hung up (lk_exit_timeout), while another call goes on"
+    assert not seen.staying, f"a job's process is still there {late}"
+    assert not seen.connected, f"a job's connection to the server is still open {late}"
+    evidence["first_job_ended_after_s"] = round(seen.after_s, 1)
 
 
 def _judge_end(
