@@ -161,7 +161,17 @@ def test_what_a_livekit_server_is_built_from_makes_it_one(tmp_path: Path) -> Non
     compose = "services: {livekit-server: {build: {dockerfile: Dockerfile.livekit}, environment: {LIVEKIT_KEYS: $KEYS}}}\n"
     files = written(tmp_path, {"Dockerfile.livekit": "FROM livekit/livekit-server:v1.9\n", "compose.yaml": compose})
     assert judged(files) == set()
-    assert judged(written(tmp_path / "other", {"agent/Dockerfile": "FROM livekit/sip:v1\n"})) == set()
+    for tag in ("v1", "${SIP_VERSION}"):
+        assert judged(written(tmp_path / "other", {"agent/Dockerfile": f"FROM livekit/sip:{tag}\n"})) == set()
+
+
+def test_what_livekit_cloud_builds_is_a_worker_whatever_it_starts(tmp_path: Path) -> None:
+    api = "services: {backend: {image: 'acme/backend:1', environment: {LIVEKIT_URL: $URL, LIVEKIT_API_KEY: $KEY}}}\n"
+    files = {"app/Dockerfile": "FROM python:3.13\nENTRYPOINT [/app/entrypoint.sh]\n", "app/livekit.toml": "[agent]\n"}
+    for more in ({}, {"compose.yaml": api}):
+        found = written(tmp_path, files | more)
+        assert "app/Dockerfile" in judged(found)
+        assert not any("nothing looks like" in note for note in rules.readable(found, Needs()).notes)
 
 
 def test_where_nothing_looks_like_a_worker_all_that_may_be_one_are_judged(tmp_path: Path) -> None:

@@ -65,6 +65,12 @@ def test_an_image_that_is_named_with_a_variable_is_named(tmp_path: Path) -> None
     assert reason(checks.test_image_pinned, tmp_path, {"compose.yaml": composed("build: .")}) == "no image is named"
 
 
+@pytest.mark.parametrize("base", ["python:${PYTHON}-slim", "$BASE"])
+def test_an_image_that_a_dockerfile_names_with_a_variable_is_named(tmp_path: Path, base: str) -> None:
+    files = {"Dockerfile": f'ARG PYTHON=3.13\nFROM {base} AS build\nFROM build\nCMD ["python", "agent.py", "start"]\n'}
+    assert reason(checks.test_image_pinned, tmp_path, files) == "every image is named with a variable or a placeholder"
+
+
 def test_a_number_of_no_workers_is_said_to_be_for_another_check(tmp_path: Path) -> None:
     files = {"compose.yaml": composed("image: 'r/agent:1', deploy: {replicas: 0}")}
     said = "the least number of workers is 0, which is for manifests.always-on"

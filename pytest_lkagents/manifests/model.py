@@ -269,6 +269,8 @@ class Deployment:
     built_from: str | None = None
     # Where that may lie if not there, the likeliest first.
     or_built_from: list[str] = field(default_factory=list)
+    # Whether it is what LiveKit Cloud builds, which runs nothing but agents.
+    of_livekit_cloud: bool = False
     # The stage that is built, as the file writes it; None: the last.
     target: Given[str] | None = None
     # What the platform sends first; None: the file does not say.

@@ -106,7 +106,7 @@ def choose_stages(files: Files) -> None:
     for file, stages in files.stages.items():
         last, made = stages[""], {}
         deployed = [one for one in files.deployments if one.place.file not in files.for_development]
-        by_cloud = is_built_by_livekit_cloud(file, files)
+        by_cloud = last.of_livekit_cloud = is_built_by_livekit_cloud(file, files)
         shipped = by_cloud or pulled
         users = [one for one in deployed if one.built_from == file]
         apart = [one for one in files.deployments if one.built_from == file and one not in users]
@@ -195,14 +195,14 @@ def _is_for_development(user: Deployment) -> bool:
 
 
 def _from(rest: str, place: Place, stages: dict[str, Stage]) -> Stage:
-    """A stage of this file goes on as that one ended; a name from outside is no image that could be pinned here."""
+    """A stage of this file goes on as that one ended."""
     words = [word for word in rest.split() if not word.startswith("--")]
     base = words[0] if words else ""
     before = stages.get(base.lower())
     if before is not None:
         made = replace(before, own_command=False, variables=[*before.variables], ports=[*before.ports])
     else:
-        made = Stage(None if "$" in base or base == "scratch" else Given(base, place))
+        made = Stage(None if base == "scratch" else Given(base, place))
     named = len(words) >= 3 and words[1].lower() == "as"
     # One without a name can only be the last, or copied from by its number.
     stages[words[2].lower() if named else str(len(stages))] = made
