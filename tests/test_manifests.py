@@ -636,6 +636,29 @@ def test_a_misplaced_field_is_told_where_it_belongs() -> None:
     assert problem.reason == "there is no field 'nodeSelector' here; it belongs to spec.template.spec"
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("fly.toml", "[build]\ndockerfile = 'Dockerfile'\nkill_timeout = 300\n", "'kill_timeout'; the top of the file"),
+        ("fly.toml", "[deploy]\nkill_timeout = '5m'\n", "'kill_timeout'; the top of the file"),
+        ("fly.toml", "[[vm]]\nsize = 'shared-cpu-2x'\nkill_signal = 'SIGTERM'\n", "'kill_signal'; the top of the file"),
+        ("fly.toml", "[vm]\nmemory = '4gb'\n[build.args]\nkill_timeout = '5'\n", ""),
+        ("railway.toml", "drainingSeconds = 600\n[build]\nbuilder = 'RAILPACK'\n", "'drainingSeconds'; deploy"),
+        ("railway.toml", "[build]\nstartCommand = 'python agent.py start'\n", "'startCommand'; deploy"),
+        ("railway.json", '{"deploy": {}, "environments": {"pr": {"deploy": {"builder": "RAILPACK"}}}}', "'builder'; build"),
+        ("railway.json", '{"$schema": "x", "build": {"watchPatterns": []}, "deploy": {"region": "eu"}}', ""),
+    ],
+)
+def test_what_a_table_does_not_have_is_told_where_it_belongs(tmp_path: Path, file: str, text: str, said: str) -> None:
+    top = 'app = "voice-agent"\n' if file == "fly.toml" else ""
+    (tmp_path / file).write_text(top + text)
+    problems = load([str(tmp_path)]).problems
+    name, _, home = said.partition("; ")
+    assert [problem.reason for problem in problems] == (
+        [f"there is no field {name} here; it belongs to {home}"] if said else []
+    )
+
+
 def test_a_file_that_overrides_another_is_not_judged_alone(tmp_path: Path) -> None:
     (tmp_path / "compose.override.yaml").write_text("services:\n  agent:\n    ports: ['8081:8081']\n")
     files = load([str(tmp_path)])

@@ -5,6 +5,8 @@ What such a file does not say is set in Railway's dashboard, and not known here.
 
 from __future__ import annotations
 
+import re
+
 from pytest_lkagents.manifests import fields
 from pytest_lkagents.manifests.commands import split
 from pytest_lkagents.manifests.model import RAILWAY, Deployment, Files, Given, Loss, Probe
@@ -13,11 +15,13 @@ from pytest_lkagents.manifests.tree import Node
 
 # The settings of this environment count for more than those of all.
 PRODUCTION = ("environments", "production", "deploy")
+# Of several services in one repository each is told the path of its file, which may have any name.
+OWN = re.compile(r"(.+[._-])?railway([._-].+)?\.(json|toml)")
 
 
 def reads(document: Node) -> bool:
-    named = document.place.file.rsplit("/", 1)[-1].startswith("railway.")
-    return named and (document.get("deploy") is not None or document.get("build") is not None)
+    named = OWN.fullmatch(document.place.file.rsplit("/", 1)[-1])
+    return named is not None and (document.get("deploy") is not None or document.get("build") is not None)
 
 
 def read(document: Node, files: Files) -> None:
