@@ -96,14 +96,14 @@ def test_grace_period(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     before the signal) and `response_grace_period` of Cerebrium (900 s). It must be at least `--lk-drain-hold`, or 600 s
     (the guide's 10 minutes) where nothing is declared. Where the platform allows less than these 600 s, its maximum is
     enough and noted, if that is 60 s or more; a declared drain above the maximum is a failure. On ECS the default of 30
-    s and the maximum of 120 s hold where `requiresCompatibilities` is FARGATE alone. On own instances (EC2, EXTERNAL,
-    or a network mode other than awsvpc) there is no maximum. Where the file says neither, `stopTimeout` passes from 600
-    s on, fails below 120 s and is not judged between; left out, it is not judged except on Fargate, as the instance's
-    agent has a default of its own. Nor is a value that is a variable, or one that is long enough only without the
-    sleeps of a preStop hook that loops, sends a signal itself, or is a program (`time.sleep(120)`). A stop signal that
-    no process can act upon (`stop_signal`, `kill_signal`, `stopSignal`, STOPSIGNAL: SIGKILL, SIGSTOP) is a failure;
-    with any other than SIGTERM and SIGINT nothing passes, as it is not known whether the worker handles it. Skipped
-    without a file to judge.
+    s and the maximum of 120 s hold where `requiresCompatibilities` is FARGATE alone, or the service in CloudFormation
+    says so (`LaunchType`). On own instances (EC2, EXTERNAL, or a network mode other than awsvpc) there is no maximum.
+    Where the file says neither, `stopTimeout` passes from 600 s on, fails below 120 s and is not judged between; left
+    out, it is not judged except on Fargate, as the instance's agent has a default of its own. Nor is a value that is a
+    variable, or one that is long enough only without the sleeps of a preStop hook that loops, sends a signal itself, or
+    is a program (`time.sleep(120)`). A stop signal that no process can act upon (`stop_signal`, `kill_signal`,
+    `stopSignal`, STOPSIGNAL: SIGKILL, SIGSTOP) is a failure; with any other than SIGTERM and SIGINT nothing passes, as
+    it is not known whether the worker handles it. Skipped without a file to judge.
     """
     judge(
         rules.grace_period,
@@ -129,10 +129,11 @@ def test_scale_up_below_threshold(lk_evidence: Evidence, lk_manifests: Manifests
     Looked at are CPU targets in cores for each pod (`averageValue` of an HPA, `metricType: AverageValue` of KEDA),
     which are divided by the CPU limit, or NUM_CPUS; and those in per cent: HPA (`averageUtilization`,
     `targetCPUUtilizationPercentage`, 80 % where it names no metric at all), KEDA and Azure Container Apps (trigger
-    `cpu`), Render (`targetCPUPercent`), App Platform (`metrics.cpu.percent`) and Cerebrium (`scaling_target`, by
-    default 100, of `cpu_utilization`). In Kubernetes the target counts against the request, so it is multiplied by
-    request / limit, or by request / NUM_CPUS where that variable is set, be it by a ConfigMap in these files. The
-    result may be at most the load threshold less 0.1: `lk_load_threshold`, or the highest load that
+    `cpu`), Render (`targetCPUPercent`), App Platform (`metrics.cpu.percent`), Cerebrium (`scaling_target`, by default
+    100, of `cpu_utilization`) and ECS on Fargate (`TargetValue` of `ECSServiceAverageCPUUtilization` in CloudFormation;
+    not judged elsewhere, as its load depends on the instance). In Kubernetes the target counts against the request, so
+    it is multiplied by request / limit, or by request / NUM_CPUS where that variable is set, be it by a ConfigMap in
+    these files. The result may be at most the load threshold less 0.1: `lk_load_threshold`, or the highest load that
     `availability.threshold` saw available, or 0.7, the SDKs' default. What the other containers of the pod request and
     may use is counted in, unless the metric is of the worker's container alone; a metric of another container alone is
     none of the worker's. Of several CPU targets of one autoscaler the lowest counts; each of several autoscalers is
@@ -178,12 +179,13 @@ def test_scaling_metric(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     """The autoscaler follows the metric that moves the worker's load.
 
     Looked at are all metrics of an HPA, all triggers of a KEDA ScaledObject, Render's `targetCPUPercent` and
-    `targetMemoryPercent`, App Platform's CPU target and its metrics of requests, the rules of Azure Container Apps, and
-    `scaling_metric` of Cerebrium. Memory alone is a failure, and so are requests, of which a worker gets none; so are
-    CPU and memory alone where calls, not CPU, moved the load of this worker in `availability.load-follows-work` or
-    `availability.rejects-over-threshold` of the same run. What a container beside the worker uses alone
-    (`containerResource`, KEDA's `containerName`) counts for nothing: alone, or beside these, it is a failure too. Any
-    other metric counts as one of the worker's own. Skipped without an autoscaler that names a metric.
+    `targetMemoryPercent`, App Platform's CPU target and its metrics of requests, the rules of Azure Container Apps,
+    `scaling_metric` of Cerebrium, and the metrics that ECS services in CloudFormation track. Memory alone is a failure,
+    and so are requests, of which a worker gets none; so are CPU and memory alone where calls, not CPU, moved the load
+    of this worker in `availability.load-follows-work` or `availability.rejects-over-threshold` of the same run. What a
+    container beside the worker uses alone (`containerResource`, KEDA's `containerName`) counts for nothing: alone, or
+    beside these, it is a failure too. Any other metric counts as one of the worker's own. Skipped without an autoscaler
+    that names a metric.
     """
     judge(rules.scaling_metric, lk_manifests, lk_evidence, "no autoscaler", "by CPU or a metric of its own")
 
@@ -241,13 +243,14 @@ def test_no_inbound(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     (in its namespace), an Ingress to a Service that does, a `hostPort` of its container, or any port of it with
     `hostNetwork`; a port that Compose publishes on more than loopback; a service of type `web` on Render; on Fly.io an
     `http_service` or `services` with `ports`, for the worker's process group; on ECS `portMappings` with the network
-    mode bridge (the default unless it is for Fargate) or host; on Cloud Run an ingress of `all`, its default, even
-    where IAM still asks who calls; an external ingress of Azure Container Apps; a service of App Platform, unless it
-    has internal ports only; `disable_auth = true` of Cerebrium. Not judged are ECS with awsvpc (the service's security
-    groups decide), an ingress of `internal-and-cloud-load-balancing` on Cloud Run, an Ingress to a Service that is in
-    no file, a host's network without ports that are named, a Compose port whose address is a variable, a service of App
-    Platform that no route of the file leads to while others have routes, and a cerebrium.toml without `disable_auth`.
-    Skipped if nothing else is left.
+    mode bridge (the default unless it is for Fargate) or host, or a load balancer of the service (CloudFormation); on
+    Cloud Run an ingress of `all`, its default, even where IAM still asks who calls; an external ingress of Azure
+    Container Apps; a service of App Platform, unless it has internal ports only; `disable_auth = true` of Cerebrium.
+    Not judged are ECS with awsvpc (the service's security groups decide), an ingress of
+    `internal-and-cloud-load-balancing` on Cloud Run, an Ingress to a Service that is in no file, a host's network
+    without ports that are named, a Compose port whose address is a variable, a service of App Platform that no route of
+    the file leads to while others have routes, and a cerebrium.toml without `disable_auth`. Skipped if nothing else is
+    left.
     """
     judge(rules.no_inbound, lk_manifests, lk_evidence, "no file that says what is open", "nothing is open")
 
@@ -360,12 +363,13 @@ def test_rolling_update(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
 
     Looked at are a Kubernetes Deployment's `strategy` (`Recreate`, or `maxUnavailable`, by default 25 % rounded down,
     and 1 where `maxSurge` is 0), a StatefulSet (one at a time, stopped first), a DaemonSet with `maxUnavailable` 100 %,
-    Swarm's `update_config` (`order`, `parallelism`; stop-first one by one by default), a single replica of Compose, and
-    `strategy` `immediate` of Fly.io. The number of workers that a rollout stops first must be below the number that
-    there is: the autoscaler's minimum (1 where an HPA says nothing), and `replicas` where the file gives it; 1 where it
-    says nothing of either. If all are stopped by the one count and not by the other, either may hold, and it is not
-    judged; nor is it where the count is a variable, or one per node, nor are ways of Argo Rollouts and others of
-    Fly.io, which are noted. Skipped without a file that tells.
+    Swarm's `update_config` (`order`, `parallelism`; stop-first one by one by default), a single replica of Compose,
+    `MinimumHealthyPercent` of an ECS service (CloudFormation; not judged where it is left out), `strategy` `immediate`
+    of Fly.io, and Railway, which starts new workers first. The number of workers that a rollout stops first must be
+    below the number that there is: the autoscaler's minimum (1 where an HPA says nothing), and `replicas` where the
+    file gives it; 1 where it says nothing of either. If all are stopped by the one count and not by the other, either
+    may hold, and it is not judged; nor is it where the count is a variable, or one per node, nor are ways of Argo
+    Rollouts and others of Fly.io, which are noted. Skipped without a file that tells.
     """
     judge(rules.rolling_update, lk_manifests, lk_evidence, "no file that says how workers are replaced", "never all at once")
 
@@ -384,13 +388,14 @@ def test_replicas(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
 
     Looked at is the autoscaler's minimum (HPA `minReplicas`, 1 where it says nothing; KEDA `minReplicaCount`, 1 where
     its triggers are CPU and memory only, which keep one; Render `minInstances`; Azure Container Apps `minReplicas`; App
-    Platform `min_instance_count`; Cerebrium `min_replicas`), or where there is none the number of workers: `replicas`
-    of Kubernetes and Swarm (1 where the file says nothing), `replicas` or `scale` of Compose, `numInstances` of Render,
-    `minScale` (of the revision or the service) or the manual instance count of Cloud Run (1 by default for a worker
-    pool), `numReplicas` of Railway (of all regions together), `instance_count` of App Platform (1 by default). A number
-    of 1 is a failure; 0 is for `manifests.always-on`. A DaemonSet, or Swarm's mode `global`, has one per node and is
-    not judged, nor is a number that is a variable, or one of two autoscalers of one workload, or what a
-    `scaling_buffer` of Cerebrium adds to less than 2. Skipped where no file tells.
+    Platform `min_instance_count`; Cerebrium `min_replicas`; CloudFormation `MinCapacity`), or where there is none the
+    number of workers: `replicas` of Kubernetes and Swarm (1 where the file says nothing), `replicas` or `scale` of
+    Compose, `numInstances` of Render, `minScale` (of the revision or the service) or the manual instance count of Cloud
+    Run (1 by default for a worker pool), `numReplicas` of Railway (of all regions together), `instance_count` of App
+    Platform and `DesiredCount` of an ECS service in CloudFormation (1 by default). A number of 1 is a failure; 0 is for
+    `manifests.always-on`. A DaemonSet, or Swarm's mode `global`, has one per node and is not judged, nor is a number
+    that is a variable, or one of two autoscalers of one workload, or what a `scaling_buffer` of Cerebrium adds to less
+    than 2. Skipped where no file tells.
     """
     judge(rules.replicas, lk_manifests, lk_evidence, "no file that says how many workers there are", "two or more")
 
@@ -459,12 +464,13 @@ def test_always_on(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     A failure is a Kubernetes workload or a Compose service of 0 replicas (an HPA leaves that alone; KEDA raises it), an
     autoscaler with a minimum of 0 (KEDA's default, unless its triggers are CPU and memory only), KEDA's
     `idleReplicaCount` 0 or a pause at 0, on Fly.io `auto_stop_machines` without `min_machines_running` for the worker's
-    process group, `minReplicas` 0 of Azure Container Apps and `min_replicas` 0 of Cerebrium, their defaults, Render's
-    plan `free`, Railway's `sleepApplication` or `cronSchedule`, App Platform's `inactivity_sleep` or
-    `maintenance.archive`, and on Cloud Run a minimum (`minScale` of the revision or the service, or the manual instance
-    count) that is 0 or missing, or `cpu-throttling` that is not false, its default (a worker pool: a manual instance
-    count of 0). ECS task definitions and Dockerfiles say nothing of it and are not judged, nor are counts that are
-    variables, nor `auto_stop_machines` with `min_machines_running`: a worker gets no requests, so that all machines
-    above that number are stopped, and how many there are no file says. Skipped if nothing else is left.
+    process group, `minReplicas` 0 of Azure Container Apps and `min_replicas` 0 of Cerebrium, their defaults,
+    `DesiredCount` or `MinCapacity` 0 of an ECS service in CloudFormation, Render's plan `free`, Railway's
+    `sleepApplication` or `cronSchedule`, App Platform's `inactivity_sleep` or `maintenance.archive`, and on Cloud Run a
+    minimum (`minScale` of the revision or the service, or the manual instance count) that is 0 or missing, or
+    `cpu-throttling` that is not false, its default (a worker pool: a manual instance count of 0). ECS task definitions
+    and Dockerfiles say nothing of it and are not judged, nor are counts that are variables, nor `auto_stop_machines`
+    with `min_machines_running`: a worker gets no requests, so that all machines above that number are stopped, and how
+    many there are no file says. Skipped if nothing else is left.
     """
     judge(rules.always_on, lk_manifests, lk_evidence, "no file that says when workers run", "they run all the time")

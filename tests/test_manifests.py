@@ -185,7 +185,7 @@ FARGATE = "good/task-definition.json"
 ANYWHERE = "good/task-definition-anywhere.json"
 INSTANCES = "good/task-definition-instances.json"
 AUTOSCALED = "good/kubernetes-hpa.yaml"
-CLOUD_RUN = "broken/grace-period/cloud-run.yaml"
+CLOUD_RUN, POOL = "broken/grace-period/cloud-run.yaml", "broken/grace-period/cloud-run-worker-pool.yaml"
 INTERNAL = "run.googleapis.com/ingress: internal"
 APP_PLATFORM, APP_SERVICE = "good/app-platform.yaml", "good/app-platform-internal.yaml"
 START, PROBE = 'args: ["start"]', "\n          startupProbe: {tcpSocket: {port: "
@@ -247,6 +247,14 @@ NOT_JUDGED = [
         "not of 2",
     ),
     ("scale-up-below-threshold", AUTOSCALED, [("tion: 50", "tion: 70"), ('limits: {cpu: "4", ', "limits: {")], "its node"),
+    ("scale-up-below-threshold", "good/cloudformation.yaml", [("FARGATE]", "EC2]"), (": FARGATE", ": EC2")], "its instance"),
+    ("scale-up-below-threshold", "good/cloudformation.yaml", [(": 50", ": !Ref Target")], "TargetValue: its value"),
+    (
+        "scale-up-below-threshold",
+        CEREBRIUM,
+        [("scaling_target = 60", "scaling_target = '${SHARE}'")],
+        "scaling_target: its value",
+    ),
     ("resources", "good/pod-resources.yaml", [], "share what the pod has"),
     (
         "scale-up-below-threshold",
@@ -329,6 +337,8 @@ FOUND = [
     ("no-inbound", CLOUD_RUN, [(INTERNAL, "run.googleapis.com/ingress: all")]),
     ("no-inbound", CLOUD_RUN, [(f"  annotations: {{{INTERNAL}}}\n", "")]),
     ("always-on", CLOUD_RUN, [('"2"', '"0"')]),
+    ("always-on", POOL, [('"3"', '"0"')]),
+    ("replicas", POOL, [('"3"', '"1"')]),
     ("always-on", "broken/always-on/fly.toml", [('"stop"', '"stop"\nmin_machines_running = 0')]),
     ("health-probe", CLOUD_RUN, [(START, f"{START}{PROBE}3000}}}}")]),
     ("rolling-update", "good/stateful-set.yaml", [("replicas: 2", "replicas: 1")]),
@@ -401,9 +411,10 @@ def test_the_most_and_the_default_of_app_platform(tmp_path: Path) -> None:
     assert problem.found == "900 is no value that the platform takes here; 1 to 600 are"
 
 
-def test_what_a_platform_does_not_let_anybody_set_is_no_default() -> None:
-    (finding,) = rules.grace_period(load([str(CORPUS / "broken/grace-period/cloud-run.yaml")]), Needs()).findings
-    assert (finding.found, finding.wanted) == ("10 s, fixed by Cloud Run", "a platform that waits 600 s")
+@pytest.mark.parametrize(("file", "name"), [(CLOUD_RUN, "Cloud Run"), (POOL, "Cloud Run (worker pool)")])
+def test_what_a_platform_does_not_let_anybody_set_is_no_default(file: str, name: str) -> None:
+    (finding,) = rules.grace_period(load([str(CORPUS / file)]), Needs()).findings
+    assert (finding.found, finding.wanted) == (f"10 s, fixed by {name}", "a platform that waits 600 s")
 
 
 def test_who_never_scales_may_name_any_metric(tmp_path: Path) -> None:

@@ -71,6 +71,18 @@ def test_an_image_that_a_dockerfile_names_with_a_variable_is_named(tmp_path: Pat
     assert reason(checks.test_image_pinned, tmp_path, files) == "every image is named with a variable or a placeholder"
 
 
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [("basic-xxs", "what basic-xxs has its name does not tell"), ("'${SIZE}'", "its value is not in the file")],
+)
+def test_a_size_that_does_not_tell_what_it_has_is_named(tmp_path: Path, size: str, said: str) -> None:
+    app = f"name: voice\nworkers:\n- {{name: agent, github: {{repo: a/b}}, instance_size_slug: {size}}}\n"
+    said = f"app.yaml:3 workers[0].instance_size_slug: {said}; not judged"
+    assert reason(checks.test_resources, tmp_path, {"app.yaml": app}) == f"no resources that these files tell; {said}"
+    files = {"compose.yaml": composed("image: 'r/agent:1', command: python agent.py start")}
+    assert reason(checks.test_resources, tmp_path / "local", files) == "no file that sets resources"
+
+
 def test_a_number_of_no_workers_is_said_to_be_for_another_check(tmp_path: Path) -> None:
     files = {"compose.yaml": composed("image: 'r/agent:1', deploy: {replicas: 0}")}
     said = "the least number of workers is 0, which is for manifests.always-on"

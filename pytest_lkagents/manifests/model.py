@@ -74,9 +74,10 @@ ECS_NEW_FIRST = "MinimumHealthyPercent 100 and MaximumPercent 200"
 FARGATE = Platform("ECS on Fargate", 30, 120, "stopTimeout", ECS_SOURCE, new_first=ECS_NEW_FIRST)
 ECS_INSTANCES = Platform("ECS on own instances", None, None, "stopTimeout", ECS_SOURCE, new_first=ECS_NEW_FIRST)
 ECS = Platform("ECS", None, 120, "stopTimeout", ECS_SOURCE, most_perhaps=True, new_first=ECS_NEW_FIRST)
-CLOUD_RUN = Platform("Cloud Run", 10, 10, "", "https://cloud.google.com/run/docs/container-contract#instance-shutdown")
-# How long its instances have after SIGTERM is said of services only.
-CLOUD_RUN_POOL = Platform("Cloud Run worker pool")
+# Said of services and, in a section of their own, of worker pools.
+CLOUD_RUN_SOURCE = "https://cloud.google.com/run/docs/container-contract#instance-shutdown"
+CLOUD_RUN = Platform("Cloud Run", 10, 10, "", CLOUD_RUN_SOURCE)
+CLOUD_RUN_POOL = Platform("Cloud Run (worker pool)", 10, 10, "", CLOUD_RUN_SOURCE)
 CONTAINER_APPS = Platform(
     "Azure Container Apps",
     30,

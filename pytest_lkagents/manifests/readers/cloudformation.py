@@ -124,6 +124,11 @@ def _scale(made: Deployment, document: Node) -> None:
     for policy in tracking:
         share, kind = policy.number("TargetValue"), policy.text("PredefinedMetricSpecification", "PredefinedMetricType")
         metric = METRICS.get(kind or "", kind or "external")
+        if metric == "cpu":
+            doubt(made, "targets", share, policy, "TargetValue")
+            if made.platform is not FARGATE:
+                reason = "what load of the worker it means depends on its instance"
+                made.unclear["targets"] = Given(reason, policy.at("TargetValue"))
         if kind not in METRICS or made.platform is not FARGATE:
             share = None
         kept.append(Target(metric, policy.at("TargetValue"), None if share is None else share / 100))
