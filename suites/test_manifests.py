@@ -368,8 +368,8 @@ def test_rolling_update(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     of Fly.io, and Railway, which starts new workers first. The number of workers that a rollout stops first must be
     below the number that there is: the autoscaler's minimum (1 where an HPA says nothing), and `replicas` where the
     file gives it; 1 where it says nothing of either. If all are stopped by the one count and not by the other, either
-    may hold, and it is not judged; nor is it where the count is a variable, or one per node, nor are ways of Argo
-    Rollouts and others of Fly.io, which are noted. Skipped without a file that tells.
+    may hold, and it is not judged; nor is it where the count is a variable (unless none is stopped first), or one per
+    node, nor are ways of Argo Rollouts and others of Fly.io, which are noted. Skipped without a file that tells.
     """
     judge(rules.rolling_update, lk_manifests, lk_evidence, "no file that says how workers are replaced", "never all at once")
 

@@ -332,6 +332,21 @@ def test_what_a_file_does_not_say_is_not_judged(
     assert note in "; ".join(judgement.notes)
 
 
+@pytest.mark.parametrize(
+    ("file", "changes"),
+    [
+        ("good/cloudformation.yaml", [("DesiredCount: 2", "DesiredCount: !Ref Count")]),
+        (AUTOSCALED, [("minReplicas: 2", "minReplicas: ${LEAST}")]),
+        ("good/railway.json", [('"numReplicas": 2,', "")]),
+    ],
+)
+def test_a_rollout_that_stops_none_first_is_safe_however_many_there_are(
+    file: str, changes: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    judgement = judged("rolling-update", tmp_path, file, *changes)
+    assert (judgement.looked_at, judgement.findings, judgement.notes) == (1, [], [])
+
+
 # What cannot stand in the corpus, as another rule finds something too.
 FOUND = [
     ("no-inbound", CLOUD_RUN, [(INTERNAL, "run.googleapis.com/ingress: all")]),

@@ -204,6 +204,11 @@ class Loss:
     def everything(self) -> bool:
         return self.percent and self.amount >= 100
 
+    @property
+    def anything(self) -> bool:
+        """Whether some are stopped first, however many there are."""
+        return self.amount > 0 or self.least > 0
+
 
 EVERYTHING = Loss(100, percent=True)
 

@@ -144,6 +144,9 @@ def rolling_update(files: Files, _needs: Needs) -> Judgement:
             made.nothing = "no way of replacing workers that is known here"
         if loss is None or (least is not None and least is deployment.replicas and least.value == 0):
             continue
+        if not loss.value.anything:
+            made.looked_at += 1
+            continue
         everything = loss.value.everything
         if not everything and unclear(made, deployment, "replicas", "minimum"):
             continue
