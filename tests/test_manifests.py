@@ -347,6 +347,22 @@ def test_a_rollout_that_stops_none_first_is_safe_however_many_there_are(
     assert (judgement.looked_at, judgement.findings, judgement.notes) == (1, [], [])
 
 
+@pytest.mark.parametrize(
+    ("image", "found"),
+    [
+        ("{Fn::Sub: '${AWS::AccountId}.dkr.ecr/voice-agent:latest'}", ["is whatever was pushed last"]),
+        ("{Fn::Sub: ['r/voice-agent:${Tag}', {Tag: '1'}]}", []),
+        ("{Fn::Join: [':', [r/voice-agent, !Ref Tag]]}", []),
+        ("{Ref: Image}", []),
+    ],
+)
+def test_functions_of_cloudformation_are_read_as_json_writes_them(image: str, found: list[str], tmp_path: Path) -> None:
+    short = '!Sub "${AWS::AccountId}.dkr.ecr.${AWS::Region}.amazonaws.com/voice-agent:${Tag}"'
+    judgement = judged("image-pinned", tmp_path, "good/cloudformation.yaml", (short, image))
+    assert [finding.found.partition(" ")[2] for finding in judgement.findings] == found
+    assert judgement.nothing == ("" if found else "every image is named with a variable or a placeholder")
+
+
 # What cannot stand in the corpus, as another rule finds something too.
 FOUND = [
     ("no-inbound", CLOUD_RUN, [(INTERNAL, "run.googleapis.com/ingress: all")]),

@@ -83,6 +83,13 @@ def test_a_size_that_does_not_tell_what_it_has_is_named(tmp_path: Path, size: st
     assert reason(checks.test_resources, tmp_path / "local", files) == "no file that sets resources"
 
 
+def test_a_grace_period_before_an_unknown_signal_is_not_said_to_be_missing(tmp_path: Path) -> None:
+    image = 'FROM python:3.13\nSTOPSIGNAL SIGQUIT\nCMD ["python", "agent.py", "start"]\n'
+    files = {"compose.yaml": composed("build: ., stop_grace_period: 30m"), "Dockerfile": image}
+    said = "Dockerfile:2 STOPSIGNAL: not judged: does the worker handle SIGQUIT?"
+    assert reason(checks.test_grace_period, tmp_path, files) == f"no stop signal at which a worker is known to drain; {said}"
+
+
 def test_a_number_of_no_workers_is_said_to_be_for_another_check(tmp_path: Path) -> None:
     files = {"compose.yaml": composed("image: 'r/agent:1', deploy: {replicas: 0}")}
     said = "the least number of workers is 0, which is for manifests.always-on"

@@ -261,3 +261,9 @@ def test_a_service_of_railway_may_have_a_file_of_another_name(tmp_path: Path, na
 def test_a_dockerfile_that_railway_is_not_told_of_is_not_looked_for(tmp_path: Path) -> None:
     files = written(tmp_path, {"web/railway.toml": "[deploy]\ndrainingSeconds = 5\n", "Dockerfile": PROD})
     assert [one.built_from for one in files.deployments if one.platform is RAILWAY] == ["web/Dockerfile"]
+
+
+def test_the_last_stage_that_is_no_workers_is_named_apart_from_one_that_is(tmp_path: Path) -> None:
+    services = "agent: {build: {context: ., target: prod}}, web: {build: {context: ., target: web}}"
+    files = read(tmp_path, PROD + WEB, f"services: {{{services}}}\n", "")
+    assert files.passed_over == ["Dockerfile, last stage looks like no worker", "docker-compose.yml: web looks like no worker"]

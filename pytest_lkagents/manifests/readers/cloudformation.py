@@ -77,11 +77,25 @@ def _names(node: Node | None, resource: str) -> bool:
 
 def _lower(node: Node) -> Node:
     """With names as the API and task definition files write them: ``StopTimeout`` is ``stopTimeout`` there."""
+    text = _filled_in(node)
+    if text is not None:
+        return Node(node.place, text)
     if isinstance(node.value, dict):
         return Node(node.place, {name[:1].lower() + name[1:]: _lower(below) for name, below in node.value.items()})
     if isinstance(node.value, list):
         return Node(node.place, [_lower(below) for below in node.value])
     return node
+
+
+def _filled_in(node: Node) -> str | None:
+    """What ``!Ref`` and the like stand for where they are written out, as in JSON: ``${Name}`` for what is not known here."""
+    entries = node.entries()
+    if len(entries) != 1:
+        return None
+    ((name, of),) = entries
+    if name == "Fn::Sub":
+        return of.text() or of.text(0)
+    return f"${{{of.text() or name}}}" if name == "Ref" or name.startswith("Fn::") else None
 
 
 def _attach(made: Deployment, service: Node) -> None:

@@ -25,6 +25,8 @@ def grace_period(files: Files, needs: Needs) -> Judgement:
             continue
         other = signal or _of_image(deployment, files)
         handled = other is None or _signal(other) in ASKS
+        if not handled:
+            made.nothing = "no stop signal at which a worker is known to drain"
         if other is not None and other is signal and not handled:
             made.notes.append(f"{other.place}: not judged: does the worker handle {other.value}?")
         if (platform.grace_default_s is None and not platform.grace_field) or unclear(made, deployment, "grace_s"):
