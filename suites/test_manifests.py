@@ -365,11 +365,12 @@ def test_rolling_update(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     and 1 where `maxSurge` is 0), a StatefulSet (one at a time, stopped first), a DaemonSet with `maxUnavailable` 100 %,
     Swarm's `update_config` (`order`, `parallelism`; stop-first one by one by default), a single replica of Compose,
     `MinimumHealthyPercent` of an ECS service (CloudFormation; not judged where it is left out), `strategy` `immediate`
-    of Fly.io, and Railway, which starts new workers first. The number of workers that a rollout stops first must be
-    below the number that there is: the autoscaler's minimum (1 where an HPA says nothing), and `replicas` where the
-    file gives it; 1 where it says nothing of either. If all are stopped by the one count and not by the other, either
-    may hold, and it is not judged; nor is it where the count is a variable (unless none is stopped first), or one per
-    node, nor are ways of Argo Rollouts and others of Fly.io, which are noted. Skipped without a file that tells.
+    of Fly.io, a `disk` of Render, which one instance at a time has, and Railway, which starts new workers first unless
+    they need a volume (`requiredMountPath`). The number of workers that a rollout stops first must be below the number
+    that there is: the autoscaler's minimum (1 where an HPA says nothing), and `replicas` where the file gives it; 1
+    where it says nothing of either. If all are stopped by the one count and not by the other, either may hold, and it
+    is not judged; nor is it where the count is a variable (unless none is stopped first), or one per node, nor are ways
+    of Argo Rollouts and others of Fly.io, which are noted. Skipped without a file that tells.
     """
     judge(rules.rolling_update, lk_manifests, lk_evidence, "no file that says how workers are replaced", "never all at once")
 
@@ -415,14 +416,15 @@ def test_production_command(lk_evidence: Evidence, lk_manifests: Manifests) -> N
     Looked at are `command` and `args` of Kubernetes, Cloud Run and Azure Container Apps, entrypoint and command of
     Compose and ECS, `dockerCommand` and `startCommand` of Render, `processes` (the worker's, by its command or name, or
     else the first) and `experimental.cmd` of Fly.io, `startCommand` of Railway, `run_command` of App Platform,
-    `entrypoint` of Cerebrium, and ENTRYPOINT and CMD in the stage of a Dockerfile that is built (by default the last),
-    or in the one that it is made from, unless all that is built from it has a command of its own; where no file says
-    what is built from it, and all that is deployed has a command of its own, a word of development there is only noted.
-    The word `dev`, `console` or `connect` directly behind a script (`agent.py`, `main.ts`), a module (`-m name`) or
-    `npm`, `pnpm` or `yarn` with a script's name, or as the first word, is a failure; of several commands of a shell the
-    last counts that has one of these words or `start`, and none where a condition (`if`, `case`, `||`) decides between
-    them, which is noted. Commands with none of these four words there do not tell and are passed over, noted where one
-    of the first three stands elsewhere (`pnpm dev`); skipped if no other is left.
+    `entrypoint` of Cerebrium, and ENTRYPOINT and CMD (which an ENTRYPOINT that is a line of a shell does not get) in
+    the stage of a Dockerfile that is built (by default the last), or in the one that it is made from, unless all that
+    is built from it has a command of its own; where no file says what is built from it, and all that is deployed has a
+    command of its own, a word of development there is only noted. The word `dev`, `console` or `connect` directly
+    behind a script (`agent.py`, `main.ts`), a module (`-m name`) or `npm`, `pnpm` or `yarn` with a script's name, or as
+    the first word, is a failure; of several commands of a shell the last counts that has one of these words or `start`,
+    and none where a condition (`if`, `case`, `||`) decides between them, which is noted. Commands with none of these
+    four words there do not tell and are passed over, noted where one of the first three stands elsewhere (`pnpm dev`);
+    skipped if no other is left.
     """
     judge(rules.production_command, lk_manifests, lk_evidence, "no command that tells", "started with 'start'")
 

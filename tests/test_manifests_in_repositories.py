@@ -899,6 +899,22 @@ def test_an_entrypoint_takes_the_command_of_its_base_away(tmp_path: Path, rest: 
     assert modes_of(image.command.value) == ({mode} if mode else set())
 
 
+@pytest.mark.parametrize(
+    ("rest", "mode"),
+    [
+        ('ENTRYPOINT uv run agent.py\nCMD ["start"]\n', None),
+        ('ENTRYPOINT exec python agent.py start\nCMD ["dev"]\n', "start"),
+        ('ENTRYPOINT ["python", "agent.py"]\nCMD start\n', None),
+        ('ENTRYPOINT ["tini", "--"]\nCMD python agent.py start\n', "start"),
+        ("CMD python agent.py dev\n", "dev"),
+    ],
+)
+def test_of_a_shell_an_entrypoint_and_a_command_are_not_one_line(tmp_path: Path, rest: str, mode: str | None) -> None:
+    (image,) = written(tmp_path, {"Dockerfile": f"FROM python:3.12\n{rest}"}).deployments
+    assert image.command is not None
+    assert modes_of(image.command.value) == ({mode} if mode else set())
+
+
 def test_a_command_without_words_says_nothing(tmp_path: Path) -> None:
     files = written(tmp_path, {"compose.yaml": "services: {agent: {image: a, command: ['']}}\n"})
     assert rules.secrets(files, Needs()).findings == []

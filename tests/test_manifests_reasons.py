@@ -141,6 +141,11 @@ TEMPLATE = """Resources:
             "update_config order start-first, on Swarm",
         ),
         ({"fly.toml": 'app = "agent"\n[deploy]\nstrategy = "immediate"\n'}, "strategy bluegreen"),
+        (
+            {"render.yaml": "services: [{type: worker, name: agent, runtime: image, numInstances: 1, disk: {name: models}}]\n"},
+            "a service without a disk",
+        ),
+        ({"railway.toml": '[deploy]\nrequiredMountPath = "/models"\n'}, "a service without a volume"),
     ],
 )
 def test_new_workers_first_are_wanted_in_the_words_of_the_platform(tmp_path: Path, files: dict[str, str], wanted: str) -> None:

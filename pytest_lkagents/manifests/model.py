@@ -55,7 +55,12 @@ COMPOSE = Platform(
     new_first="update_config order start-first, on Swarm",
 )
 RENDER = Platform(
-    "Render", 30, 300, "maxShutdownDelaySeconds", "https://render.com/docs/blueprint-spec#maxshutdowndelayseconds"
+    "Render",
+    30,
+    300,
+    "maxShutdownDelaySeconds",
+    "https://render.com/docs/blueprint-spec#maxshutdowndelayseconds",
+    new_first="a service without a disk",
 )
 FLY = Platform(
     "Fly.io",
@@ -66,7 +71,14 @@ FLY = Platform(
     new_first="strategy bluegreen",
 )
 # A service variable or the dashboard may set it where the file does not.
-RAILWAY = Platform("Railway", None, None, "drainingSeconds", "https://docs.railway.com/deployments/deployment-teardown")
+RAILWAY = Platform(
+    "Railway",
+    None,
+    None,
+    "drainingSeconds",
+    "https://docs.railway.com/deployments/deployment-teardown",
+    new_first="a service without a volume",
+)
 # On Fargate there is a default and a limit. On own instances there is no limit, and the default is what the instance's agent is
 # set to (ECS_CONTAINER_STOP_TIMEOUT), which no task definition tells.
 ECS_SOURCE = "https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ContainerDefinition.html"

@@ -40,8 +40,7 @@ def read(document: Node, files: Files) -> None:
         environment_of(file),
         command=Given(split(command), deploy.at("startCommand")) if command else None,
         grace_s=Given(seconds, grace.place) if seconds is not None and grace is not None else None,
-        # The old deployment is stopped when the new one is active.
-        lost_at_rollout=Given(Loss(0), deploy.place),
+        lost_at_rollout=_loss(deploy),
         built_from=beside(file, dockerfile or "Dockerfile"),
         # A path is one of the service's root directory, which is the repository's top or, as set in the dashboard, a folder.
         or_built_from=from_above(file, dockerfile) if dockerfile else [],
@@ -57,6 +56,15 @@ def read(document: Node, files: Files) -> None:
     if path := deploy.text("healthcheckPath"):
         made.probes = [Probe("health", deploy.at("healthcheckPath"), None, path)]
     files.deployments.append(made)
+
+
+def _loss(deploy: Node) -> Given[Loss]:
+    """The old deployment is stopped when the new one is active, but where they would share a volume:
+    https://docs.railway.com/volumes/reference"""
+    if deploy.text("requiredMountPath") is not None:
+        reason = "one deployment at a time has the volume"
+        return Given(Loss(100, percent=True, reason=reason), deploy.at("requiredMountPath"))
+    return Given(Loss(0), deploy.place)
 
 
 def _count(made: Deployment, deploy: Node) -> None:
