@@ -442,6 +442,19 @@ def test_the_most_and_the_default_of_app_platform(tmp_path: Path) -> None:
     assert problem.found == "900 is no value that the platform takes here; 1 to 600 are"
 
 
+@pytest.mark.parametrize(
+    ("file", "wanted"),
+    [
+        ("fly.toml", "kill_timeout of 300 s, the most there is"),
+        ("render.yaml", "maxShutdownDelaySeconds of 300 s, the most there is"),
+        ("task-definition.json", "stopTimeout of 120 s, the most there is"),
+    ],
+)
+def test_a_grace_period_that_is_to_be_raised_is_named(file: str, wanted: str) -> None:
+    (finding,) = rules.grace_period(load([str(CORPUS / "broken/grace-period" / file)]), Needs()).findings
+    assert finding.wanted == wanted
+
+
 @pytest.mark.parametrize(("file", "name"), [(CLOUD_RUN, "Cloud Run"), (POOL, "Cloud Run (worker pool)")])
 def test_what_a_platform_does_not_let_anybody_set_is_no_default(file: str, name: str) -> None:
     (finding,) = rules.grace_period(load([str(CORPUS / file)]), Needs()).findings

@@ -109,7 +109,8 @@ def _too_short(deployment: Deployment, grace: float, needs: Needs) -> Finding:
         wanted += "" if needs.drain_s is not None else f", or of {seconds(most)}, the most there is, on Fargate"
     elif most is not None and need > most:
         why += f" {platform.name} allows at most {seconds(most)}."
-        wanted = f"{seconds(most)}, the most there is" if grace < most else f"a platform that waits {seconds(need)}"
+        at_most = f"{platform.grace_field} of {seconds(most)}, the most there is"
+        wanted = at_most if grace < most else f"a platform that waits {seconds(need)}"
     return Finding(_place_of_grace(deployment), what, wanted, why, platform.source)
 
 
