@@ -442,6 +442,19 @@ def test_the_most_and_the_default_of_app_platform(tmp_path: Path) -> None:
     assert problem.found == "900 is no value that the platform takes here; 1 to 600 are"
 
 
+def test_a_default_of_cloud_run_is_named_by_the_annotation_that_changes_it(tmp_path: Path) -> None:
+    changes = [('autoscaling.knative.dev/minScale: "2"', "a: b"), ('run.googleapis.com/cpu-throttling: "false"', "c: d")]
+    assert [finding.found for finding in judged("always-on", tmp_path, CLOUD_RUN, *changes).findings] == [
+        "scales to zero instances, the default without autoscaling.knative.dev/minScale",
+        "has CPU only while a request is served, the default without run.googleapis.com/cpu-throttling",
+    ]
+    changes = [('"2"', '"0"'), ('cpu-throttling: "false"', 'cpu-throttling: "true"')]
+    assert [finding.found for finding in judged("always-on", tmp_path, CLOUD_RUN, *changes).findings] == [
+        "scales to zero instances",
+        "has CPU only while a request is served",
+    ]
+
+
 @pytest.mark.parametrize(
     ("file", "wanted"),
     [
