@@ -281,15 +281,16 @@ def test_secrets(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     (letters and digits) in a file that a ConfigMap holds, or that COPY or ADD write from a here-document; a Secret's
     entry, if its value has 8 or more and is no placeholder, template, reference, encrypted text, word or address
     without a password, and its name not that of a setting (`_REGION`, `_USER`); what a variable of Compose falls back
-    to (`${TOKEN:-...}`), if it looks made by a generator; any variable, ConfigMap entry, command or such here-document
-    with a password in a URL that looks made by a generator (letters and digits). A command with such a name
-    (`--api-secret VALUE`, `API_KEY=VALUE` before it) counts like a variable, one of RUN in a Dockerfile if the value
-    has letters and digits (three digits and no call, in its here-documents). Values are never shown. Not looked at are
-    commands in patches, what `transformers` and `replacements` put in, and a variable that an operation names by its
-    number alone (`env/0/value`), unless the workload's file says for certain which one stands there: not where it lies
-    elsewhere, labels select it, or another operation or patch may change the order. What is found on standard input may
-    come from outside of the repository (`docker compose config` fills in `.env`): it is named, and neither a failure
-    nor a pass. Skipped if there is no variable and no such entry.
+    to (`${TOKEN:-...}`), or one of CloudFormation (the `Default` of a parameter), if it looks made by a generator; any
+    variable, ConfigMap entry, command or such here-document with a password in a URL that looks made by a generator
+    (letters and digits). A command with such a name (`--api-secret VALUE`, `API_KEY=VALUE` before it) counts like a
+    variable, one of RUN in a Dockerfile if the value has letters and digits (three digits and no call, in its
+    here-documents). Values are never shown. Not looked at are commands in patches, what `transformers` and
+    `replacements` put in, and a variable that an operation names by its number alone (`env/0/value`), unless the
+    workload's file says for certain which one stands there: not where it lies elsewhere, labels select it, or another
+    operation or patch may change the order. What is found on standard input may come from outside of the repository
+    (`docker compose config` fills in `.env`): it is named, and neither a failure nor a pass. Skipped if there is no
+    variable and no such entry.
     """
     judge(rules.secrets, lk_manifests, lk_evidence, "no variable and no Secret to judge", "no literal secret")
 

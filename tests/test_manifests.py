@@ -442,6 +442,18 @@ def test_the_most_and_the_default_of_app_platform(tmp_path: Path) -> None:
     assert problem.found == "900 is no value that the platform takes here; 1 to 600 are"
 
 
+@pytest.mark.parametrize(("default", "line"), [(SECRET, [3]), ("", []), ("change-me", [])])
+def test_the_default_of_a_parameter_is_what_a_variable_falls_back_to(default: str, line: list[int], tmp_path: Path) -> None:
+    changes = [
+        ("Parameters:\n", f"Parameters:\n  Key:\n    Default: '{default}'\n"),
+        ("          Environment:\n", "          Environment:\n            - {Name: LIVEKIT_API_SECRET, Value: !Ref Key}\n"),
+    ]
+    findings = judged("secrets", tmp_path, "good/cloudformation.yaml", *changes).findings
+    assert [finding.place.line for finding in findings] == line
+    said = "what LIVEKIT_API_SECRET falls back to is a literal"
+    assert {(finding.place.field, finding.found) for finding in findings} <= {("Parameters.Key.Default", said)}
+
+
 def test_a_default_of_cloud_run_is_named_by_the_annotation_that_changes_it(tmp_path: Path) -> None:
     changes = [('autoscaling.knative.dev/minScale: "2"', "a: b"), ('run.googleapis.com/cpu-throttling: "false"', "c: d")]
     assert [finding.found for finding in judged("always-on", tmp_path, CLOUD_RUN, *changes).findings] == [

@@ -15,6 +15,7 @@ from pytest_lkagents.manifests.model import (
     Given,
     Loss,
     Target,
+    Variable,
 )
 from pytest_lkagents.manifests.readers import ecs
 from pytest_lkagents.manifests.readers.common import doubt, whole
@@ -37,7 +38,9 @@ def read(document: Node, files: Files) -> None:
     for name, task in _of_type(document, TASK):
         if not task.items("ContainerDefinitions"):
             continue
-        made = ecs.deployment_of(_lower(task))
+        lowered = _lower(task)
+        made = ecs.deployment_of(lowered)
+        made.other_variables += _parameters(lowered, document)
         mine = [service for _, service in services if _names(service.get("TaskDefinition"), name)]
         # Which of several services is meant, no rule can say; without one the tasks are started by something else.
         if len(mine) == 1:
@@ -73,6 +76,17 @@ def _of_type(document: Node, type_: str) -> list[tuple[str, Node]]:
 def _names(node: Node | None, resource: str) -> bool:
     """Whether this is a reference to that resource: ``!Ref Name`` or ``{"Ref": "Name"}``."""
     return node is not None and (node.text() == f"${{{resource}}}" or node.text("Ref") == resource)
+
+
+def _parameters(task: Node, document: Node) -> list[Variable]:
+    """What the variables of a task that are parameters are where whoever makes the stack sets none."""
+    defaults = {f"${{{name}}}": parameter.get("Default") for name, parameter in document.entries("Parameters")}
+    return [
+        Variable(entry.text("name") or "", default.place, fallback=default.text())
+        for container in task.items("containerDefinitions")
+        for entry in container.items("environment")
+        if (default := defaults.get(entry.text("value") or "")) is not None
+    ]
 
 
 def _lower(node: Node) -> Node:
