@@ -55,24 +55,24 @@ def test_readable(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     `apiVersion`, shows that it is a deployment file; not JSON with comments, as tools have it), or (named itself) has
     more than 2 MB, a Dockerfile without FROM or with an unknown instruction, and a misspelt or misplaced field: one
     that is unknown and at least 85 % like a known one, or known at another place only, at the places that the rules
-    read; a value that the platform does not take, such as `stop_grace_period: 600` of Compose, which wants a unit, or
-    `grace_period_seconds: 900` of App Platform, which takes 600 at most; of Kubernetes' workloads and HPAs a field that
-    only another kind has (`updateStrategy` of a Deployment), a number that is text (`replicas: "2"`, `periodSeconds:
-    10s`, the port of a probe) or a variable's value that is none (`value: 8081`, or `yes`, which kubectl reads as a
-    truth value, unless Kustomize gathers the file, or Flux is there, which hands it whole folders); and of Kubernetes'
-    own kinds one that is misspelt (`Deployement`), has no `apiVersion`, or one that no current Kubernetes serves
-    (`autoscaling/v2beta2`). Only noted are any other YAML or TOML that cannot be read, what cannot be opened in a
-    folder, a document of more than 100,000 values (the others of its file are judged), a file of more than 1,000,000,
-    standard input of more than 2 MB, a file of an unknown format, a template of Helm or Jinja that is no YAML before it
-    is filled in, what stands beside the workers and does not look like one (a database, a web site, a LiveKit server),
-    or that nothing does, or only by name, a Compose service that extends one of another file or has neither image nor
-    build (a part, as in `docker-compose.prod.yml`), `compose.override.yaml`, and what a Kustomization changes by
-    patches, images and the like; no check judges these, but for secrets in the last three. Nor is a service of
-    CloudFormation whose task definition is a parameter, which each check names. Noted are also files of a
-    folder that are for development by their names (`Dockerfile.dev`, `docker-compose.local.yml`), beside others that
-    have a worker, and all of `.devcontainer`: of the checks only this one, `manifests.secrets` and
-    `manifests.separate-environments` judge them. Skipped if there is no deployment file, or nothing in them to judge (a
-    Namespace alone).
+    read; a value that the platform does not take, such as `stop_grace_period: 600` of Compose, which wants a unit, a
+    list as its health check's `test` without CMD, CMD-SHELL or NONE in front, or `grace_period_seconds: 900` of App
+    Platform, which takes 600 at most; of Kubernetes' workloads and HPAs a field that only another kind has
+    (`updateStrategy` of a Deployment), a number that is text (`replicas: "2"`, `periodSeconds: 10s`, the port of a
+    probe) or a variable's value that is none (`value: 8081`, or `yes`, which kubectl reads as a truth value, unless
+    Kustomize gathers the file, or Flux is there, which hands it whole folders); and of Kubernetes' own kinds one that
+    is misspelt (`Deployement`), has no `apiVersion`, or one that no current Kubernetes serves (`autoscaling/v2beta2`).
+    Only noted are any other YAML or TOML that cannot be read, what cannot be opened in a folder, a document of more
+    than 100,000 values (the others of its file are judged), a file of more than 1,000,000, standard input of more than
+    2 MB, a file of an unknown format, a template of Helm or Jinja that is no YAML before it is filled in, what stands
+    beside the workers and does not look like one (a database, a web site, a LiveKit server), or that nothing does, or
+    only by name, a Compose service that extends one of another file or has neither image nor build (a part, as in
+    `docker-compose.prod.yml`), `compose.override.yaml`, and what a Kustomization changes by patches, images and the
+    like; no check judges these, but for secrets in the last three. Nor is a service of CloudFormation whose task
+    definition is a parameter, which each check names. Noted are also files of a folder that are for development by
+    their names (`Dockerfile.dev`, `docker-compose.local.yml`), beside others that have a worker, and all of
+    `.devcontainer`: of the checks only this one, `manifests.secrets` and `manifests.separate-environments` judge them.
+    Skipped if there is no deployment file, or nothing in them to judge (a Namespace alone).
     """
     judge(rules.readable, lk_manifests, lk_evidence, "no deployment in the files", f"read {some(lk_manifests[0].read)}")
 
