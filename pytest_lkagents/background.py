@@ -17,8 +17,9 @@ from pytest_lkagents.clock import DeadlineMissed, poll
 
 T = TypeVar("T")
 
-# Observations that mostly wait run beside the checks, this many at a time.
-OBSERVERS = 4
+# Observations that mostly wait run beside the checks, this many at a time: as many as the profile core has, of which some only
+# wait for their worker.
+OBSERVERS = 6
 # Two workers start at a time: each needs a core for some seconds, and the checks that run meanwhile need one too.
 STARTERS = 2
 # Whoever has the machine alone may have it for a climb of 240 s, and what comes before and after; the contents of a large image

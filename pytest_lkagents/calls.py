@@ -260,6 +260,19 @@ class Calls:
         )
         return time.monotonic() - joined > LOST_SECONDS and not in_time
 
+    def refused(self, call: Call, server: Server) -> bool:
+        """Whether every registration on this server was asked for the call's job, and refused it: the server asks nobody again,
+        which is known sooner than ``lost``."""
+        transcripts = [worker.wire.transcript for worker in self._stage.workers() if worker.server is server]
+        live = {(transcript, known.connection) for transcript in transcripts for known in transcript.live()}
+        refusals = {
+            (transcript, asked.connection)
+            for transcript in transcripts
+            for asked in transcript.questions(call.joined - 1)
+            if asked.room == call.room_name and not asked.probe and asked.available is False
+        }
+        return bool(refusals) and live <= refusals
+
     def wait_settled(self, call: Call, server: Server, *, noted: bool = True) -> None:
         """Until the call has its agent, or will certainly get none. ``noted``: it counts among the ``accepted`` ones if it
         is one of them."""

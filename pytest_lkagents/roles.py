@@ -45,10 +45,11 @@ ROLES = {
     "early": Role(registered=False, server_up=False),
     "half-open": Role(),
     "partitioned": Role(),
-    # What these are to show does not depend on the calls, or the lack of inbound connections, that came before.
-    "stopped": Role(after="firewalled"),
-    "interrupted": Role(after="early"),
-    "reconnecting": Role(after="crashing"),
+    # What these are to show does not depend on the calls, or the lack of inbound connections, that came before. The observation
+    # that takes the longest takes over the worker that is free first.
+    "interrupted": Role(after="firewalled"),
+    "reconnecting": Role(after="early"),
+    "stopped": Role(after="crashing"),
     # Two workers of one server. One core each, so that a burner fills a worker and leaves the machine another core.
     "loaded": Role(cpus=1),
     "peer": Role(cpus=1, beside="loaded"),

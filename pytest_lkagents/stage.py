@@ -84,6 +84,8 @@ class Stage:
         self._futures: dict[str, Future[Worker]] = {}
         # Roles that wait for another role's worker, and what is to begin when they have it.
         self._waiting: dict[str, list[Callable[[], object]]] = {}
+        # Roles whose worker another role had before, and that role.
+        self._taken_over: dict[str, str] = {}
         self._contents: ImageContents | None = None
         self._neighbour: Sidecar | None = None
         self._workers: list[Worker] = []
@@ -239,9 +241,15 @@ class Stage:
             with self._lock:
                 if heir not in self._futures:
                     self._futures[heir] = self._futures[role]
+                    self._taken_over[heir] = role
                     self._by_role.setdefault(heir, []).append(worker)
         for callback in begin:
             callback()
+
+    def had_before(self, role: str) -> list[str]:
+        """The roles that this role's worker had before, the last one first."""
+        before = self._taken_over.get(role)
+        return [] if before is None else [before, *self.had_before(before)]
 
     def when_ready(self, role: str, begin: Callable[[], object]) -> None:
         """Call ``begin`` now, or as soon as the role whose worker this one takes over is released."""

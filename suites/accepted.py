@@ -10,10 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from pytest_lkagents.callers.backend import delete_room
-from pytest_lkagents.callers.caller import Caller
+from pytest_lkagents.callers.caller import Call, Caller
 from pytest_lkagents.calls import AGENT_SECONDS, ENOUGH_LOST, FREE_SECONDS, LATE_SECONDS, Accepted
 from pytest_lkagents.checks import NotJudgeable, StageError, TooBusy
+from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
+from pytest_lkagents.worker.base import Worker
 
 from .observations import REST_SECONDS
 from .placed import wait_free
@@ -43,34 +45,47 @@ class Seen:
     how: dict[str, str] = field(default_factory=dict)
 
 
-def observe(stage: Stage) -> Seen:
-    """All calls that were accepted so far, after more were placed with the shared worker: in ways that no check before had,
-    and as many as it takes to judge. Raises NotJudgeable where these are not accepted, or none was ever served."""
+def come(stage: Stage) -> dict[str, str]:
+    """Calls to the shared worker in ways that no check before had: in which one, by job. Raises NotJudgeable where none was
+    ever served."""
+    _raise_if_none_served(stage)
+    worker, how = stage.worker("shared"), {}
+    with contextlib.closing(stage.calls.caller(worker)) as caller:
+        for way, calls in ((AT_ONCE, _at_once), (BACK, _back)):
+            how.update({call.job: way for call in _come(stage, caller, worker, calls)})
+    return how
+
+
+def observe(stage: Stage, how: dict[str, str]) -> Seen:
+    """All calls that were accepted so far, of which some came in the ways of ``come``, after more were placed with the shared
+    worker: as many as it takes to judge. Raises NotJudgeable where these are not accepted, or none was ever served."""
+    _raise_if_none_served(stage)
+    with contextlib.closing(stage.calls.caller(stage.worker("shared"))) as caller:
+        _come_until_enough(stage, caller, stage.calls.accepted)
+    return Seen(list(stage.calls.accepted), how)
+
+
+def _raise_if_none_served(stage: Stage) -> None:
     if stage.calls.all_in_vain:
         raise NotJudgeable("none of the calls got an agent: see jobs.joins")
-    caller = stage.calls.caller(stage.worker("shared"))
-    seen = Seen(stage.calls.accepted)
-    try:
-        for how, come in ((AT_ONCE, _at_once), (BACK, _back)):
-            _come(stage, caller, seen, how, come)
-        _come_until_enough(stage, caller, seen.calls)
-    finally:
-        caller.close()
-    return Seen(list(seen.calls), seen.how)
 
 
-def _come(stage: Stage, caller: Caller, seen: Seen, how: str, come: Callable[[Stage, Caller], None]) -> None:
+def _come(stage: Stage, caller: Caller, worker: Worker, calls: Callable[[Stage, Caller], None]) -> list[Accepted]:
+    """The calls that were accepted; once more, for some times, where one of them is missed or none is accepted: by a worker
+    that was full for a moment."""
+    came: list[Accepted] = []
     for _ in range(AGAIN):
-        if sum(call.failed for call in seen.calls) >= ENOUGH_LOST:
-            return
-        before = len(seen.calls)
+        if sum(call.failed for call in stage.calls.accepted) >= ENOUGH_LOST:
+            break
+        before = len(stage.calls.accepted)
         _wait_free(stage)
-        come(stage, caller)
-        new = seen.calls[before:]
-        seen.how.update({call.job: how for call in new})
-        # None is taken by a worker that was full for a moment.
+        calls(stage, caller)
+        # Meanwhile other workers have calls, too.
+        new = [call for call in stage.calls.accepted[before:] if call.worker == worker.name]
+        came += new
         if new and not any(call.missed for call in new):
-            return
+            break
+    return came
 
 
 def _at_once(stage: Stage, caller: Caller) -> None:
@@ -79,8 +94,16 @@ def _at_once(stage: Stage, caller: Caller) -> None:
         settle(stage, stage.worker("shared"), set(), REST_SECONDS)
     with ThreadPoolExecutor(2) as callers:
         calls = list(callers.map(lambda _: caller.join(), range(2)))
+
+    def is_refused(call: Call) -> bool:
+        return stage.calls.refused(call, caller.server)
+
+    # Of one that takes one after the other, nobody need wait for what it refused.
+    with contextlib.suppress(DeadlineMissed):
+        poll(lambda: all(call.agents or is_refused(call) for call in calls), what="two answers", seconds=AGENT_SECONDS)
     for call in calls:
-        stage.calls.wait_settled(call, caller.server)
+        if not (any(other.agents for other in calls) and is_refused(call)):
+            stage.calls.wait_settled(call, caller.server)
     for call in calls:
         call.leave()
 

@@ -13,15 +13,31 @@ import pytest
 
 from pytest_lkagents import limits
 from pytest_lkagents.beginning import is_xdist_worker
-from pytest_lkagents.checks import TRIED_AGAIN, Evidence, StageError, check_of
+from pytest_lkagents.checks import TRIED_AGAIN, Evidence, StageError, WorkerFailed, check_of
+from pytest_lkagents.fixtures import STAGE
 from pytest_lkagents.gathered import GATHERED
 from pytest_lkagents.manifests.findings import Needs
 from pytest_lkagents.manifests.load import load as load_manifests
 from pytest_lkagents.manifests.model import Files
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.stage import Stage
+from pytest_lkagents.verdict import SEEN_BESIDE
 
-from . import assignment, crowds, drains, early, faults, harm, leftovers, long_call, measured, observations, pool, reconnecting
+from . import (
+    accepted,
+    assignment,
+    crowds,
+    drains,
+    early,
+    faults,
+    harm,
+    leftovers,
+    long_call,
+    measured,
+    observations,
+    pool,
+    reconnecting,
+)
 from . import load as loads
 from .drained import Drain
 from .shared import Ahead, once
@@ -44,14 +60,29 @@ AHEAD = {
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
-    """A check's evidence says if what it judges was observed twice."""
+    """A check's evidence says if what it judges was observed twice and, where it fails, on whose worker."""
+    evidence = pyfuncitem.funcargs.get("lk_evidence")
     try:
         return (yield)
+    except (AssertionError, WorkerFailed):
+        if isinstance(evidence, Evidence) and (others := _had_its_workers_before(pyfuncitem)):
+            evidence.setdefault(SEEN_BESIDE, ",".join(others))
+        raise
     finally:
-        evidence = pyfuncitem.funcargs.get("lk_evidence")
         for name, shared in pyfuncitem.funcargs.items():
             if isinstance(evidence, Evidence) and isinstance(shared, Ahead) and shared.again_because is not None:
                 evidence.setdefault(TRIED_AGAIN, f"{name.removeprefix('lk_')}: {shared.again_because}")
+
+
+def _had_its_workers_before(item: pytest.Function) -> list[str]:
+    """For each role that its workers had before, the id of a check that used them so: it may have a part in a failure."""
+    judged = check_of(item)
+    if judged is None or "lk_stage" not in item.fixturenames:
+        return []
+    stage = item.config.stash[STAGE].get()
+    before = {earlier for role in judged.roles for earlier in stage.had_before(role)}
+    of_run = [found for one in item.session.items if (found := check_of(one)) is not None]
+    return [next(found.id for found in of_run if role in found.roles) for role in sorted(before)]
 
 
 @pytest.fixture(scope="session")
@@ -186,9 +217,25 @@ def lk_partition(lk_stage: Stage) -> Callable[[], faults.Aftermath]:
 
 
 @pytest.fixture(scope="session")
-def lk_pair(lk_stage: Stage) -> Callable[[], pool.Pair]:
-    """Two calls at once, hung up."""
-    return once(pool.pair, lk_stage)
+def lk_comers(lk_stage: Stage) -> Ahead[dict[str, str]]:
+    """Calls in other ways than those of the other checks."""
+    return Ahead(lk_stage, accepted.come)
+
+
+@pytest.fixture(scope="session")
+def lk_pair(request: pytest.FixtureRequest, lk_stage: Stage, lk_selected: set[str]) -> Callable[[], pool.Pair]:
+    """Two calls at once, hung up. They are the last ones for which the shared worker must have no others: what comes then
+    comes beside the checks that do not need it."""
+
+    def observe(stage: Stage) -> pool.Pair:
+        try:
+            return pool.pair(stage)
+        finally:
+            if "jobs.serves-every-call" in lk_selected and not stage.takes_turns and not is_xdist_worker(request.config):
+                comers: Ahead[dict[str, str]] = request.getfixturevalue("lk_comers")
+                comers.begin()
+
+    return once(observe, lk_stage)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 
 from pytest_lkagents.callers.caller import Call
-from pytest_lkagents.checks import NotJudgeable
+from pytest_lkagents.checks import NotJudgeable, TooBusy
 from pytest_lkagents.clock import DeadlineMissed, holds, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
@@ -55,12 +55,24 @@ def require_own_processes(seen: Snapshot, own: list[int], jobs: list[int], count
         raise NotJudgeable("jobs have no processes of their own: see jobs.own-process")
 
 
+@dataclass(frozen=True)
+class Apart:
+    """The job of a caller who hung up while another call went on: its processes, of which none serves another call, and what
+    was left of it ``after_s`` later: of these processes, and connections to the server."""
+
+    pids: list[int]
+    after_s: float
+    staying: list[int]
+    connected: int
+
+
 @dataclass
 class Pair:
     """Two calls at once, or the one that a worker takes which takes no second one (``calls``); ``before`` and ``during`` are
     the worker's processes without them and with them, ``left`` is when all callers had hung up (monotonic seconds).
     ``ended_after`` is how long the older call's job lasted if it was gone when the newer call had its agent, or was over
-    (seconds; ``ended_when``: which of them); None: it lasted."""
+    (seconds; ``ended_when``: which of them); None: it lasted. ``apart``: the newer call's job, hung up first; None: that
+    was not seen."""
 
     worker: Worker
     before: Snapshot
@@ -71,6 +83,7 @@ class Pair:
     calls: int = 2
     ended_after: float | None = None
     ended_when: str = ""
+    apart: Apart | None = None
 
 
 def pair(stage: Stage) -> Pair:
@@ -94,7 +107,8 @@ def pair(stage: Stage) -> Pair:
 
 def _pair(stage: Stage, alone: float = 0.0, *, newer: str = ENDS) -> Pair:
     """``alone``: for how long the first call must last without the second one (seconds). Raises NotJudgeable if it does not.
-    ``newer``: what the newer call does, which the older one must outlast."""
+    ``newer``: what the newer call does, which the older one must outlast. Raises TooBusy where its job did not end, and this
+    machine may be why."""
     worker = stage.worker("shared")
     stage.calls.wait_idle(worker)
     before = worker.snapshot()
@@ -116,16 +130,17 @@ def _pair(stage: Stage, alone: float = 0.0, *, newer: str = ENDS) -> Pair:
         calls = 1 if further is None else 2
         during = worker.snapshot()
         jobs = worker.jobs_of(during)
+        apart = None
         when = COMES if len(jobs) < calls and not set(first) <= set(jobs) else ""
         if further is not None and not when and newer != IS_NOT_ASKED:
             if newer == ENDS:
-                end(worker, further, set(jobs) - set(first))
+                apart = end_apart(stage, worker, further, during, set(first))
             seconds = STILL_SECONDS if newer == ENDS else GOODBYE_SECONDS + STILL_SECONDS
             when = "" if holds(connected, seconds=seconds, every=STILL_SECONDS) else newer
         ended_after = time.monotonic() - began if when else None
     finally:
         caller.close()
-    return Pair(worker, before, during, own, jobs, time.monotonic(), calls, ended_after, when)
+    return Pair(worker, before, during, own, jobs, time.monotonic(), calls, ended_after, when, apart)
 
 
 def end(worker: Worker, call: Call, jobs: set[int]) -> None:
@@ -133,6 +148,40 @@ def end(worker: Worker, call: Call, jobs: set[int]) -> None:
     call.leave()
     with contextlib.suppress(DeadlineMissed), worker.ledger.waiting(worker.name):
         poll(lambda: not jobs & set(worker.snapshot().living()), what="end of a job", seconds=GOODBYE_SECONDS, every=0.3)
+
+
+def end_apart(stage: Stage, worker: Worker, call: Call, during: Snapshot, others: set[int]) -> Apart | None:
+    """The same, for as long as a job may take for it (``lk_exit_timeout``), and while those of ``others`` go on, by the
+    processes that serve them. None if they do not, or if it cannot be told which processes serve this call. Raises TooBusy."""
+    here = worker.wire.calls_to(call.room_name)
+    elsewhere = during.holders_of(worker.server_peer, worker.wire.calls_at - here)
+    pids = set(during.holders_of(worker.server_peer, here)).difference(elsewhere, worker.registered_by(during))
+    if not pids:
+        end(worker, call, set(worker.jobs_of(during)) - others)
+        return None
+    now, reading, left = during, worker.reading(), time.monotonic()
+    call.leave()
+
+    def ended() -> bool:
+        return not pids & set(now.living()) and not worker.wire.calls_to(call.room_name)
+
+    def over() -> bool:
+        nonlocal now
+        stage.raise_if_closing()
+        now = worker.snapshot()
+        return ended() or not others <= set(worker.jobs_of(now))
+
+    try:
+        with worker.ledger.waiting(worker.name):
+            poll(over, what="end of a job", seconds=stage.settings.exit_timeout, every=0.3)
+    except DeadlineMissed:
+        stage.raise_if_too_busy(worker, reading)
+        if not call.hung_up:
+            raise TooBusy("this machine is too busy to judge: a caller could not hang up in time") from None
+    if not ended() and not others <= set(worker.jobs_of(now)):
+        return None
+    staying = sorted(pids & set(now.living()))
+    return Apart(sorted(pids), time.monotonic() - left, staying, len(worker.wire.calls_to(call.room_name)))
 
 
 # -- idle processes

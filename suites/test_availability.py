@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
 
 from pytest_lkagents.calls import ANSWER_SECONDS
 from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, NotJudgeable, StageError, TooBusy, check
 from pytest_lkagents.stage import Stage
-from pytest_lkagents.wire.model import Answer, Question
+from pytest_lkagents.verdict import SEEN_BESIDE
+from pytest_lkagents.wire.model import Answer
 from pytest_lkagents.worker.base import Worker
 
 from .drained import Drain
 from .drains import CHECK_SECONDS
 from .load import BURNT_SHARE, EXHAUSTED, LOAD_SECONDS, NOTICEABLE, RISE_SECONDS, Loaded, next_status
 from .placed import RECOVER_SECONDS, wait_free
+from .questions import Asked, asked, asked_beside_calls, late_in_peace
 from .reports import LONGEST_SECONDS, REPORT_SECONDS, longest_pause
 
 # Two updates at the SDKs' pace, after the seconds over which they average.
 SETTLE_SECONDS = 6
 STEPS = 6
 BURST = 5
-# By which the server's clock may be ahead of ours, on a busy machine.
-AHEAD_SECONDS = 0.3
 # A worker that samples its load twice a second answers one burst in four as if it had counted.
 BURSTS = 3
 
@@ -292,96 +291,57 @@ def test_recovers(lk_stage: Stage, lk_evidence: Evidence, lk_load: Callable[[], 
     seconds=LOAD_SECONDS,
     order=10,
 )
-def test_answers_in_time(lk_stage: Stage, lk_evidence: Evidence, lk_load: Callable[[], Loaded]) -> None:
+def test_answers_in_time(
+    lk_stage: Stage, lk_evidence: Evidence, lk_load: Callable[[], Loaded], lk_several: Callable[[], Drain | None]
+) -> None:
     """It answers every question before the server gives up (3 s).
 
     All questions about jobs of the run, real ones (two of `jobs.serves-every-call` come in the same instant) and those
     of the proxy on the wire, to the shared worker and to the one under load are taken from the transcript; a worker
-    that was not asked by the proxy yet is asked once. Each must be answered, yes or no, within 3 s, after which the
-    server drops the job (a yes in the last 0.3 s upon which it did not give the job to the worker is late too).
-    Questions on a connection that ended within these 3 s, or to a worker that `balancing.frozen-worker` had frozen, do
-    not count. Where all that was late was asked while next to all of this machine's cores were in use, as when the
-    workers of a run start, the worker is asked once more in peace, and that answer counts. Skipped if nothing was
-    answered and nothing is late; an answer that is late again on an overloaded machine is an error.
+    that was not asked by the proxy yet is asked once. So are, beside `rollout.drains-every-call` (not where workers
+    take turns), those to its worker before the signal, the last of which come while it has three calls. Each must be
+    answered, yes or no, within 3 s, after which the server drops the job (a yes in the last 0.3 s upon which it did not
+    give the job to the worker is late too). Questions on a connection that ended within these 3 s, or to a worker that
+    `balancing.frozen-worker` had frozen, do not count. Where all that was late was asked while next to all of this
+    machine's cores were in use, as when the workers of a run start, the worker is asked once more in peace, and that
+    answer counts. For what was late before the signal the shared worker is asked so, with as many calls and its
+    processes at rest. Skipped if nothing was answered and nothing is late; an error if an answer is late again on an
+    overloaded machine, or if the worker cannot be asked again so.
     """
     try:
         lk_load()
     except (StageError, NotJudgeable):
         pass
-    judged: list[tuple[Worker, Question]] = []
     lk_stage.worker("shared")
+    judged: list[Asked] = []
     for worker in (*lk_stage.workers("shared"), *lk_stage.workers("loaded")):
-        if not any(asked.probe for asked in worker.wire.transcript.questions()) and worker.wire.transcript.live():
+        if not any(known.probe for known in worker.wire.transcript.questions()) and worker.wire.transcript.live():
             worker.wire.ask(ANSWER_SECONDS)
-        closed = [found.closed or float("inf") for found in worker.wire.transcript.registrations()]
-        judged += [
-            (worker, asked)
-            for asked in worker.wire.transcript.questions()
-            # A question on a connection that ended is nobody's fault here, nor is one that we did not let it answer.
-            if (asked.answers or not any(asked.asked < end < asked.asked + ANSWER_SECONDS for end in closed))
-            and not worker.was_frozen(asked.asked, asked.asked + ANSWER_SECONDS)
-        ]
-    late = [(worker, asked) for worker, asked in judged if _is_late(asked)]
-    answered = [asked.answered_after for _, asked in judged if asked.answered_after is not None]
+        judged += asked(worker)
+    judged += asked_beside_calls(lk_stage.workers("draining"), lk_several())
+    late = [one for one in judged if one.is_late]
+    answered = [one.question.answered_after for one in judged if one.question.answered_after is not None]
     lk_evidence["questions"], lk_evidence["answered"] = len(judged), len(answered)
+    lk_evidence["most_calls_at_a_question"] = max((one.calls or 0 for one in judged), default=0)
     lk_evidence["slowest_answer_s"] = round(max(answered), 3) if answered else None
     lk_evidence["limit_s"] = ANSWER_SECONDS
     if late:
-        worker, asked = late[0]
-        lk_evidence["transcript"] = worker.wire.transcript.lines(asked.asked - 0.1, kinds=("question", "answer"))[:6]
+        lk_evidence["transcript"] = late[0].lines()
         lk_evidence["late"] = len(late)
-        late = _late_in_peace(lk_stage, late)
-        if not late:
-            lk_evidence.summary = f"{len(answered)} questions answered, in time but for what a busy machine held up"
+        certain = late_in_peace(lk_stage, late)
+        if not certain:
+            lk_evidence.summary = (
+                f"{len(answered)} questions answered, in time but for {len(late)}, for which it was asked again"
+            )
             return
-        _, asked = late[0]
-        after = f"after {asked.answered_after:.1f} s" if asked.answered_after is not None else "not at all"
-        raise AssertionError(f"{len(late)} of {len(judged)} questions were not answered within 3 s, the first {after}")
+        shown = [one for one in late if one in certain] or late
+        if all(one.calls is not None for one in shown):
+            lk_evidence[SEEN_BESIDE] = "rollout.drains-every-call"
+        how = shown[0].how_late
+        raise AssertionError(f"{len(shown)} of {len(judged)} questions were not answered within 3 s, the first {how}")
     if not answered:
         raise NotJudgeable("it was asked nothing")
     lk_evidence.summary = f"{len(answered)} questions answered, the slowest after {max(answered) * 1000:.0f} ms"
-
-
-def _is_late(asked: Question) -> bool:
-    """Whether the server gave up. It began to wait a little before the question was seen here: a yes upon which it gave the job
-    to nobody came too late, if it came so late."""
-    passed = asked.answered_after if asked.answered_after is not None else time.monotonic() - asked.asked
-    in_vain = bool(asked.available) and asked.assigned is None and not asked.probe
-    return passed > ANSWER_SECONDS - (AHEAD_SECONDS if in_vain else 0.0)
-
-
-def _late_in_peace(stage: Stage, late: list[tuple[Worker, Question]]) -> list[tuple[Worker, Question]]:
-    """Of these late questions the ones for which this machine had time; where there are none, the workers are asked again,
-    with nothing else of ours under way. Raises StageError where that cannot be done either."""
-
-    def held_up(asked: Question) -> bool:
-        return stage.history.had_no_time(asked.asked, asked.asked + (asked.answered_after or ANSWER_SECONDS))
-
-    certain = [(worker, asked) for worker, asked in late if not held_up(asked)]
-    if certain:
-        return certain
-    to_ask = [worker for worker in dict(late) if worker.wire.transcript.live()]
-    if not to_ask:
-        raise StageError("this machine is too busy to judge: all of its cores were in use, and the worker is gone")
-    with stage.background.in_peace():
-        for worker in to_ask:
-            burnt = worker in stage.workers("loaded")
-            with worker.burn() if burnt else contextlib.nullcontext():
-                _wait_as_before(worker, burnt)
-                before, since = worker.reading(), time.monotonic()
-                if worker.wire.ask(ANSWER_SECONDS).available is None:
-                    stage.raise_if_too_busy(worker, before)
-                    certain += [(worker, asked) for asked in worker.wire.transcript.questions(since)]
-    return certain
-
-
-def _wait_as_before(worker: Worker, burnt: bool) -> None:
-    """Until a worker is as it was when it was asked before: free, or with its CPU burnt full."""
-    if burnt:
-        worker.wire.transcript.wait(lambda seen: (last := seen.latest_status()) is not None and last.full, RISE_SECONDS)
-    else:
-        with contextlib.suppress(StageError):
-            wait_free(worker)
 
 
 @check(

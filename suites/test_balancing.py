@@ -33,7 +33,7 @@ AGENT_NAME = "LIVEKIT_AGENT_NAME"
     why="Two agents in one call talk over each other, and both are paid for.",
     remedy="answer each availability question once and connect one agent per job",
     roles=("loaded", "peer"),
-    order=1,
+    order=2,
 )
 def test_single_assignment(lk_evidence: Evidence, lk_assigned: Callable[[], Assigned]) -> None:
     """Each of several calls on two workers gets exactly one agent.

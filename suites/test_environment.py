@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import time
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, StageError, WorkerFault, check
+from pytest_lkagents.callers.caller import Caller
+from pytest_lkagents.callers.request import CallRequest
+from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, StageError, WorkerFailed, WorkerFault, check
 from pytest_lkagents.secrets import can_be_told, secrets_of, spellings, tokens_in, without_tokens
 from pytest_lkagents.stage import Stage
+from pytest_lkagents.worker.base import Worker
 
 from .observations import FirstCall
 
@@ -119,17 +123,20 @@ def _speaks_livekit(stage: Stage, host: str, port: int) -> bool:
     profile="full",
     section="Environment variables",
     why="A worker that ignores its name joins every room of the project.",
-    remedy="update the SDK (Python 1.5.7, Node 1.4.0 or later), or pass the variable on as the agent's name",
+    remedy="update the SDK (Python 1.5.7, Node 1.4.0 or later), or pass the variable on as the agent's name; accept the calls "
+    "that ask for it",
     roles=("shared", "renamed"),
 )
-def test_agent_name(lk_stage: Stage, lk_evidence: Evidence) -> None:
+def test_agent_name(lk_stage: Stage, lk_evidence: Evidence, lk_first_call: Callable[[], FirstCall]) -> None:
     """LIVEKIT_AGENT_NAME is honoured where the worker sets no name itself.
 
     A worker is started with LIVEKIT_AGENT_NAME set to `lk-renamed`, and the name in its registration, as read on the
-    wire, must be that; of several registrations, that of one (5 s after the first at the latest). Skipped if all that
-    the worker registers have a name without this, and not that of a LIVEKIT_AGENT_NAME that it was given (then it sets
-    its name itself), if it keeps the name that it was given (which it may set itself, too), or if it does not register
-    within `lk_start_timeout` (default 60 s).
+    wire, must be that; of several registrations, that of one (5 s after the first at the latest). Then up to three calls
+    ask for an agent of that name, as one without it was served before: it is a failure if all of them are refused.
+    Skipped if all that the worker registers have a name without this, and not that of a LIVEKIT_AGENT_NAME that it was
+    given (then it sets its name itself), if it keeps the name that it was given (which it may set itself, too), or if it
+    does not register within `lk_start_timeout` (default 60 s). Where no call is served, or these are accepted and not
+    served, the registration alone counts: see `jobs.joins`.
     """
     shared = lk_stage.worker("shared")
     shared.registration()
@@ -147,6 +154,31 @@ def test_agent_name(lk_stage: Stage, lk_evidence: Evidence) -> None:
         raise NotJudgeable(f"the worker sets its name itself ({_listed(names)}), as LIVEKIT_AGENT_NAME has it")
     assert given in names, f"LIVEKIT_AGENT_NAME={given} is ignored: it registered as {_listed(names)}"
     lk_evidence.summary = f"registered as {_listed(names)}"
+    try:
+        lk_first_call()
+    except WorkerFault:
+        return
+    since = time.monotonic()
+    lk_evidence["served"] = _is_served_by_name(lk_stage, worker, given)
+    answers = worker.wire.transcript.answers(since)
+    if not lk_evidence["served"]:
+        lk_evidence["transcript"] = worker.wire.transcript.lines(since, kinds=("question", "answer"))
+    assert lk_evidence["served"] or not answers or any(answer is not False for answer in answers), (
+        f"registered as {given!r}, it refuses every call that asks for {given!r}, and serves those that ask for nobody by name"
+    )
+
+
+def _is_served_by_name(stage: Stage, worker: Worker, name: str) -> bool:
+    deployment = next((found.dispatched_to[1] for found in worker.wire.transcript.live() if found.agent_name == name), "")
+    request = CallRequest(name, stage.settings.metadata, stage.settings.attributes, deployment)
+    with contextlib.closing(Caller(worker.server, stage.media, stage.ledger, request)) as caller:
+        try:
+            stage.calls.served(caller)
+        except WorkerFailed:
+            raise
+        except WorkerFault:
+            return False
+    return True
 
 
 def _listed(names: set[str]) -> str:

@@ -74,7 +74,7 @@ def test_joins(lk_stage: Stage, lk_evidence: Evidence, lk_first_call: Callable[[
     seconds=400,
     order=9,
 )
-def test_serves_every_call(lk_stage: Stage, lk_evidence: Evidence) -> None:
+def test_serves_every_call(lk_stage: Stage, lk_comers: Callable[[], dict[str, str]], lk_evidence: Evidence) -> None:
     """Every call that the worker accepted got its agent.
 
     At the end of the run all calls so far are counted that a worker accepted and was given, and to which nothing had
@@ -86,7 +86,7 @@ def test_serves_every_call(lk_stage: Stage, lk_evidence: Evidence) -> None:
     for which more calls are placed if need be. What the load test of `resources.quality-of-service` places is judged
     there. Skipped if calls are refused, or none is served: see `jobs.joins`.
     """
-    observed = accepted.observe(lk_stage)
+    observed = accepted.observe(lk_stage, lk_comers())
     seen = observed.calls
     missed = [call for call in seen if call.failed]
     lost = [call for call in missed if call.agent_s is None]
@@ -127,13 +127,14 @@ def test_own_process(lk_evidence: Evidence, lk_pair: Callable[[], pool.Pair], lk
     processes that hold them. Those over which a participant signals, which the proxy on the wire tells from others,
     belong to the jobs: they must be held by two different processes, neither of which holds the worker's registration.
     The first call's job must not have lost its connection when the second call has its agent, nor a second after the
-    end of that one, which is hung up first (its process is awaited for 10 s); if it has, two calls are placed once
-    more, the first of which lasts for longer alone than it did before, and a second time is a failure (unless it ends
-    as well beside a call that is not hung up). Of a worker that says that it is full with one call, or refuses a second
-    one, the one call is judged. Beside `rollout.drains-every-call` (not where workers take turns) the up to four calls
-    are looked at, too, that its worker has when the signal comes, as there may be some processes for all. Skipped if
-    fewer such connections than calls are seen, or one process holds them that has no UDP socket while others do, as a
-    proxy in the container, or the calls are not served, or agents leave them by themselves too soon.
+    end of that one, which is hung up first (its job's end is awaited, for `lk_exit_timeout` at most); if it has, two
+    calls are placed once more, the first of which lasts for longer alone than it did before, and a second time is a
+    failure (unless it ends as well beside a call that is not hung up). Of a worker that says that it is full with one
+    call, or refuses a second one, the one call is judged. Beside `rollout.drains-every-call` (not where workers take
+    turns) the up to four calls are looked at, too, that its worker has when the signal comes, as there may be some
+    processes for all. Skipped if fewer such connections than calls are seen, or one process holds them that has no UDP
+    socket while others do, as a proxy in the container, or the calls are not served, or agents leave them by themselves
+    too soon.
     """
     seen = lk_pair()
     # Each job signals over a connection of its own to the server; whose connections they are is what counts.
@@ -163,37 +164,6 @@ def test_own_process(lk_evidence: Evidence, lk_pair: Callable[[], pool.Pair], lk
 
 
 @check(
-    "jobs.side-by-side",
-    MUST,
-    section="Overview",
-    why="A worker is given many calls at once; what they share (a session, a connection to a model) only the last one has.",
-    remedy="keep nothing that belongs to one call where another call reaches it: a global, a file, a service's only session",
-    seconds=400,
-    roles=("crashing",),
-)
-def test_side_by_side(lk_evidence: Evidence, lk_crash: Callable[[], harm.Harm]) -> None:
-    """Two calls at once are both heard, and the second one does nothing to the first.
-
-    Before `jobs.crash-isolated` harms one of two calls, both are listened to. The first one is alone until its agent
-    has been heard for 3 s, or for 5 s in vain. For 4 s after the second one has its agent (longer while something is
-    suspected) the first is watched: it is harmed if its agent leaves, its process ends, or packets (1.5 s) or the sound
-    of an agent that talks without pauses (2.5 s) are missing and stay away for 8 s, or if there was a pause of more
-    than 2.5 s. If the first agent was heard, the second one must be within 34 s. What may be a habit or chance counts
-    when it is seen in a second pair of calls, with another worker, whose first agent has stayed, or talked, for clearly
-    longer before. Skipped for a worker that takes one call at a time, whose jobs share a process or whose calls are not
-    served; on an overloaded machine a miss is an error.
-    """
-    seen = lk_crash().beside
-    if seen is None:
-        raise NotJudgeable(pool.ONE_AT_A_TIME)
-    lk_evidence["first_agent_heard_after_s"], lk_evidence["second_agent_heard_after_s"] = seen.older_heard_s, seen.newer_heard_s
-    lk_evidence["first_call"] = seen.evidence
-    assert seen.problem is None, seen.problem
-    how = "both are heard" if seen.older_heard_s is not None else "judged by packets and presence"
-    lk_evidence.summary = f"two calls at once: the first one goes on ({how})"
-
-
-@check(
     "jobs.ends-with-call",
     MUST,
     section="Overview",
@@ -201,20 +171,36 @@ def test_side_by_side(lk_evidence: Evidence, lk_crash: Callable[[], harm.Harm]) 
     remedy="end the job when the last user has left, leave no thread or child process behind, and reap ended children "
     "(an init such as tini as the container's first process)",
     roles=("shared",),
+    seconds=400,
     order=1,
 )
 def test_ends_with_call(lk_stage: Stage, lk_evidence: Evidence, lk_pair: Callable[[], pool.Pair]) -> None:
     """After the callers left, the jobs' processes and their connections end, and no zombie stays.
 
-    After both callers of `jobs.own-process` hung up, the process table and connections are read every 0.3 s. Within
-    `lk_exit_timeout` (default 30 s) of the last hang-up the jobs' processes must be gone, their connections to the
-    server closed, and no zombie left that was not there before the calls; where a process of a new kind (its parent and
-    its command line) lives on, its end is awaited for 5 s. Skipped if the jobs have no processes of
-    their own; on an overloaded machine a miss is an error.
+    After both callers of `jobs.own-process` hung up, one after the other, the process table and connections are read
+    every 0.3 s. Within `lk_exit_timeout` (default 30 s) of the last hang-up the jobs' processes must be gone, their
+    connections to the server closed, and no zombie left that was not there before the calls; where a process of a new
+    kind (its parent and its command line) lives on, its end is awaited for 5 s. The job whose caller hung up first has
+    the same time from then on, while the other call goes on, for its processes (without those that serve both calls)
+    and connections (known by the room that their token names). Skipped if the jobs have no processes of their own; on
+    an overloaded machine a miss is an error.
     """
     seen = lk_pair()
     pool.require_own_processes(seen.during, seen.own, seen.jobs, seen.calls)
+    judge_apart(lk_stage.settings.exit_timeout, lk_evidence, seen.apart)
     _judge_end(lk_stage, lk_evidence, seen.worker, seen.jobs, seen.before, seen.left, "the callers left")
+
+
+def judge_apart(limit: float, evidence: Evidence, seen: pool.Apart | None) -> None:
+    """Whether nothing is left of the job whose caller hung up first. Raises AssertionError."""
+    if seen is None:
+        return
+    evidence["first_job_pids"], evidence["first_job_ended_after_s"], evidence["limit_s"] = seen.pids, None, limit
+    evidence["first_job_pids_left"], evidence["first_job_connections_left"] = seen.staying, seen.connected
+    late = f"{limit:g} s after its caller hung up (lk_exit_timeout), while another call goes on"
+    assert not seen.staying, f"a job's process is still there {late}"
+    assert not seen.connected, f"a job's connection to the server is still open {late}"
+    evidence["first_job_ended_after_s"] = round(seen.after_s, 1)
 
 
 def _judge_end(
@@ -293,6 +279,38 @@ def test_ends_with_room(lk_stage: Stage, lk_evidence: Evidence) -> None:
 
 
 @check(
+    "jobs.side-by-side",
+    MUST,
+    section="Overview",
+    why="A worker is given many calls at once; what they share (a session, a connection to a model) only the last one has.",
+    remedy="keep nothing that belongs to one call where another call reaches it: a global, a file, a service's only session",
+    seconds=400,
+    roles=("crashing",),
+    order=1,
+)
+def test_side_by_side(lk_evidence: Evidence, lk_crash: Callable[[], harm.Harm]) -> None:
+    """Two calls at once are both heard, and the second one does nothing to the first.
+
+    Before `jobs.crash-isolated` harms one of two calls, both are listened to. The first one is alone until its agent
+    has been heard for 3 s, or for 5 s in vain. For 4 s after the second one has its agent (longer while something is
+    suspected) the first is watched: it is harmed if its agent leaves, its process ends, or packets (1.5 s) or the sound
+    of an agent that talks without pauses (2.5 s) are missing and stay away for 8 s, or if there was a pause of more
+    than 2.5 s. If the first agent was heard, the second one must be within 34 s. What may be a habit or chance counts
+    when it is seen in a second pair of calls, with another worker, whose first agent has stayed, or talked, for clearly
+    longer before. Skipped for a worker that takes one call at a time, whose jobs share a process or whose calls are not
+    served; on an overloaded machine a miss is an error.
+    """
+    seen = lk_crash().beside
+    if seen is None:
+        raise NotJudgeable(pool.ONE_AT_A_TIME)
+    lk_evidence["first_agent_heard_after_s"], lk_evidence["second_agent_heard_after_s"] = seen.older_heard_s, seen.newer_heard_s
+    lk_evidence["first_call"] = seen.evidence
+    assert seen.problem is None, seen.problem
+    how = "both are heard" if seen.older_heard_s is not None else "judged by packets and presence"
+    lk_evidence.summary = f"two calls at once: the first one goes on ({how})"
+
+
+@check(
     "jobs.crash-isolated",
     MUST,
     section="Overview",
@@ -300,6 +318,7 @@ def test_ends_with_room(lk_stage: Stage, lk_evidence: Evidence) -> None:
     remedy="run each job in a process of its own, and let the worker survive the death of one",
     seconds=400,
     roles=("crashing",),
+    order=1,
 )
 def test_crash_isolated(lk_evidence: Evidence, lk_crash: Callable[[], harm.Harm]) -> None:
     """A killed job process harms no other call, and the worker takes new ones.

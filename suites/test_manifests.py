@@ -59,27 +59,28 @@ def test_readable(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     itself) has more than 2 MB, a Dockerfile without FROM or with an unknown instruction, and a misspelt or misplaced
     field: one that is unknown and at least 85 % like a known one, or known at another place only, at the places that
     the rules read; a value that the platform does not take, such as `stop_grace_period: 600` of Compose, which wants a
-    unit, or `grace_period_seconds: 900` of App Platform, which takes 600 at most; of Kubernetes' workloads and HPAs a
-    field that only another kind has (`updateStrategy` of a Deployment), a number that is text (`replicas: "2"`,
-    `periodSeconds: 10s`, the port of a probe; of KEDA's triggers text that is a number) or a variable's value that is
-    none (`value: 8081`, or `yes`, which kubectl reads as a truth value, unless Kustomize gathers the file, or Flux is
-    there, which hands it whole folders); and of Kubernetes' own kinds one that is misspelt (`Deployement`), has no
-    `apiVersion`, or one that no current Kubernetes serves (`autoscaling/v2beta2`); of an HPA also what only its other
-    version has (`targetCPUUtilizationPercentage` in `autoscaling/v2`), a CPU or memory metric without a target, and
-    more workers at least than at most. Only noted are any other YAML or TOML that cannot be read, what cannot be opened
-    in a folder, a document of more than 100,000 values (the others of its file are judged), a file of more than
-    1,000,000, standard input of more than 2 MB, a file of an unknown format, a template of Helm or Jinja that is no
-    YAML before it is filled in, what names a chart alone (HelmRelease of Flux, Application of Argo CD), a Pod,
-    ReplicationController or DeploymentConfig of an agent, a second agent in a pod, what stands beside the workers and
-    does not look like one (a database, a web site, a LiveKit server), or that nothing does, or only by name, a Compose
-    service that extends one of another file or has neither image nor build (a part, as in `docker-compose.prod.yml`),
-    `compose.override.yaml`, and what a Kustomization (also one of Flux, or an Application of Argo CD) changes by
-    patches, images and the like; no check judges these, but for secrets in the last three, in such Pods and agents, and
-    in what works with LiveKit in a cluster. Nor is a service of CloudFormation whose task definition is a parameter,
-    which each check names. Noted are also files of a folder that are for development by their names (`Dockerfile.dev`,
-    `docker-compose.local.yml`), beside others that have a worker, and all of `.devcontainer`: of the checks only this
-    one, `manifests.secrets` and `manifests.separate-environments` judge them. Skipped if there is no deployment file,
-    or nothing in them to judge (a Namespace alone).
+    unit, a list as its health check's `test` without CMD, CMD-SHELL or NONE in front, or `grace_period_seconds: 900` of
+    App Platform, which takes 600 at most; of Kubernetes' workloads and HPAs a field that only another kind has
+    (`updateStrategy` of a Deployment), a number that is text (`replicas: "2"`, `periodSeconds: 10s`, the port of a
+    probe; of KEDA's triggers text that is a number) or a variable's value that is none (`value: 8081`, or `yes`, which
+    kubectl reads as a truth value, unless Kustomize gathers the file, or Flux is there, which hands it whole folders);
+    and of Kubernetes' own kinds one that is misspelt (`Deployement`), has no `apiVersion`, or one that no current
+    Kubernetes serves (`autoscaling/v2beta2`); of an HPA also what only its other version has
+    (`targetCPUUtilizationPercentage` in `autoscaling/v2`), a CPU or memory metric without a target, and more workers at
+    least than at most. Only noted are any other YAML or TOML that cannot be read, what cannot be opened in a folder, a
+    document of more than 100,000 values (the others of its file are judged), a file of more than 1,000,000, standard
+    input of more than 2 MB, a file of an unknown format, a template of Helm or Jinja that is no YAML before it is
+    filled in, what names a chart alone (HelmRelease of Flux, Application of Argo CD), a Pod, ReplicationController or
+    DeploymentConfig of an agent, a second agent in a pod, what stands beside the workers and does not look like one (a
+    database, a web site, a LiveKit server), or that nothing does, or only by name, a Compose service that extends one
+    of another file or has neither image nor build (a part, as in `docker-compose.prod.yml`), `compose.override.yaml`,
+    and what a Kustomization (also one of Flux, or an Application of Argo CD) changes by patches, images and the like;
+    no check judges these, but for secrets in the last three, in such Pods and agents, and in what works with LiveKit in
+    a cluster. Nor is a service of CloudFormation whose task definition is a parameter, which each check names. Noted
+    are also files of a folder that are for development by their names (`Dockerfile.dev`, `docker-compose.local.yml`),
+    beside others that have a worker, and all of `.devcontainer`: of the checks only this one, `manifests.secrets` and
+    `manifests.separate-environments` judge them. Skipped if there is no deployment file, or nothing in them to judge (a
+    Namespace alone).
     """
     judge(rules.readable, lk_manifests, lk_evidence, "no deployment in the files", f"read {some(lk_manifests[0].read)}")
 
@@ -103,15 +104,15 @@ def test_grace_period(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     `drain_seconds` comes before the signal) and `response_grace_period` of Cerebrium (900 s). It must be at least
     `--lk-drain-hold`, or 600 s (the guide's 10 minutes) where nothing is declared. Where the platform allows less than
     these 600 s, its maximum is enough and noted, if that is 60 s or more; a declared drain above the maximum is a
-    failure. On ECS the default of 30 s and the maximum of 120 s hold where `requiresCompatibilities` is FARGATE alone.
-    On own instances (EC2, EXTERNAL, or a network mode other than awsvpc) there is no maximum. Where the file says
-    neither, `stopTimeout` passes from 600 s on, fails below 120 s and is not judged between; left out, it is not judged
-    except on Fargate, as the instance's agent has a default of its own. Nor is a value that is a variable, or one that
-    is long enough only without the sleeps of a preStop hook that loops, sends a signal itself, sleeps for as long as a
-    variable says, or is a program (`time.sleep(120)`), or without the 30 s of Knative's own hook. A stop signal that no
-    process can act upon (`stop_signal`, `kill_signal`, `stopSignal`, STOPSIGNAL: SIGKILL, SIGSTOP) is a failure; with
-    any other than SIGTERM and SIGINT nothing passes, as it is not known whether the worker handles it. Skipped without
-    a file to judge.
+    failure. On ECS the default of 30 s and the maximum of 120 s hold where `requiresCompatibilities` is FARGATE alone,
+    or the service in CloudFormation says so (`LaunchType`). On own instances (EC2, EXTERNAL, or a network mode other
+    than awsvpc) there is no maximum. Where the file says neither, `stopTimeout` passes from 600 s on, fails below 120 s
+    and is not judged between; left out, it is not judged except on Fargate, as the instance's agent has a default of
+    its own. Nor is a value that is a variable, or one that is long enough only without the sleeps of a preStop hook
+    that loops, sends a signal itself, sleeps for as long as a variable says, or is a program (`time.sleep(120)`), or
+    without the 30 s of Knative's own hook. A stop signal that no process can act upon (`stop_signal`, `kill_signal`,
+    `stopSignal`, STOPSIGNAL: SIGKILL, SIGSTOP) is a failure; with any other than SIGTERM and SIGINT nothing passes, as
+    it is not known whether the worker handles it. Skipped without a file to judge.
     """
     judge(
         rules.grace_period,
@@ -137,10 +138,11 @@ def test_scale_up_below_threshold(lk_evidence: Evidence, lk_manifests: Manifests
     Looked at are CPU targets in cores for each pod (`averageValue` of an HPA, `metricType: AverageValue` of KEDA),
     which are divided by the CPU limit, or NUM_CPUS; and those in per cent: HPA (`averageUtilization`,
     `targetCPUUtilizationPercentage`, 80 % where it names no metric at all), KEDA and Azure Container Apps (trigger
-    `cpu`), Render (`targetCPUPercent`), App Platform (`metrics.cpu.percent`) and Cerebrium (`scaling_target`, by
-    default 100, of `cpu_utilization`). In Kubernetes the target counts against the request, so it is multiplied by
-    request / limit, or by request / NUM_CPUS where that variable is set, be it by a ConfigMap in these files. The
-    result may be at most the load threshold less 0.1: `lk_load_threshold`, or the highest load that
+    `cpu`), Render (`targetCPUPercent`), App Platform (`metrics.cpu.percent`), Cerebrium (`scaling_target`, by default
+    100, of `cpu_utilization`) and ECS on Fargate (`TargetValue` of `ECSServiceAverageCPUUtilization` in CloudFormation;
+    not judged elsewhere, as its load depends on the instance). In Kubernetes the target counts against the request, so
+    it is multiplied by request / limit, or by request / NUM_CPUS where that variable is set, be it by a ConfigMap in
+    these files. The result may be at most the load threshold less 0.1: `lk_load_threshold`, or the highest load that
     `availability.threshold` saw available, or 0.7, the SDKs' default. What the other containers of the pod request and
     may use is counted in, unless the metric is of the worker's container alone; a metric of another container alone is
     none of the worker's. Of several CPU targets of one autoscaler the lowest counts; each of several autoscalers is
@@ -187,12 +189,12 @@ def test_scaling_metric(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
 
     Looked at are all metrics of an HPA, all triggers of a KEDA ScaledObject, Render's `targetCPUPercent` and
     `targetMemoryPercent`, App Platform's CPU target and its metrics of requests, `class` and `metric` of Knative, the
-    rules of Azure Container Apps, and `scaling_metric` of Cerebrium. Memory alone is a failure, and so are requests, of
-    which a worker gets none; so are CPU and memory alone where calls, not CPU, moved the load of this worker in
-    `availability.load-follows-work` or `availability.rejects-over-threshold` of the same run. What a container beside
-    the worker uses alone (`containerResource`, KEDA's `containerName`) counts for nothing: alone, or beside these, it
-    is a failure too. Any other metric counts as one of the worker's own. Skipped without an autoscaler that names a
-    metric.
+    rules of Azure Container Apps, `scaling_metric` of Cerebrium, and the metrics that ECS services in CloudFormation
+    track. Memory alone is a failure, and so are requests, of which a worker gets none; so are CPU and memory alone
+    where calls, not CPU, moved the load of this worker in `availability.load-follows-work` or
+    `availability.rejects-over-threshold` of the same run. What a container beside the worker uses alone
+    (`containerResource`, KEDA's `containerName`) counts for nothing: alone, or beside these, it is a failure too. Any
+    other metric counts as one of the worker's own. Skipped without an autoscaler that names a metric.
     """
     judge(rules.scaling_metric, lk_manifests, lk_evidence, "no autoscaler that names a metric", "by CPU or a metric of its own")
 
@@ -252,13 +254,14 @@ def test_no_inbound(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     of Traefik, HTTPProxy of Contour), a Knative Service that is not `cluster-local`, a `hostPort` of its container, or
     any port of it with `hostNetwork`; a port that Compose publishes on more than loopback; a service of type `web` on
     Render; on Fly.io an `http_service` or `services` with `ports`, for the worker's process group; on ECS
-    `portMappings` with the network mode bridge (the default unless it is for Fargate) or host; on Cloud Run an ingress
-    of `all`, its default, even where IAM still asks who calls; an external ingress of Azure Container Apps; a service
-    of App Platform, unless it has internal ports only; `disable_auth = true` of Cerebrium. Not judged are ECS with
-    awsvpc (the service's security groups decide), an ingress of `internal-and-cloud-load-balancing` on Cloud Run, an
-    Ingress or the like to a Service that is in no file, a host's network without ports that are named, a Compose port
-    whose address is a variable, a service of App Platform that no route of the file leads to while others have routes,
-    and a cerebrium.toml without `disable_auth`. Skipped if nothing else is left.
+    `portMappings` with the network mode bridge (the default unless it is for Fargate) or host, or a load balancer of
+    the service (CloudFormation); on Cloud Run an ingress of `all`, its default, even where IAM still asks who calls; an
+    external ingress of Azure Container Apps; a service of App Platform, unless it has internal ports only;
+    `disable_auth = true` of Cerebrium. Not judged are ECS with awsvpc (the service's security groups decide), an
+    ingress of `internal-and-cloud-load-balancing` on Cloud Run, an Ingress or the like to a Service that is in no file,
+    a host's network without ports that are named, a Compose port whose address is a variable, a service of App Platform
+    that no route of the file leads to while others have routes, and a cerebrium.toml without `disable_auth`. Skipped if
+    nothing else is left.
     """
     judge(rules.no_inbound, lk_manifests, lk_evidence, "no file that says what is open", "nothing is open")
 
@@ -291,15 +294,16 @@ def test_secrets(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     with such a name and value (letters and digits) in a file that a ConfigMap holds, or that COPY or ADD write from a
     here-document; a Secret's entry, if its value has 8 or more and is no placeholder, template, reference, encrypted
     text, certificate, word or address without a password, and its name not that of a setting (`_REGION`, `_USER`); what
-    a variable of Compose falls back to (`${TOKEN:-...}`), if it looks made by a generator; any variable, ConfigMap
-    entry, command or such here-document with a password in a URL that looks made by a generator (letters and digits). A
-    command with such a name (`--api-secret VALUE`, `API_KEY=VALUE` before it) counts like a variable, one of RUN in a
-    Dockerfile if the value has letters and digits (three digits and no call, in its here-documents). Values are never
-    shown. Not looked at are commands in patches, what `transformers` and `replacements` put in, and a variable that an
-    operation names by its number alone (`env/0/value`), unless the workload's file says for certain which one stands
-    there: not where it lies elsewhere, labels select it, or another operation or patch may change the order. What is
-    found on standard input may come from outside of the repository (`docker compose config` fills in `.env`): it is
-    named, and neither a failure nor a pass. Skipped if there is no variable and no such entry.
+    a variable of Compose falls back to (`${TOKEN:-...}`), or one of CloudFormation (the `Default` of a parameter), if
+    it looks made by a generator; any variable, ConfigMap entry, command or such here-document with a password in a URL
+    that looks made by a generator (letters and digits). A command with such a name (`--api-secret VALUE`,
+    `API_KEY=VALUE` before it) counts like a variable, one of RUN in a Dockerfile if the value has letters and digits
+    (three digits and no call, in its here-documents). Values are never shown. Not looked at are commands in patches,
+    what `transformers` and `replacements` put in, and a variable that an operation names by its number alone
+    (`env/0/value`), unless the workload's file says for certain which one stands there: not where it lies elsewhere,
+    labels select it, or another operation or patch may change the order. What is found on standard input may come from
+    outside of the repository (`docker compose config` fills in `.env`): it is named, and neither a failure nor a pass.
+    Skipped if there is no variable and no such entry.
     """
     judge(rules.secrets, lk_manifests, lk_evidence, "no variable and no Secret to judge", "no literal secret")
 
@@ -374,12 +378,14 @@ def test_rolling_update(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     Looked at are a Kubernetes Deployment's `strategy` (`Recreate`, or `maxUnavailable`, by default 25 % rounded down,
     and 1 where `maxSurge` is 0), a StatefulSet (one at a time, stopped first; with `maxUnavailable` it depends on the
     cluster's version, and is not judged), a DaemonSet with `maxUnavailable` 100 %, Swarm's `update_config` (`order`,
-    `parallelism`; stop-first one by one by default), a single replica of Compose, and `strategy` `immediate` of Fly.io.
-    The number of workers that a rollout stops first must be below the number that there is: the autoscaler's minimum (1
-    where an HPA says nothing), and `replicas` where the file gives it; 1 where it says nothing of either. If all are
-    stopped by the one count and not by the other, either may hold, and it is not judged; nor is it where the count is a
-    variable, or one per node, nor are ways of Argo Rollouts and others of Fly.io, which are noted. Skipped without a
-    file that tells.
+    `parallelism`; stop-first one by one by default), a single replica of Compose, `MinimumHealthyPercent` of an ECS
+    service (CloudFormation; not judged where it is left out), `strategy` `immediate` of Fly.io, a `disk` of Render,
+    which one instance at a time has, and Railway, which starts new workers first unless they need a volume
+    (`requiredMountPath`). The number of workers that a rollout stops first must be below the number that there is: the
+    autoscaler's minimum (1 where an HPA says nothing), and `replicas` where the file gives it; 1 where it says nothing
+    of either. If all are stopped by the one count and not by the other, either may hold, and it is not judged; nor is
+    it where the count is a variable (unless none is stopped first), or one per node, nor are ways of Argo Rollouts and
+    others of Fly.io, which are noted. Skipped without a file that tells.
     """
     judge(rules.rolling_update, lk_manifests, lk_evidence, "no file that says how workers are replaced", "never all at once")
 
@@ -398,13 +404,14 @@ def test_replicas(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
 
     Looked at is the autoscaler's minimum (HPA `minReplicas`, 1 where it says nothing; KEDA `minReplicaCount`, 1 where
     its triggers are CPU and memory only, which keep one; Render `minInstances`; Azure Container Apps `minReplicas`; App
-    Platform `min_instance_count`; Cerebrium `min_replicas`), or where there is none the number of workers: `replicas`
-    of Kubernetes and Swarm (1 where the file says nothing), `replicas` or `scale` of Compose, `numInstances` of Render,
-    `minScale` (of the revision or the service) or the manual instance count of Cloud Run (1 by default for a worker
-    pool), `min-scale` of Knative, `numReplicas` of Railway (of all regions together), `instance_count` of App Platform
-    (1 by default). A number of 1 is a failure; 0 is for `manifests.always-on`. A DaemonSet, or Swarm's mode `global`,
-    has one per node and is not judged, nor is a number that is a variable, or one of two autoscalers of one workload,
-    or what a `scaling_buffer` of Cerebrium adds to less than 2. Skipped where no file tells.
+    Platform `min_instance_count`; Cerebrium `min_replicas`; CloudFormation `MinCapacity`), or where there is none the
+    number of workers: `replicas` of Kubernetes and Swarm (1 where the file says nothing), `replicas` or `scale` of
+    Compose, `numInstances` of Render, `minScale` (of the revision or the service) or the manual instance count of Cloud
+    Run (1 by default for a worker pool), `min-scale` of Knative, `numReplicas` of Railway (of all regions together),
+    `instance_count` of App Platform and `DesiredCount` of an ECS service in CloudFormation (1 by default). A number of
+    1 is a failure; 0 is for `manifests.always-on`. A DaemonSet, or Swarm's mode `global`, has one per node and is not
+    judged, nor is a number that is a variable, or one of two autoscalers of one workload, or what a `scaling_buffer` of
+    Cerebrium adds to less than 2. Skipped where no file tells.
     """
     judge(rules.replicas, lk_manifests, lk_evidence, "no file that says how many workers there are", "two or more")
 
@@ -424,14 +431,15 @@ def test_production_command(lk_evidence: Evidence, lk_manifests: Manifests) -> N
     Looked at are `command` and `args` of Kubernetes, Cloud Run and Azure Container Apps, entrypoint and command of
     Compose and ECS, `dockerCommand` and `startCommand` of Render, `processes` (the worker's, by its command or name, or
     else the first) and `experimental.cmd` of Fly.io, `startCommand` of Railway, `run_command` of App Platform,
-    `entrypoint` of Cerebrium, and ENTRYPOINT and CMD in the stage of a Dockerfile that is built (by default the last),
-    or in the one that it is made from, unless all that is built from it has a command of its own; where no file says
-    what is built from it, and all that is deployed has a command of its own, a word of development there is only noted.
-    The word `dev`, `console` or `connect` directly behind a script (`agent.py`, `main.ts`), a module (`-m name`) or
-    `npm`, `pnpm` or `yarn` with a script's name, or as the first word, is a failure; of several commands of a shell the
-    last counts that has one of these words or `start`, and none where a condition (`if`, `case`, `||`) decides between
-    them, which is noted. Commands with none of these four words there do not tell and are passed over, noted where one
-    of the first three stands elsewhere (`pnpm dev`); skipped if no other is left.
+    `entrypoint` of Cerebrium, and ENTRYPOINT and CMD (which an ENTRYPOINT that is a line of a shell does not get) in
+    the stage of a Dockerfile that is built (by default the last), or in the one that it is made from, unless all that
+    is built from it has a command of its own; where no file says what is built from it, and all that is deployed has a
+    command of its own, a word of development there is only noted. The word `dev`, `console` or `connect` directly
+    behind a script (`agent.py`, `main.ts`), a module (`-m name`) or `npm`, `pnpm` or `yarn` with a script's name, or as
+    the first word, is a failure; of several commands of a shell the last counts that has one of these words or `start`,
+    and none where a condition (`if`, `case`, `||`) decides between them, which is noted. Commands with none of these
+    four words there do not tell and are passed over, noted where one of the first three stands elsewhere (`pnpm dev`);
+    skipped if no other is left.
     """
     judge(rules.production_command, lk_manifests, lk_evidence, "no command that tells", "started with 'start'")
 
@@ -474,13 +482,14 @@ def test_always_on(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     autoscaler with a minimum of 0 (KEDA's default, unless its triggers are CPU and memory only), KEDA's
     `idleReplicaCount` 0, a pause at 0 or an HTTPScaledObject with a minimum of 0, its default, on Fly.io
     `auto_stop_machines` without `min_machines_running` for the worker's process group, `minReplicas` 0 of Azure
-    Container Apps and `min_replicas` 0 of Cerebrium, their defaults, Render's plan `free`, Railway's `sleepApplication`
-    or `cronSchedule`, App Platform's `inactivity_sleep` or `maintenance.archive`, and on Cloud Run a minimum
-    (`minScale` of the revision or the service, or the manual instance count) that is 0 or missing, or `cpu-throttling`
-    that is not false, its default (a worker pool: a manual instance count of 0), and `min-scale` 0 of Knative, unless
-    Kubernetes' own autoscaler scales it. ECS task definitions and Dockerfiles say nothing of it and are not judged, nor
-    are counts that are variables, nor a Knative Service without `min-scale`, of which the cluster decides, nor
-    `auto_stop_machines` with `min_machines_running`: a worker gets no requests, so that all machines above that number
-    are stopped, and how many there are no file says. Skipped if nothing else is left.
+    Container Apps and `min_replicas` 0 of Cerebrium, their defaults, `DesiredCount` or `MinCapacity` 0 of an ECS
+    service in CloudFormation, Render's plan `free`, Railway's `sleepApplication` or `cronSchedule`, App Platform's
+    `inactivity_sleep` or `maintenance.archive`, and on Cloud Run a minimum (`minScale` of the revision or the service,
+    or the manual instance count) that is 0 or missing, or `cpu-throttling` that is not false, its default (a worker
+    pool: a manual instance count of 0), and `min-scale` 0 of Knative, unless Kubernetes' own autoscaler scales it. ECS
+    task definitions and Dockerfiles say nothing of it and are not judged, nor are counts that are variables, nor a
+    Knative Service without `min-scale`, of which the cluster decides, nor `auto_stop_machines` with
+    `min_machines_running`: a worker gets no requests, so that all machines above that number are stopped, and how many
+    there are no file says. Skipped if nothing else is left.
     """
     judge(rules.always_on, lk_manifests, lk_evidence, "no file that says when workers run", "they run all the time")

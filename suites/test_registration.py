@@ -237,7 +237,7 @@ def test_backs_off(lk_stage: Stage, lk_evidence: Evidence, lk_before_server: Cal
     remedy="keep retrying after the connection is lost, however it ended and whatever a try is answered with, as the SDK does",
     roles=("reconnecting",),
     seconds=400,
-    order=1,
+    order=2,
 )
 def test_reconnects(lk_evidence: Evidence, lk_reconnection: Callable[[], Reconnection]) -> None:
     """After a restart of the server, and after its connection was cut or closed, it registers again, once, and takes
@@ -310,7 +310,7 @@ def test_reconnects_often(lk_stage: Stage, lk_evidence: Evidence) -> None:
     remedy="leave jobs and their count alone when the worker's connection is lost, and connect again without a restart",
     roles=("reconnecting",),
     seconds=400,
-    order=1,
+    order=2,
 )
 def test_keeps_calls(lk_evidence: Evidence, lk_reconnection: Callable[[], Reconnection]) -> None:
     """A call in progress goes on when the worker's own connection to its server is lost and comes back.

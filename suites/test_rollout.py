@@ -376,6 +376,7 @@ def test_exits_when_drained(lk_stage: Stage, lk_evidence: Evidence, lk_drain: Ca
     remedy="exit with code 0 (or 128 + signal) once the stop signal came and no job is left",
     roles=("stopped", "uncalled"),
     seconds=300,
+    order=1,
 )
 def test_idle_exit(lk_stage: Stage, lk_evidence: Evidence, lk_stop: Callable[[], Stop]) -> None:
     """Without calls, the stop signal ends the worker, with code 0 or 128 + signal.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import io
 import json
@@ -344,6 +345,36 @@ def test_evidence_says_why_something_was_observed_twice() -> None:
     assert drain().doubt is None
     assert list(judged) == []
     assert evidence == {"tried_again_because": "drain: the machine stalled"}
+
+
+@pytest.mark.parametrize(
+    ("failure", "beside"),
+    [(AssertionError("it failed"), "suite.earlier"), (WorkerFailed("it ended", Blame()), "suite.earlier"), (None, None)],
+)
+def test_a_failure_of_a_worker_that_was_another_checks_before_is_repeated_with_that_check(
+    failure: Exception | None, beside: str | None
+) -> None:
+    from pytest_lkagents.fixtures import STAGE
+    from suites.conftest import pytest_pyfunc_call
+
+    def item(name: str, role: str) -> SimpleNamespace:
+        made = dataclasses.replace(check_named(name), roles=(role,))
+        return SimpleNamespace(function=SimpleNamespace(__lk_check__=made), fixturenames=("lk_stage",))
+
+    earlier, judged, evidence = item("suite.earlier", "crashing"), item("suite.judged", "stopped"), Evidence()
+    before = {"stopped": ["crashing"]}
+    stage = SimpleNamespace(had_before=lambda role: before.get(role, []))
+    judged.funcargs = {"lk_evidence": evidence}
+    judged.session = SimpleNamespace(items=[judged, earlier])
+    judged.config = SimpleNamespace(stash={STAGE: SimpleNamespace(get=lambda: stage)})
+    running = pytest_pyfunc_call(judged)
+    next(running)
+    if failure is None:
+        assert list(running) == []
+    else:
+        with pytest.raises(type(failure)):
+            running.throw(failure)
+    assert evidence.get("seen_beside") == beside
 
 
 def check_named(name: str, severity: str = MUST) -> Check:

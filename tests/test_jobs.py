@@ -10,14 +10,17 @@ from typing import cast
 
 import pytest
 
+from pytest_lkagents.callers.caller import Call
 from pytest_lkagents.calls import SEE_JOINS, Accepted
-from pytest_lkagents.checks import Evidence, NotJudgeable, WorkerFault
+from pytest_lkagents.checks import Evidence, NotJudgeable, TooBusy, WorkerFault
+from pytest_lkagents.clock import Ledger
 from pytest_lkagents.stage import Stage
-from pytest_lkagents.worker.processes import SEPARATOR, parse
+from pytest_lkagents.worker.base import Worker
+from pytest_lkagents.worker.processes import SEPARATOR, Connection, Process, Snapshot, parse
 from suites import test_jobs as jobs
 from suites.accepted import enough
 from suites.leftovers import MOUNTS, trend
-from suites.pool import require_no_relay, require_own_processes
+from suites.pool import Apart, end_apart, require_no_relay, require_own_processes
 
 from .test_workers import image
 
@@ -182,6 +185,107 @@ def test_a_lost_call_is_chance_only_if_enough_were_served_since() -> None:
     assert not enough([busy, busy] + [served] * 7)
     assert enough([busy, busy] + [served] * 8)
     assert not enough([served] + [busy] * 9), "nobody was served since"
+
+
+SERVER = "10.0.0.1:7880"
+OLDER, NEWER, AVATAR, SHARED = 7, 8, 9, 10
+
+
+class TwoCalls:
+    """A worker with two calls; ``serves`` says by port to which room and by whose process a connection is, ``leave`` which
+    ports and processes are gone when the newer caller has hung up."""
+
+    name, server_peer = "w", SERVER
+
+    def __init__(
+        self, serves: dict[int, tuple[str, int]], leave: set[int], *, hung_up: bool = True, busy: bool = False
+    ) -> None:
+        self.serves, self._leave, self.ledger, self._busy = serves, leave, Ledger(), busy
+        self.pids = {1, *(pid for _, pid in serves.values())}
+        self.call = cast(Call, SimpleNamespace(room_name="new", leave=self._hang_up, hung_up=hung_up))
+        self.wire = self
+
+    def _hang_up(self) -> None:
+        self.serves = {port: of for port, of in self.serves.items() if not {port, of[1]} & self._leave}
+        self.pids -= self._leave
+
+    @property
+    def calls_at(self) -> set[int]:
+        return set(self.serves)
+
+    def calls_to(self, room: str) -> set[int]:
+        return {port for port, (where, _) in self.serves.items() if where == room}
+
+    def snapshot(self) -> Snapshot:
+        connections = [Connection(SERVER, (pid,), port) for port, (_, pid) in self.serves.items()]
+        return Snapshot(tuple(Process(pid, 1, 0, "job") for pid in self.pids), tuple(connections), "")
+
+    def jobs_of(self, seen: Snapshot) -> list[int]:
+        return seen.holders_of(SERVER, self.calls_at)
+
+    def registered_by(self, _seen: Snapshot) -> list[int]:
+        return [1]
+
+    def reading(self) -> None: ...
+
+    def raise_if_closing(self) -> None: ...
+
+    def raise_if_too_busy(self, *_: object) -> None:
+        if self._busy:
+            raise TooBusy("this machine is too busy to judge")
+
+    def end_apart(self) -> Apart | None:
+        self.settings = SimpleNamespace(exit_timeout=0.3)
+        return end_apart(cast(Stage, self), cast(Worker, self), self.call, self.snapshot(), {OLDER})
+
+
+TWO = {101: ("old", OLDER), 102: ("new", NEWER)}
+
+
+def test_a_job_has_to_end_while_another_call_goes_on() -> None:
+    ended = TwoCalls(TWO, {NEWER}).end_apart()
+    assert ended is not None
+    assert (ended.pids, ended.staying, ended.connected) == ([NEWER], [], 0)
+    evidence = Evidence()
+    jobs.judge_apart(30, evidence, ended)
+    assert evidence["first_job_ended_after_s"] is not None
+
+    stays = TwoCalls(TWO, set()).end_apart()
+    with pytest.raises(AssertionError, match=r"a job's process is still there 30 s after .* while another call goes on"):
+        jobs.judge_apart(30, Evidence(), stays)
+
+    connected = TwoCalls({**TWO, 103: ("new", OLDER)}, {NEWER}).end_apart()
+    with pytest.raises(AssertionError, match="a job's connection to the server is still open"):
+        jobs.judge_apart(30, Evidence(), connected)
+    jobs.judge_apart(30, Evidence(), None)
+
+
+def whole(two: TwoCalls) -> list[int]:
+    """The processes of a job that ended as a whole."""
+    seen = two.end_apart()
+    assert seen is not None
+    assert not seen.staying
+    assert not seen.connected
+    return seen.pids
+
+
+def test_what_serves_the_other_call_has_not_to_end_with_this_one() -> None:
+    """An avatar that joined the older call late, and a process that serves both."""
+    late = {**TWO, 103: ("old", AVATAR)}
+    assert whole(TwoCalls(late, {NEWER})) == [NEWER]
+    shared = {**TWO, 103: ("old", SHARED), 104: ("new", SHARED)}
+    assert whole(TwoCalls(shared, {NEWER, 104})) == [NEWER]
+
+
+def test_a_job_is_judged_only_if_the_other_one_goes_on_and_it_is_known() -> None:
+    assert TwoCalls(TWO, {OLDER}).end_apart() is None
+    assert TwoCalls({101: ("old", OLDER), 102: ("", NEWER)}, {NEWER}).end_apart() is None
+
+
+@pytest.mark.parametrize(("hung_up", "busy"), [(False, False), (True, True)])
+def test_a_job_that_had_no_time_to_end_is_not_judged(hung_up: bool, busy: bool) -> None:
+    with pytest.raises(TooBusy):
+        TwoCalls(TWO, set(), hung_up=hung_up, busy=busy).end_apart()
 
 
 def test_a_check_does_not_refer_to_itself() -> None:

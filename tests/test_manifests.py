@@ -185,7 +185,7 @@ FARGATE = "good/task-definition.json"
 ANYWHERE = "good/task-definition-anywhere.json"
 INSTANCES = "good/task-definition-instances.json"
 AUTOSCALED = "good/kubernetes-hpa.yaml"
-CLOUD_RUN = "broken/grace-period/cloud-run.yaml"
+CLOUD_RUN, POOL = "broken/grace-period/cloud-run.yaml", "broken/grace-period/cloud-run-worker-pool.yaml"
 INTERNAL = "run.googleapis.com/ingress: internal"
 APP_PLATFORM, APP_SERVICE = "good/app-platform.yaml", "good/app-platform-internal.yaml"
 START, PROBE = 'args: ["start"]', "\n          startupProbe: {tcpSocket: {port: "
@@ -247,6 +247,14 @@ NOT_JUDGED = [
         "not of 2",
     ),
     ("scale-up-below-threshold", AUTOSCALED, [("tion: 50", "tion: 70"), ('limits: {cpu: "4", ', "limits: {")], "its node"),
+    ("scale-up-below-threshold", "good/cloudformation.yaml", [("FARGATE]", "EC2]"), (": FARGATE", ": EC2")], "its instance"),
+    ("scale-up-below-threshold", "good/cloudformation.yaml", [(": 50", ": !Ref Target")], "TargetValue: its value"),
+    (
+        "scale-up-below-threshold",
+        CEREBRIUM,
+        [("scaling_target = 60", "scaling_target = '${SHARE}'")],
+        "scaling_target: its value",
+    ),
     ("resources", "good/pod-resources.yaml", [], "share what the pod has"),
     (
         "scale-up-below-threshold",
@@ -324,11 +332,44 @@ def test_what_a_file_does_not_say_is_not_judged(
     assert note in "; ".join(judgement.notes)
 
 
+@pytest.mark.parametrize(
+    ("file", "changes"),
+    [
+        ("good/cloudformation.yaml", [("DesiredCount: 2", "DesiredCount: !Ref Count")]),
+        (AUTOSCALED, [("minReplicas: 2", "minReplicas: ${LEAST}")]),
+        ("good/railway.json", [('"numReplicas": 2,', "")]),
+    ],
+)
+def test_a_rollout_that_stops_none_first_is_safe_however_many_there_are(
+    file: str, changes: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    judgement = judged("rolling-update", tmp_path, file, *changes)
+    assert (judgement.looked_at, judgement.findings, judgement.notes) == (1, [], [])
+
+
+@pytest.mark.parametrize(
+    ("image", "found"),
+    [
+        ("{Fn::Sub: '${AWS::AccountId}.dkr.ecr/voice-agent:latest'}", ["is whatever was pushed last"]),
+        ("{Fn::Sub: ['r/voice-agent:${Tag}', {Tag: '1'}]}", []),
+        ("{Fn::Join: [':', [r/voice-agent, !Ref Tag]]}", []),
+        ("{Ref: Image}", []),
+    ],
+)
+def test_functions_of_cloudformation_are_read_as_json_writes_them(image: str, found: list[str], tmp_path: Path) -> None:
+    short = '!Sub "${AWS::AccountId}.dkr.ecr.${AWS::Region}.amazonaws.com/voice-agent:${Tag}"'
+    judgement = judged("image-pinned", tmp_path, "good/cloudformation.yaml", (short, image))
+    assert [finding.found.partition(" ")[2] for finding in judgement.findings] == found
+    assert judgement.nothing == ("" if found else "every image is named with a variable or a placeholder")
+
+
 # What cannot stand in the corpus, as another rule finds something too.
 FOUND = [
     ("no-inbound", CLOUD_RUN, [(INTERNAL, "run.googleapis.com/ingress: all")]),
     ("no-inbound", CLOUD_RUN, [(f"  annotations: {{{INTERNAL}}}\n", "")]),
     ("always-on", CLOUD_RUN, [('"2"', '"0"')]),
+    ("always-on", POOL, [('"3"', '"0"')]),
+    ("replicas", POOL, [('"3"', '"1"')]),
     ("always-on", "broken/always-on/fly.toml", [('"stop"', '"stop"\nmin_machines_running = 0')]),
     ("health-probe", CLOUD_RUN, [(START, f"{START}{PROBE}3000}}}}")]),
     ("rolling-update", "good/stateful-set.yaml", [("replicas: 2", "replicas: 1")]),
@@ -401,9 +442,48 @@ def test_the_most_and_the_default_of_app_platform(tmp_path: Path) -> None:
     assert problem.found == "900 is no value that the platform takes here; 1 to 600 are"
 
 
-def test_what_a_platform_does_not_let_anybody_set_is_no_default() -> None:
-    (finding,) = rules.grace_period(load([str(CORPUS / "broken/grace-period/cloud-run.yaml")]), Needs()).findings
-    assert (finding.found, finding.wanted) == ("10 s, fixed by Cloud Run", "a platform that waits 600 s")
+@pytest.mark.parametrize(("default", "line"), [(SECRET, [3]), ("", []), ("change-me", [])])
+def test_the_default_of_a_parameter_is_what_a_variable_falls_back_to(default: str, line: list[int], tmp_path: Path) -> None:
+    changes = [
+        ("Parameters:\n", f"Parameters:\n  Key:\n    Default: '{default}'\n"),
+        ("          Environment:\n", "          Environment:\n            - {Name: LIVEKIT_API_SECRET, Value: !Ref Key}\n"),
+    ]
+    findings = judged("secrets", tmp_path, "good/cloudformation.yaml", *changes).findings
+    assert [finding.place.line for finding in findings] == line
+    said = "what LIVEKIT_API_SECRET falls back to is a literal"
+    assert {(finding.place.field, finding.found) for finding in findings} <= {("Parameters.Key.Default", said)}
+
+
+def test_a_default_of_cloud_run_is_named_by_the_annotation_that_changes_it(tmp_path: Path) -> None:
+    changes = [('autoscaling.knative.dev/minScale: "2"', "a: b"), ('run.googleapis.com/cpu-throttling: "false"', "c: d")]
+    assert [finding.found for finding in judged("always-on", tmp_path, CLOUD_RUN, *changes).findings] == [
+        "scales to zero instances, the default without autoscaling.knative.dev/minScale",
+        "has CPU only while a request is served, the default without run.googleapis.com/cpu-throttling",
+    ]
+    changes = [('"2"', '"0"'), ('cpu-throttling: "false"', 'cpu-throttling: "true"')]
+    assert [finding.found for finding in judged("always-on", tmp_path, CLOUD_RUN, *changes).findings] == [
+        "scales to zero instances",
+        "has CPU only while a request is served",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("file", "wanted"),
+    [
+        ("fly.toml", "kill_timeout of 300 s, the most there is"),
+        ("render.yaml", "maxShutdownDelaySeconds of 300 s, the most there is"),
+        ("task-definition.json", "stopTimeout of 120 s, the most there is"),
+    ],
+)
+def test_a_grace_period_that_is_to_be_raised_is_named(file: str, wanted: str) -> None:
+    (finding,) = rules.grace_period(load([str(CORPUS / "broken/grace-period" / file)]), Needs()).findings
+    assert finding.wanted == wanted
+
+
+@pytest.mark.parametrize(("file", "name"), [(CLOUD_RUN, "Cloud Run"), (POOL, "Cloud Run (worker pool)")])
+def test_what_a_platform_does_not_let_anybody_set_is_no_default(file: str, name: str) -> None:
+    (finding,) = rules.grace_period(load([str(CORPUS / file)]), Needs()).findings
+    assert (finding.found, finding.wanted) == (f"10 s, fixed by {name}", "a platform that waits 600 s")
 
 
 def test_who_never_scales_may_name_any_metric(tmp_path: Path) -> None:
@@ -634,6 +714,29 @@ def test_a_misplaced_field_is_told_where_it_belongs() -> None:
     (problem,) = load([str(CORPUS / "broken/readable/misplaced.yaml")]).problems
     assert str(problem.place).endswith("misplaced.yaml:7 spec.nodeSelector")
     assert problem.reason == "there is no field 'nodeSelector' here; it belongs to spec.template.spec"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("fly.toml", "[build]\ndockerfile = 'Dockerfile'\nkill_timeout = 300\n", "'kill_timeout'; the top of the file"),
+        ("fly.toml", "[deploy]\nkill_timeout = '5m'\n", "'kill_timeout'; the top of the file"),
+        ("fly.toml", "[[vm]]\nsize = 'shared-cpu-2x'\nkill_signal = 'SIGTERM'\n", "'kill_signal'; the top of the file"),
+        ("fly.toml", "[vm]\nmemory = '4gb'\n[build.args]\nkill_timeout = '5'\n", ""),
+        ("railway.toml", "drainingSeconds = 600\n[build]\nbuilder = 'RAILPACK'\n", "'drainingSeconds'; deploy"),
+        ("railway.toml", "[build]\nstartCommand = 'python agent.py start'\n", "'startCommand'; deploy"),
+        ("railway.json", '{"deploy": {}, "environments": {"pr": {"deploy": {"builder": "RAILPACK"}}}}', "'builder'; build"),
+        ("railway.json", '{"$schema": "x", "build": {"watchPatterns": []}, "deploy": {"region": "eu"}}', ""),
+    ],
+)
+def test_what_a_table_does_not_have_is_told_where_it_belongs(tmp_path: Path, file: str, text: str, said: str) -> None:
+    top = 'app = "voice-agent"\n' if file == "fly.toml" else ""
+    (tmp_path / file).write_text(top + text)
+    problems = load([str(tmp_path)]).problems
+    name, _, home = said.partition("; ")
+    assert [problem.reason for problem in problems] == (
+        [f"there is no field {name} here; it belongs to {home}"] if said else []
+    )
 
 
 def test_a_file_that_overrides_another_is_not_judged_alone(tmp_path: Path) -> None:

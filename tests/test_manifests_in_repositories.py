@@ -161,7 +161,17 @@ def test_what_a_livekit_server_is_built_from_makes_it_one(tmp_path: Path) -> Non
     compose = "services: {livekit-server: {build: {dockerfile: Dockerfile.livekit}, environment: {LIVEKIT_KEYS: $KEYS}}}\n"
     files = written(tmp_path, {"Dockerfile.livekit": "FROM livekit/livekit-server:v1.9\n", "compose.yaml": compose})
     assert judged(files) == set()
-    assert judged(written(tmp_path / "other", {"agent/Dockerfile": "FROM livekit/sip:v1\n"})) == set()
+    for tag in ("v1", "${SIP_VERSION}"):
+        assert judged(written(tmp_path / "other", {"agent/Dockerfile": f"FROM livekit/sip:{tag}\n"})) == set()
+
+
+def test_what_livekit_cloud_builds_is_a_worker_whatever_it_starts(tmp_path: Path) -> None:
+    api = "services: {backend: {image: 'acme/backend:1', environment: {LIVEKIT_URL: $URL, LIVEKIT_API_KEY: $KEY}}}\n"
+    files = {"app/Dockerfile": "FROM python:3.13\nENTRYPOINT [/app/entrypoint.sh]\n", "app/livekit.toml": "[agent]\n"}
+    for more in ({}, {"compose.yaml": api}):
+        found = written(tmp_path, files | more)
+        assert "app/Dockerfile" in judged(found)
+        assert not any("nothing looks like" in note for note in rules.readable(found, Needs()).notes)
 
 
 def test_where_nothing_looks_like_a_worker_all_that_may_be_one_are_judged(tmp_path: Path) -> None:
@@ -885,6 +895,22 @@ def test_a_line_is_taken_apart_as_a_shell_does(tmp_path: Path, name: str, text: 
 def test_an_entrypoint_takes_the_command_of_its_base_away(tmp_path: Path, rest: str, mode: str | None) -> None:
     base = 'FROM python:3.12 AS base\nENTRYPOINT ["python", "agent.py"]\nCMD ["dev"]\nFROM base\n'
     (image,) = written(tmp_path, {"Dockerfile": base + rest}).deployments
+    assert image.command is not None
+    assert modes_of(image.command.value) == ({mode} if mode else set())
+
+
+@pytest.mark.parametrize(
+    ("rest", "mode"),
+    [
+        ('ENTRYPOINT uv run agent.py\nCMD ["start"]\n', None),
+        ('ENTRYPOINT exec python agent.py start\nCMD ["dev"]\n', "start"),
+        ('ENTRYPOINT ["python", "agent.py"]\nCMD start\n', None),
+        ('ENTRYPOINT ["tini", "--"]\nCMD python agent.py start\n', "start"),
+        ("CMD python agent.py dev\n", "dev"),
+    ],
+)
+def test_of_a_shell_an_entrypoint_and_a_command_are_not_one_line(tmp_path: Path, rest: str, mode: str | None) -> None:
+    (image,) = written(tmp_path, {"Dockerfile": f"FROM python:3.12\n{rest}"}).deployments
     assert image.command is not None
     assert modes_of(image.command.value) == ({mode} if mode else set())
 

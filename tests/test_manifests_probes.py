@@ -137,3 +137,21 @@ def test_a_single_failure_that_ends_the_worker_is_named_where_it_is_allowed(tmp_
         "stack.yaml:8 services.agent.healthcheck.retries",
         "task.json:3 containerDefinitions[0].healthCheck.retries",
     ]
+
+
+@pytest.mark.parametrize(
+    ("test", "is_run"),
+    [
+        ('["curl", "-f", "http://localhost:8081/"]', False),
+        ('["CMD", "curl", "-f", "http://localhost:8081/"]', True),
+        ('["CMD-SHELL", "curl -f http://localhost:8081/"]', True),
+        ("curl -f http://localhost:8081/", True),
+    ],
+)
+def test_a_test_of_compose_that_is_never_run_is_none(tmp_path: Path, test: str, *, is_run: bool) -> None:
+    compose = f"services: {{agent: {{image: 'r/agent:1', healthcheck: {{test: {test}}}}}}}\n"
+    judgement = probed(tmp_path, {"compose.yaml": compose})
+    assert (judgement.looked_at, judgement.findings) == (int(is_run), [])
+    found = [str(finding.place) + " " + finding.found for finding in rules.readable(load([str(tmp_path)]), Needs()).findings]
+    said = "a test that is a list, and does not begin with CMD, CMD-SHELL or NONE, is never run"
+    assert found == ([] if is_run else [f"compose.yaml:1 services.agent.healthcheck.test {said}"])

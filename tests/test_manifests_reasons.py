@@ -65,6 +65,31 @@ def test_an_image_that_is_named_with_a_variable_is_named(tmp_path: Path) -> None
     assert reason(checks.test_image_pinned, tmp_path, {"compose.yaml": composed("build: .")}) == "no image is named"
 
 
+@pytest.mark.parametrize("base", ["python:${PYTHON}-slim", "$BASE"])
+def test_an_image_that_a_dockerfile_names_with_a_variable_is_named(tmp_path: Path, base: str) -> None:
+    files = {"Dockerfile": f'ARG PYTHON=3.13\nFROM {base} AS build\nFROM build\nCMD ["python", "agent.py", "start"]\n'}
+    assert reason(checks.test_image_pinned, tmp_path, files) == "every image is named with a variable or a placeholder"
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [("basic-xxs", "what basic-xxs has its name does not tell"), ("'${SIZE}'", "its value is not in the file")],
+)
+def test_a_size_that_does_not_tell_what_it_has_is_named(tmp_path: Path, size: str, said: str) -> None:
+    app = f"name: voice\nworkers:\n- {{name: agent, github: {{repo: a/b}}, instance_size_slug: {size}}}\n"
+    said = f"app.yaml:3 workers[0].instance_size_slug: {said}; not judged"
+    assert reason(checks.test_resources, tmp_path, {"app.yaml": app}) == f"no resources that these files tell; {said}"
+    files = {"compose.yaml": composed("image: 'r/agent:1', command: python agent.py start")}
+    assert reason(checks.test_resources, tmp_path / "local", files) == "no file that sets resources"
+
+
+def test_a_grace_period_before_an_unknown_signal_is_not_said_to_be_missing(tmp_path: Path) -> None:
+    image = 'FROM python:3.13\nSTOPSIGNAL SIGQUIT\nCMD ["python", "agent.py", "start"]\n'
+    files = {"compose.yaml": composed("build: ., stop_grace_period: 30m"), "Dockerfile": image}
+    said = "Dockerfile:2 STOPSIGNAL: not judged: does the worker handle SIGQUIT?"
+    assert reason(checks.test_grace_period, tmp_path, files) == f"no stop signal at which a worker is known to drain; {said}"
+
+
 def test_a_number_of_no_workers_is_said_to_be_for_another_check(tmp_path: Path) -> None:
     files = {"compose.yaml": composed("image: 'r/agent:1', deploy: {replicas: 0}")}
     said = "the least number of workers is 0, which is for manifests.always-on"
@@ -116,6 +141,11 @@ TEMPLATE = """Resources:
             "update_config order start-first, on Swarm",
         ),
         ({"fly.toml": 'app = "agent"\n[deploy]\nstrategy = "immediate"\n'}, "strategy bluegreen"),
+        (
+            {"render.yaml": "services: [{type: worker, name: agent, runtime: image, numInstances: 1, disk: {name: models}}]\n"},
+            "a service without a disk",
+        ),
+        ({"railway.toml": '[deploy]\nrequiredMountPath = "/models"\n'}, "a service without a volume"),
     ],
 )
 def test_new_workers_first_are_wanted_in_the_words_of_the_platform(tmp_path: Path, files: dict[str, str], wanted: str) -> None:

@@ -249,6 +249,21 @@ def test_a_dockerfile_on_railway_is_found_from_the_top_too(tmp_path: Path, path:
     assert [finding.place.file for finding in found] == ["repo/apps/agent/railway.toml"]
 
 
+@pytest.mark.parametrize("name", ["railway-agent.toml", "railway.agent.toml", "agent.railway.toml"])
+def test_a_service_of_railway_may_have_a_file_of_another_name(tmp_path: Path, name: str) -> None:
+    one = '[build]\ndockerfilePath = "Dockerfile.agent"\n[deploy]\nnumReplicas = 1\n'
+    files = written(tmp_path, {name: one, "Dockerfile.agent": PROD, "subrailway.toml": one})
+    assert [str(finding) for finding in rules.replicas(files, Needs()).findings] == [
+        f"{name}:4 deploy.numReplicas: one worker; wanted: at least 2"
+    ]
+
+
 def test_a_dockerfile_that_railway_is_not_told_of_is_not_looked_for(tmp_path: Path) -> None:
     files = written(tmp_path, {"web/railway.toml": "[deploy]\ndrainingSeconds = 5\n", "Dockerfile": PROD})
     assert [one.built_from for one in files.deployments if one.platform is RAILWAY] == ["web/Dockerfile"]
+
+
+def test_the_last_stage_that_is_no_workers_is_named_apart_from_one_that_is(tmp_path: Path) -> None:
+    services = "agent: {build: {context: ., target: prod}}, web: {build: {context: ., target: web}}"
+    files = read(tmp_path, PROD + WEB, f"services: {{{services}}}\n", "")
+    assert files.passed_over == ["Dockerfile, last stage looks like no worker", "docker-compose.yml: web looks like no worker"]

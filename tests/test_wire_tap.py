@@ -146,6 +146,8 @@ def test_who_joins_a_room_of_which_the_worker_was_never_asked_is_no_job(stage: S
         guest.raw(UPGRADE.replace(b"/agent", b"/rtc").replace(b"Bearer t0psecret", b"Bearer " + token) + b"\r\n")
         signalled.head()
     assert stage.tap.calls_at == {guests["r"][0].socket.getsockname()[1]}
+    assert stage.tap.calls_to("r") == stage.tap.calls_at
+    assert not stage.tap.calls_to("another")
 
 
 @pytest.mark.parametrize(

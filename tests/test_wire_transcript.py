@@ -144,6 +144,29 @@ def test_of_a_worker_with_two_connections_counts_which_one_took_the_call(taken_b
     assert calls.questions("call", now - 6, server)["shared"].connection == taken_by
 
 
+@pytest.mark.parametrize(
+    ("refused_on", "closed", "refused"), [((1,), (), False), ((1, 2), (), True), ((1,), (2,), True), ((), (), False)]
+)
+def test_a_call_is_refused_once_every_registration_has_refused_it(
+    refused_on: tuple[int, ...], closed: tuple[int, ...], refused: bool
+) -> None:
+    seen, now = Transcript(), time.monotonic()
+    job = {"id": "AJ_1", "room": {"name": "call"}}
+    for connection in (1, 2):
+        seen.add(entry("register", at=now - 9, connection=connection, agent_name="me"))
+        seen.add(entry("registered", at=now - 8, connection=connection, source="server", worker_id=f"AW_{connection}"))
+        seen.add(entry("question", at=now - 5, connection=connection, source="server", job=job))
+    for connection in refused_on:
+        seen.add(entry("answer", at=now - 4, connection=connection, job_id="AJ_1", available=False))
+    for connection in closed:
+        seen.add(entry("closed", at=now - 4, connection=connection, by="worker", how="eof"))
+    server = SimpleNamespace(controllable=True)
+    worker = SimpleNamespace(name="shared", server=server, wire=SimpleNamespace(transcript=seen))
+    calls = Calls(SimpleNamespace(workers=lambda: [worker], raise_if_closing=None))
+    assert calls.refused(SimpleNamespace(room_name="call", joined=now - 6), server) is refused
+    assert not calls.refused(SimpleNamespace(room_name="another", joined=now - 6), server)
+
+
 def test_a_status_that_is_left_out_is_the_one_before() -> None:
     seen = Transcript()
     said: list[tuple[int, dict[str, str]]] = [

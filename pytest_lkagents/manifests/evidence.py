@@ -58,7 +58,7 @@ class Evidence(IntEnum):
     NAMED = 1
     # Beside such a name what workers are told: LiveKit's variables, or a command of its SDK.
     TOLD = 2
-    # An agent is what it starts.
+    # An agent is what it starts, or what LiveKit Cloud builds of it.
     STARTS = 3
 
 
@@ -164,7 +164,7 @@ class Candidate:
     @cached_property
     def evidence(self) -> Evidence:
         """Of its own: what its image says may only speak against it."""
-        if runs_agent(self.own_command):
+        if runs_agent(self.own_command) or self.deployment.of_livekit_cloud:
             return Evidence.STARTS
         if not self._is_named:
             return Evidence.NOTHING

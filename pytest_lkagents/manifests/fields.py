@@ -139,14 +139,34 @@ FLY: Fields = (
         _names("""auto_start_machines auto_stop_machines checks concurrency force_https http_options internal_port
             machine_checks min_machines_running processes tls_options"""),
     ),
-)
-RAILWAY: Fields = (
+    # What belongs to the top, and is written behind the head of a table, is one of that table's.
+    (
+        ("build",),
+        _names("""args build-target builder buildpacks builtin compression compression_level dockerfile ignorefile image
+            settings"""),
+    ),
     (
         ("deploy",),
-        _names("""cronSchedule drainingSeconds healthcheckPath healthcheckTimeout limitOverride multiRegionConfig numReplicas
-            overlapSeconds preDeployCommand region registryCredentials requiredMountPath restartPolicyMaxRetries
-            restartPolicyType runtime sleepApplication startCommand useLegacyStacker"""),
+        _names("""max_unavailable release_command release_command_compute release_command_timeout release_command_vm
+            seed_command strategy wait_timeout"""),
     ),
+    (
+        ("vm", EACH),
+        _names("""cpu_kind cpus gpu_kind gpus host_dedication_id kernel_args memory memory_mb persist_rootfs processes
+            size"""),
+    ),
+)
+_RAILWAY_BUILD = _names("""buildCommand buildEnvironment builder dockerfilePath nixpacksConfigPath nixpacksPlan nixpacksVersion
+    railpackVersion watchPatterns""")
+_RAILWAY_DEPLOY = _names("""cronSchedule drainingSeconds healthcheckPath healthcheckTimeout limitOverride multiRegionConfig
+    numReplicas overlapSeconds preDeployCommand region registryCredentials requiredMountPath restartPolicyMaxRetries
+    restartPolicyType runtime sleepApplication startCommand useLegacyStacker""")
+RAILWAY: Fields = (
+    ((), _names("$schema build deploy environments")),
+    (("build",), _RAILWAY_BUILD),
+    (("deploy",), _RAILWAY_DEPLOY),
+    (("environments", EACH, "build"), _RAILWAY_BUILD),
+    (("environments", EACH, "deploy"), _RAILWAY_DEPLOY),
 )
 CONTAINER_APPS: Fields = (
     (

@@ -50,7 +50,7 @@ DOCKERFILES = re.compile(
 )
 # What shows that a file was meant for a deployment although it cannot be read: its name, or a name in it.
 NAMED = re.compile(
-    r"(docker-)?compose[\w.-]*\.ya?ml|render\.ya?ml|fly[\w.-]*\.toml|railway\.(json|toml)|cerebrium\.toml|kustomization\.ya?ml"
+    r"(docker-)?compose[\w.-]*\.ya?ml|render\.ya?ml|fly[\w.-]*\.toml|([\w.-]+[._-])?railway([._-][\w.-]+)?\.(json|toml)|cerebrium\.toml|kustomization\.ya?ml"
 )
 TELLS = re.compile(
     r"""^[ \t{]*["']?(apiVersion|kind|services)["']?[ \t]*:|\b(containerDefinitions|AWSTemplateFormatVersion)\b""", re.MULTILINE

@@ -55,7 +55,12 @@ COMPOSE = Platform(
     new_first="update_config order start-first, on Swarm",
 )
 RENDER = Platform(
-    "Render", 30, 300, "maxShutdownDelaySeconds", "https://render.com/docs/blueprint-spec#maxshutdowndelayseconds"
+    "Render",
+    30,
+    300,
+    "maxShutdownDelaySeconds",
+    "https://render.com/docs/blueprint-spec#maxshutdowndelayseconds",
+    new_first="a service without a disk",
 )
 FLY = Platform(
     "Fly.io",
@@ -66,7 +71,14 @@ FLY = Platform(
     new_first="strategy bluegreen",
 )
 # A service variable or the dashboard may set it where the file does not.
-RAILWAY = Platform("Railway", None, None, "drainingSeconds", "https://docs.railway.com/deployments/deployment-teardown")
+RAILWAY = Platform(
+    "Railway",
+    None,
+    None,
+    "drainingSeconds",
+    "https://docs.railway.com/deployments/deployment-teardown",
+    new_first="a service without a volume",
+)
 # On Fargate there is a default and a limit. On own instances there is no limit, and the default is what the instance's agent is
 # set to (ECS_CONTAINER_STOP_TIMEOUT), which no task definition tells.
 ECS_SOURCE = "https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ContainerDefinition.html"
@@ -74,11 +86,12 @@ ECS_NEW_FIRST = "MinimumHealthyPercent 100 and MaximumPercent 200"
 FARGATE = Platform("ECS on Fargate", 30, 120, "stopTimeout", ECS_SOURCE, new_first=ECS_NEW_FIRST)
 ECS_INSTANCES = Platform("ECS on own instances", None, None, "stopTimeout", ECS_SOURCE, new_first=ECS_NEW_FIRST)
 ECS = Platform("ECS", None, 120, "stopTimeout", ECS_SOURCE, most_perhaps=True, new_first=ECS_NEW_FIRST)
-CLOUD_RUN = Platform("Cloud Run", 10, 10, "", "https://cloud.google.com/run/docs/container-contract#instance-shutdown")
+# Said of services and, in a section of their own, of worker pools.
+CLOUD_RUN_SOURCE = "https://cloud.google.com/run/docs/container-contract#instance-shutdown"
+CLOUD_RUN = Platform("Cloud Run", 10, 10, "", CLOUD_RUN_SOURCE)
+CLOUD_RUN_POOL = Platform("Cloud Run (worker pool)", 10, 10, "", CLOUD_RUN_SOURCE)
 # What a pod's grace period is made of; without it the cluster has one of its own.
 KNATIVE = Platform("Knative", None, None, "timeoutSeconds", "https://knative.dev/docs/serving/configuration/config-defaults/")
-# How long its instances have after SIGTERM is said of services only.
-CLOUD_RUN_POOL = Platform("Cloud Run worker pool")
 CONTAINER_APPS = Platform(
     "Azure Container Apps",
     30,
@@ -205,6 +218,11 @@ class Loss:
     def everything(self) -> bool:
         return self.percent and self.amount >= 100
 
+    @property
+    def anything(self) -> bool:
+        """Whether some are stopped first, however many there are."""
+        return self.amount > 0 or self.least > 0
+
 
 EVERYTHING = Loss(100, percent=True)
 
@@ -272,6 +290,8 @@ class Deployment:
     built_from: str | None = None
     # Where that may lie if not there, the likeliest first.
     or_built_from: list[str] = field(default_factory=list)
+    # Whether it is what LiveKit Cloud builds, which runs nothing but agents.
+    of_livekit_cloud: bool = False
     # The stage that is built, as the file writes it; None: the last.
     target: Given[str] | None = None
     # What the platform sends first; None: the file does not say.

@@ -165,13 +165,16 @@ def _is_of_worker(part: Candidate, others: list[Candidate], layout: Layout) -> b
 def _say(others: list[Candidate], files: Files, layout: Layout) -> None:
     """Which are not judged, and which of them may be workers all the same: worth a word with each verdict."""
     said = [(one, _why_not(one, layout)) for one in others]
-    files.passed_over += [*files.left_out, *(f"{_named(one)} {why}" for one, why in said)]
+    judged = {one.file for one in layout.images}
+    files.passed_over += [*files.left_out, *(f"{_named(one, judged)} {why}" for one, why in said)]
     said = [(one, why) for one, why in said if one.file not in files.for_development and _is_worth_a_word(one, why)]
-    files.left_out += [f"{_named(one)} {why}" for one, why in said]
+    files.left_out += [f"{_named(one, judged)} {why}" for one, why in said]
 
 
-def _named(one: Candidate) -> str:
-    """With its file, which is in a Dockerfile's name."""
+def _named(one: Candidate, judged: set[str]) -> str:
+    """With its file, which is in a Dockerfile's name; of one of which another stage is judged this is the last."""
+    if one.name in judged:
+        return f"{one.name}, last stage"
     return one.name if one.is_dockerfile else f"{one.file}: {one.name}"
 
 

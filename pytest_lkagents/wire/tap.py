@@ -47,7 +47,13 @@ class Tap:
     def calls_at(self) -> set[int]:
         """The open connections over which the worker's jobs signal with their calls, one for each, likewise. Who joins a room
         that the worker was never asked about, such as a display for its operators, is no job."""
-        rooms = {"", *(asked.room for asked in self.transcript.questions())}
+        return self._signal_at({"", *(asked.room for asked in self.transcript.questions())})
+
+    def calls_to(self, room: str) -> set[int]:
+        """Those of them that are known to be of jobs in this room, by its name."""
+        return self._signal_at({room})
+
+    def _signal_at(self, rooms: set[str]) -> set[int]:
         links = [link for link in list(self._proxy.links.values()) if link.alive and not link.worker.ended]
         return {link.worker.port for link in links if link.signals and link.room in rooms}
 

@@ -117,6 +117,11 @@ def _deployment_of(component: Node, spec: Node) -> Deployment:
         sleeps=[],
         built_from=_built_from(component),
     )
+    if made.resources is None:
+        size = component.text("instance_size_slug")
+        known = size is not None and not from_outside(size)
+        reason = f"what {size} has its name does not tell" if known else "its value is not in the file"
+        made.unclear["resources"] = Given(reason, component.at("instance_size_slug"))
     grace_within(made, component, *GRACE)
     _count(made, component)
     if spec.text("maintenance", "archive") == "true":

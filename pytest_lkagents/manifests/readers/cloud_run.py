@@ -98,10 +98,12 @@ def _count(made: Deployment, document: Node) -> None:
     sleeps = []
     made.replicas = max(found, key=lambda count: count.value, default=None)
     if (made.replicas is None and "replicas" not in made.unclear) or (made.replicas is not None and made.replicas.value == 0):
-        sleeps.append(Given("scales to zero instances", document.at(*ways[0])))
+        without = f", the default without {ways[0][-1]}" if made.replicas is None else ""
+        sleeps.append(Given(f"scales to zero instances{without}", document.at(*ways[0])))
     throttled = document.text(*THROTTLED)
     if throttled in (None, "true"):
-        sleeps.append(Given("has CPU only while a request is served", document.at(*THROTTLED)))
+        without = f", the default without {THROTTLED[-1]}" if throttled is None else ""
+        sleeps.append(Given(f"has CPU only while a request is served{without}", document.at(*THROTTLED)))
     made.sleeps = sleeps
     doubt(made, "sleeps", throttled if throttled in ("true", "false") else None, document, *THROTTLED)
 

@@ -15,6 +15,7 @@ from pytest_lkagents.manifests.model import (
     Given,
     Loss,
     Target,
+    Variable,
 )
 from pytest_lkagents.manifests.readers import ecs
 from pytest_lkagents.manifests.readers.common import doubt, whole
@@ -37,7 +38,9 @@ def read(document: Node, files: Files) -> None:
     for name, task in _of_type(document, TASK):
         if not task.items("ContainerDefinitions"):
             continue
-        made = ecs.deployment_of(_lower(task))
+        lowered = _lower(task)
+        made = ecs.deployment_of(lowered)
+        made.other_variables += _parameters(lowered, document)
         mine = [service for _, service in services if _names(service.get("TaskDefinition"), name)]
         # Which of several services is meant, no rule can say; without one the tasks are started by something else.
         if len(mine) == 1:
@@ -75,13 +78,38 @@ def _names(node: Node | None, resource: str) -> bool:
     return node is not None and (node.text() == f"${{{resource}}}" or node.text("Ref") == resource)
 
 
+def _parameters(task: Node, document: Node) -> list[Variable]:
+    """What the variables of a task that are parameters are where whoever makes the stack sets none."""
+    defaults = {f"${{{name}}}": parameter.get("Default") for name, parameter in document.entries("Parameters")}
+    return [
+        Variable(entry.text("name") or "", default.place, fallback=default.text())
+        for container in task.items("containerDefinitions")
+        for entry in container.items("environment")
+        if (default := defaults.get(entry.text("value") or "")) is not None
+    ]
+
+
 def _lower(node: Node) -> Node:
     """With names as the API and task definition files write them: ``StopTimeout`` is ``stopTimeout`` there."""
+    text = _filled_in(node)
+    if text is not None:
+        return Node(node.place, text)
     if isinstance(node.value, dict):
         return Node(node.place, {name[:1].lower() + name[1:]: _lower(below) for name, below in node.value.items()})
     if isinstance(node.value, list):
         return Node(node.place, [_lower(below) for below in node.value])
     return node
+
+
+def _filled_in(node: Node) -> str | None:
+    """What ``!Ref`` and the like stand for where they are written out, as in JSON: ``${Name}`` for what is not known here."""
+    entries = node.entries()
+    if len(entries) != 1:
+        return None
+    ((name, of),) = entries
+    if name == "Fn::Sub":
+        return of.text() or of.text(0)
+    return f"${{{of.text() or name}}}" if name == "Ref" or name.startswith("Fn::") else None
 
 
 def _attach(made: Deployment, service: Node) -> None:
@@ -124,6 +152,11 @@ def _scale(made: Deployment, document: Node) -> None:
     for policy in tracking:
         share, kind = policy.number("TargetValue"), policy.text("PredefinedMetricSpecification", "PredefinedMetricType")
         metric = METRICS.get(kind or "", kind or "external")
+        if metric == "cpu":
+            doubt(made, "targets", share, policy, "TargetValue")
+            if made.platform is not FARGATE:
+                reason = "what load of the worker it means depends on its instance"
+                made.unclear["targets"] = Given(reason, policy.at("TargetValue"))
         if kind not in METRICS or made.platform is not FARGATE:
             share = None
         kept.append(Target(metric, policy.at("TargetValue"), None if share is None else share / 100))

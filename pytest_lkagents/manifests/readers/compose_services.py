@@ -7,9 +7,18 @@ from dataclasses import replace
 
 from pytest_lkagents.manifests import amounts
 from pytest_lkagents.manifests.commands import split
-from pytest_lkagents.manifests.model import COMPOSE, EVERYTHING, Deployment, Given, Loss, Probe, Resources
+from pytest_lkagents.manifests.model import COMPOSE, EVERYTHING, Deployment, Given, Loss, Probe, Problem, Resources
 from pytest_lkagents.manifests.readers import probes
-from pytest_lkagents.manifests.readers.common import beside, doubt, environment_of, given, range_of, variables_of, whole
+from pytest_lkagents.manifests.readers.common import (
+    beside,
+    doubt,
+    environment_of,
+    from_outside,
+    given,
+    range_of,
+    variables_of,
+    whole,
+)
 from pytest_lkagents.manifests.tree import Node
 
 # Compose itself passes these over: https://docs.docker.com/reference/compose-file/deploy/
@@ -43,7 +52,6 @@ def deployment_of(name: str, service: Node) -> Deployment:
         part_of(name, service),
         image=given(service, "image"),
         grace_s=Given(grace, service.at("stop_grace_period")) if grace is not None else None,
-        probes=_probes(service, swarm),
         ports=_ports(service),
         resources=_resources(service),
         sleeps=[],
@@ -54,6 +62,7 @@ def deployment_of(name: str, service: Node) -> Deployment:
         more_variables=_has_more(service),
     )
     doubt(made, "grace_s", grace, service, "stop_grace_period", wanted="a unit is wanted, as in 600s")
+    made.probes = _probes(made, service, swarm)
     _count(made, service, swarm and not each)
     _expose(made, service)
     _doubt_resources(made, service)
@@ -147,15 +156,25 @@ def _is_loopback(text: str) -> bool:
     return text.startswith(("127.", "[::1]", "::1", "localhost"))
 
 
-def _probes(service: Node, swarm: bool) -> list[Probe]:
+# What a list begins with; of any other one the engine runs nothing:
+# https://github.com/compose-spec/compose-spec/blob/main/05-services.md#healthcheck
+TESTS = ("CMD", "CMD-SHELL", "NONE")
+
+
+def _probes(made: Deployment, service: Node, swarm: bool) -> list[Probe]:
     test = service.words("healthcheck", "test")
     if not test or test == ["NONE"] or service.text("healthcheck", "disable") == "true":
+        return []
+    first = service.text("healthcheck", "test", 0)
+    if first is not None and first not in TESTS and not from_outside(first):
+        reason = "a test that is a list, and does not begin with CMD, CMD-SHELL or NONE, is never run"
+        made.problems.append(Problem(service.at("healthcheck", "test"), reason))
         return []
     failures = service.number("healthcheck", "retries")
     times = int(failures) if failures is not None else None
     # Swarm replaces what is unhealthy; Compose alone only shows it.
-    made = probes.of_command("health", test, service.at("healthcheck", "test"), failures=times, ends=swarm)
-    return [replace(made, failures_at=service.at("healthcheck", "retries"))]
+    probe = probes.of_command("health", test, service.at("healthcheck", "test"), failures=times, ends=swarm)
+    return [replace(probe, failures_at=service.at("healthcheck", "retries"))]
 
 
 def _resources(service: Node) -> Resources:

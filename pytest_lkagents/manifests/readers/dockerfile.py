@@ -36,6 +36,10 @@ class Stage:
     image: Given[str] | None = None
     entry: Given[list[str]] | None = None
     command: Given[list[str]] | None = None
+    # Whether these are lines of a shell. Such an ENTRYPOINT takes no CMD, and such a CMD comes to an ENTRYPOINT with its shell:
+    # https://docs.docker.com/reference/dockerfile/#understand-how-cmd-and-entrypoint-interact
+    shell_entry: bool = False
+    shell_command: bool = False
     variables: list[Variable] = field(default_factory=list)
     check: Probe | None = None
     signal: Given[str] | None = None
@@ -76,6 +80,9 @@ def read(file: str, text: str, files: Files) -> None:
     }
 
 
+SHELL = ["/bin/sh", "-c"]
+
+
 def _deployment(file: str, name: str, stage: Stage) -> Deployment:
     made = Deployment(DOCKERFILE, name, Place(file, 1, ""), environment_of(file), stage.image)
     made.variables = stage.variables
@@ -84,9 +91,11 @@ def _deployment(file: str, name: str, stage: Stage) -> Deployment:
     made.probes = [stage.check] if stage.check is not None else []
     if stage.entry is not None or stage.command is not None:
         entry = stage.entry.value if stage.entry else []
-        words = [*entry, *(stage.command.value if stage.command else [])]
+        command = stage.command if stage.entry is None or not stage.shell_entry else None
+        shell = SHELL if stage.entry is not None and stage.shell_command else []
+        words = [*entry, *([*shell, *command.value] if command else [])]
         # Where the agent's command stands, as that is what others replace or leave.
-        told = stage.entry if modes_of(entry) and modes_of(entry) == modes_of(words) else stage.command or stage.entry
+        told = stage.entry if modes_of(entry) and modes_of(entry) == modes_of(words) else command or stage.entry
         assert told is not None
         made.command = Given(words, told.place)
     return made
@@ -106,7 +115,7 @@ def choose_stages(files: Files) -> None:
     for file, stages in files.stages.items():
         last, made = stages[""], {}
         deployed = [one for one in files.deployments if one.place.file not in files.for_development]
-        by_cloud = is_built_by_livekit_cloud(file, files)
+        by_cloud = last.of_livekit_cloud = is_built_by_livekit_cloud(file, files)
         shipped = by_cloud or pulled
         users = [one for one in deployed if one.built_from == file]
         apart = [one for one in files.deployments if one.built_from == file and one not in users]
@@ -195,14 +204,14 @@ def _is_for_development(user: Deployment) -> bool:
 
 
 def _from(rest: str, place: Place, stages: dict[str, Stage]) -> Stage:
-    """A stage of this file goes on as that one ended; a name from outside is no image that could be pinned here."""
+    """A stage of this file goes on as that one ended."""
     words = [word for word in rest.split() if not word.startswith("--")]
     base = words[0] if words else ""
     before = stages.get(base.lower())
     if before is not None:
         made = replace(before, own_command=False, variables=[*before.variables], ports=[*before.ports])
     else:
-        made = Stage(None if "$" in base or base == "scratch" else Given(base, place))
+        made = Stage(None if base == "scratch" else Given(base, place))
     named = len(words) >= 3 and words[1].lower() == "as"
     # One without a name can only be the last, or copied from by its number.
     stages[words[2].lower() if named else str(len(stages))] = made
@@ -221,11 +230,12 @@ def _apply(instruction: Instruction, place: Place, stage: Stage) -> None:
             Variable(name, at(name + equals), value if equals else None, "build") for name, equals, value in pairs
         ]
     elif instruction.name == "ENTRYPOINT":
-        stage.entry = Given(_words(instruction.rest), place)
+        stage.entry, stage.shell_entry = Given(_words(instruction.rest), place), not _is_list(instruction.rest)
         # https://docs.docker.com/reference/dockerfile/#understand-how-cmd-and-entrypoint-interact
         stage.command = stage.command if stage.own_command else None
     elif instruction.name == "CMD":
         stage.command, stage.own_command = Given(_words(instruction.rest), place), True
+        stage.shell_command = not _is_list(instruction.rest)
     elif instruction.name == "STOPSIGNAL":
         stage.signal = Given(instruction.rest.strip("\"'"), place)
     elif instruction.name == "EXPOSE":
@@ -262,14 +272,15 @@ def _written(instruction: Instruction, place: Place) -> list[StoredSecret]:
 
 
 def _words(text: str) -> list[str]:
-    if text.startswith("["):
-        try:
-            found = json.loads(text)
-            if isinstance(found, list):
-                return [str(word) for word in found]
-        except ValueError:
-            pass
-    return split(text)
+    return [str(word) for word in json.loads(text)] if _is_list(text) else split(text)
+
+
+def _is_list(text: str) -> bool:
+    """Whether it is the exec form, which is JSON; else a shell runs it."""
+    try:
+        return isinstance(json.loads(text), list)
+    except ValueError:
+        return False
 
 
 def _pairs(text: str) -> list[tuple[str, str]]:

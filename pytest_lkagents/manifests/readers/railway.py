@@ -5,6 +5,8 @@ What such a file does not say is set in Railway's dashboard, and not known here.
 
 from __future__ import annotations
 
+import re
+
 from pytest_lkagents.manifests import fields
 from pytest_lkagents.manifests.commands import split
 from pytest_lkagents.manifests.model import RAILWAY, Deployment, Files, Given, Loss, Probe
@@ -13,11 +15,13 @@ from pytest_lkagents.manifests.tree import Node
 
 # The settings of this environment count for more than those of all.
 PRODUCTION = ("environments", "production", "deploy")
+# Of several services in one repository each is told the path of its file, which may have any name.
+OWN = re.compile(r"(.+[._-])?railway([._-].+)?\.(json|toml)")
 
 
 def reads(document: Node) -> bool:
-    named = document.place.file.rsplit("/", 1)[-1].startswith("railway.")
-    return named and (document.get("deploy") is not None or document.get("build") is not None)
+    named = OWN.fullmatch(document.place.file.rsplit("/", 1)[-1])
+    return named is not None and (document.get("deploy") is not None or document.get("build") is not None)
 
 
 def read(document: Node, files: Files) -> None:
@@ -36,8 +40,7 @@ def read(document: Node, files: Files) -> None:
         environment_of(file),
         command=Given(split(command), deploy.at("startCommand")) if command else None,
         grace_s=Given(seconds, grace.place) if seconds is not None and grace is not None else None,
-        # The old deployment is stopped when the new one is active.
-        lost_at_rollout=Given(Loss(0), deploy.place),
+        lost_at_rollout=_loss(deploy),
         built_from=beside(file, dockerfile or "Dockerfile"),
         # A path is one of the service's root directory, which is the repository's top or, as set in the dashboard, a folder.
         or_built_from=from_above(file, dockerfile) if dockerfile else [],
@@ -53,6 +56,15 @@ def read(document: Node, files: Files) -> None:
     if path := deploy.text("healthcheckPath"):
         made.probes = [Probe("health", deploy.at("healthcheckPath"), None, path)]
     files.deployments.append(made)
+
+
+def _loss(deploy: Node) -> Given[Loss]:
+    """The old deployment is stopped when the new one is active, but where they would share a volume:
+    https://docs.railway.com/volumes/reference"""
+    if deploy.text("requiredMountPath") is not None:
+        reason = "one deployment at a time has the volume"
+        return Given(Loss(100, percent=True, reason=reason), deploy.at("requiredMountPath"))
+    return Given(Loss(0), deploy.place)
 
 
 def _count(made: Deployment, deploy: Node) -> None:

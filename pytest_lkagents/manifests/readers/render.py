@@ -7,10 +7,23 @@ from collections.abc import Mapping, Sequence
 
 from pytest_lkagents.manifests import fields
 from pytest_lkagents.manifests.commands import split
-from pytest_lkagents.manifests.model import RENDER, Autoscaler, Deployment, Files, Given, Probe, StoredSecret, Target, Variable
+from pytest_lkagents.manifests.model import (
+    RENDER,
+    Autoscaler,
+    Deployment,
+    Files,
+    Given,
+    Loss,
+    Probe,
+    StoredSecret,
+    Target,
+    Variable,
+)
 from pytest_lkagents.manifests.readers.common import beside, doubt, environment_of, from_outside, given, grace_within, whole
 from pytest_lkagents.manifests.tree import Node
 from pytest_lkagents.secrets import is_secret
+
+ONE_AT_A_TIME = "one instance at a time has the disk"
 
 
 def reads(document: Node) -> bool:
@@ -94,6 +107,9 @@ def _read(part: Node, environment: str | None, groups: Mapping[str, list[Variabl
             made.probes.append(Probe("health", service.at("healthCheckPath"), None, path))
         if service.text("plan") == "free":
             made.sleeps = [Given("the free plan stops idle services", service.at("plan"))]
+        if service.get("disk") is not None:
+            # https://render.com/docs/disks#disk-limitations-and-considerations
+            made.lost_at_rollout = Given(Loss(100, percent=True, reason=ONE_AT_A_TIME), service.at("disk"))
         scaling = service.get("scaling")
         if scaling is not None:
             targets = [

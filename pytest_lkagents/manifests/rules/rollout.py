@@ -25,6 +25,8 @@ def grace_period(files: Files, needs: Needs) -> Judgement:
             continue
         other = signal or _of_image(deployment, files)
         handled = other is None or _signal(other) in ASKS
+        if not handled:
+            made.nothing = "no stop signal at which a worker is known to drain"
         if other is not None and other is signal and not handled:
             made.notes.append(f"{other.place}: not judged: does the worker handle {other.value}?")
         if (platform.grace_default_s is None and not platform.grace_field) or unclear(made, deployment, "grace_s"):
@@ -107,7 +109,8 @@ def _too_short(deployment: Deployment, grace: float, needs: Needs) -> Finding:
         wanted += "" if needs.drain_s is not None else f", or of {seconds(most)}, the most there is, on Fargate"
     elif most is not None and need > most:
         why += f" {platform.name} allows at most {seconds(most)}."
-        wanted = f"{seconds(most)}, the most there is" if grace < most else f"a platform that waits {seconds(need)}"
+        at_most = f"{platform.grace_field} of {seconds(most)}, the most there is"
+        wanted = at_most if grace < most else f"a platform that waits {seconds(need)}"
     return Finding(_place_of_grace(deployment), what, wanted, why, platform.source)
 
 
@@ -146,6 +149,9 @@ def rolling_update(files: Files, _needs: Needs) -> Judgement:
             continue
         if least is not None and least is deployment.replicas and least.value == 0:
             made.nothing = "no worker is deployed, which is for manifests.always-on"
+            continue
+        if not loss.value.anything:
+            made.looked_at += 1
             continue
         everything = loss.value.everything
         if not everything and unclear(made, deployment, "replicas", "minimum"):

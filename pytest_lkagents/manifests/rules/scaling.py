@@ -99,7 +99,10 @@ def scale_up_below_threshold(files: Files, needs: Needs) -> Judgement:
     for deployment, scaler in _scaled(files):
         targets = _of_cpu(scaler.targets)
         # Elsewhere the per cent are of what the worker has, whatever that is.
-        if not targets or (deployment.platform is KUBERNETES and unclear(made, deployment, "resources")):
+        if not targets:
+            unclear(made, deployment, "targets")
+            continue
+        if deployment.platform is KUBERNETES and unclear(made, deployment, "resources"):
             continue
         spans = [(target, _load_span(deployment, target)) for target in targets]
         # Of several metrics the one that asks for most workers counts: one that fits is enough.

@@ -40,7 +40,12 @@ def resources(files: Files, needs: Needs) -> Judgement:
     made = Judgement()
     for deployment in files.deployments:
         set_ = deployment.resources
-        if set_ is None or _is_local(deployment) or unclear(made, deployment, "resources"):
+        if _is_local(deployment):
+            continue
+        if unclear(made, deployment, "resources"):
+            made.nothing = "no resources that these files tell"
+            continue
+        if set_ is None:
             continue
         made.looked_at += 1
         missing = [

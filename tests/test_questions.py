@@ -1,0 +1,148 @@
+"""How questions are judged that a worker answered too late, and what a second look at them says."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from pytest_lkagents.checks import StageError, WorkerFault
+from pytest_lkagents.stage import Stage
+from pytest_lkagents.wire.model import Answer, Question
+from pytest_lkagents.worker.base import Worker
+from suites import questions
+from suites.drained import Drain
+from suites.questions import Asked, asked_beside_calls, late_in_peace
+
+
+def question(room: str, asked: float, after: float | None, *, yes: bool = True, assigned: bool = True) -> Question:
+    answers = () if after is None else ((asked + after, yes),)
+    given = asked + after if after is not None and yes and assigned else None
+    return Question(f"job-{room}", room, "", asked, answers, given)
+
+
+def worker(*asked: Question, disturbed_at: float = float("inf"), says: Answer | None = None) -> Any:
+    """``says``: what it says to whom asks it again."""
+    log: list[Question] = list(asked)
+
+    def ask(_seconds: float) -> Answer | None:
+        log.append(question("probe", time.monotonic(), says.after_s if says else None))
+        return says
+
+    transcript = SimpleNamespace(
+        questions=lambda since=0.0: [one for one in log if one.asked >= since],
+        registrations=lambda: [SimpleNamespace(closed=None)],
+        live=lambda: [object()],
+    )
+    return SimpleNamespace(
+        wire=SimpleNamespace(transcript=transcript, ask=ask),
+        was_frozen=lambda _since, _until: False,
+        reading=lambda: None,
+        disturbed_at=disturbed_at,
+    )
+
+
+def drain(**came: float) -> Drain:
+    """Of calls whose callers came then, by their rooms."""
+    kept: list[Any] = [SimpleNamespace(call=SimpleNamespace(room_name=room, joined=at)) for room, at in came.items()]
+    return Drain("SIGTERM", None, [], kept)
+
+
+def stage(shared: Any, *, takes: int = 9, busy: bool = False) -> Any:
+    """``takes``: so many calls at once."""
+    placed: list[object] = []
+
+    def served(_caller: object) -> None:
+        if len(placed) == takes:
+            raise WorkerFault("no agent came")
+        placed.append(object())
+
+    def raise_if_too_busy(_worker: object, _since: object) -> None:
+        if busy:
+            raise StageError("this machine is too busy to judge")
+
+    return SimpleNamespace(
+        placed=placed,
+        worker=lambda _role: shared,
+        workers=lambda _role: [],
+        history=SimpleNamespace(had_no_time=lambda _since, _until: False),
+        background=SimpleNamespace(in_peace=contextlib.nullcontext),
+        calls=SimpleNamespace(caller=lambda _worker: SimpleNamespace(close=lambda: None), served=served),
+        raise_if_too_busy=raise_if_too_busy,
+    )
+
+
+@pytest.fixture(autouse=True)
+def at_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(questions, "still", lambda *_: None)
+    monkeypatch.setattr(questions, "wait_free", lambda _worker: None)
+
+
+@pytest.mark.parametrize(
+    ("after", "yes", "assigned", "late"),
+    [
+        (2.6, True, True, False),
+        (2.8, True, False, True),  # it did not get the job
+        (2.8, False, False, False),
+        (3.1, False, False, True),
+        (3.6, True, False, True),
+        (None, False, False, True),
+    ],
+)
+def test_when_the_server_has_given_up(after: float | None, yes: bool, assigned: bool, late: bool) -> None:
+    asked = question("r", time.monotonic() - 10, after, yes=yes, assigned=assigned)
+    assert Asked(cast(Worker, worker()), asked).is_late is late
+
+
+def test_questions_before_a_signal_know_how_many_calls_there_were() -> None:
+    before = [question("gone", 90, 0.1), question("a", 100, 0.1), question("b", 110, 1.3), question("c", 120, 2.5)]
+    in_vain, instant, later = question("d", 130, 3.6), question("e", 139, 3.6), question("f", 150, None)
+    draining = worker(*before, in_vain, instant, later, disturbed_at=140)
+    found = asked_beside_calls([worker(question("x", 100, 5.0)), draining], drain(a=99.5, b=109.5, c=119.5))
+    assert [(one.question.room, one.calls) for one in found] == [("gone", 0), ("a", 0), ("b", 1), ("c", 2), ("d", 3)]
+    assert [one.question.room for one in found if one.is_late] == ["d"]
+    assert found[-1].how_late == "after 3.6 s, beside 3 calls"
+    assert asked_beside_calls([draining], None) == []
+
+
+LATE = Asked(cast(Worker, worker()), question("d", 130, 3.6, assigned=False), 3)
+NO_ANSWER, YES, NO = Answer("probe", None, None), Answer("probe", True, 0.1), Answer("probe", False, 0.1)
+
+
+@pytest.mark.parametrize(("says", "confirmed"), [(NO_ANSWER, 3), (YES, None)])
+def test_a_late_answer_counts_if_another_one_is_late_beside_as_many_calls(says: Answer, confirmed: int | None) -> None:
+    looked = stage(worker(says=says))
+    certain = late_in_peace(cast(Stage, looked), [LATE])
+    assert [one.calls for one in certain] == ([confirmed] if confirmed else [])
+    assert len(looked.placed) == 3
+
+
+def test_one_that_is_late_beside_fewer_calls_has_not_to_take_as_many() -> None:
+    [found] = late_in_peace(cast(Stage, stage(worker(says=NO_ANSWER), takes=2)), [LATE])
+    assert found.calls == 2
+
+
+@pytest.mark.parametrize(
+    ("says", "takes", "busy"),
+    [
+        (YES, 2, False),  # what it says beside three is not known
+        (NO, 9, False),  # full for another reason
+        (NO_ANSWER, 9, True),
+    ],
+)
+def test_an_answer_that_cannot_be_asked_for_again_is_not_judged(says: Answer, takes: int, busy: bool) -> None:
+    with pytest.raises(StageError):
+        late_in_peace(cast(Stage, stage(worker(says=says), takes=takes, busy=busy)), [LATE])
+
+
+def test_a_late_no_is_as_good_as_a_quick_one() -> None:
+    refused = Asked(LATE.worker, question("d", 130, 3.6, yes=False), 3)
+    assert late_in_peace(cast(Stage, stage(worker(says=NO))), [refused]) == []
+
+
+def test_who_is_still_there_needs_no_second_look_if_the_machine_had_time() -> None:
+    other = Asked(cast(Worker, worker()), question("d", 130, 3.6, assigned=False))
+    assert late_in_peace(cast(Stage, stage(worker(says=YES))), [LATE, other]) == [other]
