@@ -101,6 +101,27 @@ def test_where_health_is_found(answers: dict[str, int], ports: tuple[int, ...], 
     assert found(answers, *ports) == expected
 
 
+@pytest.mark.parametrize("own", [8081, 42259])
+@pytest.mark.parametrize(
+    ("answers", "for_others"),
+    [
+        ({"8080/healthz": 200}, True),
+        ({"8080/": 200, "8080/worker": 200}, True),
+        ({"8080/healthz": 503}, False),
+        ({"8080/": 200}, False),  # whatever that is
+        ({"8080/*": 200}, False),
+        ({"8080/*": -200}, False),
+    ],
+)
+def test_what_is_for_the_container_alone_gives_way_to_a_health_endpoint_for_others(
+    own: int, answers: dict[str, int], for_others: bool
+) -> None:
+    finder = finder_of({**answers, f"{own}/": 200, f"{own}/worker": 200})
+    health = finder.find([*listening(8080), Listener("tcp", "127.0.0.1", own)])
+    assert health is not None
+    assert (health.port, health.loopback) == ((8080, False) if for_others else (own, True))
+
+
 def test_first_impressions_of_health_do_not_last() -> None:
     said: dict[str, int | None] = {"8081/metrics": 200, "8081/healthz": 404, "8080/": 200}
     finder = finder_of(said)

@@ -49,8 +49,8 @@ class HealthFinder:
         self._usual = False
 
     def find(self, listeners: Iterable[Listener]) -> Health | None:
-        """None if there is none: the declared port, else 8081, else the port that speaks HTTP as a health endpoint does (first
-        of those that others can reach)."""
+        """None if there is none: the declared port, else 8081 (where others can reach it, or no health endpoint but it), else
+        the port that speaks HTTP as a health endpoint does (first of those that others can reach)."""
         self._look = functools.cache(self._get)
         by_port: dict[int, bool] = {}
         for found in listeners:
@@ -61,10 +61,12 @@ class HealthFinder:
             return self._at(wanted, by_port) if wanted in by_port else None
         candidates = [port for port in by_port if port != self._settings.metrics_port]
         # The SDKs' own port needs no answer to be the one, but where metrics are served there and no health.
-        if DEFAULT_PORT in candidates and self._is_usual():
+        usual = DEFAULT_PORT in candidates and self._is_usual()
+        if usual and not by_port[DEFAULT_PORT]:
             return self._at(DEFAULT_PORT, by_port)
-        # A /worker page is the surest sign, then a 200, then a refusal, rather at a health endpoint's path; reachable ones
-        # first. Whatever else answers may be a server of metrics or a profiler, and what answers to anything may be there for a
+        # What others can reach at a health endpoint's path, or with a /worker page, is meant for them; one for the container
+        # alone may lie behind it. Then a /worker page is the surest sign, then a 200, then a refusal, rather at such a path.
+        # Whatever else answers may be a server of metrics or a profiler, and what answers to anything may be there for a
         # platform that wants an open port.
         ranked = []
         for port in candidates:
@@ -74,10 +76,14 @@ class HealthFinder:
             anything, all_metrics = self._nowhere(port)
             named, is_worker = self.path_of(port) != DEFAULT_PATH, worker_page == 200 and not anything
             exporter = not (named or is_worker or anything) and METRICS in self._look("/metrics", port, ASK_SECONDS)[1]
+            for_others = not by_port[port] and (is_worker or (named and status == 200 and not anything))
             signs = (exporter, not is_worker, status != 200, anything, not named, port != DEFAULT_PORT)
             if not all_metrics:
-                ranked.append((*signs, by_port[port], port))
-        return self._at(min(ranked)[-1], by_port) if ranked else None
+                ranked.append((not for_others, *signs, by_port[port], port))
+        best = min(ranked, default=None)
+        if usual and (best is None or best[0]):
+            return self._at(DEFAULT_PORT, by_port)
+        return self._at(best[-1], by_port) if best is not None else None
 
     def _is_usual(self) -> bool:
         if self._usual:
