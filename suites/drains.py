@@ -72,7 +72,8 @@ class Drainage:
     after the signal, and ``repair`` 7 s later; ``send`` stops the worker in another way than by the signal; ``placed`` is
     called with the calls when these are there; ``after_a_call``: one comes and goes before; ``brief``: all that is asked is
     whether a call outlives the signal, so that presence and packets are judged, not silence, and nobody waits for the
-    worker's end."""
+    worker's end; ``probed``: its health endpoint is asked meanwhile, which keeps from looking at the calls where nothing
+    answers, as behind a closed firewall."""
 
     def __init__(
         self,
@@ -90,6 +91,7 @@ class Drainage:
         placed: Callable[[list[Call]], object] | None = None,
         after_a_call: bool = False,
         brief: bool = False,
+        probed: bool = False,
     ) -> None:
         self.stage, self.worker, self.calls, self.hold = stage, worker, calls, hold
         self.with_call, self.ends, self.placed, self.brief = together, ends, placed, brief
@@ -97,7 +99,7 @@ class Drainage:
         self.send = send or (lambda stopped: stopped.signal(signal))
         self.transcript = worker.wire.transcript
         self.caller: Caller = stage.calls.caller(worker)
-        self.health: Health | None = worker.wait_health()
+        self.health: Health | None = worker.wait_health() if probed else None
         self.seen = Drain(signal, self.health.port if self.health else None, [])
         self.sent = 0.0
         self._probed = 0.0
@@ -518,6 +520,7 @@ def by_stop_signal(stage: Stage, *, together: bool, calls: int, hold: float, bri
         ends=Ends.OLDEST_FIRST,
         after_a_call=not brief,
         brief=brief,
+        probed=True,
     ).observe()
 
 

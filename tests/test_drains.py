@@ -20,6 +20,7 @@ from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.model import Answer, Entry, Question
 from pytest_lkagents.wire.transcript import Transcript
 from pytest_lkagents.worker.base import Worker
+from pytest_lkagents.worker.health import Health
 from suites import connections as connections_module
 from suites import test_rollout as rollout
 from suites.connections import JOB_GONE, Connections
@@ -171,6 +172,15 @@ def worker_with(*ports: int) -> Worker:
     """``ports`` of the open connections of its jobs."""
     wire = SimpleNamespace(calls_at=set(ports), transcript=None)
     return cast(Worker, SimpleNamespace(name="w", wire=wire, is_running=True, wait_health=lambda: None))
+
+
+@pytest.mark.parametrize("probed", [False, True])
+def test_only_where_its_health_is_judged_a_draining_worker_is_probed(probed: bool) -> None:
+    worker: Any = worker_with(1)
+    worker.wait_health = lambda: Health(8081, loopback=False)
+    stage = cast(Stage, SimpleNamespace(calls=SimpleNamespace(caller=lambda _worker: None)))
+    drainage = Drainage(stage, worker, "SIGINT", probed=probed)
+    assert (drainage.health is not None, drainage.seen.health_port) == (probed, 8081 if probed else None)
 
 
 def gone(worker: Worker, known: int, *left: int, calls: int = 1) -> float | None:
