@@ -325,6 +325,7 @@ class Stage:
             return self._turns.renew(role)
         with self._lock:
             name = f"{role}-{len(self._workers)}"
+            self._taken_over.pop(role, None)
             self._futures[role] = self.background.start(self._prepare, role, name)
         return self.worker(role)
 

@@ -15,6 +15,7 @@ from pytest_lkagents.wire.model import Answer
 from pytest_lkagents.worker.base import Worker
 
 from .drained import STOPS_SECONDS, offered_nothing_since
+from .judging import exit_codes
 from .pool import settle
 
 # A reaction to a signal (deregistration, exit) takes well under a second where the signal arrives.
@@ -50,6 +51,12 @@ class Stop:
     # What it says to a job some seconds after the signal, if it is still registered and not full.
     asked: Answer | None = None
     asked_s: float | None = None
+
+    @property
+    def ended_well(self) -> bool:
+        """Whether it took nothing new and ended in time, with a code that says that the signal did it."""
+        took_job = self.asked is not None and self.asked.available
+        return self.exited_s is not None and self.exit_code in exit_codes(self.signal) and not took_job
 
 
 def stop_signal(stage: Stage) -> str:
@@ -89,7 +96,12 @@ def wait_sound(call: Call) -> None:
 
 
 def stop(stage: Stage) -> Stop:
-    """Of a worker that had a call before, if one is served."""
+    """Of a worker that had a call before, if one is served. One that another check had, and that does not end as it should, may
+    be the worse for that, or tell of a job that crashed: then one is looked at that none had."""
+    seen = _stop(stage, *_idle_after_a_call(stage))
+    if seen.ended_well or not stage.had_before("stopped"):
+        return seen
+    stage.raise_if_closing()
     return _stop(stage, *_idle_after_a_call(stage))
 
 

@@ -232,6 +232,7 @@ def test_healthcheck(lk_stage: Stage, lk_evidence: Evidence) -> None:
     why="A worker that never hears of its end takes calls until it is killed in the middle of them.",
     remedy="use the exec form of CMD, exec in wrapper scripts, or an init such as tini",
     roles=("stopped",),
+    seconds=300,
     order=2,
 )
 def test_forwards_signals(lk_stage: Stage, lk_evidence: Evidence, lk_stop: Callable[[], Stop]) -> None:

@@ -1,0 +1,46 @@
+"""Observations that several checks share: when they are made again, how long they watch, and what begins after them."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from pytest_lkagents.secrets import Redactor
+from pytest_lkagents.settings import Settings
+from pytest_lkagents.stage import Stage
+from suites import observations
+from suites.observations import Stop
+
+WELL, AILING = Stop("SIGTERM", 1, 0.1, 0.3, 0), Stop("SIGTERM", 1, 0.1, 0.3, 1)
+
+
+@pytest.mark.parametrize(
+    ("had_before", "first", "looks"),
+    [(["crashing"], WELL, 1), (["crashing"], AILING, 2), (["crashing"], Stop("SIGTERM", 1, 0.1), 2), ([], AILING, 1)],
+)
+def test_a_worker_that_had_a_crashed_job_is_not_accused_of_how_it_ends(
+    had_before: list[str], first: Stop, looks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = [first, WELL]
+    monkeypatch.setattr(observations, "_idle_after_a_call", lambda _stage: (None, 1))
+    monkeypatch.setattr(observations, "_stop", lambda *_: seen.pop(0))
+    stage = cast(Stage, SimpleNamespace(had_before=lambda _role: had_before, raise_if_closing=lambda: None))
+    assert observations.stop(stage) is (WELL if looks == 2 else first)
+    assert len(seen) == 2 - looks
+
+
+def test_a_new_worker_of_a_role_had_no_other_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    def future(running: bool) -> Future[Any]:
+        made: Future[Any] = Future()
+        made.set_result(SimpleNamespace(is_running=running))
+        return made
+
+    stage = Stage(Settings(image="agent:1"), Redactor())
+    stage._futures["stopped"], stage._taken_over["stopped"] = future(running=False), "crashing"
+    monkeypatch.setattr(stage.background, "start", lambda *_: future(running=True))
+    assert stage.had_before("stopped") == ["crashing"]
+    assert stage.renewed("stopped").is_running
+    assert stage.had_before("stopped") == []
