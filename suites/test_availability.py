@@ -288,7 +288,7 @@ def test_recovers(lk_stage: Stage, lk_evidence: Evidence, lk_load: Callable[[], 
     why="The server waits 3 s for an answer, then the job is lost: nobody else is asked.",
     remedy="accept or reject at once in the request function; do slow work in the job itself",
     roles=("shared", "loaded"),
-    seconds=LOAD_SECONDS,
+    seconds=CHECK_SECONDS,
     order=10,
 )
 def test_answers_in_time(

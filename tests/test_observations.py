@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any, cast
@@ -9,9 +11,11 @@ from typing import Any, cast
 import pytest
 
 from pytest_lkagents.secrets import Redactor
+from pytest_lkagents.selection import packaged_suites
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.stage import Stage
 from suites import observations
+from suites.drains import CHECK_SECONDS
 from suites.observations import Stop
 
 WELL, AILING = Stop("SIGTERM", 1, 0.1, 0.3, 0), Stop("SIGTERM", 1, 0.1, 0.3, 1)
@@ -44,3 +48,11 @@ def test_a_new_worker_of_a_role_had_no_other_before(monkeypatch: pytest.MonkeyPa
     assert stage.had_before("stopped") == ["crashing"]
     assert stage.renewed("stopped").is_running
     assert stage.had_before("stopped") == []
+
+
+def test_a_check_that_waits_for_a_drain_has_the_time_for_it() -> None:
+    modules = [importlib.import_module(f"suites.test_{name}") for name in packaged_suites()]
+    drains = {"lk_emptying", "lk_drain", "lk_several", "lk_interrupt", "lk_late_drain"}
+    for function in (value for module in modules for value in vars(module).values() if hasattr(value, "__lk_check__")):
+        if drains & set(inspect.signature(function).parameters):
+            assert function.__lk_check__.seconds >= CHECK_SECONDS, function.__lk_check__.id
