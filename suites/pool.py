@@ -71,8 +71,8 @@ class Pair:
     """Two calls at once, or the one that a worker takes which takes no second one (``calls``); ``before`` and ``during`` are
     the worker's processes without them and with them, ``left`` is when all callers had hung up (monotonic seconds).
     ``ended_after`` is how long the older call's job lasted if it was gone when the newer call had its agent, or was over
-    (seconds; ``ended_when``: which of them); None: it lasted. ``apart``: the newer call's job, hung up first; None: that
-    was not seen."""
+    (seconds; ``ended_when``: which of them); None: it lasted. ``watched_s`` is how long it was watched beside the newer call,
+    and after that one's end. ``apart``: the newer call's job, hung up first; None: that was not seen."""
 
     worker: Worker
     before: Snapshot
@@ -83,6 +83,7 @@ class Pair:
     calls: int = 2
     ended_after: float | None = None
     ended_when: str = ""
+    watched_s: float = 0.0
     apart: Apart | None = None
 
 
@@ -97,18 +98,21 @@ def pair(stage: Stage) -> Pair:
         if again.ended_after is None or again.ended_when == seen.ended_when == COMES:
             return again
         # Agents may leave at any time: then one does so beside a call that stays, too.
-        if again.ended_when == seen.ended_when and _pair(stage, alone, newer=STAYS).ended_after is None:
-            return again
+        if again.ended_when == seen.ended_when:
+            # A job that takes long to end leaves them more time for it.
+            seconds = max(GOODBYE_SECONDS, seen.watched_s, again.watched_s) + STILL_SECONDS
+            if _pair(stage, alone, newer=STAYS, stays_s=seconds).ended_after is None:
+                return again
     except NotJudgeable:
         if seen.ended_when == COMES:
             raise
     return _pair(stage, newer=IS_NOT_ASKED)
 
 
-def _pair(stage: Stage, alone: float = 0.0, *, newer: str = ENDS) -> Pair:
+def _pair(stage: Stage, alone: float = 0.0, *, newer: str = ENDS, stays_s: float = 0.0) -> Pair:
     """``alone``: for how long the first call must last without the second one (seconds). Raises NotJudgeable if it does not.
-    ``newer``: what the newer call does, which the older one must outlast. Raises TooBusy where its job did not end, and this
-    machine may be why."""
+    ``newer``: what the newer call does, which the older one must outlast; ``stays_s``: for how long it stays, if it does.
+    Raises TooBusy where its job did not end, and this machine may be why."""
     worker = stage.worker("shared")
     stage.calls.wait_idle(worker)
     before = worker.snapshot()
@@ -130,17 +134,18 @@ def _pair(stage: Stage, alone: float = 0.0, *, newer: str = ENDS) -> Pair:
         calls = 1 if further is None else 2
         during = worker.snapshot()
         jobs = worker.jobs_of(during)
-        apart = None
+        apart, since = None, time.monotonic()
         when = COMES if len(jobs) < calls and not set(first) <= set(jobs) else ""
         if further is not None and not when and newer != IS_NOT_ASKED:
             if newer == ENDS:
                 apart = end_apart(stage, worker, further, during, set(first))
-            seconds = STILL_SECONDS if newer == ENDS else GOODBYE_SECONDS + STILL_SECONDS
+            seconds = STILL_SECONDS if newer == ENDS else stays_s
             when = "" if holds(connected, seconds=seconds, every=STILL_SECONDS) else newer
+        watched = time.monotonic() - since
         ended_after = time.monotonic() - began if when else None
     finally:
         caller.close()
-    return Pair(worker, before, during, own, jobs, time.monotonic(), calls, ended_after, when, apart)
+    return Pair(worker, before, during, own, jobs, time.monotonic(), calls, ended_after, when, watched, apart)
 
 
 def end(worker: Worker, call: Call, jobs: set[int]) -> None:

@@ -14,9 +14,10 @@ from pytest_lkagents.secrets import Redactor
 from pytest_lkagents.selection import packaged_suites
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.stage import Stage
-from suites import observations
+from suites import observations, pool
 from suites.drains import CHECK_SECONDS
 from suites.observations import Stop
+from suites.pool import ENDS, GOODBYE_SECONDS, STAYS, Pair
 
 WELL, AILING = Stop("SIGTERM", 1, 0.1, 0.3, 0), Stop("SIGTERM", 1, 0.1, 0.3, 1)
 
@@ -48,6 +49,20 @@ def test_a_new_worker_of_a_role_had_no_other_before(monkeypatch: pytest.MonkeyPa
     assert stage.had_before("stopped") == ["crashing"]
     assert stage.renewed("stopped").is_running
     assert stage.had_before("stopped") == []
+
+
+def test_agents_have_as_long_to_leave_beside_a_call_that_stays_as_beside_one_that_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[dict[str, Any]] = []
+
+    def look(_stage: Stage, _alone: float = 0.0, **how: Any) -> Pair:
+        looked.append(how)
+        ended = None if how.get("newer") == STAYS else 30.0
+        return Pair(cast(Any, None), cast(Any, None), cast(Any, None), [], [], 0.0, 2, ended, ENDS, 10.0 + 8 * len(looked))
+
+    monkeypatch.setattr(pool, "_pair", look)
+    assert pool.pair(cast(Stage, None)).ended_after is not None
+    assert [how.get("newer") for how in looked] == [None, None, STAYS]
+    assert looked[-1]["stays_s"] > 26.0 > GOODBYE_SECONDS
 
 
 def test_a_check_that_waits_for_a_drain_has_the_time_for_it() -> None:
