@@ -273,11 +273,13 @@ class Calls:
         }
         return bool(refusals) and live <= refusals
 
-    def wait_settled(self, call: Call, server: Server, *, noted: bool = True) -> None:
-        """Until the call has its agent, or will certainly get none. ``noted``: it counts among the ``accepted`` ones if it
-        is one of them."""
+    def wait_settled(
+        self, call: Call, server: Server, *, noted: bool = True, is_over: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Until the call has its agent, or will certainly get none, or ``is_over`` says that nobody need wait for that.
+        ``noted``: it counts among the ``accepted`` ones if it is one of them."""
         before = {worker.name: worker.reading() for worker in self._stage.workers() if worker.server is server}
-        self._wait_agent(call, server, AGENT_SECONDS)
+        self._wait_agent(call, server, AGENT_SECONDS, is_over)
         if call.agents:
             self._serves = True
         taken = self.taken(call, server)
@@ -316,10 +318,10 @@ class Calls:
                 return worker, question
         return None
 
-    def _wait_agent(self, call: Call, server: Server, seconds: float) -> None:
+    def _wait_agent(self, call: Call, server: Server, seconds: float, is_over: Callable[[], bool] = lambda: False) -> None:
         def settled() -> bool:
             self._stage.raise_if_closing()
-            return bool(call.agents) or self.lost(call.room_name, call.joined, server)
+            return bool(call.agents) or self.lost(call.room_name, call.joined, server) or is_over()
 
         with self._stage.ledger.waiting(call.room_name), contextlib.suppress(DeadlineMissed):
             poll(settled, what="agent", seconds=seconds, every=0.05)

@@ -13,9 +13,7 @@ from pytest_lkagents.callers.backend import delete_room
 from pytest_lkagents.callers.caller import Call, Caller
 from pytest_lkagents.calls import AGENT_SECONDS, ENOUGH_LOST, FREE_SECONDS, LATE_SECONDS, Accepted
 from pytest_lkagents.checks import NotJudgeable, StageError, TooBusy
-from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
-from pytest_lkagents.worker.base import Worker
 
 from .observations import REST_SECONDS
 from .placed import wait_free
@@ -49,10 +47,10 @@ def come(stage: Stage) -> dict[str, str]:
     """Calls to the shared worker in ways that no check before had: in which one, by job. Raises NotJudgeable where none was
     ever served."""
     _raise_if_none_served(stage)
-    worker, how = stage.worker("shared"), {}
-    with contextlib.closing(stage.calls.caller(worker)) as caller:
+    how: dict[str, str] = {}
+    with contextlib.closing(stage.calls.caller(stage.worker("shared"))) as caller:
         for way, calls in ((AT_ONCE, _at_once), (BACK, _back)):
-            how.update({call.job: way for call in _come(stage, caller, worker, calls)})
+            how.update({call.job: way for call in _come(stage, caller, calls)})
     return how
 
 
@@ -70,7 +68,7 @@ def _raise_if_none_served(stage: Stage) -> None:
         raise NotJudgeable("none of the calls got an agent: see jobs.joins")
 
 
-def _come(stage: Stage, caller: Caller, worker: Worker, calls: Callable[[Stage, Caller], None]) -> list[Accepted]:
+def _come(stage: Stage, caller: Caller, calls: Callable[[Stage, Caller], None]) -> list[Accepted]:
     """The calls that were accepted; once more, for some times, where one of them is missed or none is accepted: by a worker
     that was full for a moment."""
     came: list[Accepted] = []
@@ -80,8 +78,8 @@ def _come(stage: Stage, caller: Caller, worker: Worker, calls: Callable[[Stage, 
         before = len(stage.calls.accepted)
         _wait_free(stage)
         calls(stage, caller)
-        # Meanwhile other workers have calls, too.
-        new = [call for call in stage.calls.accepted[before:] if call.worker == worker.name]
+        # Meanwhile others call, too.
+        new = [call for call in stage.calls.accepted[before:] if call.room in caller.rooms]
         came += new
         if new and not any(call.missed for call in new):
             break
@@ -95,15 +93,15 @@ def _at_once(stage: Stage, caller: Caller) -> None:
     with ThreadPoolExecutor(2) as callers:
         calls = list(callers.map(lambda _: caller.join(), range(2)))
 
-    def is_refused(call: Call) -> bool:
-        return stage.calls.refused(call, caller.server)
+        def settle_one(call: Call) -> None:
+            # Of one that takes one after the other, nobody need wait for what it refused.
+            def is_over() -> bool:
+                return any(other.agents for other in calls) and stage.calls.refused(call, caller.server)
 
-    # Of one that takes one after the other, nobody need wait for what it refused.
-    with contextlib.suppress(DeadlineMissed):
-        poll(lambda: all(call.agents or is_refused(call) for call in calls), what="two answers", seconds=AGENT_SECONDS)
-    for call in calls:
-        if not (any(other.agents for other in calls) and is_refused(call)):
-            stage.calls.wait_settled(call, caller.server)
+            stage.calls.wait_settled(call, caller.server, is_over=is_over)
+
+        # Both at the same time: what this machine had no time for meanwhile is known of each from its beginning.
+        list(callers.map(settle_one, calls))
     for call in calls:
         call.leave()
 

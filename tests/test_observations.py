@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from pytest_lkagents.calls import Calls
+from pytest_lkagents.clock import Ledger
 from pytest_lkagents.secrets import Redactor
 from pytest_lkagents.selection import packaged_suites
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.stage import Stage
-from suites import observations, pool
+from suites import accepted, observations, pool
 from suites.drains import CHECK_SECONDS
 from suites.observations import Stop
 from suites.pool import ENDS, GOODBYE_SECONDS, STAYS, Pair
@@ -63,6 +67,50 @@ def test_agents_have_as_long_to_leave_beside_a_call_that_stays_as_beside_one_tha
     assert pool.pair(cast(Stage, None)).ended_after is not None
     assert [how.get("newer") for how in looked] == [None, None, STAYS]
     assert looked[-1]["stays_s"] > 26.0 > GOODBYE_SECONDS
+
+
+class TwoAtOnce:
+    """Two calls of one instant, of which the worker takes the first after some time, and refuses the other one at once if it is
+    to; ``settled`` says when each was waited for, and until when."""
+
+    def __init__(self, *, refuses: bool) -> None:
+        self.rooms = [SimpleNamespace(room_name=str(at), agents={}, leave=lambda: None) for at in range(2)]
+        self.calls, self.server, self._refuses = self, None, refuses
+        self.settled: list[tuple[float, float]] = []
+        self._began = time.monotonic()
+
+    def join(self) -> object:
+        return self.rooms.pop()
+
+    def refused(self, call: Any, _server: object) -> bool:
+        return self._refuses and call.room_name == "0"
+
+    def wait_settled(self, call: Any, _server: object, *, is_over: Callable[[], bool]) -> None:
+        began = time.monotonic() - self._began
+        while time.monotonic() - self._began < 1 and not is_over():
+            if call.room_name == "1" and time.monotonic() - self._began > 0.3:
+                call.agents["agent"] = 1
+                break
+            time.sleep(0.02)
+        self.settled.append((began, time.monotonic() - self._began))
+
+
+@pytest.mark.parametrize("refuses", [True, False])
+def test_two_calls_of_one_instant_are_waited_for_at_the_same_time(refuses: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accepted, "settle", lambda *_: None)
+    two = TwoAtOnce(refuses=refuses)
+    stage = SimpleNamespace(calls=two, worker=lambda _role: None)
+    accepted._at_once(cast(Stage, stage), cast(Any, two))
+    assert max(began for began, _ in two.settled) < 0.2, "whether the machine had time is known from then on only"
+    assert (max(over for _, over in two.settled) < 0.8) is refuses
+
+
+def test_nobody_waits_for_what_is_over() -> None:
+    stage: Any = SimpleNamespace(workers=list, raise_if_closing=lambda: None, ledger=Ledger())
+    call: Any = SimpleNamespace(room_name="call", joined=time.monotonic(), agents={})
+    began = time.monotonic()
+    Calls(stage).wait_settled(call, cast(Any, SimpleNamespace(controllable=True)), is_over=lambda: True)
+    assert time.monotonic() - began < 1
 
 
 def test_a_check_that_waits_for_a_drain_has_the_time_for_it() -> None:
