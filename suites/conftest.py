@@ -40,7 +40,7 @@ from . import (
 )
 from . import load as loads
 from .drained import Drain
-from .shared import Ahead, once
+from .shared import Ahead, followed, once
 
 if TYPE_CHECKING:
     from . import autoscaling
@@ -227,15 +227,12 @@ def lk_pair(request: pytest.FixtureRequest, lk_stage: Stage, lk_selected: set[st
     """Two calls at once, hung up. They are the last ones for which the shared worker must have no others: what comes then
     comes beside the checks that do not need it."""
 
-    def observe(stage: Stage) -> pool.Pair:
-        try:
-            return pool.pair(stage)
-        finally:
-            if "jobs.serves-every-call" in lk_selected and not stage.takes_turns and not is_xdist_worker(request.config):
-                comers: Ahead[dict[str, str]] = request.getfixturevalue("lk_comers")
-                comers.begin()
+    def begin() -> None:
+        if "jobs.serves-every-call" in lk_selected and not lk_stage.takes_turns and not is_xdist_worker(request.config):
+            comers: Ahead[dict[str, str]] = request.getfixturevalue("lk_comers")
+            comers.begin()
 
-    return once(observe, lk_stage)
+    return once(followed(pool.pair, begin), lk_stage)
 
 
 @pytest.fixture(scope="session")
