@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pytest_lkagents.callers.caller import Caller
 from pytest_lkagents.callers.request import CallRequest
-from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, StageError, WorkerFailed, WorkerFault, check
+from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, StageError, TryAgain, WorkerFailed, WorkerFault, check
 from pytest_lkagents.secrets import can_be_told, secrets_of, spellings, tokens_in, without_tokens
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
@@ -156,7 +156,10 @@ def test_agent_name(lk_stage: Stage, lk_evidence: Evidence, lk_first_call: Calla
     lk_evidence.summary = f"registered as {_listed(names)}"
     try:
         lk_first_call()
-    except WorkerFault:
+    except TryAgain:
+        raise
+    except (WorkerFault, StageError):
+        # No call tells anything, such as one whose agent no caller can see.
         return
     since = time.monotonic()
     lk_evidence["served"] = _is_served_by_name(lk_stage, worker, given)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from pytest_lkagents.checks import Evidence, NotJudgeable, StageError, WorkerFault
+from pytest_lkagents.checks import Evidence, NotJudgeable, StageError, TooBusy, WorkerFault
 from pytest_lkagents.secrets import Redactor
 from pytest_lkagents.stage import Stage
 from suites import test_environment as checks
+from suites.observations import FirstCall
 from tests.test_tokens import HERE, token
 
 SERVER = "172.30.0.1:7880"
@@ -148,12 +150,49 @@ def registered(name: str, variable: str | None, *names: str) -> Seen:
 def test_a_name_from_outside(variable: str | None, own: list[str], renamed: list[str], outcome: Any) -> None:
     seen = stage(registered("shared", variable, *own), registered("renamed", "lk-renamed", *renamed))
     if outcome is None:
-        checks.test_agent_name(seen, evidence := Evidence())
+        checks.test_agent_name(seen, evidence := Evidence(), unserved)
         assert "'lk-renamed'" in str(evidence.summary)
         return
     raised, says = (AssertionError, outcome) if isinstance(outcome, str) else (outcome, "sets its name itself")
     with pytest.raises(raised, match=says):
-        checks.test_agent_name(seen, Evidence())
+        checks.test_agent_name(seen, Evidence(), unserved)
+
+
+def unserved() -> FirstCall:
+    raise WorkerFault("no agent came")
+
+
+@pytest.mark.parametrize(
+    ("served", "answers", "accused"),
+    [
+        (True, [True], False),
+        (False, [False] * 3, True),
+        (False, [False, None], False),
+        (False, [], False),
+        (False, [True], False),
+    ],
+)
+def test_a_name_is_called(served: bool, answers: list[bool | None], accused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "_is_served_by_name", lambda *_: served)
+    renamed = registered("renamed", "lk-renamed", "lk-renamed")
+    renamed.wire.transcript.answers = lambda _since: answers
+    renamed.wire.transcript.lines = lambda _since, kinds: []
+    seen, evidence = stage(registered("shared", None, ""), renamed), Evidence()
+    with pytest.raises(AssertionError, match="refuses every call") if accused else contextlib.nullcontext():
+        checks.test_agent_name(seen, evidence, lambda: FirstCall(1.0, None))
+    assert evidence["served"] is served
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"), [(StageError("agents that are hidden from callers"), None), (TooBusy("too busy"), TooBusy)]
+)
+def test_where_no_call_can_tell_the_registration_counts(error: Exception, raised: type[Exception] | None) -> None:
+    def first_call() -> FirstCall:
+        raise error
+
+    seen = stage(registered("shared", None, ""), registered("renamed", "lk-renamed", "lk-renamed"))
+    with pytest.raises(raised) if raised is not None else contextlib.nullcontext():
+        checks.test_agent_name(seen, Evidence(), first_call)
 
 
 def test_tokens_are_looked_for_where_nobody_knows_how_the_shared_worker_does() -> None:
