@@ -256,9 +256,11 @@ def lose_server(worker: Worker, act: Callable[[], None]) -> None:
     """The act takes its server away; until the worker's first try to connect again, or for some seconds without one: a longer
     pause is its right."""
     worker.count_attempts()
+    # One that an earlier check had may have had its tries counted already.
+    before = worker.attempts()
     act()
     with worker.ledger.waiting(worker.name), contextlib.suppress(DeadlineMissed):
-        poll(lambda: worker.attempts() or not worker.is_running, what="tries", seconds=TRY_SECONDS, every=0.2)
+        poll(lambda: worker.attempts() > before or not worker.is_running, what="tries", seconds=TRY_SECONDS, every=0.2)
 
 
 def agent_comes(stage: Stage, caller: Caller, although: str) -> float:

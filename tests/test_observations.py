@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -19,7 +20,7 @@ from pytest_lkagents.secrets import Redactor
 from pytest_lkagents.selection import packaged_suites
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.stage import Stage
-from suites import accepted, observations, pool
+from suites import accepted, observations, pool, reconnecting
 from suites.drains import CHECK_SECONDS
 from suites.observations import Stop
 from suites.pool import ENDS, GOODBYE_SECONDS, STAYS, Pair
@@ -139,3 +140,14 @@ def test_a_check_that_waits_for_a_drain_has_the_time_for_it() -> None:
     for function in (value for module in modules for value in vars(module).values() if hasattr(value, "__lk_check__")):
         if drains & set(inspect.signature(function).parameters):
             assert function.__lk_check__.seconds >= CHECK_SECONDS, function.__lk_check__.id
+
+
+@pytest.mark.parametrize("before", [0, 4])
+def test_a_server_stays_away_until_a_try_that_comes_after_it_went(before: int) -> None:
+    tries = [before]
+    worker: Any = SimpleNamespace(name="w", ledger=Ledger(), is_running=True, count_attempts=lambda: None)
+    worker.attempts = lambda: tries[0]
+    threading.Timer(0.4, lambda: tries.append(tries.pop() + 1)).start()
+    began = time.monotonic()
+    reconnecting.lose_server(worker, lambda: None)
+    assert 0.3 < time.monotonic() - began < reconnecting.TRY_SECONDS
