@@ -19,7 +19,8 @@ SKIP = "skip"
 WAIVED = "waived"
 ERROR = "error"
 
-# In a check's evidence: the id of another one, without which what it judges is not looked at.
+# In a check's evidence: the id of another one, without which what it judges is not looked at, or the ids (with commas) of those
+# that had its worker before, which may have a part in its failure.
 SEEN_BESIDE = "seen_beside"
 # From best to worst. What was skipped is not known to be worse than what passes, but it is no longer shown.
 RANKS = {PASS: 0, WAIVED: 1, SKIP: 2, ERROR: 3, FAIL: 4}

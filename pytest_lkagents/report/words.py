@@ -56,8 +56,8 @@ def counts_of(checks: Iterable[CheckResult]) -> str:
 
 
 def again(command: str, check: CheckResult) -> str:
-    """The command that runs only this check, with the one beside which it saw what it judges; ``command``: what was typed,
-    without what selects checks."""
+    """The command that runs only this check, with those beside or after which it saw what it judges; ``command``: what was
+    typed, without what selects checks."""
     if check.node is not None:
         return f"{command} {shlex.quote(check.node)}"
     beside = check.evidence.get(SEEN_BESIDE)
