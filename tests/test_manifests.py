@@ -442,10 +442,21 @@ def test_the_most_and_the_default_of_app_platform(tmp_path: Path) -> None:
     assert problem.found == "900 is no value that the platform takes here; 1 to 600 are"
 
 
-@pytest.mark.parametrize(("default", "line"), [(SECRET, [3]), ("", []), ("change-me", [])])
-def test_the_default_of_a_parameter_is_what_a_variable_falls_back_to(default: str, line: list[int], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("default", "kind", "line"),
+    [
+        (SECRET, "String", [3]),
+        ("", "String", []),
+        ("change-me", "String", []),
+        # The name of what lies in Systems Manager.
+        ("LivekitApiSecret2024v12", "AWS::SSM::Parameter::Value<String>", []),
+    ],
+)
+def test_the_default_of_a_parameter_is_what_a_variable_falls_back_to(
+    default: str, kind: str, line: list[int], tmp_path: Path
+) -> None:
     changes = [
-        ("Parameters:\n", f"Parameters:\n  Key:\n    Default: '{default}'\n"),
+        ("Parameters:\n", f"Parameters:\n  Key:\n    Default: '{default}'\n    Type: {kind}\n"),
         ("          Environment:\n", "          Environment:\n            - {Name: LIVEKIT_API_SECRET, Value: !Ref Key}\n"),
     ]
     findings = judged("secrets", tmp_path, "good/cloudformation.yaml", *changes).findings

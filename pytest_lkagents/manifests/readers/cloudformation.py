@@ -79,8 +79,13 @@ def _names(node: Node | None, resource: str) -> bool:
 
 
 def _parameters(task: Node, document: Node) -> list[Variable]:
-    """What the variables of a task that are parameters are where whoever makes the stack sets none."""
-    defaults = {f"${{{name}}}": parameter.get("Default") for name, parameter in document.entries("Parameters")}
+    """What the variables of a task that are parameters are where whoever makes the stack sets none. Of one whose value lies in
+    Systems Manager (``AWS::SSM::Parameter::Value<String>``) the default is a name there."""
+    defaults = {
+        f"${{{name}}}": parameter.get("Default")
+        for name, parameter in document.entries("Parameters")
+        if not (parameter.text("Type") or "").startswith("AWS::SSM::")
+    }
     return [
         Variable(entry.text("name") or "", default.place, fallback=default.text())
         for container in task.items("containerDefinitions")
