@@ -27,6 +27,14 @@ PRIVATE = re.compile(
     re.IGNORECASE,
 )
 
+# What tools for web sites put into pages, and what Firebase has there: keys that everybody is given. A secret or a password
+# that is called so is one that everybody is given by mistake.
+PUBLIC = re.compile(
+    r"^((NEXT|NUXT|EXPO)_PUBLIC|VITE|REACT_APP|GATSBY|PUBLIC)_(?!.*(SECRET|PASSW|PRIVATE|CREDENTIAL))"
+    r"|(^|_)FIREBASE_(WEB_)?API_?KEY$",
+    re.IGNORECASE,
+)
+
 # Shorter values ("1", "true", "dev") are no secrets, and masking them would make every report unreadable.
 SHORTEST_SECRET = 4
 SHORTEST_OTHER = 6
@@ -46,8 +54,8 @@ def looks_secret(name: str) -> bool:
 # Names that only point to a secret, and values that stand for one that is still to come.
 POINTER = re.compile(
     r"_(FILE|PATH|DIR|NAMES?|USERNAME|HOST|DOMAIN|SERVER|REGISTRY|MOUNT|ARN|URL|URI|TTL|TYPE|ID|PARALLELISM|COUNT|LIMIT|ENDPOINT|SOURCE|BACKEND|PROVIDER"
-    r"|REGION|ISSUER|AUDIENCE|ALG|ALGORITHM|FORMAT|ENCODING|HEADER|PREFIX|SCOPE|SCOPES|MODEL|MODE|VERSION|MANAGER|STORE|EXPIRY"
-    r"|EXPIRATION)$",
+    r"|PUBLIC_?KEYS?|REGION|ISSUER|AUDIENCE|ALG|ALGORITHM|FORMAT|ENCODING|HEADER|PREFIX|SCOPE|SCOPES|MODEL|MODE|VERSION|MANAGER|STORE"
+    r"|EXPIRY|EXPIRATION)$",
     re.IGNORECASE,
 )
 # Where something is: a file, or an address, which holds a secret only with a password or a query.
@@ -81,10 +89,12 @@ PLACEHOLDER_HOST = re.compile(
     r"|replace[-_]?(me|this|with)([-_.].*)?)$",
     re.IGNORECASE,
 )
-# What names an entry of a store (Vault, 1Password, vals, AWS, Google, Azure), or is encrypted (SOPS, App Platform).
+# What names an entry of a store (Vault, 1Password, vals, AWS, Google, Azure), or is encrypted (SOPS, App Platform, KMS of AWS,
+# SealedSecrets: the length of an RSA key's block, and that block).
 STORED = re.compile(
     r"^(ENC\[|EV\[|vault:|op://|ref\+|(aws|gcp)?(ssm|sm|secrets?manager):/|arn:aws[\w-]*:(secretsmanager|ssm):"
-    r"|projects/[^/]+/secrets/|@Microsoft\.KeyVault\(|[\w-]+@azurekeyvault(\?|$))",
+    r"|projects/[^/]+/secrets/|@Microsoft\.KeyVault\(|[\w-]+@azurekeyvault(\?|$)"
+    r"|(?-i:AQICAH[g-j][\w+/]{100,}={0,2}$|A[gQ][A-D][A-Za-z0-9+/]{340,}={0,2}$))",
     re.IGNORECASE,
 )
 SHORTEST_CREDENTIAL = 8
@@ -122,7 +132,7 @@ def as_variable(name: str) -> str:
 def holds_secret(name: str, value: str) -> bool:
     """Whether this variable of an image really carries a credential, judged by name and value."""
     name = as_variable(name)
-    if not looks_secret(PRIVATE.sub("", name)) or POINTER.search(name) or is_setting(name, value):
+    if not looks_secret(PRIVATE.sub("", name)) or any(of.search(name) for of in (PUBLIC, POINTER)) or is_setting(name, value):
         return False
     return not (is_placeholder(value) or _is_a_name(name, value) or any(of.search(value) for of in (PLACE, STORED, CODE)))
 

@@ -296,8 +296,15 @@ def test_a_credential_in_a_variable(text: str, leaks: bool) -> None:
                 "@Microsoft.KeyVault(SecretUri=https://x.vault.azure.net/secrets/y)",
                 "livekit-secret@azurekeyvault",
                 "livekit-secret-2@azurekeyvault?api-key",
+                # Of SealedSecrets and KMS.
+                *("AgB" + "y3i4OJSWK+" * 70, "AQICAHh" + "Xk2jd82mxQ" * 20),
             )
         ],
+        *[
+            (name, "AIzaSyD4x8Kq2mZ7vLw9Np3RtYuIoPaSdFgHjKl", False)
+            for name in ("NEXT_PUBLIC_MAPS_API_KEY", "VITE_MAPBOX_TOKEN", "FIREBASE_API_KEY", "AUTH_TOKEN_PUBLIC_KEY")
+        ],
+        *[(name, SECRET, True) for name in ("NEXT_PUBLIC_LIVEKIT_API_SECRET", "VITE_DB_PASSWORD", "INVITE_TOKEN")],
         *[
             ("LIVEKIT_API_SECRET", value, True)
             for value in (

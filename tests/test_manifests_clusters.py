@@ -312,6 +312,18 @@ def test_a_secret_among_the_values_of_a_chart_is_found(
         ("staging.values.yaml", "database: postgres://agent:x8Kq29LmZp41@db.internal/voice\n", ["database"]),
         ("values.yaml", "livekit: {apiSecret: '', existingSecret: livekit-v2, secretKeys: {apiSecret: api-secret-1}}\n", []),
         ("values.yaml", f"livekit: {{apiSecret: '{{{{ .Values.global.secret }}}}', checksum: {SECRET}}}\n", []),
+        # Names of Secrets, as generators end them, and what is made of a secret.
+        *[
+            ("values.yaml", f"livekit: {{{entry}}}\n", [])
+            for entry in (
+                *("existingSecret: livekit-api-secret-7d4f8b9912", "tokenSecret: livekit-token-secret-2024-v3"),
+                *("imagePullSecrets: [regcred-7f9c2d41]", "apiSecret: livekit/prod#apiSecret-2024"),
+                *(f"podAnnotations: {{checksum/token-secret: {SECRET}}}", f"secretsHash: {SECRET}", f"tokenCa: {SECRET}"),
+                *(f"secretRevision: {SECRET}", f"credentialsSha256: {SECRET}", f"tokenPublicKey: {SECRET}"),
+            )
+        ],
+        ("values.yaml", "apiSecret: 1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed\n", ["apiSecret"]),
+        ("values.yaml", "apiSecret: wJalrXUtnFEMI/K7MDENG/bPxRfiCYZkQwTyUp42\n", ["apiSecret"]),
         ("values.schema.yaml", "properties: {apiSecret: {type: string, pattern: '[A-Za-z0-9]{32}'}}\n", []),
         ("valuesets.yaml", f"livekit: {{apiSecret: {SECRET}}}\n", []),
     ],

@@ -10,13 +10,20 @@ from pytest_lkagents.manifests.readers.common import from_outside
 from pytest_lkagents.manifests.readers.kubernetes_workloads import kind_of
 from pytest_lkagents.manifests.readers.secret_entries import secrets_in
 from pytest_lkagents.manifests.tree import Node
-from pytest_lkagents.secrets import holds_key, is_key, is_secret, url_passwords
+from pytest_lkagents.secrets import as_variable, holds_key, is_key, is_secret, url_passwords
 
 # values.yaml, values-production.yaml, production.values.yml
 FILES = re.compile(r"(.+[._-])?values([._-].+)?\.ya?ml")
 # Of Flux, and of K3s.
 CHARTS = ("HelmRelease", "HelmChart")
 ARGO = ("Application", "ApplicationSet")
+# Made of a secret, and none: a change of it has pods replaced; or what everybody may know of it.
+MADE_OF_IT = re.compile(
+    r"(^|_)(CHECKSUM|SHA_?\d*|DIGEST|FINGERPRINT|THUMBPRINT|REVISION|CERT|CERTIFICATE|CA|BUNDLE)$|SECRETS?_HASH$"
+)
+# What a Secret is called, perhaps with the ending that Kustomize gives it, or where it lies in a store. Keys have no words.
+WORD = r"([a-z]{1,20}([A-Z][a-z]{1,20}){0,4}|[A-Z][a-z]{1,20}|[A-Z]{1,20}|\d{1,6}|[a-z]{1,3}\d{1,4}[a-z]?)"
+OBJECT = re.compile(rf"(?=[A-Za-z]{{2}}){WORD}([-_./:#@]{WORD})*[-_./:#@]({WORD}|[a-z0-9]{{5,10}})")
 
 
 def reads(document: Node) -> bool:
@@ -74,5 +81,11 @@ def _secrets(node: Node, name: str) -> Iterator[StoredSecret]:
         return
     if "\n" in text:
         yield from secrets_in(name, node)
-    elif (is_secret(name, text) and is_key(text)) or holds_key(text) or url_passwords(text):
+    elif (is_secret(name, text) and _is_value(name, text)) or holds_key(text) or url_passwords(text):
         yield StoredSecret(name, node.place)
+
+
+def _is_value(name: str, text: str) -> bool:
+    """Not a Secret's name, nor what is made of it. Names with a slash are those of annotations (``checksum/secret``)."""
+    made = MADE_OF_IT.search(as_variable(name).upper())
+    return is_key(text) and not ("/" in name or made or OBJECT.fullmatch(text))
