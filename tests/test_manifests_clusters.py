@@ -93,6 +93,28 @@ def test_a_route_leads_to_the_service_of_the_namespace_that_it_names(tmp_path: P
     assert len(rules.no_inbound(read(tmp_path / "named", AGENT, SERVICE, named), Needs()).findings) == 1
 
 
+@pytest.mark.parametrize("target", ["http", "3000"])
+@pytest.mark.parametrize(
+    ("version", "kind", "spec"),
+    [
+        (GATEWAY, "HTTPRoute", "{parentRefs: [{name: public}], rules: [{backendRefs: [{name: api, port: 80}]}]}"),
+        ("networking.k8s.io/v1", "Ingress", "{defaultBackend: {service: {name: api}}}"),
+        ("v1", "Service", "{type: LoadBalancer, selector: {app: agent}, ports: [{port: 80, targetPort: http}]}"),
+    ],
+)
+def test_what_leads_to_another_container_of_the_pod_is_not_judged(
+    tmp_path: Path, target: str, version: str, kind: str, spec: str
+) -> None:
+    beside = "{name: api, image: api:1, ports: [{name: http, containerPort: 3000}]}"
+    agent = "{name: agent, image: agent:1, command: [python, agent.py, start], ports: [{containerPort: 8081}]}"
+    pod = f"{{metadata: {{labels: {{app: agent}}}}, spec: {{containers: [{agent}, {beside}]}}}}"
+    service = document("v1", "Service", f"{{selector: {{app: agent}}, ports: [{{port: 80, targetPort: {target}}}]}}")
+    files = [document("apps/v1", "Deployment", f"{{template: {pod}}}"), service.replace("name: agent", "name: api", 1)]
+    judged = rules.no_inbound(read(tmp_path, *files, document(version, kind, spec)), Needs())
+    assert (judged.looked_at, judged.findings) == (0, [])
+    assert "leads to another container of its pod; not judged" in "".join(judged.notes)
+
+
 # -- What the API refuses
 
 TARGET = "scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: agent}, minReplicas: 2"

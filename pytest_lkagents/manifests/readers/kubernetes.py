@@ -193,8 +193,7 @@ def _attach(document: Node, made: list[Made], services: list[Node], rollouts: li
         for _, deployment in _near(document, [pair for pair in made if _scales(document, pair[0])]):
             deployment.sleeps = [*(deployment.sleeps or []), trait]
     elif kind == "Service" and (exposure := _exposure(document)) is not None:
-        for _, deployment in _near(document, [pair for pair in made if _selects(document, pair[0])]):
-            _expose(deployment, exposure)
+        _open(document, made, exposure)
     elif kind == "LimitRange":
         for _, deployment in _near(document, made):
             _fill(document, deployment)
@@ -226,9 +225,14 @@ def _exposure(service: Node) -> Given[str] | None:
     return None
 
 
-def _expose(deployment: Deployment, exposure: Given[str]) -> None:
-    if exposure not in (deployment.exposures or []):
-        deployment.exposures = [*(deployment.exposures or []), exposure]
+def _open(service: Node, made: list[Made], exposure: Given[str]) -> None:
+    """What a Service selects, by what leads to that. What else runs in a pod may hand on to the worker what comes."""
+    for workload, deployment in _near(service, [pair for pair in made if _selects(service, pair[0])]):
+        if kubernetes_routes.leads_beside(service, workload):
+            reason = f"{exposure.value} leads to another container of its pod"
+            deployment.unclear["exposures"] = Given(reason, exposure.place)
+        elif exposure not in (deployment.exposures or []):
+            deployment.exposures = [*(deployment.exposures or []), exposure]
 
 
 def _near(document: Node, found: list[Made]) -> list[Made]:
@@ -268,8 +272,7 @@ def _attach_route(document: Node, made: list[Made], services: list[Node]) -> Non
         space = elsewhere or _namespace(document)
         there = [one for one in services if _name(one) == name and (_namespace(one) in (None, space) or not space)]
         for service in there:
-            for _, deployment in _near(service, [pair for pair in made if _selects(service, pair[0])]):
-                _expose(deployment, Given(what, document.place))
+            _open(service, made, Given(what, document.place))
         for one, deployment in _near(document, made) if not there else []:
             if name in (deployment.name, one.text("metadata", "labels", "app")):
                 deployment.unclear["exposures"] = Given(f"{what}, whose Service is in no file", document.place)

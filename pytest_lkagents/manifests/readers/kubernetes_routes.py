@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pytest_lkagents.manifests.fields import EACH, at
-from pytest_lkagents.manifests.readers.kubernetes_workloads import kind_of
+from pytest_lkagents.manifests.fields import EACH, POD_AT, at
+from pytest_lkagents.manifests.readers.kubernetes_workloads import kind_of, main_container
 from pytest_lkagents.manifests.tree import Node
 
 # A Service's name and its namespace, where that is not the document's own.
@@ -54,6 +54,19 @@ def services(document: Node) -> set[Service]:
 def said(document: Node) -> str:
     kind = kind_of(document)
     return f"{'an' if kind.startswith(('H', 'I')) else 'a'} {kind}"
+
+
+def leads_beside(service: Node, workload: Node) -> bool:
+    """Whether all ports of a Service are ones that other containers than the worker's name as theirs."""
+    main = main_container(workload)
+    others = [one for one in workload.items(*POD_AT, "containers") if one is not main]
+    targets = {port.text("targetPort") or port.text("port") for port in service.items("spec", "ports")}
+    return bool(targets) and targets <= _ports(others) - _ports([main])
+
+
+def _ports(containers: list[Node]) -> set[str | None]:
+    """By number, and by name."""
+    return {port.text(part) for one in containers for port in one.items("ports") for part in ("containerPort", "name")} - {None}
 
 
 def _is_gateway(parent: Node) -> bool:
