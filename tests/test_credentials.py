@@ -287,6 +287,8 @@ def test_a_credential_in_a_variable(text: str, leaks: bool) -> None:
             )
         ],
         ("TSIG_SECRET_ALG", "hmac-sha256", False),
+        # As kube-rbac-proxy has it.
+        ("AUTH_TOKEN_AUDIENCES", "agent-7d4f8b9912", False),
         *[
             ("LIVEKIT_API_SECRET", entry, False)
             for entry in (

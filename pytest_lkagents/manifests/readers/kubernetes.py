@@ -227,8 +227,8 @@ def _exposure(service: Node) -> Given[str] | None:
 
 def _open(service: Node, made: list[Made], exposure: Given[str]) -> None:
     """What a Service selects, by what leads to that. What else runs in a pod may hand on to the worker what comes."""
-    for workload, deployment in _near(service, [pair for pair in made if _selects(service, pair[0])]):
-        if kubernetes_routes.leads_beside(service, workload):
+    for one, deployment in _near(service, [pair for pair in made if _selects(service, pair[0])]):
+        if kubernetes_routes.leads_beside(service, one):
             reason = f"{exposure.value} leads to another container of its pod"
             deployment.unclear["exposures"] = Given(reason, exposure.place)
         elif exposure not in (deployment.exposures or []):
