@@ -40,7 +40,7 @@ from . import (
 )
 from . import load as loads
 from .drained import Drain
-from .shared import Ahead, followed, once
+from .shared import Ahead, once
 
 if TYPE_CHECKING:
     from . import autoscaling
@@ -223,16 +223,21 @@ def lk_comers(lk_stage: Stage) -> Ahead[dict[str, str]]:
 
 
 @pytest.fixture(scope="session")
-def lk_pair(request: pytest.FixtureRequest, lk_stage: Stage, lk_selected: set[str]) -> Callable[[], pool.Pair]:
-    """Two calls at once, hung up. They are the last ones for which the shared worker must have no others: what comes then
-    comes beside the checks that do not need it."""
+def lk_begin_comers(request: pytest.FixtureRequest, lk_stage: Stage, lk_selected: set[str]) -> Callable[[], None]:
+    """From now on no check needs the shared worker without calls, so that these come beside the next checks."""
 
     def begin() -> None:
         if "jobs.serves-every-call" in lk_selected and not lk_stage.takes_turns and not is_xdist_worker(request.config):
             comers: Ahead[dict[str, str]] = request.getfixturevalue("lk_comers")
             comers.begin()
 
-    return once(followed(pool.pair, begin), lk_stage)
+    return begin
+
+
+@pytest.fixture(scope="session")
+def lk_pair(lk_stage: Stage) -> Callable[[], pool.Pair]:
+    """Two calls at once, hung up."""
+    return once(pool.pair, lk_stage)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pytest_lkagents.calls import ANSWER_SECONDS
-from pytest_lkagents.checks import StageError, TooBusy, WorkerFault
+from pytest_lkagents.checks import StageError, TooBusy, WorkerFailed, WorkerFault
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.model import Question
 from pytest_lkagents.worker.base import Worker
@@ -137,10 +137,14 @@ def _late_beside_calls(stage: Stage, late: Asked) -> list[Asked]:
     worker, calls = stage.worker("shared"), late.calls or 0
     caller, placed = stage.calls.caller(worker), 0
     try:
-        with contextlib.suppress(WorkerFault, TooBusy):
+        try:
             while placed < calls:
                 stage.calls.served(caller)
                 placed += 1
+        except WorkerFailed:
+            raise
+        except (WorkerFault, TooBusy):
+            pass  # it takes no more than these
         for _ in range(ASKS):
             # What starts a process for the next job, or is full for that, is not what it was to be asked beside.
             still(stage, worker, set(), REST_SECONDS)

@@ -43,18 +43,6 @@ def once(observe: Callable[[Stage], T], stage: Stage, tries: int = 2) -> Callabl
     return observed
 
 
-def followed(observe: Callable[[Stage], T], begin: Callable[[], object]) -> Callable[[Stage], T]:
-    """What is observed, and then ``begin``. Not where it fails: it may be observed once more with nothing else beside it, or
-    nobody may want anything more (Ctrl-C)."""
-
-    def observed(stage: Stage) -> T:
-        seen = observe(stage)
-        begin()
-        return seen
-
-    return observed
-
-
 class Ahead(Generic[T]):
     """The same as ``once`` for an observation that mostly waits: ``begin`` starts it beside the checks. What this machine was
     too busy for is observed once more when nothing else of ours is under way; ``again_because`` then says why."""

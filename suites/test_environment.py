@@ -126,6 +126,7 @@ def _speaks_livekit(stage: Stage, host: str, port: int) -> bool:
     remedy="update the SDK (Python 1.5.7, Node 1.4.0 or later), or pass the variable on as the agent's name; accept the calls "
     "that ask for it",
     roles=("shared", "renamed"),
+    seconds=300,
 )
 def test_agent_name(lk_stage: Stage, lk_evidence: Evidence, lk_first_call: Callable[[], FirstCall]) -> None:
     """LIVEKIT_AGENT_NAME is honoured where the worker sets no name itself.

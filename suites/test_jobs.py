@@ -174,7 +174,9 @@ def test_own_process(lk_evidence: Evidence, lk_pair: Callable[[], pool.Pair], lk
     seconds=400,
     order=1,
 )
-def test_ends_with_call(lk_stage: Stage, lk_evidence: Evidence, lk_pair: Callable[[], pool.Pair]) -> None:
+def test_ends_with_call(
+    lk_stage: Stage, lk_evidence: Evidence, lk_pair: Callable[[], pool.Pair], lk_begin_comers: Callable[[], None]
+) -> None:
     """After the callers left, the jobs' processes and their connections end, and no zombie stays.
 
     After both callers of `jobs.own-process` hung up, one after the other, the process table and connections are read
@@ -189,6 +191,8 @@ def test_ends_with_call(lk_stage: Stage, lk_evidence: Evidence, lk_pair: Callabl
     pool.require_own_processes(seen.during, seen.own, seen.jobs, seen.calls)
     judge_apart(lk_stage.settings.exit_timeout, lk_evidence, seen.apart)
     _judge_end(lk_stage, lk_evidence, seen.worker, seen.jobs, seen.before, seen.left, "the callers left")
+    # Not before: a process that starts for a later call may reap what this one left.
+    lk_begin_comers()
 
 
 def judge_apart(limit: float, evidence: Evidence, seen: pool.Apart | None) -> None:

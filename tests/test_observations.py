@@ -14,7 +14,6 @@ from typing import Any, cast
 import pytest
 
 from pytest_lkagents.calls import Calls
-from pytest_lkagents.checks import TooBusy
 from pytest_lkagents.clock import Ledger
 from pytest_lkagents.secrets import Redactor
 from pytest_lkagents.selection import packaged_suites
@@ -24,7 +23,6 @@ from suites import accepted, observations, pool, reconnecting
 from suites.drains import CHECK_SECONDS
 from suites.observations import Stop
 from suites.pool import ENDS, GOODBYE_SECONDS, STAYS, Pair
-from suites.shared import followed
 
 WELL, AILING = Stop("SIGTERM", 1, 0.1, 0.3, 0), Stop("SIGTERM", 1, 0.1, 0.3, 1)
 
@@ -56,24 +54,6 @@ def test_a_new_worker_of_a_role_had_no_other_before(monkeypatch: pytest.MonkeyPa
     assert stage.had_before("stopped") == ["crashing"]
     assert stage.renewed("stopped").is_running
     assert stage.had_before("stopped") == []
-
-
-@pytest.mark.parametrize("error", [None, TooBusy("observed once more"), KeyboardInterrupt()])
-def test_nothing_begins_after_an_observation_that_failed(error: BaseException | None) -> None:
-    began: list[str] = []
-
-    def observe(_stage: Stage) -> str:
-        if error is not None:
-            raise error
-        return "seen"
-
-    observed = followed(observe, lambda: began.append("it"))
-    if error is None:
-        assert observed(cast(Stage, None)) == "seen"
-    else:
-        with pytest.raises(type(error)):
-            observed(cast(Stage, None))
-    assert began == ([] if error else ["it"])
 
 
 def test_agents_have_as_long_to_leave_beside_a_call_that_stays_as_beside_one_that_ends(monkeypatch: pytest.MonkeyPatch) -> None:
