@@ -243,8 +243,7 @@ class Calls:
         seconds), by the worker's name. One with several connections may have been asked on each: what it took counts."""
         found: dict[str, Question] = {}
         for worker in self._stage.workers():
-            asked = worker.wire.transcript.questions(joined - 1) if worker.server is server else []
-            of_room = [question for question in asked if question.room == room and not question.probe]
+            of_room = _asked(worker, room, joined) if worker.server is server else []
             if of_room:
                 # The last one of those that say as much.
                 found[worker.name] = max(reversed(of_room), key=lambda one: (one.assigned is not None, bool(one.available)))
@@ -263,13 +262,13 @@ class Calls:
     def refused(self, call: Call, server: Server) -> bool:
         """Whether every registration on this server was asked for the call's job, and refused it: the server asks nobody again,
         which is known sooner than ``lost``."""
-        transcripts = [worker.wire.transcript for worker in self._stage.workers() if worker.server is server]
-        live = {(transcript, known.connection) for transcript in transcripts for known in transcript.live()}
+        workers = [worker for worker in self._stage.workers() if worker.server is server]
+        live = {(worker.name, known.connection) for worker in workers for known in worker.wire.transcript.live()}
         refusals = {
-            (transcript, asked.connection)
-            for transcript in transcripts
-            for asked in transcript.questions(call.joined - 1)
-            if asked.room == call.room_name and not asked.probe and asked.available is False
+            (worker.name, asked.connection)
+            for worker in workers
+            for asked in _asked(worker, call.room_name, call.joined)
+            if asked.available is False
         }
         return bool(refusals) and live <= refusals
 
@@ -334,3 +333,8 @@ class Calls:
                 poll(lambda: not worker.wire.calls_at, what="end of the last call's job", seconds=seconds, every=0.1)
         except DeadlineMissed as missed:
             raise StageError(f"{missed}: the worker never came to rest") from missed
+
+
+def _asked(worker: Worker, room: str, joined: float) -> list[Question]:
+    """What this worker was asked for the job of this room, which a caller joined then (monotonic seconds)."""
+    return [asked for asked in worker.wire.transcript.questions(joined - 1) if asked.room == room and not asked.probe]

@@ -9,9 +9,9 @@ import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from pytest_lkagents.manifests.readers import helm_values
 from pytest_lkagents.manifests.tree import Node
 
+ARGO = ("Application", "ApplicationSet")
 # What changes whatever lies there, and what changes only what it names.
 FOR_ALL, PATCHES = ("images", "components", "replicas"), ("patches", "patchesStrategicMerge", "patchesJson6902")
 KIND = re.compile(r"^kind:\s*[\"']?(\w+)", re.MULTILINE)
@@ -20,6 +20,15 @@ KIND = re.compile(r"^kind:\s*[\"']?(\w+)", re.MULTILINE)
 def is_of_flux(document: Node) -> bool:
     version = document.text("apiVersion") or ""
     return document.text("kind") == "Kustomization" and version.startswith("kustomize.toolkit.fluxcd.io/")
+
+
+def sources(application: Node) -> list[Node]:
+    """What an Application of Argo CD deploys, or one that an ApplicationSet makes."""
+    found = []
+    for above in (("spec",), ("spec", "template", "spec")):
+        one = application.get(*above, "source")
+        found += [*([one] if one is not None else []), *application.items(*above, "sources")]
+    return found
 
 
 def changed(documents: Sequence[Node], gathered: Mapping[str, set[str]]) -> set[str]:
@@ -45,7 +54,7 @@ def _changes(document: Node) -> Iterator[tuple[str, Node]]:
     spec = document.get("spec")
     if is_of_flux(document) and spec is not None:
         yield spec.text("path") or "", spec
-    for source in helm_values.sources(document) if document.text("kind") in helm_values.ARGO else []:
+    for source in sources(document) if document.text("kind") in ARGO else []:
         changes = source.get("kustomize")
         if changes is not None:
             yield source.text("path") or "", changes

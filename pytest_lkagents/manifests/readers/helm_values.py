@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from pytest_lkagents.manifests.model import StoredSecret
+from pytest_lkagents.manifests.readers import gitops
 from pytest_lkagents.manifests.readers.common import from_outside
 from pytest_lkagents.manifests.readers.kubernetes_workloads import kind_of
 from pytest_lkagents.manifests.readers.secret_entries import secrets_in
@@ -16,7 +17,6 @@ from pytest_lkagents.secrets import as_variable, holds_key, is_key, is_secret, u
 FILES = re.compile(r"(.+[._-])?values([._-].+)?\.ya?ml")
 # Of Flux, and of K3s.
 CHARTS = ("HelmRelease", "HelmChart")
-ARGO = ("Application", "ApplicationSet")
 # Made of a secret, and none: a change of it has pods replaced; or what everybody may know of it.
 MADE_OF_IT = re.compile(
     r"(^|_)(CHECKSUM|SHA_?\d*|DIGEST|FINGERPRINT|THUMBPRINT|REVISION|CERT|CERTIFICATE|CA|BUNDLE)$|SECRETS?_HASH$"
@@ -38,16 +38,16 @@ def names_chart(document: Node) -> bool:
     """Argo CD deploys plain files, too."""
     if kind_of(document) in CHARTS:
         return True
-    found = sources(document) if kind_of(document) in ARGO else []
+    found = gitops.sources(document) if kind_of(document) in gitops.ARGO else []
     return any(source.get(name) is not None for source in found for name in ("chart", "helm"))
 
 
 def of_chart(document: Node) -> list[StoredSecret]:
     """What is secret among the values of what names a chart."""
     own = [document.get("spec", name) for name in ("values", "valuesContent")]
-    theirs = [source.get("helm", name) for source in sources(document) for name in ("values", "valuesObject")]
+    theirs = [source.get("helm", name) for source in gitops.sources(document) for name in ("values", "valuesObject")]
     found = [secret for values in [*own, *theirs] if values is not None for secret in _secrets(values, "values")]
-    for source in sources(document):
+    for source in gitops.sources(document):
         for parameter in source.items("helm", "parameters"):
             # Dots part the names that lead to it.
             value, name = parameter.get("value"), (parameter.text("name") or "").rpartition(".")[2]
@@ -58,14 +58,6 @@ def of_chart(document: Node) -> list[StoredSecret]:
 def of_kustomization(document: Node) -> list[StoredSecret]:
     inline = [chart.get("valuesInline") for chart in document.items("helmCharts")]
     return [secret for values in inline if values is not None for secret in _secrets(values, "valuesInline")]
-
-
-def sources(application: Node) -> list[Node]:
-    found = []
-    for above in (("spec",), ("spec", "template", "spec")):
-        one = application.get(*above, "source")
-        found += [*([one] if one is not None else []), *application.items(*above, "sources")]
-    return found
 
 
 def _secrets(node: Node, name: str) -> Iterator[StoredSecret]:

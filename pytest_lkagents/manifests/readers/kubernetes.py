@@ -100,8 +100,8 @@ def read(documents: Sequence[Node], files: Files) -> None:
         if (document.text("apiVersion") or "") in SERVED.get(kind_of(document), ()):
             files.problems += fields.of_other_kind(document, kind_of(document))
             files.problems += kubernetes_types.mistyped(document, kind_of(document))
-            files.problems += fields.of_other_version(document)
             if kind_of(document) == kubernetes_scaling.HPA:
+                files.problems += fields.of_other_version(document)
                 files.problems += kubernetes_types.unscalable(document)
         if kind_of(document) == kubernetes_scaling.KEDA:
             files.problems += kubernetes_types.mistyped_triggers(document)
