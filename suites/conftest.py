@@ -40,7 +40,8 @@ from . import (
 )
 from . import load as loads
 from .drained import Drain
-from .shared import Ahead, once
+from .scenario import DRAIN_SECONDS, LIMIT_SECONDS
+from .shared import Ahead, once, proven
 
 if TYPE_CHECKING:
     from . import autoscaling
@@ -164,7 +165,7 @@ def _users(request: pytest.FixtureRequest, name: str) -> set[str]:
 
 
 def _hold(stage: Stage, selected: set[str]) -> float:
-    limited = drains.LIMIT_SECONDS if "rollout.sigterm-drains" in selected else drains.DRAIN_SECONDS
+    limited = LIMIT_SECONDS if "rollout.sigterm-drains" in selected else DRAIN_SECONDS
     return stage.settings.drain_hold or limited
 
 
@@ -309,13 +310,8 @@ def lk_loaded(lk_stage: Stage, lk_progress: Callable[[str], None]) -> Callable[[
 
 @pytest.fixture(scope="session")
 def lk_long_drain(lk_stage: Stage) -> Callable[[], long_call.LongCall]:
-
-    def observe(stage: Stage) -> long_call.LongCall:
-        seen = long_call.observe(stage)
-        # What may be an agent's habit is known by the next call.
-        return seen if seen.drain.unproven is None else long_call.observe(stage)
-
-    return once(observe, lk_stage)
+    """A call of minutes after the stop signal."""
+    return once(lambda stage: proven(long_call.observe, stage), lk_stage)
 
 
 @pytest.fixture(scope="session")

@@ -128,7 +128,6 @@ class Together:
     # Why it may be no fault that its agent left, and why the machine may be to blame, in words.
     unproven: str | None = None
     busy: str | None = None
-    settled: bool = False
 
     def raise_if_busy(self) -> None:
         """Raises StageError if this machine may be to blame for its trouble."""

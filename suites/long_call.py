@@ -10,10 +10,11 @@ from pytest_lkagents.settings import Settings
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.usage import Usage
 
+from .drainage import Drainage
 from .drained import Drain
-from .drains import Drainage
 from .observations import stop_signal
 from .sampling import Sampler
+from .scenario import Scenario
 
 # The guide's "10 minutes or more".
 GRACE_SECONDS = 600.0
@@ -33,6 +34,10 @@ class LongCall:
     drain: Drain
     usage: list[Usage]
 
+    @property
+    def unproven(self) -> str | None:
+        return self.drain.unproven
+
     def growth(self) -> fit.Line | None:
         """The worker's memory in bytes over the seconds; None: the call was too short to tell."""
         if not self.usage or self.usage[-1].at - self.usage[0].at < TREND_SECONDS:
@@ -49,7 +54,7 @@ def hold(settings: Settings) -> float:
 def observe(stage: Stage) -> LongCall:
     """Raises WorkerFault if the call is not served, StageError when the stage breaks."""
     worker = stage.untouched("patient")
-    drainage = Drainage(stage, worker, stop_signal(stage), hold=hold(stage.settings))
+    drainage = Drainage(stage, worker, Scenario(stop_signal(stage), hold=hold(stage.settings)))
     with Sampler(worker, READ_SECONDS) as sampler:
         seen = drainage.observe()
     since, until = drainage.sent + WARM_SECONDS, drainage.sent + seen.held_s

@@ -19,11 +19,12 @@ from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
 
 from .connections import JOB_GONE, Connections
+from .drainage import Drainage
 from .drained import Drain, Kept
-from .drains import LIMIT_SECONDS, LOOK_SECONDS, Drainage, Ends
 from .healthy import answers, stays_unhealthy
 from .observations import stop_signal, wait_sound
 from .reports import LONGEST_SECONDS, forgets_call, longest_pause, wait_counted
+from .scenario import LIMIT_SECONDS, LOOK_SECONDS, Ends, Scenario
 
 # A worker may wait 10 s between two tries (Python's longest pause), then connect and start processes. A packet that was
 # lost at the end of 20 s without network is repeated after 13 s at the latest, as the kernel doubles its pauses.
@@ -90,15 +91,14 @@ def drain_after_loss(stage: Stage) -> Drain:
     """The stop signal, with calls that were there when the connection was lost. Raises WorkerFault if that does not come
     back."""
     worker = stage.untouched("cut-once")
-    return Drainage(
-        stage,
-        worker,
+    scenario = Scenario(
         stop_signal(stage),
         calls=2,
-        ends=Ends.NEWEST_CRASHES,
         hold=LIMIT_SECONDS,
+        ends=Ends.NEWEST_CRASHES,
         placed=lambda _: cut_and_return(worker),
-    ).observe()
+    )
+    return Drainage(stage, worker, scenario).observe()
 
 
 def _lose_thrice(stage: Stage, worker: Worker, seen: Reconnection) -> None:

@@ -15,10 +15,11 @@ from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
 
+from .drainage import Drainage
 from .drained import Drain
-from .drains import Drainage
 from .observations import HANDOVER_SECONDS, stop_signal
 from .placed import Placed, place, wait_free
+from .scenario import Scenario
 
 # Long enough for a second agent to come, and for the audio to start.
 STAY_SECONDS = 2.0
@@ -188,7 +189,7 @@ def replace(stage: Stage) -> Replacement:
             f"{len(lost)} of {len(calls)} calls in progress lost their agent as the new worker started, before any signal"
         )
 
-    drainage = Drainage(stage, old, stop_signal(stage), calls=2, placed=bring_the_new_one)
+    drainage = Drainage(stage, old, Scenario(stop_signal(stage), calls=2, placed=bring_the_new_one))
     try:
         drain = drainage.observe()
     except KeyboardInterrupt:

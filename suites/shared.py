@@ -1,4 +1,10 @@
-"""Observations that several checks share: made once, at the first that asks or ahead of all."""
+"""Observations that several checks share: made once, at the first that asks or ahead of all; and what is looked at twice.
+
+What an agent's habit may have been (Unproven, or ``unproven`` of what was seen) is looked at again at once, as its habits are
+known by then: ``proven``. What this machine may have been too busy for is looked at again when nothing else of ours is under
+way (``Background.in_peace``): an observation ahead by itself, for all its checks (``Ahead``); what a check observes, or is the
+first to ask for (``once``), by plugin.py, which runs a check that raised TryAgain a second time. Each of the two is done
+once."""
 
 from __future__ import annotations
 
@@ -15,6 +21,20 @@ from pytest_lkagents.stage import Stage
 from .drained import Drain
 
 T = TypeVar("T")
+
+
+def proven(observe: Callable[[Stage], T], stage: Stage, note: Callable[[str], object] = lambda _why: None) -> T:
+    """What was observed, or what is seen by another look at once. ``note`` is told why there is one."""
+    try:
+        seen = observe(stage)
+        why: str | None = getattr(seen, "unproven", None)
+        if why is None:
+            return seen
+    except Unproven as error:
+        why = str(error)
+    stage.raise_if_closing()
+    note(why)
+    return observe(stage)
 
 
 def once(observe: Callable[[Stage], T], stage: Stage, tries: int = 2) -> Callable[[], T]:
@@ -56,21 +76,11 @@ class Ahead(Generic[T]):
 
     def begin(self) -> Future[T]:
         if self._future is None:
-            self._future = self._stage.observe_ahead(self._proven)
+            self._future = self._stage.observe_ahead(lambda stage: proven(self._observe, stage, self._note))
         return self._future
 
-    def _proven(self, stage: Stage) -> T:
-        """What an agent's habit may have been is observed again at once: that takes no quiet machine."""
-        try:
-            seen = self._observe(stage)
-            why = getattr(seen, "unproven", None)
-            if why is None:
-                return seen
-        except Unproven as error:
-            why = str(error)
-        stage.raise_if_closing()
+    def _note(self, why: str) -> None:
         self.again_because = why
-        return self._observe(stage)
 
     def __call__(self) -> T:
         return self._final()

@@ -13,11 +13,11 @@ from pytest_lkagents.wire.model import Answer
 from pytest_lkagents.worker.base import Worker
 
 from .drained import Drain
-from .drains import CHECK_SECONDS
 from .load import BURNT_SHARE, EXHAUSTED, LOAD_SECONDS, NOTICEABLE, RISE_SECONDS, Loaded, next_status
 from .placed import RECOVER_SECONDS, wait_free
 from .questions import Asked, asked, asked_beside_calls, late_in_peace
 from .reports import LONGEST_SECONDS, REPORT_SECONDS, longest_pause
+from .scenario import CHECK_SECONDS
 
 # Two updates at the SDKs' pace, after the seconds over which they average.
 SETTLE_SECONDS = 6

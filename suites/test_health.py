@@ -15,9 +15,9 @@ from pytest_lkagents.worker.base import Worker
 from pytest_lkagents.worker.health import Health
 
 from .drained import FAILED_PROBES, Drain
-from .drains import CHECK_SECONDS
 from .healthy import HEALTHY_SECONDS, Failing, answers, status_within
 from .load import BURNT_SHARE, Loaded
+from .scenario import CHECK_SECONDS
 from .test_registration import GIVE_UP_SECONDS, until_not_ready
 
 # As long as these take, every 3 s or so: a single one may be lost on a busy machine.

@@ -14,8 +14,8 @@ from pytest_lkagents.worker.credentials import findings_in_words
 from pytest_lkagents.worker.healthcheck import healthcheck
 
 from .drained import Drain
-from .drains import CHECK_SECONDS
 from .observations import Stop
+from .scenario import CHECK_SECONDS
 
 # Whoever gives a worker's health check longer waits for longer than this suite does.
 LONGEST_PATIENCE = 240

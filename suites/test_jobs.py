@@ -17,8 +17,8 @@ from pytest_lkagents.worker.processes import Snapshot
 
 from . import accepted, harm, leftovers, pool
 from .drained import Drain
-from .drains import CHECK_SECONDS
 from .observations import FirstCall
+from .scenario import CHECK_SECONDS
 
 # A worker that noticed its loss too late has had time to do so.
 LATER_SECONDS = 5

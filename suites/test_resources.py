@@ -12,9 +12,9 @@ from pytest_lkagents.stage import Stage
 
 from . import leftovers
 from .crowds import LoadTest
-from .drains import CHECK_SECONDS
 from .long_call import MOST_PER_SECOND, TREND_SECONDS, WARM_SECONDS, LongCall
 from .quality import BOUNDS, bounds_broken
+from .scenario import CHECK_SECONDS
 
 GUIDE = {"agents": TEST_AGENTS, "cores_per_agent": round(TEST_CORES, 3), "memory_per_agent_bytes": TEST_BYTES}
 IDLE_SECONDS = 3.0

@@ -11,8 +11,9 @@ from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
 
 from .connections import JOB_GONE, Connections
+from .drainage import Drainage
 from .drained import STOPS_SECONDS, Drain, Kept
-from .drains import CHECK_SECONDS, DISTURB_SECONDS, DRAIN_SECONDS, LOOK_SECONDS, Drainage, engine_timeout
+from .drains import engine_timeout
 from .harm import Harm
 from .judging import (
     end_by,
@@ -29,6 +30,7 @@ from .observations import Stop, stop_signal, stop_uncalled
 from .pool import ONE_AT_A_TIME
 from .reconnecting import lose_server
 from .replacement import replace
+from .scenario import CHECK_SECONDS, DISTURB_SECONDS, DRAIN_SECONDS, LOOK_SECONDS, Scenario
 
 DRAIN = (
     "handle the stop signal, stop taking jobs, and end only when the last job has ended (the SDK's own handling does, where an "
@@ -462,7 +464,7 @@ def test_second_signal(lk_stage: Stage, lk_evidence: Evidence) -> None:
         draining.signal(name)
         sent.append(time.monotonic())
 
-    seen = Drainage(lk_stage, worker, name, disturb=again).observe()
+    seen = Drainage(lk_stage, worker, Scenario(name, disturb=again)).observe()
     lk_evidence["signal"], lk_evidence["second_after_s"], lk_evidence["exit_code"] = name, DISTURB_SECONDS, seen.exit_code
     cut = seen.cut_while_held
     if cut is not None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from pytest_lkagents.callers.caller import Call
+from pytest_lkagents.callers.caller import Call, Caller
 from pytest_lkagents.callers.continuity import AGENT_LEFT, Continuity
 from pytest_lkagents.callers.habit import Stay
 from pytest_lkagents.checks import Evidence, NotJudgeable, StageError, Unproven
@@ -24,10 +23,12 @@ from pytest_lkagents.worker.health import Health
 from suites import connections as connections_module
 from suites import test_rollout as rollout
 from suites.connections import JOB_GONE, Connections
+from suites.drainage import Drainage
 from suites.drained import Drain, Kept, offered_nothing_since, refused_for_all
-from suites.drains import Drainage, Ends
 from suites.judging import exit_codes, judge_exit
 from suites.long_call import LongCall
+from suites.placement import Placement
+from suites.scenario import Ends, Scenario
 
 STAGE = cast(Stage, SimpleNamespace(settings=Settings(), untouched=lambda _role: SimpleNamespace(signal=lambda _name: None)))
 
@@ -116,8 +117,9 @@ def test_what_a_second_signal_did(
 ) -> None:
     seen = Drain("SIGTERM", None, [], [kept], ended_early_s=ended)
 
-    def drainage(_stage: Stage, worker: Any, _signal: str, *, disturb: Callable[[Any], None]) -> object:
-        disturb(worker)
+    def drainage(_stage: Stage, worker: Any, scenario: Scenario) -> object:
+        assert scenario.disturb is not None
+        scenario.disturb(worker)
         return SimpleNamespace(observe=lambda: seen)
 
     monkeypatch.setattr(rollout, "Drainage", drainage)
@@ -179,7 +181,7 @@ def test_only_where_its_health_is_judged_a_draining_worker_is_probed(probed: boo
     worker: Any = worker_with(1)
     worker.wait_health = lambda: Health(8081, loopback=False)
     stage = cast(Stage, SimpleNamespace(calls=SimpleNamespace(caller=lambda _worker: None)))
-    drainage = Drainage(stage, worker, "SIGINT", probed=probed)
+    drainage = Drainage(stage, worker, Scenario("SIGINT", probed=probed))
     assert (drainage.health is not None, drainage.seen.health_port) == (probed, 8081 if probed else None)
 
 
@@ -204,7 +206,7 @@ def test_jobs_whose_connections_are_gone() -> None:
 def test_calls_whose_jobs_were_killed_at_the_signal(packets: list[float], cut: int) -> None:
     worker = worker_with(1, 2)
     stage = cast(Stage, SimpleNamespace(calls=SimpleNamespace(caller=lambda _worker: None)))
-    drainage = Drainage(stage, worker, "SIGTERM", send=lambda _worker: worker.wire.calls_at.clear())
+    drainage = Drainage(stage, worker, Scenario("SIGTERM", send=lambda _worker: worker.wire.calls_at.clear()))
     drainage.seen.kept = [Kept(cast(Call, SimpleNamespace(packet_gap=gap)), cast(Continuity, None)) for gap in packets]
     drainage._stop()
     for passed in (0.1, 4.0, 8.2, 8.4):
@@ -237,12 +239,11 @@ def test_the_newest_calls_job_crashes_if_it_has_a_process_of_its_own(
     worker: Any = worker_with(1, 2)
     worker.snapshot, worker.jobs_of, worker.registered_by = lambda: snapshot, lambda _seen: now, lambda _seen: [1]
     worker.signal_processes = lambda pids, _name: ended.extend(pids)
-    stage = cast(Stage, SimpleNamespace(calls=SimpleNamespace(caller=lambda _worker: None)))
-    drainage = Drainage(stage, worker, "SIGTERM", ends=Ends.NEWEST_CRASHES)
-    drainage._oldest, drainage._all = before, now
-    drainage._crash_newest()
+    scenario = Scenario("SIGTERM", calls=2, ends=Ends.NEWEST_CRASHES)
+    placement = Placement(cast(Stage, None), worker, cast(Caller, None), scenario)
+    placement.oldest, placement.all = before, now
+    assert placement.crash_newest() is bool(killed)
     assert ended == ([killed] if killed else [])
-    assert drainage.seen.crashed is bool(killed)
 
 
 @pytest.mark.parametrize("crashed", [True, False])
@@ -315,7 +316,6 @@ def test_a_worker_has_had_a_call_before_it_drains() -> None:
         return SimpleNamespace(leave=lambda: living.pop(7))
 
     calls = SimpleNamespace(
-        caller=lambda _worker: None,
         leave_by_themselves=False,
         served=served,
         wait_idle=lambda _worker, _seconds: None,
@@ -325,6 +325,7 @@ def test_a_worker_has_had_a_call_before_it_drains() -> None:
     worker: Any = worker_with()
     worker.snapshot = lambda: SimpleNamespace(living=lambda: living)
     worker.jobs_of, worker.registered_by, worker.ledger = lambda _seen: [7], lambda _seen: [1], Ledger()
-    drainage = Drainage(cast(Stage, SimpleNamespace(calls=calls)), worker, "SIGTERM", calls=2, after_a_call=True)
-    assert len(drainage._place()) == 2
+    scenario = Scenario("SIGTERM", calls=2, after_a_call=True)
+    placement = Placement(cast(Stage, SimpleNamespace(calls=calls)), worker, cast(Caller, None), scenario)
+    assert len(placement.place()) == 2
     assert acts == ["served beside 1 jobs", "served beside 0 jobs", "served beside 0 jobs"]

@@ -20,9 +20,9 @@ from pytest_lkagents.selection import packaged_suites
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.stage import Stage
 from suites import accepted, observations, pool, reconnecting
-from suites.drains import CHECK_SECONDS
 from suites.observations import Stop
 from suites.pool import ENDS, GOODBYE_SECONDS, STAYS, Pair
+from suites.scenario import CHECK_SECONDS
 
 WELL, AILING = Stop("SIGTERM", 1, 0.1, 0.3, 0), Stop("SIGTERM", 1, 0.1, 0.3, 1)
 
