@@ -1,4 +1,4 @@
-"""What calls leave behind in a worker at rest: processes, descriptors, memory and files, as a trend per call."""
+"""What calls leave behind in a worker at rest: processes, threads, descriptors, memory and files, as a trend per call."""
 
 from __future__ import annotations
 
@@ -29,15 +29,16 @@ SEPARATOR = "--lkagents--"
 # From a table of mounts, without the root's, whatever its kind (overlay; zfs, btrfs, fuse of other storage drivers).
 MOUNTS = """awk '$5 == "/" || $(NF-2) ~ /^(overlay|proc|sysfs|cgroup2?|mqueue|devpts)$/ {next}
   $5 !~ /^\\/(proc|sys)(\\/|$)/ {print $5}'"""
-# For each pid: descriptors, then bytes that are its own (anonymous, shared memory, swapped out), whether shared with a
-# parent or not: file pages come and go with the machine's cache. Then the files on every mount but the image's own layer,
-# which the engine compares itself, and the system's; and those that have no name any more but are open, by device and inode:
-# they take their place on the disk until then. What only looks like a file is memory.
+# For each pid: descriptors and threads, then bytes that are its own (anonymous, shared memory, swapped out), whether shared
+# with a parent or not: file pages come and go with the machine's cache. Then the files on every mount but the image's own
+# layer, which the engine compares itself, and the system's; and those that have no name any more but are open, by device and
+# inode: they take their place on the disk until then. What only looks like a file is memory.
 SCRIPT = f"""
 for pid in "$@"; do
   count=$(ls /proc/$pid/fd 2>/dev/null | wc -l)
+  threads=$(awk '/^Threads:/ {{print $2}}' /proc/$pid/status 2>/dev/null)
   kib=$(awk '/^(RssAnon|RssShmem|VmSwap):/ {{sum += $2}} END {{print sum + 0}}' /proc/$pid/status 2>/dev/null)
-  echo "$pid $count ${{kib:-0}}"
+  echo "$pid $count ${{threads:-0}} ${{kib:-0}}"
 done
 echo {SEPARATOR}
 {MOUNTS} /proc/1/mountinfo | while read -r mount; do
@@ -50,13 +51,21 @@ true
 
 
 @dataclass(frozen=True)
+class Held:
+    """What one process has: open descriptors, threads, and bytes of memory that are its own."""
+
+    descriptors: int
+    threads: int
+    memory: int
+
+
+@dataclass(frozen=True)
 class Rest:
-    """One moment at rest, after ``calls`` calls: descriptors and bytes by process, files by path with their bytes."""
+    """One moment at rest, after ``calls`` calls: what processes hold by their pid, files by path with their bytes."""
 
     calls: int
     processes: dict[int, Process]
-    descriptors: dict[int, int]
-    memory: dict[int, int]
+    held: dict[int, Held]
     files: dict[str, int]
     layer_bytes: int
 
@@ -99,8 +108,9 @@ class Leftovers:
         kept = self.survivors()
         return {
             "processes": trend(calls, [len(rest.processes) for rest in self.rests]),
-            "descriptors": trend(calls, [sum(rest.descriptors[pid] for pid in kept) for rest in self.rests]),
-            "memory_bytes": trend(calls, [sum(rest.memory[pid] for pid in kept) for rest in self.rests]),
+            "descriptors": trend(calls, [sum(rest.held[pid].descriptors for pid in kept) for rest in self.rests]),
+            "threads": trend(calls, [sum(rest.held[pid].threads for pid in kept) for rest in self.rests]),
+            "memory_bytes": trend(calls, [sum(rest.held[pid].memory for pid in kept) for rest in self.rests]),
             "files": trend(calls, [len(rest.files) for rest in self.rests]),
             "file_bytes": trend(calls, [sum(rest.files.values()) + rest.layer_bytes for rest in self.rests]),
         }
@@ -153,24 +163,23 @@ def measure(stage: Stage, worker: Worker, calls: int, jobs: set[int]) -> Rest:
     """Wait until the jobs have ended and the worker rests, then count. Raises StageError if it cannot be read."""
     now = settle(stage, worker, jobs, REST_SECONDS)
     output = _read(worker, [process.pid for process in now.processes])
-    descriptors, memory = _held(output)
     files, layer_bytes = _files(output, worker)
     processes = {process.pid: process for process in now.processes}
-    return Rest(calls, processes, descriptors, memory, files, layer_bytes)
+    return Rest(calls, processes, _held(output), files, layer_bytes)
 
 
-def descriptors_of(worker: Worker, processes: Sequence[Process]) -> dict[int, int]:
-    """How many each of these processes has open, by its pid. Raises NotJudgeable where they cannot be seen, StageError."""
-    return _held(_read(worker, [process.pid for process in processes]))[0]
+def held_by(worker: Worker, processes: Sequence[Process]) -> dict[int, Held]:
+    """By pid. Raises NotJudgeable where that cannot be seen, StageError."""
+    return _held(_read(worker, [process.pid for process in processes]))
 
 
-def _held(output: str) -> tuple[dict[int, int], dict[int, int]]:
-    """Descriptors and bytes of memory by pid."""
-    descriptors, memory = {}, {}
+def _held(output: str) -> dict[int, Held]:
+    """By pid."""
+    found = {}
     for line in output.partition(f"{SEPARATOR}\n")[0].splitlines():
-        pid, count, kib = map(int, line.split())
-        descriptors[pid], memory[pid] = count, kib * 1024
-    return descriptors, memory
+        pid, descriptors, threads, kib = map(int, line.split())
+        found[pid] = Held(descriptors, threads, kib * 1024)
+    return found
 
 
 def _read(worker: Worker, pids: Sequence[int]) -> str:

@@ -23,18 +23,19 @@ ENOUGH = 5
 
 @dataclass
 class Losses:
-    """``returned_s``: seconds from each cut to the next registration. What there is more of than before them; descriptors of
-    processes that lived all the time, None where they cannot be read."""
+    """``returned_s``: seconds from each cut to the next registration. What there is more of than before them; descriptors and
+    threads of processes that lived all the time, None where they cannot be read."""
 
     returned_s: list[float] = field(default_factory=list)
     processes: int = 0
     descriptors: int | None = None
+    threads: int | None = None
     problem: str | None = None
 
     @property
     def left_behind(self) -> list[str]:
         """What each cut left, in words."""
-        counted = {"process": self.processes, "descriptor": self.descriptors or 0}
+        counted = {"process": self.processes, "descriptor": self.descriptors or 0, "thread": self.threads or 0}
         enough = len(self.returned_s) >= ENOUGH
         return [f"a {name}" for name, more in counted.items() if enough and more >= len(self.returned_s)]
 
@@ -53,21 +54,22 @@ def observe(stage: Stage, worker: Worker) -> Losses:
             return seen
     after = _rest(stage, worker)
     seen.processes = after.processes - before.processes
-    if before.descriptors is not None and after.descriptors is not None:
-        both = set(before.descriptors) & set(after.descriptors)
-        seen.descriptors = sum(after.descriptors[pid] - before.descriptors[pid] for pid in both)
+    if before.held is not None and after.held is not None:
+        both = [(before.held[pid], after.held[pid]) for pid in set(before.held) & set(after.held)]
+        seen.descriptors = sum(now.descriptors - then.descriptors for then, now in both)
+        seen.threads = sum(now.threads - then.threads for then, now in both)
     return seen
 
 
 @dataclass(frozen=True)
 class _Rest:
     processes: int
-    descriptors: dict[int, int] | None = None
+    held: dict[int, leftovers.Held] | None = None
 
 
 def _rest(stage: Stage, worker: Worker) -> _Rest:
     now = settle(stage, worker, set(), leftovers.REST_SECONDS).processes
     try:
-        return _Rest(len(now), leftovers.descriptors_of(worker, now))
+        return _Rest(len(now), leftovers.held_by(worker, now))
     except NotJudgeable:
         return _Rest(len(now))

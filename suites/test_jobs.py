@@ -467,19 +467,19 @@ def _later(stage: Stage, worker: Worker) -> str:
     SHOULD,
     profile="full",
     section="Overview",
-    why="What every call leaves behind ends the worker sooner or later: no memory, no descriptors, a full disk.",
+    why="What every call leaves behind ends the worker sooner or later: no memory, no thread or descriptor left, a full disk.",
     remedy="close what a job opened, remove its files, keep nothing per call in the worker's own process",
     roles=("tidy",),
     seconds=600,
 )
 def test_no_leftovers(lk_evidence: Evidence, lk_tidied: Callable[[], leftovers.Leftovers]) -> None:
-    """After calls, processes, descriptors, files and memory are back where they were.
+    """After calls, processes, threads, descriptors, files and memory are back where they were.
 
     After a first pair of calls as warm-up, four more pairs are placed (15, if `resources.no-growth` or
     `storage.ephemeral` run too); after each pair the worker is given up to 12 s to rest. Counted then are its
-    processes, its files outside the image, and the descriptors and own memory of the processes that live all the time.
-    A straight line through each: a slope that is beyond doubt (less two standard errors) above 0.5 items or 1 MB per
-    call is a failure; a pool that grew once is none. Skipped with `--lk-command` or if calls are not served.
+    processes, its files outside the image, and the descriptors, threads and own memory of the processes that live all
+    the time. A straight line through each: a slope that is beyond doubt (less two standard errors) above 0.5 items or
+    1 MB per call is a failure; a pool that grew once is none. Skipped with `--lk-command` or if calls are not served.
     """
     seen = lk_tidied()
     trends = seen.trends()
@@ -502,6 +502,6 @@ def test_no_leftovers(lk_evidence: Evidence, lk_tidied: Callable[[], leftovers.L
     assert not wrong, f"each of {calls} calls leaves {' and '.join(wrong)} behind"
     memory = trends["memory_bytes"]
     lk_evidence.summary = (
-        f"{calls} calls left no process, descriptor or file; memory {memory.slope / 1e6:+.2f} MB per call "
+        f"{calls} calls left no process, thread, descriptor or file; memory {memory.slope / 1e6:+.2f} MB per call "
         f"(standard error {memory.stderr / 1e6:.2f})"
     )
