@@ -351,6 +351,24 @@ def test_a_pause_while_the_caller_stood_still_is_told_by_the_packets_after_it(
     assert sound.missing(20.0) == (0.0, 20.0)
 
 
+@pytest.mark.parametrize(
+    ("more", "missing"),
+    [
+        # It falls silent 1.5 s before the caller stands still, and talks again as that is over.
+        ([(10.75, 2), (11.25, 3), (11.75, 4), (14.75, 10), (15.75, 60), (16.0, 72)], 4.6),
+        # It falls silent while the caller stands still, and talks again 2 s after that.
+        ([(10.75, 25), (11.25, 50), (11.75, 75), (14.75, 145), (15.75, 148), (16.25, 149), (16.75, 150), (17.25, 175)], 3.5),
+        # It talks on; a look comes too early for half of its packets.
+        ([(10.75, 25), (11.25, 50), (11.75, 55), (14.75, 220), (15.75, 275), (16.0, 287)], 0.0),
+    ],
+    ids=["began in its sight", "ended in its sight", "none"],
+)
+def test_a_pause_counts_whole_of_which_the_caller_saw_a_part(more: list[tuple[float, int]], missing: float) -> None:
+    sound = received(*more)
+    sound.stalls.over.append((11.75, 14.75))
+    assert sound.missing(9.0).seconds == pytest.approx(missing, abs=0.3)
+
+
 def test_a_rate_of_packets_is_that_of_both_tracks() -> None:
     sound = Received()
     for look in range(41):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import NamedTuple
@@ -130,8 +131,9 @@ class Received:
 
     def missing(self, since: float) -> Missing:
         """Of the times since then in which the caller stood still, the one after which it found fewest of the packets that
-        were to come at the rate before ``since``. Of one from which it has not caught up there is nothing to tell yet."""
-        rate = self._rate(since)
+        were to come at the rate before ``since``: of those that were due right before and after it, too, as a pause may have
+        begun, or ended, in its sight. Of one from which it has not caught up there is nothing to tell yet."""
+        rate, looks = self._rate(since), self._looks()
         longest = Missing(0.0, since)
         for begin, until in self.stalls.apart(since):
             before = next((sample for sample in reversed(self.samples) if sample.at <= begin), None)
@@ -139,17 +141,24 @@ class Received:
             if before is not None and after and rate > 0:
                 # By then every track has been looked at.
                 last = [sample for sample in after if sample.at < after[0].at + SAMPLE_SECONDS][-1]
-                seconds = last.at - before.at - (last.packets - before.packets) / rate
-                longest = max(longest, Missing(seconds, before.at))
+                first = _beyond_pause(before, [look for look in reversed(looks) if since <= look.at < before.at], rate)
+                # What came late is counted by the next look.
+                last = _beyond_pause(last, [look for look in looks if look.at > last.at], rate, more=1)
+                seconds = last.at - first.at - (last.packets - first.packets) / rate
+                longest = max(longest, Missing(seconds, first.at))
         return longest
+
+    def _looks(self) -> list[Sample]:
+        """One for all tracks, which are looked at one right after the other."""
+        looks: list[Sample] = []
+        for sample in self.samples:
+            if not looks or sample.at - looks[-1].at >= SAMPLE_SECONDS:
+                looks.append(sample)
+        return looks
 
     def _rate(self, until: float) -> float:
         """Packets a second of all tracks together; a median, as many come at once after a stall."""
-        looks: list[Sample] = []
-        for sample in self.samples:
-            # Several tracks are looked at one right after the other.
-            if sample.at <= until and (not looks or sample.at - looks[-1].at >= SAMPLE_SECONDS):
-                looks.append(sample)
+        looks = [look for look in self._looks() if look.at <= until]
         steps = [(now.packets - before.packets) / (now.at - before.at) for before, now in pairwise(looks)]
         return statistics.median(steps) if steps else 0.0
 
@@ -163,6 +172,16 @@ class Received:
         found = self.since(since)
         total = found[-1].samples - found[0].samples if len(found) > 1 else 0
         return (found[-1].concealed - found[0].concealed) / total if total > 0 else None
+
+
+def _beyond_pause(edge: Sample, further: Sequence[Sample], rate: float, more: int = 0) -> Sample:
+    """The look from ``edge`` on, in the order of ``further``, from which packets come at half of that rate or more again, or
+    the one so many looks after it; the last one if they never do."""
+    looks = [edge, *further]
+    for place, (here, there) in enumerate(pairwise(looks)):
+        if abs((there.packets - here.packets) / (there.at - here.at)) >= rate / 2:
+            return looks[place + more]
+    return looks[-1]
 
 
 @dataclass
