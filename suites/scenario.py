@@ -49,7 +49,7 @@ class Scenario:
     calls: int = 1
     hold: float = DRAIN_SECONDS
     ends: Ends = Ends.TOGETHER
-    # A call comes and goes before these.
+    # A call comes and goes before these, and the worker says yes to a job that it is not given.
     after_a_call: bool = False
     # Called with the calls when these are there.
     placed: Callable[[list[Call]], object] | None = None

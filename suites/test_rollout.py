@@ -350,7 +350,7 @@ def _require_drains(several: Drain, single: Drain) -> None:
     MUST,
     section="Rollout",
     why="A drained worker that stays holds up the rollout for the whole grace period; a wrong code looks like a crash.",
-    remedy="exit with code 0 (or 128 + signal) once the last job has ended",
+    remedy="exit with code 0 (or 128 + signal) once the last job has ended, and wait for no job that was never given",
     roles=("draining",),
     seconds=CHECK_SECONDS,
     order=2,
@@ -359,13 +359,14 @@ def test_exits_when_drained(lk_stage: Stage, lk_evidence: Evidence, lk_drain: Ca
     """After its last call has ended it exits, with code 0 or 128 + signal.
 
     In the drain of `rollout.sigterm-drains`, after the last call is hung up, the worker must exit within
-    `lk_exit_timeout` (default 30 s) with code 0 or 128 plus the number of this signal, SIGINT or SIGTERM. If the signal
-    had changed nothing, it is sent once more, only to tell a lost signal from an ignored one. Skipped if a call was
-    cut, the worker ended before its calls, or no call is served; on an overloaded machine one that still runs is an
-    error.
+    `lk_exit_timeout` (default 30 s) with code 0 or 128 plus the number of this signal, SIGINT or SIGTERM. Before the
+    signal it has been asked for a job that it is not given, as happens where a server gave up on an answer. If the
+    signal had changed nothing, it is sent once more, only to tell a lost signal from an ignored one. Skipped if a call
+    was cut, the worker ended before its calls, or no call is served; on an overloaded machine one that still runs is
+    an error.
     """
     seen = lk_drain()
-    lk_evidence["signal"] = seen.signal
+    lk_evidence["signal"], lk_evidence["accepted_a_job_not_given"] = seen.signal, seen.promised
     judge_exit(seen, lk_stage.settings.exit_timeout, lk_evidence)
     lk_evidence.summary = f"exits {seen.exited_s} s after its last call with code {seen.exit_code}"
 
