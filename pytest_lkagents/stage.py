@@ -34,6 +34,7 @@ from pytest_lkagents.secrets import Redactor, looks_secret, secrets_of
 from pytest_lkagents.server.base import Server
 from pytest_lkagents.server.choose import connect, make_server
 from pytest_lkagents.settings import Settings
+from pytest_lkagents.starts import Starts
 from pytest_lkagents.turns import Turns
 from pytest_lkagents.values import OWN_SERVERS
 from pytest_lkagents.verdict import Lane, Subject
@@ -81,11 +82,6 @@ class Stage:
         self._wire_loop = EventLoop("the tap")
         self._client: DockerClient | None = None
         self._session: engine.Session | None = None
-        self._futures: dict[str, Future[Worker]] = {}
-        # Roles that wait for another role's worker, and what is to begin when they have it.
-        self._waiting: dict[str, list[Callable[[], object]]] = {}
-        # Roles whose worker another role had before, and that role.
-        self._taken_over: dict[str, str] = {}
         self._contents: ImageContents | None = None
         self._neighbour: Sidecar | None = None
         self._workers: list[Worker] = []
@@ -95,13 +91,10 @@ class Stage:
         # Roles and their workers with which an observation was begun.
         self._touched: set[tuple[str, Worker]] = set()
         self._sdk_seen: tuple[str | None, str | None] | None = None
-        # On a server that is not ours, all workers would be offered the same calls.
-        in_turns = settings.image is None or not self.controllable
-        share_ports = settings.image is None
-        self._turns = Turns(self._prepare, self._running, self._put_away, share_ports=share_ports) if in_turns else None
         self._turn = FileLock(str(engine.cache_dir() / "command.lock"))
         self._lock = threading.RLock()
         self.background = Background(self._readings)
+        self._cast = self._who_plays()
         # What could not be kept for the report, in words.
         self.unwritten: list[str] = []
         self._closing = False
@@ -217,55 +210,23 @@ class Stage:
     # -- workers
 
     def warm(self, roles: Iterable[str]) -> None:
-        """Start the workers of these roles in the background; those that take turns start when needed, those that take
-        another role's worker over have to wait for it."""
+        """Start the workers of these roles ahead, as far as workers run side by side, and what calls them."""
         wanted = set(roles)
         if wanted:
             self.background.start(self.media.start)
-        if self._turns is not None:
-            return
-        for role in (name for name in ROLES if name in wanted):
-            if ROLES[role].after in wanted:
-                self._waiting[role] = []
-            else:
-                self._future(role)
+        self._cast.warm(wanted)
 
     def release(self, role: str, *, in_order: bool) -> None:
         """No check needs this role's worker any more. ``in_order``: all that used it passed, so that others may use it."""
-        heir = next((name for name in self._waiting if ROLES[name].after == role), None)
-        if heir is None:
-            return
-        begin = self._waiting.pop(heir)
-        worker = self._ready(role) if in_order else None
-        if worker is not None and worker.is_running and worker.wire.transcript.live():
-            with self._lock:
-                if heir not in self._futures:
-                    self._futures[heir] = self._futures[role]
-                    self._taken_over[heir] = role
-                    self._by_role.setdefault(heir, []).append(worker)
-        for callback in begin:
-            callback()
+        self._cast.release(role, in_order=in_order)
 
     def had_before(self, role: str) -> list[str]:
         """The roles that this role's worker had before, the last one first."""
-        before = self._taken_over.get(role)
-        return [] if before is None else [before, *self.had_before(before)]
+        return self._cast.had_before(role)
 
     def when_ready(self, role: str, begin: Callable[[], object]) -> None:
         """Call ``begin`` now, or as soon as the role whose worker this one takes over is released."""
-        if role in self._waiting:
-            self._waiting[role].append(begin)
-        else:
-            begin()
-
-    def _future(self, role: str) -> Future[Worker]:
-        with self._lock:
-            if role not in self._futures:
-                beside = ROLES[role].beside
-                if beside is not None:
-                    self._future(beside)  # first in the queue, so that waiting for it cannot block it
-                self._futures[role] = self.background.start(self._prepare, role, role)
-            return self._futures[role]
+        self._cast.when_ready(role, begin)
 
     def observe_ahead(self, observe: Callable[[Stage], T]) -> Future[T]:
         """Start an observation that mostly waits; checks which burn CPU wait until it is over, or merely watches."""
@@ -278,7 +239,7 @@ class Stage:
 
     def worker(self, role: str = "shared") -> Worker:
         """The worker of a role (see ROLES), ready. Raises WorkerFault, StageError or NotJudgeable."""
-        return self._turns.worker(role) if self._turns is not None else self._future(role).result()
+        return self._cast.worker(role)
 
     def second(self, role: str) -> Worker | None:
         """The worker of a role beside another one, ``untouched``, or None where two cannot run side by side."""
@@ -319,15 +280,7 @@ class Stage:
     def renewed(self, role: str) -> Worker:
         """A worker of this role that still runs: a new one if the last one was ended."""
         worker = self.worker(role)
-        if worker.is_running:
-            return worker
-        if self._turns is not None:
-            return self._turns.renew(role)
-        with self._lock:
-            name = f"{role}-{len(self._workers)}"
-            self._taken_over.pop(role, None)
-            self._futures[role] = self.background.start(self._prepare, role, name)
-        return self.worker(role)
+        return worker if worker.is_running else self._cast.renew(role)
 
     def untouched(self, role: str) -> Worker:
         """A worker of this role that nothing was done to under this role: the one that was started ahead, at first. What is
@@ -357,6 +310,15 @@ class Stage:
         if left > 0:
             transcript.wait(lambda seen: (last := seen.latest_status(promised[-1])) is not None and not last.full, left)
 
+    def _who_plays(self) -> Turns | Starts:
+        # On a server that is not ours, all workers would be offered the same calls.
+        if self.settings.image is None or not self.controllable:
+            return Turns(self._prepare, self._running, self._put_away, share_ports=self.settings.image is None)
+        return Starts(self._prepare, self.background.start, lambda role, worker: self._of_role(role).append(worker))
+
+    def _of_role(self, role: str) -> list[Worker]:
+        return self._by_role.setdefault(role, [])
+
     def _prepare(self, role_name: str, name: str) -> Worker:
         self.raise_if_closing()
         role = ROLES[role_name]
@@ -368,7 +330,7 @@ class Stage:
         tap.start()
         worker = self._make_worker(name, role, server, tap)
         self._workers.append(worker)
-        self._by_role.setdefault(role_name, []).append(worker)
+        self._of_role(role_name).append(worker)
         if not role.server_up:
             worker.stop_server()
         if role.firewall == "drop-inbound":
@@ -432,7 +394,7 @@ class Stage:
     @property
     def takes_turns(self) -> bool:
         """Whether workers run one at a time, because they share this machine's ports, or somebody else's server."""
-        return self._turns is not None
+        return self._cast.takes_turns
 
     @property
     def controllable(self) -> bool:
@@ -548,14 +510,7 @@ class Stage:
 
     def _ready_ordinary(self) -> Worker | None:
         """The shared worker, or that of users' tests, if it got ready."""
-        ready = self._turns.of if self._turns is not None else self._ready
-        return ready("shared") or ready("own")
-
-    def _ready(self, role: str) -> Worker | None:
-        """The role's worker if it was started here and got ready."""
-        future = self._futures.get(role)
-        done = future is not None and future.done() and not future.cancelled() and not future.exception()
-        return future.result() if future is not None and done else None
+        return self._cast.of("shared") or self._cast.of("own")
 
     def lanes(self) -> list[Lane]:
         """The workers' lives, for the report."""

@@ -4,7 +4,7 @@ are needed again."""
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from pytest_lkagents.checks import NotJudgeable, WorkerFault
 from pytest_lkagents.roles import ROLES
@@ -12,8 +12,10 @@ from pytest_lkagents.worker.base import Worker
 
 
 class Turns:
-    """``prepare(role, name)`` starts a worker and returns it ready; ``running()`` lists those that run; ``leave`` is told of
-    each that gives way to another role's. ``share_ports``: two of them may not be able to run side by side."""
+    """See Starts. ``prepare(role, name)`` starts a worker and returns it ready; ``running()`` lists those that run; ``leave``
+    is told of each that gives way to another role's. ``share_ports``: two of them may not be able to run side by side."""
+
+    takes_turns = True
 
     def __init__(
         self,
@@ -30,6 +32,20 @@ class Turns:
         self._share_ports = share_ports
         self._alone_only: str | None = None
         self._lock = threading.RLock()
+
+    def warm(self, roles: Iterable[str]) -> None:
+        """Each starts when it is needed."""
+
+    def when_ready(self, role: str, begin: Callable[[], object]) -> None:
+        """Call ``begin``: nobody takes over another role's worker."""
+        begin()
+
+    def release(self, role: str, *, in_order: bool) -> None:
+        """Nobody waits for it."""
+
+    def had_before(self, role: str) -> list[str]:
+        """No role."""
+        return []
 
     def worker(self, role: str) -> Worker:
         """The role's worker, ready; raises what its first start raised. One that had to give way is started again."""

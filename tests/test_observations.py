@@ -15,10 +15,12 @@ import pytest
 
 from pytest_lkagents.calls import Calls
 from pytest_lkagents.clock import Ledger
-from pytest_lkagents.secrets import Redactor
 from pytest_lkagents.selection import packaged_suites
-from pytest_lkagents.settings import Settings
 from pytest_lkagents.stage import Stage
+from pytest_lkagents.starts import Starts
+from pytest_lkagents.wire.model import Entry
+from pytest_lkagents.wire.transcript import Transcript
+from pytest_lkagents.worker.base import Worker
 from suites import accepted, observations, pool, reconnecting
 from suites.observations import Stop
 from suites.pool import ENDS, GOODBYE_SECONDS, STAYS, Pair
@@ -42,18 +44,29 @@ def test_a_worker_that_had_a_crashed_job_is_not_accused_of_how_it_ends(
     assert len(seen) == 2 - looks
 
 
-def test_a_new_worker_of_a_role_had_no_other_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    def future(running: bool) -> Future[Any]:
+def test_a_new_worker_of_a_role_had_no_other_before() -> None:
+    took_over: list[str] = []
+    roles = ("crashing", "stopped")
+    began: list[str] = []
+
+    def start(_begin: object, _role: str, name: str, /) -> Future[Any]:
         made: Future[Any] = Future()
-        made.set_result(SimpleNamespace(is_running=running))
+        made.set_result(SimpleNamespace(name=name, is_running=True, wire=SimpleNamespace(transcript=Transcript())))
+        made.result().wire.transcript.add(Entry(0.0, 1, "worker", "registered", {}, 0))
         return made
 
-    stage = Stage(Settings(image="agent:1"), Redactor())
-    stage._futures["stopped"], stage._taken_over["stopped"] = future(running=False), "crashing"
-    monkeypatch.setattr(stage.background, "start", lambda *_: future(running=True))
-    assert stage.had_before("stopped") == ["crashing"]
-    assert stage.renewed("stopped").is_running
-    assert stage.had_before("stopped") == []
+    starts = Starts(
+        lambda _role, _name: cast(Worker, None), start, lambda role, worker: took_over.append(f"{worker.name}: {role}")
+    )
+    starts.warm(roles)
+    starts.when_ready("stopped", lambda: began.append(starts.worker("stopped").name))
+    assert not began
+    starts.release("crashing", in_order=True)
+    assert (took_over, began) == (["crashing: stopped"], ["crashing"])
+    assert starts.had_before("stopped") == ["crashing"]
+    assert starts.renew("stopped").name == "stopped"
+    assert starts.renew("stopped").name == "stopped-2"
+    assert starts.had_before("stopped") == []
 
 
 def test_agents_have_as_long_to_leave_beside_a_call_that_stays_as_beside_one_that_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,14 +84,15 @@ def test_agents_have_as_long_to_leave_beside_a_call_that_stays_as_beside_one_tha
 
 
 class TwoAtOnce:
-    """Two calls of one instant, of which the worker takes the first after some time, and refuses the other one at once if it is
-    to; ``settled`` says when each was waited for, and until when."""
+    """Two calls of one instant, of which the worker takes the first, and refuses the other one if it is to; ``ended_waiting``:
+    whether nobody need wait any longer for the other one, before the first one has its agent and after."""
 
     def __init__(self, *, refuses: bool) -> None:
         self.rooms = [SimpleNamespace(room_name=str(at), agents={}, leave=lambda: None) for at in range(2)]
         self.calls, self.server, self._refuses = self, None, refuses
-        self.settled: list[tuple[float, float]] = []
-        self._began = time.monotonic()
+        self.ended_waiting: list[bool] = []
+        # Whoever is waited for alone breaks these.
+        self._begun, self._looked, self._served = (threading.Barrier(2, timeout=10) for _ in range(3))
 
     def join(self) -> object:
         return self.rooms.pop()
@@ -87,23 +101,25 @@ class TwoAtOnce:
         return self._refuses and call.room_name == "0"
 
     def wait_settled(self, call: Any, _server: object, *, is_over: Callable[[], bool]) -> None:
-        began = time.monotonic() - self._began
-        while time.monotonic() - self._began < 1 and not is_over():
-            if call.room_name == "1" and time.monotonic() - self._began > 0.3:
-                call.agents["agent"] = 1
-                break
-            time.sleep(0.02)
-        self.settled.append((began, time.monotonic() - self._began))
+        self._begun.wait()
+        if call.room_name == "0":
+            self.ended_waiting.append(is_over())
+        self._looked.wait()
+        if call.room_name == "1":
+            call.agents["agent"] = 1
+        self._served.wait()
+        if call.room_name == "0":
+            self.ended_waiting.append(is_over())
 
 
 @pytest.mark.parametrize("refuses", [True, False])
 def test_two_calls_of_one_instant_are_waited_for_at_the_same_time(refuses: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Whether the machine had time is known from the beginning of a wait on only.
     monkeypatch.setattr(accepted, "settle", lambda *_: None)
     two = TwoAtOnce(refuses=refuses)
     stage = SimpleNamespace(calls=two, worker=lambda _role: None)
     accepted._at_once(cast(Stage, stage), cast(Any, two))
-    assert max(began for began, _ in two.settled) < 0.2, "whether the machine had time is known from then on only"
-    assert (max(over for _, over in two.settled) < 0.8) is refuses
+    assert two.ended_waiting == [False, refuses]
 
 
 def test_nobody_waits_for_what_is_over() -> None:
