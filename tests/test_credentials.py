@@ -469,15 +469,15 @@ def test_a_layer_that_cannot_be_read_is_said_beside_what_was_found() -> None:
 def test_all_who_wait_for_the_layers_wait_for_one_time_which_grows_with_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
     ended = threading.Event()
     monkeypatch.setattr(scanner.Scanner, "scan", lambda *_: ended.wait(20) and ImageScan(layers=3))
-    monkeypatch.setattr(contents, "READ_SECONDS", 0.2)
+    monkeypatch.setattr(contents, "READ_SECONDS", 0.4)
     small, large = (contents.ImageContents(SimpleNamespace(id="x", attrs={"Size": size}), []) for size in (0, 10**9))  # type: ignore[arg-type]
     try:
         for _ in range(2):
             began = time.monotonic()
             with pytest.raises(StageError, match="not read after 0 s"):
                 small.scan()
-        assert time.monotonic() - began < 0.2
-        threading.Timer(0.5, ended.set).start()
+        assert time.monotonic() - began < 0.4
+        threading.Timer(0.7, ended.set).start()
         assert large.scan().layers == 3
     finally:
         ended.set()
