@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
-from pytest_lkagents import engine, limits
+from pytest_lkagents import limits
 from pytest_lkagents.busyness import is_calm
+from pytest_lkagents.cache import cache_dir
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.clock import DeadlineMissed, poll
 
@@ -44,7 +45,7 @@ class Background:
         self._calm: list[Future[None]] = []
         self._mine = threading.local()
         # A check that is tried again may ask for it a second time.
-        self._alone = FileLock(str(engine.cache_dir() / "load.lock"))
+        self._alone = FileLock(str(cache_dir() / "load.lock"))
         self._cancelled = False
         self._lock = threading.Lock()
 

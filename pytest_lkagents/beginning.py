@@ -116,6 +116,7 @@ def _require(settings: Settings, *, whole: bool) -> None:
     if not settings.has_worker:
         return
     from pytest_lkagents import engine
+    from pytest_lkagents.cache import require_cache
     from pytest_lkagents.command_line import find_program
     from pytest_lkagents.probe.sidecar import ensure_image
     from pytest_lkagents.server import choose
@@ -124,7 +125,7 @@ def _require(settings: Settings, *, whole: bool) -> None:
         assert settings.command_dir is not None
         find_program(settings.command, settings.command_dir, {**os.environ, **settings.env})
     if whole:
-        engine.require_cache()
+        require_cache()
         choose.require(settings)
     client = choose.connect(settings) if whole or settings.image is not None else None
     if client is None:

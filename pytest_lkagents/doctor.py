@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from pytest_lkagents import engine, machine, selection
+from pytest_lkagents.cache import require_cache
 from pytest_lkagents.callers.speech import speech_file
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.command_line import CommandError, find_program
@@ -75,7 +76,7 @@ def findings(settings: Settings) -> Iterator[Finding]:
     )
     if settings.has_worker:
         try:
-            engine.require_cache()
+            require_cache()
         except StageError as error:
             yield False, str(error)
     if settings.command:

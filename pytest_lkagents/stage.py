@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from pytest_lkagents import describe, engine
 from pytest_lkagents.background import Background
 from pytest_lkagents.busyness import History, Reading, filled_by_others, filled_by_the_past, stood_still, too_busy
+from pytest_lkagents.cache import cache_dir
 from pytest_lkagents.callers.media import Media
 from pytest_lkagents.callers.place import HERE, Place, may_enter, namespace_of
 from pytest_lkagents.calls import Calls
@@ -33,6 +34,7 @@ from pytest_lkagents.roles import ROLES, Role
 from pytest_lkagents.secrets import Redactor, looks_secret, secrets_of
 from pytest_lkagents.server.base import Server
 from pytest_lkagents.server.choose import connect, make_server
+from pytest_lkagents.session import Session, sweep
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.starts import Starts
 from pytest_lkagents.turns import Turns
@@ -81,7 +83,7 @@ class Stage:
         self.media = Media(self._callers_place)
         self._wire_loop = EventLoop("the tap")
         self._client: DockerClient | None = None
-        self._session: engine.Session | None = None
+        self._session: Session | None = None
         self._contents: ImageContents | None = None
         self._neighbour: Sidecar | None = None
         self._workers: list[Worker] = []
@@ -91,7 +93,7 @@ class Stage:
         # Roles and their workers with which an observation was begun.
         self._touched: set[tuple[str, Worker]] = set()
         self._sdk_seen: tuple[str | None, str | None] | None = None
-        self._turn = FileLock(str(engine.cache_dir() / "command.lock"))
+        self._turn = FileLock(str(cache_dir() / "command.lock"))
         self._lock = threading.RLock()
         self.background = Background(self._readings)
         self._cast = self._who_plays()
@@ -109,15 +111,15 @@ class Stage:
         self.history.start()
         if self.settings.image is None:
             self._take_turn()
-        engine.sweep(self._client)
+        sweep(self._client)
         if self._client is None:
-            self._session = engine.Session(None)
+            self._session = Session(None)
             return
         if self.settings.image is not None:
             planted = [part for name, value in self.settings.env.items() for part in secrets_of(name, value)]
             self._contents = ImageContents(engine.find_image(self._client, self.settings.image), planted)
         ensure_image(self._client, self.settings.probe_image)
-        self._session = engine.Session(self._client)
+        self._session = Session(self._client)
         self._session.open_network()
         if not self._session.bridge_is_here:
             raise StageError(engine.ELSEWHERE)
@@ -138,7 +140,7 @@ class Stage:
             raise StageError("another pytest --lk-command runs on this machine, where both would use the same ports") from None
 
     @property
-    def session(self) -> engine.Session:
+    def session(self) -> Session:
         assert self._session is not None, "open() first"
         return self._session
 

@@ -21,9 +21,9 @@ import psutil
 import pytest
 
 from pytest_lkagents import machine
+from pytest_lkagents.cache import cache_dir
 from pytest_lkagents.checks import NotJudgeable, WorkerFault
 from pytest_lkagents.command_line import CommandError, parse, secrets_in
-from pytest_lkagents.engine import cache_dir
 from pytest_lkagents.probe.sidecar import Listener
 from pytest_lkagents.turns import Turns
 

@@ -13,9 +13,11 @@ from requests import ConnectionError, ReadTimeout
 
 from pytest_lkagents import doctor, engine
 from pytest_lkagents.beginning import _require
+from pytest_lkagents.cache import cache_dir, owner, require_cache
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.secrets import Redactor
 from pytest_lkagents.server.container import ContainerServer
+from pytest_lkagents.session import LOOPBACK, Session
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.stage import Stage
 
@@ -37,13 +39,13 @@ class Hanging:
 
 def test_a_hanging_engine_is_asked_once_and_everything_else_is_tidied() -> None:
     client: Any = Hanging()
-    session = engine.Session(client)
+    session = Session(client)
     with pytest.raises(StageError, match=r"does not answer .*restart it"):
         session.remove()
     session.close()
     assert client.asked == 1
     assert not session.folder.exists()
-    assert not (engine.cache_dir() / "sessions" / f"{session.id}.lock").exists()
+    assert not (cache_dir() / "sessions" / f"{session.id}.lock").exists()
 
 
 @pytest.mark.parametrize(
@@ -88,7 +90,7 @@ def test_what_an_engine_does_not_answer_is_what_the_doctor_finds(
 
     client = SimpleNamespace(info=answer, version=dict, close=lambda: closed.append(1), images=SimpleNamespace(get=answer))
     monkeypatch.setattr(engine, "connect", lambda: client)
-    monkeypatch.setattr(engine, "_is_here", lambda _: True)
+    monkeypatch.setattr(engine, "is_here", lambda _: True)
     client.networks = SimpleNamespace(get=lambda _: None)
     complete, lines = doctor.report(Settings(image="a", server="container", server_image="server"))
     lines = [line for line in lines if not line[8:].startswith(("cpu", "memory", "speech"))]
@@ -102,17 +104,17 @@ def test_where_there_is_no_home_folder_it_is_said(monkeypatch: pytest.MonkeyPatc
     # As it is for a user without HOME whom the system does not know.
     monkeypatch.setattr("os.path.expanduser", lambda path: path)
     with pytest.raises(StageError, match="set XDG_CACHE_HOME"):
-        engine.require_cache()
+        require_cache()
 
 
 def test_caches_at_the_same_place_are_of_different_owners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with ThreadPoolExecutor(8) as several:
-        (first,) = set(several.map(lambda _: engine.owner(), range(16)))
+        (first,) = set(several.map(lambda _: owner(), range(16)))
     (tmp_path / "cache").rename(tmp_path / "of another container")
-    assert engine.owner() != first
+    assert owner() != first
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "of another container"))
-    assert engine.owner().rpartition("/")[2] == first.rpartition("/")[2]
+    assert owner().rpartition("/")[2] == first.rpartition("/")[2]
 
 
 def test_an_engine_elsewhere_is_known_by_its_own_network() -> None:
@@ -121,17 +123,17 @@ def test_an_engine_elsewhere_is_known_by_its_own_network() -> None:
         return SimpleNamespace(networks=SimpleNamespace(get=lambda _: network), info=lambda: about)
 
     assert engine.is_elsewhere(client([{"Subnet": "192.0.2.0/24", "Gateway": "192.0.2.1"}]))
-    assert not engine.is_elsewhere(client([{"Subnet": "127.0.0.0/8", "Gateway": engine.LOOPBACK}]))
+    assert not engine.is_elsewhere(client([{"Subnet": "127.0.0.0/8", "Gateway": LOOPBACK}]))
     assert not engine.is_elsewhere(client([]))
     # Beside a rootful one, whose networks may have the same addresses.
-    here = [{"Subnet": "127.0.0.0/8", "Gateway": engine.LOOPBACK}]
+    here = [{"Subnet": "127.0.0.0/8", "Gateway": LOOPBACK}]
     assert engine.is_elsewhere(client(here, SecurityOptions=["name=seccomp,profile=builtin", "name=rootless"]))
     assert engine.is_elsewhere(client(here, OperatingSystem="Docker Desktop"))
     assert not engine.is_elsewhere(client(here, SecurityOptions=["name=apparmor"], OperatingSystem="Debian GNU/Linux 12"))
 
 
 def test_a_bridge_is_here_under_the_name_that_this_session_gave_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    session: Any = object.__new__(engine.Session)
+    session: Any = object.__new__(Session)
     session._client, session.id = object(), "0123456789abcdef"
     session._network = SimpleNamespace(attrs={"IPAM": {"Config": [{"Subnet": "172.18.0.0/16", "Gateway": "172.18.0.1"}]}})
     address = SimpleNamespace(address="172.18.0.1")

@@ -14,6 +14,7 @@ from docker.models.containers import Container
 from pytest_lkagents import engine, inside
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.probe.sidecar import Sidecar, parse_devices
+from pytest_lkagents.session import Session
 from pytest_lkagents.settings import PROBE_IMAGE
 
 # The engine's name server knows each container by its own identifier; the dot keeps /etc/hosts from answering.
@@ -21,9 +22,9 @@ LOOK_UP = "getent ahostsv4 $(hostname)."
 
 
 @pytest.fixture(scope="module")
-def session() -> Iterator[engine.Session]:
+def session() -> Iterator[Session]:
     client = engine.connect()
-    made = engine.Session(client)
+    made = Session(client)
     try:
         made.open_network()
         yield made
@@ -33,12 +34,12 @@ def session() -> Iterator[engine.Session]:
 
 
 @pytest.fixture(scope="module")
-def sidecar(session: engine.Session) -> Sidecar:
+def sidecar(session: Session) -> Sidecar:
     return Sidecar(session, PROBE_IMAGE, "disturbed")
 
 
 @pytest.fixture(scope="module")
-def server(session: engine.Session) -> Iterator[str]:
+def server(session: Session) -> Iterator[str]:
     """A web server on this machine that the side container reaches."""
 
     class Empty(http.server.BaseHTTPRequestHandler):
@@ -103,7 +104,7 @@ def test_names_are_refused_and_given_back(sidecar: Sidecar, server: str) -> None
     assert inside.read_in(sidecar.container, "sh", "-c", LOOK_UP)[0] == 0
 
 
-def test_a_firewall_that_does_not_answer_is_no_count(session: engine.Session) -> None:
+def test_a_firewall_that_does_not_answer_is_no_count(session: Session) -> None:
     sidecar = Sidecar(session, PROBE_IMAGE, "emptied")
     assert (sidecar.dropped_inbound(), sidecar.contacted()) == (0, [])
     sidecar._nft("delete table inet lkagents\n")
@@ -149,7 +150,7 @@ def test_output_that_is_always_lost_is_an_error_and_no_answer() -> None:
         inside.read_in(Forgetful(99), "ss")
 
 
-def test_a_command_ends_with_the_processes_beside_which_it_runs(session: engine.Session) -> None:
+def test_a_command_ends_with_the_processes_beside_which_it_runs(session: Session) -> None:
     def start(**options: str) -> Container:
         return session.client.containers.run(
             PROBE_IMAGE, ["sleep", "infinity"], labels=session.labels, detach=True, network_mode="none", **options

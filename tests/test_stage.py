@@ -17,7 +17,7 @@ import jsonschema
 import psutil
 import pytest
 
-from pytest_lkagents.engine import cache_dir
+from pytest_lkagents.cache import cache_dir
 from pytest_lkagents.machine import fixed_port
 from pytest_lkagents.selection import packaged_checks
 

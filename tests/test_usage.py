@@ -8,6 +8,7 @@ import pytest
 from docker.models.containers import Container
 
 from pytest_lkagents import clock, engine
+from pytest_lkagents.session import Session
 from pytest_lkagents.settings import PROBE_IMAGE
 from pytest_lkagents.worker import usage
 
@@ -18,7 +19,7 @@ BYTES = 50_000_000
 def container() -> Iterator[Container]:
     """It keeps so many bytes in memory, and sleeps."""
     client = engine.connect()
-    session = engine.Session(client)
+    session = Session(client)
     hoard = f"head -c {BYTES} /dev/zero | tail -c {BYTES} | sleep 60"
     try:
         made = client.containers.create(PROBE_IMAGE, ["sh", "-c", hoard], labels=session.labels)

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_lkagents.checks import NotJudgeable, StageError
-from pytest_lkagents.engine import Session
 from pytest_lkagents.inside import read_in, run_in
+from pytest_lkagents.session import Session
 
 if TYPE_CHECKING:
     from docker import DockerClient

@@ -9,11 +9,12 @@ import subprocess
 import threading
 from pathlib import Path
 
+from pytest_lkagents.cache import cache_dir
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.clock import DeadlineMissed, poll
-from pytest_lkagents.engine import Session, cache_dir
 from pytest_lkagents.machine import fixed_port
 from pytest_lkagents.server.base import Server, configuration
+from pytest_lkagents.session import Session
 
 # How to get one.
 SERVER_INSTALL = "https://docs.livekit.io/home/self-hosting/local/"

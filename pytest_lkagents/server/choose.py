@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from pytest_lkagents import engine
 from pytest_lkagents.checks import StageError
-from pytest_lkagents.engine import LOOPBACK, Session
 from pytest_lkagents.server.base import Server
 from pytest_lkagents.server.binary import SERVER_INSTALL, BinaryServer, find_binary
 from pytest_lkagents.server.container import ContainerServer
 from pytest_lkagents.server.external import ExternalServer
+from pytest_lkagents.session import LOOPBACK, Session
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.values import OWN_SERVERS
 

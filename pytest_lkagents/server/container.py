@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.clock import DeadlineMissed, poll
-from pytest_lkagents.engine import Session, answering, find_image
+from pytest_lkagents.engine import answering, find_image
 from pytest_lkagents.probe.sidecar import Sidecar
 from pytest_lkagents.server.base import Server, configuration
+from pytest_lkagents.session import Session
 
 if TYPE_CHECKING:
     from docker.models.containers import Container

@@ -21,9 +21,9 @@ import psutil
 from pytest_lkagents import machine
 from pytest_lkagents.checks import NotJudgeable, StageError, WorkerFault
 from pytest_lkagents.clock import Ledger
-from pytest_lkagents.engine import LOOPBACK, Session
 from pytest_lkagents.probe.sidecar import Listener
 from pytest_lkagents.server.base import Server
+from pytest_lkagents.session import LOOPBACK, Session
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.wire.tap import Tap
 from pytest_lkagents.worker.base import Worker, disturbing, http_get

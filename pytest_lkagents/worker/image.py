@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_lkagents.checks import StageError, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, Ledger, poll
-from pytest_lkagents.engine import Session
 from pytest_lkagents.inside import COMMAND_FAULT, Unanswered, run_in
 from pytest_lkagents.probe.sidecar import Listener, Sidecar, parse_listeners
 from pytest_lkagents.server.base import Server
+from pytest_lkagents.session import Session
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.wire.tap import Tap
 from pytest_lkagents.worker.base import Worker, disturbing

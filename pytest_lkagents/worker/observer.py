@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pytest_lkagents.checks import StageError
-from pytest_lkagents.engine import Session
 from pytest_lkagents.inside import read_in, run_in
+from pytest_lkagents.session import Session
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
