@@ -12,7 +12,7 @@ from pytest_lkagents.fixtures import REDACTOR, SETTINGS, STAGE
 from pytest_lkagents.gathered import GATHERED, conclude
 from pytest_lkagents.manifests import STANDARD_INPUT
 from pytest_lkagents.selection import FILES, require_manifests
-from pytest_lkagents.settings import Settings, is_typed, without_subject
+from pytest_lkagents.settings import WORKERS, Settings, is_typed, without_subject
 from pytest_lkagents.values import OWN_SERVERS
 
 
@@ -59,6 +59,12 @@ def adds_worker_checks(config: pytest.Config) -> bool:
     settings = config.stash[SETTINGS]
     named = {name.partition(".")[0] for name in settings.suites}
     return settings.has_worker and (config.args_source != pytest.Config.ArgsSource.ARGS or bool(named - FILES))
+
+
+def names_worker(config: pytest.Config) -> bool:
+    """Whether this run is to be about a worker: an ini file names one for all runs, also of tests that have nothing to do
+    with it."""
+    return any(is_typed(config, name) for name in WORKERS)
 
 
 def require_sense(config: pytest.Config, settings: Settings) -> None:

@@ -9,7 +9,7 @@ import datetime as dt
 import inspect
 import os
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -22,11 +22,13 @@ from pytest_lkagents.beginning import (
     adds_worker_checks,
     begin,
     is_xdist_worker,
+    names_worker,
     require_or_end,
     require_sense,
     uses_xdist,
 )
 from pytest_lkagents.checks import TRIED_AGAIN, Evidence, TryAgain, check_of
+from pytest_lkagents.completeness import lacking, note_left_out
 from pytest_lkagents.fixtures import (
     EVIDENCE,
     REDACTOR,
@@ -60,8 +62,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 # Options of pytest that only show something.
 SHOWING = ("help", "version", "markers", "showfixtures", "show_fixtures_per_test", "setupplan", "cacheshow")
-
-NOBODY_ASKS = "no test that ran asks for the worker (lk_worker, lk_caller, ...): name one that does, or add --lk-suite"
 
 
 def _only_shows(config: pytest.Config) -> bool:
@@ -148,7 +148,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         if needed and not uses_xdist(config):
             conclude_unbegun(config, unusable)
             raise pytest.UsageError(unusable)
-    _note_left_out(session)
+    note_left_out(session)
     # With xdist the items are the workers' alone.
     judges = adds_checks(config) or any(check_of(item) for item in session.items)
     if judges and not config.getoption("collectonly") and not is_xdist_worker(config):
@@ -164,18 +164,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     found = [check.id for item in session.items if (check := check_of(item)) is not None]
     if found:
         config.pluginmanager.register(Progress(reporter, found), "lkagents-progress")
-
-
-def _note_left_out(session: pytest.Session) -> None:
-    """How many checks this run lacks by pytest's own options: others were not in its profile or suites anyway."""
-    settings, gathered = session.config.stash[SETTINGS], session.config.stash[GATHERED]
-    every = [(item, check) for item in (*session.items, *gathered.deselected) if (check := check_of(item)) is not None]
-    small = {check.suite for _, check in every if check.included_in(settings.profile)}
-    gathered.left_out = sum(
-        selection.chosen(check, settings, small, own=not selection.is_packaged(item))
-        for item, check in every
-        if item in gathered.deselected
-    )
 
 
 def _standard_input(config: pytest.Config) -> str:
@@ -213,16 +201,10 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     if not is_xdist_worker(config):
         if uses_xdist(config) or adds_worker_checks(config):
             require_or_end(config)
-        elif _names_worker(config):
+        elif names_worker(config):
             require_or_end(config, whole=False)
     if uses_xdist(config) and not is_xdist_worker(config) and adds_checks(config):
         _remove_earlier(config)
-
-
-def _names_worker(config: pytest.Config) -> bool:
-    """Whether this run is to be about a worker: an ini file names one for all runs, also of tests that have nothing to do
-    with it."""
-    return any(options.is_typed(config, name) for name in options.WORKERS)
 
 
 def _remove_earlier(config: pytest.Config) -> None:
@@ -386,7 +368,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if gathered.verdict is not None:
         return  # the run ended before its checks, and said why
     status = int(session.exitstatus)
-    gathered.broken = gathered.broken or next(_lacking(session, status), None)
+    gathered.broken = gathered.broken or next(lacking(session, status), None)
     if not (gathered.results or gathered.broken or adds_checks(config)):
         if settings.json_path is not None:
             gathered.notes.append(f"no check was run, so there is no verdict: {settings.json_path} was not written")
@@ -403,33 +385,6 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         elif verdict.verdict == ERROR or gathered.unwritten:
             session.exitstatus = pytest.ExitCode.USAGE_ERROR
-
-
-def _lacking(session: pytest.Session, status: int) -> Iterator[str]:
-    """Why a run that ended with this status is not complete, the first reason first."""
-    config, gathered = session.config, session.config.stash[GATHERED]
-    if gathered.uncollected:
-        yield f"{', '.join(gathered.uncollected)} could not be collected"
-    if status in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR):
-        yield f"the run was {'interrupted' if status == 2 else 'ended by an internal error'}"
-    # Such as -x, or a time limit of the session.
-    stopped = session.shouldfail or session.shouldstop
-    if stopped and (uses_xdist(config) or _unjudged(session)):
-        yield f"the run was stopped: {stopped}"
-    if not uses_xdist(config) and (unjudged := _unjudged(session)):
-        # Such as by pytest.exit in somebody's test.
-        yield f"{len(unjudged)} checks were not run, the first {unjudged[0]}"
-    if status == pytest.ExitCode.USAGE_ERROR and (adds_checks(config) or _names_worker(config)):
-        yield "the run ended before its tests: pytest cannot use what was typed"
-    used = gathered.results or gathered.facts.get("asked")
-    if not used and _names_worker(config) and status in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
-        yield NOBODY_ASKS
-
-
-def _unjudged(session: pytest.Session) -> list[str]:
-    """The checks without a result."""
-    chosen = [check.id for item in session.items if (check := check_of(item)) is not None]
-    return [name for name in chosen if name not in session.config.stash[GATHERED].results]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
