@@ -36,6 +36,8 @@ PROMISED_SECONDS = 10
 FORGET_SECONDS = 50
 # Four of the SDKs' reports.
 NEXT_SECONDS = 10
+# Longer than the minute for which some count what was.
+STAYS_SECONDS = 75
 # So many reports of exactly the same load.
 UNMOVED = 3
 # Less than this is noise of an idle worker's CPU; a job or a burnt core adds more.
@@ -130,6 +132,9 @@ class Loaded:
     patience: float = RECOVER_SECONDS
     recovered_after: float | None = None
     asked_after: Answer | None = None
+    # Of one that calls raised, without filling it: a load that stayed the same when they were over, and for how long.
+    stayed_at: float | None = None
+    stayed_s: float = 0.0
     # Of a worker that counts its calls: a load that stays although all of them are over, and what was promised came to nothing.
     still_counted: float | None = None
     not_burnt: str = ""
@@ -180,11 +185,13 @@ def _observe(stage: Stage, worker: Worker, peer: Worker | None) -> Loaded:
     finally:
         caller.close()
     ended = time.monotonic()
+    if seen.moved_by == "calls":
+        # Where jobs count, each may take its time to end, which the next report tells.
+        seen.patience = max(RECOVER_SECONDS, stage.settings.exit_timeout) + NEXT_SECONDS
+    if seen.moved_by == "calls" and not seen.over:
+        look_whether_it_stays(worker, seen, ended)
     if seen.over:
         before = worker.reading()
-        if seen.moved_by == "calls":
-            # Where jobs count, each may take its time to end, which the next report tells.
-            seen.patience = max(RECOVER_SECONDS, stage.settings.exit_timeout) + NEXT_SECONDS
         _recover(worker, seen, ended)
         if seen.recovered_after is None and worker.is_running:
             stage.raise_if_filled_by_others(worker, before)
@@ -419,6 +426,22 @@ def _real_calls(stage: Stage, worker: Worker, peer: Worker, caller: Caller, seen
             seen.refused_call = placed
             if not asked.available:
                 return
+
+
+def look_whether_it_stays(worker: Worker, seen: Loaded, ended: float) -> None:
+    """Whether its reports stay what they were with the calls, that are over. A load that is measured moves by itself, a count
+    falls with the jobs."""
+    log = worker.wire.transcript
+
+    def moves() -> bool:
+        loads = [status.load for status in log.statuses(ended)]
+        return len(set(loads)) > 1 or any(load <= seen.idle for load in loads) or not log.live()
+
+    with worker.ledger.waiting(worker.name):
+        moved = log.wait(lambda _: moves(), max(seen.patience, STAYS_SECONDS))
+    loads = [status.load for status in log.statuses(ended)]
+    if not moved and len(loads) >= UNMOVED and not seen.job_pids & set(worker.snapshot().living()):
+        seen.stayed_at, seen.stayed_s = loads[-1], round(time.monotonic() - ended, 1)
 
 
 def _recover(worker: Worker, seen: Loaded, ended: float) -> None:

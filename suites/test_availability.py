@@ -85,13 +85,13 @@ def test_reports_load(lk_stage: Stage, lk_evidence: Evidence, lk_load: Callable[
     MUST,
     section="Worker availability",
     why="A load that does not follow the work makes the server flood a busy worker, and hides it from the autoscaler.",
-    remedy="let load_fnc measure what limits the worker: CPU use (the default), or the number of jobs",
+    remedy="let load_fnc measure what limits the worker, CPU use (the default) or the number of jobs, and never raise",
     roles=("loaded", "peer"),
     seconds=LOAD_SECONDS,
     order=2,
 )
 def test_load_follows_work(lk_stage: Stage, lk_evidence: Evidence, lk_load: Callable[[], Loaded]) -> None:
-    """Its load rises with CPU use or with the number of calls.
+    """Its load rises with CPU use or with the number of calls, and falls with it.
 
     One of two workers on a server (1 core, or `--lk-cpus`) comes to rest (within 20 s; after earlier calls within
     `lk_exit_timeout` and 10 s); then all cores that it may use are burnt inside its container for up to 20 s, until its
@@ -101,17 +101,20 @@ def test_load_follows_work(lk_stage: Stage, lk_evidence: Evidence, lk_load: Call
     does not move its load and four calls raised it so much that ten fill it (`--lk-sessions`: that many at most;
     `--lk-memory`: four). The reported load must rise by more than 0.02 (less is an idle worker's noise, unless each of
     three calls raises it), or the status must become "full"; and while the burner has 95 % of the allowed cores it must
-    not fall to less than half, unless others moved it. Skipped if it never reports a load, if nothing can burn CPU and
-    calls do not move it, or if its reports differ and may be of something that was not to rise: of a machine with so
-    many cores that those burnt are less than 4 %, of the machine's load average, or of calls that used less than 2 % of
-    the allowed cores. An overloaded machine is an error, one that fills the worker at rest, and a burner that got less
-    than half of the allowed cores.
+    not fall to less than half, unless others moved it. A load that calls raised, without filling the worker, must not
+    stay the same to the last digit for 75 s (and `lk_exit_timeout`, if that is longer) when they and their processes
+    are gone. Skipped if it never reports a load, if nothing can burn CPU and calls do not move it, or if its reports differ
+    and may be of something that was not to rise: of a machine with so many cores that those burnt are less than 4 %, of
+    the machine's load average, or of calls that used less than 2 % of the allowed cores. An overloaded machine is an
+    error, one that fills the worker at rest, and a burner that got less than half of the allowed cores.
     """
     seen = lk_load()
     lk_evidence["moved_by"] = seen.moved_by
     lk_evidence["idle_load"], lk_evidence["highest_load"] = round(seen.idle, 3), round(seen.top, 3)
     lk_evidence["burnt_cores"], lk_evidence["allowed_cores"] = seen.cores_used, seen.cores_allowed
     lk_evidence["calls_placed"] = seen.calls
+    if seen.stayed_at is not None:
+        lk_evidence["load_after_calls"], lk_evidence["looked_on_s"] = round(seen.stayed_at, 3), seen.stayed_s
     if seen.not_burnt:
         lk_evidence["not_burnt"] = seen.not_burnt
     if seen.moved_by is None:
@@ -129,6 +132,12 @@ def test_load_follows_work(lk_stage: Stage, lk_evidence: Evidence, lk_load: Call
     if seen.sank_to is not None:
         lk_evidence["transcript"] = seen.lines
         raise AssertionError(f"its load falls from {seen.top:.2f} to {seen.sank_to:.2f} while all its CPU is burnt")
+    if seen.stayed_at is not None:
+        lk_evidence["transcript"] = seen.lines
+        raise AssertionError(
+            f"its load stays at {seen.stayed_at:.3f} for {seen.stayed_s:.0f} s after its {seen.calls} calls were over, "
+            f"and is {seen.idle:.3f} at rest"
+        )
     by = "burnt CPU" if seen.moved_by == "cpu" else f"{seen.calls} calls"
     lk_evidence.summary = f"load {seen.idle:.2f} at rest, {seen.top:.2f} with {by}"
 

@@ -10,13 +10,14 @@ import pytest
 
 from pytest_lkagents.busyness import History, Reading
 from pytest_lkagents.checks import Evidence
+from pytest_lkagents.clock import Ledger
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.wire.model import Status
 from pytest_lkagents.worker.base import Worker
 from suites import reports
 from suites import test_resources as resources
 from suites.crowds import LoadTest
-from suites.load import Loaded, most_calls, sunk
+from suites.load import Loaded, look_whether_it_stays, most_calls, sunk
 from suites.quality import Quality
 from suites.reports import counted_at_rest, forgets_call, still_counts
 from suites.sampling import Level
@@ -111,6 +112,24 @@ def test_a_load_that_sinks(loads: list[float], to: float | None) -> None:
     statuses = [Status(float(at), load, load > 0.7, None, has_status=True) for at, load in enumerate(loads)]
     found = sunk(statuses)
     assert (found[1].load if found else None) == to
+
+
+@pytest.mark.parametrize(
+    ("after", "living", "stayed"),
+    [
+        ([0.3, 0.3, 0.3], {1}, 0.3),
+        ([0.3, 0.3, 0.3], {1, 7}, None),  # a job that does not end
+        ([0.3, 0.3], {1}, None),  # too few to tell
+        ([0.3, 0.3, 0.29], {1}, None),
+        ([0.1, 0.1, 0.1], {1}, None),
+    ],
+)
+def test_a_load_that_stays_although_its_calls_are_over(after: list[float], living: set[int], stayed: float | None) -> None:
+    seen = Loaded("w", "", idle=0.1, top=0.3, moved_by="calls", job_pids={7})
+    made: Any = worker([0.1, 0.3], after)
+    made.name, made.ledger, made.snapshot = "w", Ledger(), lambda: SimpleNamespace(living=lambda: living)
+    look_whether_it_stays(made, seen, time.monotonic())
+    assert seen.stayed_at == stayed
 
 
 def test_what_others_used_before_a_report() -> None:
