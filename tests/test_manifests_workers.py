@@ -251,3 +251,27 @@ def test_a_secret_in_a_job_is_found(tmp_path: Path) -> None:
     job = "type: Microsoft.App/jobs\n" + APP.replace("{name: LIVEKIT_URL, value: 'wss://a.b'}", secret)
     (finding,) = rules.secrets(written(tmp_path, {"nightly.yaml": job}), Needs()).findings
     assert finding.place.file == "nightly.yaml"
+
+
+MORE = ", envFrom: [{secretRef: {name: keys}}]"
+
+
+@pytest.mark.parametrize("kept", ["r/voice-agents/", "r/livekit-agent/", "agents-prod/images/", "r/voice-agent-"])
+def test_an_image_kept_where_an_agents_is_does_not_make_a_worker_beside_one(tmp_path: Path, kept: str) -> None:
+    others = {
+        f"{name}.yaml": deployed(name, f"{kept}{name}:1", MORE) for name in ("api", "voice-web", "token-server", "dashboard")
+    }
+    for started in ("", ", args: [start]", ", command: [python, agent.py, start]"):
+        agent = {"agent.yaml": deployed("agent", "r/voice-agent:1", MORE + started)}
+        assert judged(written(tmp_path, {**agent, **others})) == {"agent"}
+
+
+def test_where_nothing_is_called_an_agent_where_an_image_is_kept_tells(tmp_path: Path) -> None:
+    admin = {"admin.yaml": deployed("admin", "r/admin:1", ", env: [{name: LIVEKIT_URL, value: 'wss://a.b'}]")}
+    files = written(tmp_path, {"app.yaml": deployed("app", "r/voice-agent/app:1", MORE), **admin})
+    assert (judged(files), files.doubtful) == ({"app"}, True)
+    livekit = ", env: [{name: LIVEKIT_URL, value: 'wss://a.b'}]"
+    mailer = {"mailer.yaml": deployed("mailer", "r/voice-agent/mailer:1", MORE)}
+    files = written(tmp_path, {"app.yaml": deployed("app", "r/voice-agent/app:1", livekit), **mailer})
+    assert (judged(files), files.doubtful) == ({"app"}, True)
+    assert judged(written(tmp_path / "own", {"api.yaml": deployed("api", "r/voice-agent:1", MORE)})) == {"api"}, "all there is"

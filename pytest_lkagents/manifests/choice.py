@@ -24,6 +24,13 @@ def by_evidence(some: list[Candidate], images: list[Candidate]) -> list[Candidat
     return [one for one in some if one in kept or (one in workers and one.platform in lost)]
 
 
+def by_place(some: list[Candidate], images: list[Candidate]) -> list[Candidate]:
+    """Where nothing is called one, what is kept in an agent's place may be; rather than all of a project what works with
+    LiveKit."""
+    kept = [one for one in _possible(some, images) if one.is_kept_as_agent]
+    return [one for one in kept if one.works_with_livekit] or kept
+
+
 def by_livekit(some: list[Candidate], images: list[Candidate]) -> list[Candidate]:
     """Where nothing is called a worker, what works with LiveKit may be one."""
     return [one for one in _possible(some, images) if one.works_with_livekit]
@@ -36,7 +43,7 @@ def the_only_one(some: list[Candidate], images: list[Candidate]) -> list[Candida
     return alone if images and len(alone) == 1 else []
 
 
-RULES: tuple[Rule, ...] = (by_evidence, by_livekit, the_only_one)
+RULES: tuple[Rule, ...] = (by_evidence, by_place, by_livekit, the_only_one)
 
 
 def choose(rules: Sequence[Rule], some: list[Candidate], images: list[Candidate]) -> list[Candidate]:

@@ -129,7 +129,8 @@ class Candidate:
 
     @cached_property
     def words(self) -> str:
-        return f"{self.called} {self.image_text}".lower()
+        """What it and its image are called. Where an image is kept is often named after the whole project."""
+        return f"{self.called} {self.image_name}".lower()
 
     @property
     def has_livekit(self) -> bool:
@@ -151,7 +152,14 @@ class Candidate:
 
     @cached_property
     def is_called_agent(self) -> bool:
-        return bool(AGENT.search(self.words))
+        """By its own name; by its image's only where its own is not that of something beside an agent."""
+        beside = self.is_called_backend or self.hands_out_tokens
+        return bool(AGENT.search(self.called) or (AGENT.search(self.image_name.lower()) and not beside))
+
+    @property
+    def is_kept_as_agent(self) -> bool:
+        """Whether its image is kept where an agent's are, as all of a project's may be."""
+        return bool(AGENT.search(self.image_text.lower())) and not (self.is_called_backend or self.is_other_agent)
 
     @cached_property
     def is_called_worker(self) -> bool:
@@ -223,9 +231,8 @@ class Candidate:
 
     @cached_property
     def is_of_queue(self) -> bool:
-        """Whether it works for a queue of jobs: by its command, or by a name that is no agent's. Where an image is kept says
-        nothing."""
-        words = f"{self.called} {self.image_name}".lower()
+        """Whether it works for a queue of jobs: by its command, or by a name that is no agent's."""
+        words = self.words
         named = bool(QUEUE.search(words)) and not (AGENT.search(words) or "livekit" in words or "voice" in words)
         return (named or bool(QUEUES & self.programs)) and not (modes_of(self.command) or self.starts_agent)
 
@@ -241,7 +248,8 @@ class Candidate:
     @cached_property
     def is_other_agent(self) -> bool:
         """What runs on each node usually watches it."""
-        return bool(OTHER_AGENT.search(self.words)) or self.deployment.per_node
+        words = f"{self.called} {self.image_text}".lower()
+        return bool(OTHER_AGENT.search(words)) or self.deployment.per_node
 
     @cached_property
     def is_part(self) -> bool:
