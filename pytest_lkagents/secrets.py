@@ -64,7 +64,8 @@ PLACE = re.compile(
 )
 PLACEHOLDER = re.compile(
     r"^(<.*>?|[$`%].*|x{3,}.*|.*x{8,}|sk-ant-\w+-x{3,}.*|\*{3,}.*|change.?me.*|.*placeholder.*|.*dummy.*|.*example.*"
-    r"|(.*[-_ ])?replace[-_ ]?(me|this|with|by).*|replace.?|lm-studio|none|null|true|false|unset"
+    r"|.*[-_ ]change[-_ ]?me([-_ ].*)?|(.*[-_ ])?replace[-_ ]?(me|this|with|by).*|replace.?"
+    r"|lm-studio|none|null|true|false|unset"
     r"|(?-i:__([A-Z][A-Z0-9_]*|[a-z_]+)__)|\{\{.*\}\}|\{\w+\}|#\{.*\}#?|@@\w+@@"
     r"|\[?redacted\]?|undefined|override[-_ ]?me|dev[-_]?(secret|key)"
     r"|not[-_ ]?an?[-_ ](real[-_ ]|valid[-_ ])?(api[-_ ])?(secret|key|token|password)"
@@ -75,7 +76,7 @@ PLACEHOLDER = re.compile(
 # What stands for one in words. Such words stand in passwords too, which have digits among their letters.
 IN_WORDS = re.compile(
     r"^((.*[-_ ])?(your|replaced?)([-_ .].*)?|.*x{4,}|(put|insert|fill|todo|tbd)[-_ ].*|.*[-_]here"
-    r"|set[-_ ](me|this|a|the|in|by)([-_ ].*)?"
+    r"|set[-_ ](me|this|a|the|in|by)([-_ ].*)?|(.*[-_ ])?change[-_ ](this|it|in|before)([-_ ].*)?"
     r"|(to|must|will)[-_ ]be[-_ ](set|given|injected|provided|supplied|defined|filled|changed|overridden)([-_ ].*)?"
     r"|not[-_ ]?(needed|required|used|set).*|.*no[-_]key.*|fake.*|unused.*|build[-_ ]?(time|only).*)$",
     re.IGNORECASE,

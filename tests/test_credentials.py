@@ -277,6 +277,8 @@ def test_a_credential_in_a_variable(text: str, leaks: bool) -> None:
                 ),
                 *("set-at-runtime", "injected-at-runtime", "provided_at_run_time", "given-on-deploy", "to-be-set"),
                 *("must-be-set", "to-be-injected-by-vault", "override-me", "OVERRIDE_ME", "devsecret", "dev-secret"),
+                *("devsecret_change_me_0123456789abcdef", "dev-only-changeme", "a-secret-change-in-production"),
+                *("change-this-in-production", "my_secret_key_2024_change_it"),
             )
         ],
         *[
@@ -284,6 +286,7 @@ def test_a_credential_in_a_variable(text: str, leaks: bool) -> None:
             for value in (
                 *("override99x", "override-me9Xk2", "__9Xk2ab88__", "devsecret9", "not-a-chance-9Xk2", "redacted99x"),
                 *("to-be-or-not-2b", "must-be-set-9Xk2", "set-at-noon-9Xk2", "undefined9Xk2", "a{{9Xk2ab}}"),
+                *("exchange-me9Xk2", "i-change-it-9Xk2", "unchange_me9Xk2"),
             )
         ],
         ("TSIG_SECRET_ALG", "hmac-sha256", False),
