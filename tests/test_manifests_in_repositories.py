@@ -253,12 +253,31 @@ def test_parts_of_what_is_no_worker_are_left_alone_and_prove_nothing(tmp_path: P
         ("settings.yaml", "services: {agent: {restart: always, environment: production}}\n"),
         ("settings.yaml", "services: {agent: {environment: {A: b}}}\n"),
         ("prod.yaml", "services: {agent: {image: {tag: latest}, ports: [80], environment: {A: b}}}\n"),
+        (
+            "deploy.yaml",
+            "services: {agent: {image: r/agent}}\nprofiles: {}\ndeployment: {agent: {dcloud: {count: 2}}}\n",
+        ),
+        ("porter.yaml", "services: [{name: agent, type: worker, run: python agent.py start, cpuCores: 4}]\n"),
+        ("koyeb.yaml", "services: [{name: agent, type: worker, docker: {image: r/agent}, env: [{key: A, value: b}]}]\n"),
     ],
 )
-def test_what_has_services_and_is_no_compose_file_is_not_read(tmp_path: Path, name: str, text: str) -> None:
+def test_what_has_services_of_another_platform_is_not_read(tmp_path: Path, name: str, text: str) -> None:
     files = written(tmp_path, {name: text})
     assert (files.read, files.deployments, files.passed_over) == ([], [], [])
     assert load([str(tmp_path / name)]).strange == [str(tmp_path / name)]
+
+
+@pytest.mark.parametrize(
+    ("name", "service"),
+    [
+        ("render.yaml", "{type: worker, name: agent}"),
+        ("deploy/render.staging.yml", "{type: worker, name: agent, image: {url: 'r/agent:1'}}"),
+        ("blueprint.yaml", "{type: worker, name: agent, runtime: docker}"),
+        ("blueprint.yaml", "{type: worker, name: agent, env: docker}"),
+    ],
+)
+def test_a_blueprint_of_render_is_told_by_its_name_or_its_services(tmp_path: Path, name: str, service: str) -> None:
+    assert judged(written(tmp_path, {name: f"services: [{service}]\n"})) == {"agent"}
 
 
 def test_each_service_that_takes_a_value_from_another_one_is_named(tmp_path: Path) -> None:

@@ -24,7 +24,9 @@ KEYS = fields.COMPOSE[0][1] - {"environment"}
 
 def reads(document: Node) -> bool:
     services, name = document.entries("services"), PurePath(document.place.file).name
-    if not services or document.get("apiVersion") is not None or OTHERS.fullmatch(name):
+    # Akash has ``services`` with an ``image``, and beside them what Compose refuses:
+    # https://akash.network/docs/developers/deployment/akash-sdl/syntax-reference
+    if not services or OTHERS.fullmatch(name) or any(document.get(part) is not None for part in ("apiVersion", "deployment")):
         return False
     return _is_own(document) or any(_is_part(service) for _, service in services)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 
 from pytest_lkagents.manifests import fields
 from pytest_lkagents.manifests.commands import split
@@ -24,10 +26,15 @@ from pytest_lkagents.manifests.tree import Node
 from pytest_lkagents.secrets import is_secret
 
 ONE_AT_A_TIME = "one instance at a time has the disk"
+# What a blueprint is called unless told otherwise. Services of Koyeb and Porter have a ``type`` too, and none of these names.
+NAMED = re.compile(r"render[\w.-]*\.ya?ml")
+OWN = {"buildCommand", "dockerCommand", "dockerfilePath", "envVars", "plan", "repo", "rootDir", "runtime", "startCommand"}
 
 
 def reads(document: Node) -> bool:
-    return any(entry.get("type") is not None for part, _ in _parts(document) for entry in part.items("services"))
+    named = NAMED.fullmatch(PurePath(document.place.file).name)
+    services = [entry for part, _ in _parts(document) for entry in part.items("services") if entry.get("type") is not None]
+    return any(named or OWN & entry.value.keys() or entry.text("env") is not None for entry in services)
 
 
 def _parts(document: Node) -> list[tuple[Node, str | None]]:
