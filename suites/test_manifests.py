@@ -77,7 +77,7 @@ def test_readable(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     and what a Kustomization (also one of Flux, or an Application of Argo CD) changes by patches, images and the like;
     no check judges these, but for secrets in the last three, in such Pods and agents, and in what works with LiveKit in
     a cluster. Nor is a service of CloudFormation whose task definition is a parameter, which each check names. Noted
-    are also files of a folder that are for development by their names (`Dockerfile.dev`, `docker-compose.local.yml`),
+    are also files of a folder that are for development by names (`Dockerfile.dev`, `docker-compose.local.yml`, `dev/`),
     beside others that have a worker, and all of `.devcontainer`: of the checks only this one, `manifests.secrets` and
     `manifests.separate-environments` judge them. Skipped if there is no deployment file, or nothing in them to judge (a
     Namespace alone).

@@ -316,6 +316,27 @@ def test_a_file_for_development_by_its_name_is_judged_for_secrets_alone(tmp_path
             assert len(files.deployments) == len(set(files.read)) == 3
 
 
+@pytest.mark.parametrize("folder", ["dev", "environments/Development", "local/agent"])
+def test_a_folder_for_development_by_its_name_is_judged_for_secrets_alone(tmp_path: Path, folder: str) -> None:
+    dev = f"services: {{agent: {{image: 'r/agent:latest', environment: {{LIVEKIT_API_SECRET: {SECRET}}}}}}}\n"
+    files = written(tmp_path, {"prod/compose.yaml": COMPOSE, f"{folder}/compose.yaml": dev})
+    grace = rules.grace_period(files, Needs())
+    assert (grace.looked_at, grace.findings) == (1, [])
+    assert grace.notes == [f"{folder}/compose.yaml: for development by its name, not judged"]
+    (finding,) = rules.secrets(files, Needs()).findings
+    assert finding.place.file == f"{folder}/compose.yaml"
+    for paths in ([f"{folder}"], [f"{folder}", "prod"], [f"{folder}/compose.yaml", "."]):
+        files = load([str(tmp_path / path) for path in paths])
+        assert rules.grace_period(files, Needs()).findings, "one that is named itself is meant"
+
+
+@pytest.mark.parametrize("folder", ["local-guide", "devops", "agents/dev-relations"])
+def test_a_folder_that_is_named_after_an_agent_is_not_for_development(tmp_path: Path, folder: str) -> None:
+    dev = "services: {agent: {image: 'r/agent:1', stop_grace_period: 60s}}\n"
+    files = written(tmp_path, {"prod/compose.yaml": COMPOSE, f"{folder}/compose.yaml": dev})
+    assert [finding.place.file for finding in rules.grace_period(files, Needs()).findings] == [f"{folder}/compose.yaml"]
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [

@@ -29,7 +29,7 @@ from pytest_lkagents.manifests.readers import (
     railway,
     render,
 )
-from pytest_lkagents.manifests.readers.common import FOR_DEVELOPMENT, is_editors
+from pytest_lkagents.manifests.readers.common import is_for_development
 from pytest_lkagents.manifests.toml_files import read_toml
 from pytest_lkagents.manifests.tree import Node, Place, Unreadable
 from pytest_lkagents.manifests.yaml_files import FileTooLarge, TooLarge, by_yaml_1_1, read_yaml
@@ -100,6 +100,8 @@ def load(paths: Sequence[str], standard_input: str = "") -> Files:
                 seen.add(where)
                 top = tops[given]
                 shown = os.path.relpath(where, top) if top is not None else str(file)
+                if where not in named and is_for_development(file.relative_to(given).as_posix()):
+                    files.for_development.append(shown)
                 _open(file, shown, files, known, named=where in named)
     gathered = kustomize.gather(known)
     # Kustomize reads YAML 1.2, and quotes what kubectl would misread. Flux hands it whatever folder it is given.
@@ -152,8 +154,6 @@ def _open(file: Path, shown: str, files: Files, known: list[Node], *, named: boo
 
 def _read(file: str, text: str, files: Files, known: list[Node], *, named: bool) -> None:
     name = file.rsplit("/", 1)[-1]
-    if (FOR_DEVELOPMENT.search(name) or is_editors(file)) and not named:
-        files.for_development.append(file)
     if is_dockerfile(name):
         files.read.append(file)
         dockerfile.read(file, text, files)

@@ -12,6 +12,8 @@ from pytest_lkagents.manifests.tree import Node, Place
 
 # Whoever has such a file beside another one does not deploy it; nor such a profile of Compose.
 FOR_DEVELOPMENT = re.compile(r"(^|[._-])(dev|development|local)([._-]|$)", re.IGNORECASE)
+# A folder of such files is called just so: a part of a folder's name may be an agent's (local-guide).
+DEVELOPMENT_FOLDERS = {"dev", "development", "local"}
 # Of an editor's container, which nobody rolls out, whatever its files are called: https://containers.dev
 EDITORS = ".devcontainer"
 STAGES = {
@@ -32,6 +34,12 @@ MOST_PORTS = 100
 
 def is_editors(file: str) -> bool:
     return EDITORS in file.split("/")
+
+
+def is_for_development(file: str) -> bool:
+    """Whether its own name or that of a folder says so, below what was named to be judged."""
+    *folders, name = file.split("/")
+    return bool(FOR_DEVELOPMENT.search(name)) or is_editors(file) or any(one.lower() in DEVELOPMENT_FOLDERS for one in folders)
 
 
 def given(node: Node, *path: str | int) -> Given[str] | None:
