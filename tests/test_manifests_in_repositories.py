@@ -289,6 +289,20 @@ def test_each_service_that_takes_a_value_from_another_one_is_named(tmp_path: Pat
     ]
 
 
+@pytest.mark.parametrize("none", ["scale: 0", "deploy: {replicas: 0}"])
+def test_a_service_of_none_that_others_extend_is_no_worker(tmp_path: Path, none: str) -> None:
+    base = f"  base: {{image: 'r/agent:1.0', command: python agent.py start, environment: {{A_TOKEN: {SECRET}}}, {none}}}\n"
+    more = "{extends: {service: base}, scale: 2, deploy: {replicas: 2}, stop_grace_period: 10m}"
+    files = written(tmp_path, {"compose.yaml": f"services:\n{base}  en: {more}\n  de: {more}\n"})
+    assert judged(files) == {"en", "de"}
+    assert not rules.always_on(files, Needs()).findings
+    assert not rules.grace_period(files, Needs()).findings
+    assert files.passed_over == ["compose.yaml: base runs nowhere, and is there for others to extend"]
+    assert rules.secrets(files, Needs()).findings, "its variables are theirs"
+    files = written(tmp_path, {"compose.yaml": f"services:\n{base}"})
+    assert rules.always_on(files, Needs()).findings, "nobody extends it"
+
+
 def test_a_file_for_development_by_its_name_is_judged_for_secrets_alone(tmp_path: Path) -> None:
     dev = f"services: {{agent: {{build: ., command: python agent.py dev, environment: {{LIVEKIT_API_SECRET: {SECRET}}}}}}}\n"
     image = 'FROM python:3.12\nCMD ["python", "agent.py", "dev"]\n'

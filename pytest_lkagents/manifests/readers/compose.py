@@ -66,6 +66,7 @@ def read(document: Node, files: Files) -> None:
         files.passed_over.append(f"{document.place.file}: Compose merges it into the file beside it")
         files.parts += [part_of(name, service) for name, service in services.items()]
         return
+    extended = {_base(service) for service in services.values()}
     for name, service in services.items():
         whole_service = _extended(name, services, ())
         if whole_service is None:
@@ -77,8 +78,21 @@ def read(document: Node, files: Files) -> None:
         elif _is_for_development(whole_service):
             files.passed_over.append(f"{document.place.file}: {name} is started only by a profile for development")
             files.parts.append(part_of(name, whole_service))
+        elif name in extended and _runs_none(service):
+            files.passed_over.append(f"{document.place.file}: {name} runs nowhere, and is there for others to extend")
+            files.parts.append(part_of(name, whole_service))
         else:
             files.deployments.append(deployment_of(name, whole_service))
+
+
+def _runs_none(service: Node) -> bool:
+    return 0 in (service.number("deploy", "replicas"), service.number("scale"))
+
+
+def _base(service: Node) -> str | None:
+    """What it extends, if that is in this file."""
+    extends = service.get("extends")
+    return None if extends is None or extends.get("file") is not None else extends.text() or extends.text("service")
 
 
 def _extended(name: str, services: dict[str, Node], above: tuple[str, ...]) -> Node | None:
@@ -86,11 +100,10 @@ def _extended(name: str, services: dict[str, Node], above: tuple[str, ...]) -> N
     service = services.get(name)
     if service is None or name in above:
         return None
-    extends = service.get("extends")
-    if extends is None:
+    if service.get("extends") is None:
         return service
-    base = extends.text() or extends.text("service")
-    if base is None or extends.get("file") is not None:
+    base = _base(service)
+    if base is None:
         return None
     below = _extended(base, services, (*above, name))
     return None if below is None else _merged(_as_own(below, below.place.field, service.place.field), service)
