@@ -19,6 +19,9 @@ SECRET_NAME = re.compile(
     re.IGNORECASE,
 )
 
+# Keys that are called after what they are for. So are names of keys in stores: the value has to look like a key, too.
+KEY_NAME = re.compile(r"(^|_)(ENCRYPTION|SIGNING|FERNET|MASTER|SERVICE_ROLE)_?KEY$", re.IGNORECASE)
+
 # What is hidden may be more than what is a leak: this word is in names of places too (PRIVATE_SUBNET, PGHOST_PRIVATE).
 # At the end it is a key behind words of keys alone.
 PRIVATE = re.compile(
@@ -93,8 +96,8 @@ PLACEHOLDER_HOST = re.compile(
 # What names an entry of a store (Vault, 1Password, vals, AWS, Google, Azure), or is encrypted (SOPS, App Platform, KMS of AWS,
 # SealedSecrets: the length of an RSA key's block, and that block).
 STORED = re.compile(
-    r"^(ENC\[|EV\[|vault:|op://|ref\+|(aws|gcp)?(ssm|sm|secrets?manager):/|arn:aws[\w-]*:(secretsmanager|ssm):"
-    r"|projects/[^/]+/secrets/|@Microsoft\.KeyVault\(|[\w-]+@azurekeyvault(\?|$)"
+    r"^(ENC\[|EV\[|vault:|op://|ref\+|(aws|gcp)?(ssm|sm|secrets?manager):/|arn:aws[\w-]*:(secretsmanager|ssm|kms):"
+    r"|projects/[^/]+/(secrets|locations)/|@Microsoft\.KeyVault\(|[\w-]+@azurekeyvault(\?|$)"
     r"|(?-i:AQICAH[g-j][\w+/]{100,}={0,2}$|A[gQ][A-D][A-Za-z0-9+/]{340,}={0,2}$))",
     re.IGNORECASE,
 )
@@ -133,7 +136,8 @@ def as_variable(name: str) -> str:
 def holds_secret(name: str, value: str) -> bool:
     """Whether this variable of an image really carries a credential, judged by name and value."""
     name = as_variable(name)
-    if not looks_secret(PRIVATE.sub("", name)) or any(of.search(name) for of in (PUBLIC, POINTER)) or is_setting(name, value):
+    named = looks_secret(PRIVATE.sub("", name)) or (KEY_NAME.search(name) and looks_generated(value))
+    if not named or any(of.search(name) for of in (PUBLIC, POINTER)) or is_setting(name, value):
         return False
     return not (is_placeholder(value) or _is_a_name(name, value) or any(of.search(value) for of in (PLACE, STORED, CODE)))
 
@@ -211,8 +215,15 @@ def is_token(word: str) -> bool:
     return whole and len(set(body)) >= SIGNS and is_key(body)
 
 
+# What a header that authorises somebody holds, also as OpenTelemetry's variables write it.
+AUTHORIZATION = re.compile(r"\bauthorization[\"']?\s*[:=]\s*[\"']?(?:basic|bearer)(?:\s|%20)+([\w+/=.~-]{16,})", re.IGNORECASE)
+
+
 def holds_key(text: str) -> bool:
-    """Whether a text holds what is a key whatever it is called: a private key, or a token as its issuer writes them."""
+    """Whether a text holds what is a key whatever it is called: a private key, a token as its issuer writes them, or a header
+    with one."""
+    if any(map(is_key, AUTHORIZATION.findall(text))):
+        return True
     data = text.encode("utf-8", "surrogateescape")
     tokens = [token.decode("ascii") for token in TOKENS.findall(data)]
     if any(is_token(token) for token in tokens if not token.startswith(NOT_ALONE)):

@@ -18,7 +18,7 @@ import pytest
 import requests
 
 from pytest_lkagents.checks import StageError
-from pytest_lkagents.secrets import Redactor, can_be_told, holds_secret, secrets_of, spellings
+from pytest_lkagents.secrets import Redactor, can_be_told, holds_key, holds_secret, secrets_of, spellings
 from pytest_lkagents.worker import contents, scanner
 from pytest_lkagents.worker.credentials import findings_in, findings_in_words, in_text
 from pytest_lkagents.worker.layers import ImageScan, scan
@@ -290,6 +290,19 @@ def test_a_credential_in_a_variable(text: str, leaks: bool) -> None:
             )
         ],
         ("TSIG_SECRET_ALG", "hmac-sha256", False),
+        *[
+            (name, "9f86d081884c7d659a2feaa0c55ad015", True)
+            for name in ("ENCRYPTION_KEY", "RAILS_MASTER_KEY", "JWT_SIGNING_KEY", "SUPABASE_SERVICE_ROLE_KEY")
+        ],
+        *[
+            ("ENCRYPTION_KEY", value, False)
+            for value in (
+                *("voice-calls", "your-32-byte-key-00001", "/run/secrets/key-2024", "alias/voice-calls"),
+                "arn:aws:kms:eu-central-1:123456789012:key/1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed",
+                "projects/x/locations/global/keyRings/voice/cryptoKeys/calls-2024",
+            )
+        ],
+        ("MONKEY", "9f86d081884c7d659a2feaa0c55ad015", False),
         # As kube-rbac-proxy has it.
         ("AUTH_TOKEN_AUDIENCES", "agent-7d4f8b9912", False),
         *[
@@ -579,3 +592,20 @@ def test_names_and_rows_are_no_tokens(text: str, holds: bool) -> None:
     from pytest_lkagents.secrets import holds_key
 
     assert holds_key(text) is holds
+
+
+@pytest.mark.parametrize(
+    ("text", "held"),
+    [
+        ("Authorization=Basic cGstbGYtOGE3YjZjNWQ6c2stbGYtazJKZDgybXhRMHZSazJKZDgy", True),
+        ("Authorization=Basic%20cGstbGYtOGE3YjZjNWQ6c2stbGYtazJKZDgybXhRMHZSazJKZDgy,x-a=b", True),
+        ("curl -H 'Authorization: Bearer k2Jd82mxQ0vRk2Jd82mx' https://a.example.com", True),
+        ('{"authorization": "Bearer k2Jd82mxQ0vRk2Jd82mx"}', True),
+        ("Authorization: Basic ${env:OTLP_AUTH_2024_PRODUCTION}", False),
+        ("Authorization=Bearer your-langfuse-key-0001", False),
+        ("Authorization=Basic eW91ci1hcGkta2V5OnlvdXItc2VjcmV0LWtleQ==", False),
+        ("Authorization: Bearer <token>", False),
+    ],
+)
+def test_a_header_that_authorises_holds_a_key(text: str, held: bool) -> None:
+    assert holds_key(text) is held
