@@ -258,9 +258,10 @@ def test_no_inbound(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     the service (CloudFormation); on Cloud Run an ingress of `all`, its default, even where IAM still asks who calls; an
     external ingress of Azure Container Apps; a service of App Platform, unless it has internal ports only;
     `disable_auth = true` of Cerebrium. Not judged are ECS with awsvpc (the service's security groups decide), an
-    ingress of `internal-and-cloud-load-balancing` on Cloud Run, an Ingress or the like to a Service that is in no file,
-    what leads to ports that another container of the pod names as its own, a host's network without ports that are
-    named, a Compose port whose address is a variable, a service of App Platform that no route of the file leads to
+    ingress of `internal-and-cloud-load-balancing` on Cloud Run, a load balancer or an Ingress that annotations keep
+    within its cloud's network (`aws-load-balancer-scheme: internal`), an Ingress or the like to a Service that is in no
+    file, what leads to ports that another container of the pod names as its own, a host's network without ports that
+    are named, a Compose port whose address is a variable, a service of App Platform that no route of the file leads to
     while others have routes, and a cerebrium.toml without `disable_auth`. Skipped if nothing else is left.
     """
     judge(rules.no_inbound, lk_manifests, lk_evidence, "no file that says what is open", "nothing is open")

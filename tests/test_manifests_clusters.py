@@ -115,6 +115,35 @@ def test_what_leads_to_another_container_of_the_pod_is_not_judged(
     assert "leads to another container of its pod; not judged" in "".join(judged.notes)
 
 
+BALANCED = "{type: LoadBalancer, selector: {app: agent}, ports: [{port: 80}]}"
+ROUTED = "{defaultBackend: {service: {name: status}}}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "annotation", "judged"),
+    [
+        ("Service", BALANCED, "networking.gke.io/load-balancer-type: Internal", False),
+        ("Service", BALANCED, "service.beta.kubernetes.io/aws-load-balancer-scheme: internal", False),
+        ("Service", BALANCED, "service.beta.kubernetes.io/azure-load-balancer-internal: 'true'", False),
+        ("Ingress", ROUTED, "alb.ingress.kubernetes.io/scheme: internal", False),
+        ("Ingress", ROUTED, "kubernetes.io/ingress.class: gce-internal", False),
+        ("Service", BALANCED, "service.beta.kubernetes.io/aws-load-balancer-scheme: internet-facing", True),
+        ("Service", BALANCED, "service.beta.kubernetes.io/aws-load-balancer-type: external", True),
+        ("Service", BALANCED, "service.beta.kubernetes.io/azure-load-balancer-internal: 'false'", True),
+        ("Service", BALANCED.replace("LoadBalancer", "NodePort"), "networking.gke.io/load-balancer-type: Internal", True),
+        ("Ingress", ROUTED, "kubernetes.io/ingress.class: gce", True),
+    ],
+)
+def test_a_load_balancer_of_its_clouds_network_alone_is_not_judged(
+    tmp_path: Path, kind: str, spec: str, annotation: str, judged: bool
+) -> None:
+    version = "v1" if kind == "Service" else "networking.k8s.io/v1"
+    balancer = document(version, kind, spec).replace("metadata: {", f"metadata: {{annotations: {{{annotation}}}, ", 1)
+    made = rules.no_inbound(read(tmp_path, AGENT, SERVICE, balancer), Needs())
+    assert (made.looked_at, bool(made.findings)) == (judged, judged)
+    assert judged or "is for its own network alone; not judged" in "".join(made.notes)
+
+
 # -- What the API refuses
 
 TARGET = "scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: agent}, minReplicas: 2"

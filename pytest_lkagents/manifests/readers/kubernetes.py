@@ -192,8 +192,8 @@ def _attach(document: Node, made: list[Made], services: list[Node], rollouts: li
     elif kind == kubernetes_scaling.HTTP and (trait := kubernetes_scaling.sleeps_without_requests(document)) is not None:
         for _, deployment in _near(document, [pair for pair in made if _scales(document, pair[0])]):
             deployment.sleeps = [*(deployment.sleeps or []), trait]
-    elif kind == "Service" and (exposure := _exposure(document)) is not None:
-        _open(document, made, exposure)
+    elif kind == "Service" and (exposure := kubernetes_routes.exposure(document)) is not None:
+        _open(document, made, exposure, document)
     elif kind == "LimitRange":
         for _, deployment in _near(document, made):
             _fill(document, deployment)
@@ -214,22 +214,13 @@ def _adrift(scaler: Node, made: list[Made], every: list[Node]) -> Iterator[str]:
         yield f"{scaler.place}: {kind} {name}, which it scales, is in no file"
 
 
-def _exposure(service: Node) -> Given[str] | None:
-    """What of a Service leads to it from outside: its type, or addresses of the cluster's nodes, whatever its type."""
-    type_ = service.text("spec", "type")
-    if type_ in ("LoadBalancer", "NodePort"):
-        return Given(f"a Service of type {type_}", service.at("spec", "type"))
-    headless = service.text("spec", "clusterIP") == "None"  # nobody forwards what comes for such a one
-    if type_ != "ExternalName" and not headless and service.items("spec", "externalIPs"):
-        return Given("a Service with externalIPs", service.at("spec", "externalIPs"))
-    return None
-
-
-def _open(service: Node, made: list[Made], exposure: Given[str]) -> None:
-    """What a Service selects, by what leads to that. What else runs in a pod may hand on to the worker what comes."""
+def _open(service: Node, made: list[Made], exposure: Given[str], source: Node) -> None:
+    """What a Service selects, by what leads to that (``source``). What else runs in a pod may hand on to the worker what
+    comes."""
     for one, deployment in _near(service, [pair for pair in made if _selects(service, pair[0])]):
-        if kubernetes_routes.leads_beside(service, one):
-            reason = f"{exposure.value} leads to another container of its pod"
+        beside = kubernetes_routes.leads_beside(service, one)
+        if beside or kubernetes_routes.is_internal(source):
+            reason = f"{exposure.value} {'leads to another container of its pod' if beside else 'is for its own network alone'}"
             deployment.unclear["exposures"] = Given(reason, exposure.place)
         elif exposure not in (deployment.exposures or []):
             deployment.exposures = [*(deployment.exposures or []), exposure]
@@ -272,7 +263,7 @@ def _attach_route(document: Node, made: list[Made], services: list[Node]) -> Non
         space = elsewhere or _namespace(document)
         there = [one for one in services if _name(one) == name and (_namespace(one) in (None, space) or not space)]
         for service in there:
-            _open(service, made, Given(what, document.place))
+            _open(service, made, Given(what, document.place), document)
         for one, deployment in _near(document, made) if not there else []:
             if name in (deployment.name, one.text("metadata", "labels", "app")):
                 deployment.unclear["exposures"] = Given(f"{what}, whose Service is in no file", document.place)

@@ -1,10 +1,12 @@
-"""What leads from outside to Services: an Ingress, and what gateways and meshes have in its place."""
+"""What leads from outside to workers: Services, an Ingress, and what gateways and meshes have in its place."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from pytest_lkagents.manifests.fields import EACH, POD_AT, at
+from pytest_lkagents.manifests.model import Given
 from pytest_lkagents.manifests.readers.kubernetes_workloads import kind_of, main_container
 from pytest_lkagents.manifests.tree import Node
 
@@ -29,6 +31,32 @@ KINDS: dict[str, tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]] = {
 }
 # https://istio.io/latest/docs/reference/config/networking/virtual-service/
 ISTIO, MESH = "VirtualService", "mesh"
+
+# What clouds' load balancers are told to stay within their network by, as Kubernetes lists it:
+# https://kubernetes.io/docs/concepts/services-networking/service/#internal-load-balancer
+INTERNAL = re.compile(
+    r"load-?balancer.*(internal|type|scheme)$|^alb\.ingress\.kubernetes\.io/scheme$|^kubernetes\.io/ingress\.class$"
+)
+WITHIN = re.compile(r"(gce-)?internal|true|0\.0\.0\.0/0", re.IGNORECASE)
+
+
+def exposure(service: Node) -> Given[str] | None:
+    """What of a Service leads to it from outside: its type, or addresses of the cluster's nodes, whatever its type."""
+    type_ = service.text("spec", "type")
+    if type_ in ("LoadBalancer", "NodePort"):
+        return Given(f"a Service of type {type_}", service.at("spec", "type"))
+    headless = service.text("spec", "clusterIP") == "None"  # nobody forwards what comes for such a one
+    if type_ != "ExternalName" and not headless and service.items("spec", "externalIPs"):
+        return Given("a Service with externalIPs", service.at("spec", "externalIPs"))
+    return None
+
+
+def is_internal(document: Node) -> bool:
+    """Whether a Service's load balancer, or an Ingress, is one of its cloud's network alone."""
+    if document.text("spec", "type") == "NodePort" or document.items("spec", "externalIPs"):
+        return False
+    annotations = [(name, node.text() or "") for name, node in document.entries("metadata", "annotations")]
+    return any(INTERNAL.search(name) and WITHIN.fullmatch(value) for name, value in annotations)
 
 
 def services(document: Node) -> set[Service]:
