@@ -275,3 +275,19 @@ def test_where_nothing_is_called_an_agent_where_an_image_is_kept_tells(tmp_path:
     files = written(tmp_path, {"app.yaml": deployed("app", "r/voice-agent/app:1", livekit), **mailer})
     assert (judged(files), files.doubtful) == ({"app"}, True)
     assert judged(written(tmp_path / "own", {"api.yaml": deployed("api", "r/voice-agent:1", MORE)})) == {"api"}, "all there is"
+
+
+@pytest.mark.parametrize("name", ["api", "web", "voice-backend", "webhooks"])
+@pytest.mark.parametrize("livekit", [", env: [{name: LIVEKIT_URL, value: 'wss://a.b'}]", MORE])
+def test_where_nothing_is_called_a_worker_a_server_is_none_beside_another(tmp_path: Path, name: str, livekit: str) -> None:
+    server = {"server.yaml": deployed(name, f"r/{name}:1", livekit)}
+    files = written(tmp_path, {"a.yaml": deployed("receptionist", "r/receptionist:1", livekit), **server})
+    assert (judged(files), files.doubtful) == ({"receptionist"}, True)
+    assert bool(files.left_out) is (livekit is not MORE), "with LiveKit's variables it is said with each verdict"
+    assert judged(written(tmp_path / "alone", server)) == {name}
+
+
+def test_what_another_platform_runs_makes_a_server_no_less_of_a_worker(tmp_path: Path) -> None:
+    beside = composed(f"voice: {{image: 'r/voice:1', {LIVEKIT}}}", f"api: {{image: 'r/api:1', {LIVEKIT}}}")
+    backend = deployed("backend", "r/backend:1", ", env: [{name: LIVEKIT_URL, value: 'wss://a.b'}]")
+    assert judged(written(tmp_path, {**beside, "backend.yaml": backend})) == {"backend", "voice"}

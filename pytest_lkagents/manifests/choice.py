@@ -33,7 +33,14 @@ def by_place(some: list[Candidate], images: list[Candidate]) -> list[Candidate]:
 
 def by_livekit(some: list[Candidate], images: list[Candidate]) -> list[Candidate]:
     """Where nothing is called a worker, what works with LiveKit may be one."""
-    return [one for one in _possible(some, images) if one.works_with_livekit]
+    return rather([one for one in _possible(some, images) if one.works_with_livekit])
+
+
+def rather(some: list[Candidate]) -> list[Candidate]:
+    """Where nothing is called a worker, what is called a server or a task is one only where its platform runs nothing else."""
+    others = [one for one in some if not one.is_called_backend]
+    there = {one.platform for one in others}
+    return [one for one in some if one in others or one.platform not in there]
 
 
 def the_only_one(some: list[Candidate], images: list[Candidate]) -> list[Candidate]:

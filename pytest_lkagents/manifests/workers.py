@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pytest_lkagents.manifests.choice import RULES, beyond_compose, by_evidence, choose, is_built_from, without_parts
+from pytest_lkagents.manifests.choice import RULES, beyond_compose, by_evidence, choose, is_built_from, rather, without_parts
 from pytest_lkagents.manifests.evidence import Candidate, Evidence
 from pytest_lkagents.manifests.model import COMPOSE, DOCKERFILE, KUBERNETES, Deployment, Files
 from pytest_lkagents.manifests.readers.common import is_editors
@@ -121,7 +121,7 @@ def _take_like(developed: list[Candidate], layout: Layout) -> None:
 def _take_whatever(layout: Layout) -> None:
     """Where nothing says which of several is the worker, all are judged that may be one."""
     if not layout.workers and not layout.agents:
-        layout.workers = [one for one in layout.deployed + layout.apart if one.may_be_worker]
+        layout.workers = rather([one for one in layout.deployed + layout.apart if one.may_be_worker])
         layout.doubtful = bool(layout.workers)
 
 
@@ -184,8 +184,9 @@ def _why_not(one: Candidate, layout: Layout) -> str:
     if one.may_be_worker and one.runs_image_as_it_is and one.built_from in layout.agents:
         return BUILT
     works = one.works_with_livekit and one.may_be_worker
-    # Where others are workers by their names alone, LiveKit's variables are as good a sign; elsewhere an API has them, too.
-    told = layout.unsure or (one.is_quiet and not (one.is_part or one.is_called_backend))
+    # Where others are workers by their names or variables alone, LiveKit's variables are as good a sign; elsewhere an API has
+    # them, too.
+    told = layout.unsure or layout.doubtful or (one.is_quiet and not (one.is_part or one.is_called_backend))
     return WORKS if works and told else NOTHING
 
 
