@@ -291,3 +291,20 @@ def test_what_another_platform_runs_makes_a_server_no_less_of_a_worker(tmp_path:
     beside = composed(f"voice: {{image: 'r/voice:1', {LIVEKIT}}}", f"api: {{image: 'r/api:1', {LIVEKIT}}}")
     backend = deployed("backend", "r/backend:1", ", env: [{name: LIVEKIT_URL, value: 'wss://a.b'}]")
     assert judged(written(tmp_path, {**beside, "backend.yaml": backend})) == {"backend", "voice"}
+
+
+def test_of_several_things_that_may_be_a_worker_none_is_judged_but_for_secrets(tmp_path: Path) -> None:
+    secret = ", env: [{name: MAIL_TOKEN, value: h7Jd2kP0xQ9v}]"
+    several = {name: deployed(name[:-5], f"r/{name[:-5]}:1", secret) for name in ("mailer.yaml", "receptionist.yaml")}
+    files = written(tmp_path, several)
+    assert judged(files) == set()
+    said = "mailer.yaml: mailer and 1 more: neither a name, a command nor LIVEKIT_... says which is the worker"
+    assert files.left_out == [said]
+    assert len(rules.secrets(files, Needs()).findings) == 2
+    assert judged(load([str(tmp_path / "receptionist.yaml")])) == {"receptionist"}
+
+
+def test_what_is_deployed_of_one_image_or_alone_on_its_platform_is_judged(tmp_path: Path) -> None:
+    same = {f"{name}.yaml": deployed(name, "r/reception:1", MORE) for name in ("reception-a", "reception-b")}
+    files = written(tmp_path, {**same, **composed("hall: {image: 'r/hall:1'}")})
+    assert (judged(files), files.doubtful, files.left_out) == ({"reception-a", "reception-b", "hall"}, True, [])

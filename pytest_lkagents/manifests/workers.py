@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -15,6 +16,7 @@ NAMED = "is named like a worker, and nothing else says that it is one"
 WORKS = "works with LiveKit, and nothing says that it is a worker"
 BUILT = "is built from an agent's Dockerfile, and nothing says that it is a worker"
 NOTHING = "looks like no worker"
+POSSIBLE = "may be a worker as well as others"
 
 
 @dataclass
@@ -27,6 +29,8 @@ class Layout:
     # What only builds a stage for development is no worker, and says whose Dockerfile it is.
     developing: list[Candidate]
     workers: list[Candidate] = field(default_factory=list)
+    # What may be one as well as others: judged for secrets alone.
+    possible: list[Candidate] = field(default_factory=list)
     # The Dockerfiles of what is developed, where that is an agent.
     agents: set[str | None] = field(default_factory=set)
     doubtful: bool = False
@@ -119,10 +123,16 @@ def _take_like(developed: list[Candidate], layout: Layout) -> None:
 
 
 def _take_whatever(layout: Layout) -> None:
-    """Where nothing says which of several is the worker, all are judged that may be one."""
-    if not layout.workers and not layout.agents:
-        layout.workers = rather([one for one in layout.deployed + layout.apart if one.may_be_worker])
-        layout.doubtful = bool(layout.workers)
+    """Where nothing says what the worker is, what may be one is judged, but for several things on one platform, of which most
+    are none."""
+    if layout.workers or layout.agents:
+        return
+    found = rather([one for one in layout.deployed + layout.apart if one.may_be_worker])
+    things = {(one.platform, one.built_from or one.image_name or one.name) for one in found}
+    several = {platform for platform, count in Counter(platform for platform, _ in things).items() if count > 1}
+    layout.possible = [one for one in found if one.platform in several]
+    layout.workers = [one for one in found if one not in layout.possible]
+    layout.doubtful = bool(layout.workers)
 
 
 STEPS: tuple[Callable[[Layout], None], ...] = (_take_deployed, _take_last_stages, _take_developed, _take_whatever)
@@ -147,7 +157,7 @@ def _parts(parts: list[Candidate], others: list[Candidate], layout: Layout) -> l
         found = [one for one in rest if one.platform is KUBERNETES and one.may_be_worker]
     # In a cluster what works with LiveKit has the worker's keys, whatever it is.
     beside = [one for one in others if one.platform is KUBERNETES and one.has_livekit and not one.is_server]
-    return found + stages + beside
+    return found + stages + beside + [one for one in layout.possible if one in others]
 
 
 def _is_of_worker(part: Candidate, others: list[Candidate], layout: Layout) -> bool:
@@ -169,6 +179,9 @@ def _say(others: list[Candidate], files: Files, layout: Layout) -> None:
     files.passed_over += [*files.left_out, *(f"{_named(one, judged)} {why}" for one, why in said)]
     said = [(one, why) for one, why in said if one.file not in files.for_development and _is_worth_a_word(one, why)]
     files.left_out += [f"{_named(one, judged)} {why}" for one, why in said]
+    if layout.possible:
+        first, more = _named(layout.possible[0], judged), len(layout.possible) - 1
+        files.left_out.append(f"{first} and {more} more: neither a name, a command nor LIVEKIT_... says which is the worker")
 
 
 def _named(one: Candidate, judged: set[str]) -> str:
@@ -179,6 +192,8 @@ def _named(one: Candidate, judged: set[str]) -> str:
 
 
 def _why_not(one: Candidate, layout: Layout) -> str:
+    if one in layout.possible:
+        return POSSIBLE
     if one.is_worker and not (one.is_evident or one.is_part or one.is_server):
         return NAMED
     if one.may_be_worker and one.runs_image_as_it_is and one.built_from in layout.agents:
