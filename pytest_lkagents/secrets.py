@@ -61,9 +61,12 @@ POINTER = re.compile(
     r"|EXPIRY|EXPIRATION)$",
     re.IGNORECASE,
 )
-# Where something is: a file, or an address, which holds a secret only with a password or a query.
+# Where something is: a file, an object of a cluster by its namespace and name, or an address, which holds a secret only with a
+# password or a query.
 PLACE = re.compile(
-    r"^(\.{0,2}/|~/|[\w./-]+\.(json|ya?ml|toml|ini|env|txt|pem|key|crt|p12|pfx)$|https?://[^@?]*$)", re.IGNORECASE
+    r"^(\.{0,2}/|~/|[\w./-]+\.(json|ya?ml|toml|ini|env|txt|pem|key|crt|p12|pfx)$|https?://[^@?]*$"
+    r"|(?-i:[a-z]+(-[a-z]+)*/[a-z0-9]+([-.][a-z0-9]+)*$))",
+    re.IGNORECASE,
 )
 PLACEHOLDER = re.compile(
     r"^(<.*>?|[$`%].*|x{3,}.*|.*x{8,}|sk-ant-\w+-x{3,}.*|\*{3,}.*|change.?me.*|.*placeholder.*|.*dummy.*|.*example.*"

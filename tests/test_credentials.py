@@ -302,6 +302,11 @@ def test_a_credential_in_a_variable(text: str, leaks: bool) -> None:
                 "projects/x/locations/global/keyRings/voice/cryptoKeys/calls-2024",
             )
         ],
+        *[
+            ("tls-secret", name, False)
+            for name in ("prod/edge-tls-7d4f8b9912", "ingress-nginx/basic-auth", "prod/edge.example")
+        ],
+        *[("tls-secret", value, True) for value in ("hunter2/9Xk2", "Prod/edge-tls", "k2Jd/82mxQ0vR", "a/b/c9Xk2ab")],
         ("MONKEY", "9f86d081884c7d659a2feaa0c55ad015", False),
         # As kube-rbac-proxy has it.
         ("AUTH_TOKEN_AUDIENCES", "agent-7d4f8b9912", False),
