@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from dataclasses import replace
 
 from pytest_lkagents.callers.caller import Call, Caller
 from pytest_lkagents.callers.habit import STAY_CONTROL, STAY_SECONDS, AgentsLeave
 from pytest_lkagents.calls import ANSWER_SECONDS
 from pytest_lkagents.checks import NotJudgeable, StageError, TooBusy, WorkerFault
+from pytest_lkagents.clock import holds
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
 
@@ -45,6 +47,8 @@ class Placement:
         except AgentsLeave:
             if scenario.placed is not None:
                 raise
+            return [self._place_leaving(calls)]
+        if scenario.aged and not self._grow_old(calls):
             return [self._place_leaving(calls)]
         if scenario.placed is not None:
             scenario.placed(calls)
@@ -85,6 +89,17 @@ class Placement:
             only.leave()
             only = self.stage.calls.served(self.caller)
         return [only]
+
+    def _grow_old(self, calls: list[Call]) -> bool:
+        """Whether they all last until they are as old as they are to be."""
+
+        def last() -> bool:
+            self.stage.raise_if_closing()
+            return all(call.agents_present for call in calls)
+
+        left = max(call.joined for call in calls) + self.scenario.aged - time.monotonic()
+        with self.worker.ledger.waiting(self.worker.name):
+            return holds(last, seconds=max(left, 0.0))
 
     def _come_and_go(self) -> None:
         """A call that is over, its job's process too; a job that does not end is another check's business. Beside it the worker

@@ -51,6 +51,8 @@ class Scenario:
     ends: Ends = Ends.TOGETHER
     # A call comes and goes before these, and the worker says yes to a job that it is not given.
     after_a_call: bool = False
+    # How old they are when the signal comes, in seconds at least.
+    aged: float = 0.0
     # Called with the calls when these are there.
     placed: Callable[[list[Call]], object] | None = None
     # Stops the worker in another way than by the signal.

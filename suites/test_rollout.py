@@ -632,7 +632,7 @@ def _ended_with_its_call(worker: Worker, kept: Kept, connections: Connections, s
     profile="soak",
     section="Rollout",
     why="Calls last minutes: a drain that gives up after one cuts them all (livekit-agents up to 1.0.19 did after 60 s).",
-    remedy="set the worker's drain timeout to the longest call (the guide: 10 minutes or more)",
+    remedy="set the worker's drain timeout to the longest call (the guide: 10 minutes or more), however old a call is",
     roles=("patient",),
     seconds=CHECK_SECONDS,
     order=9,
@@ -640,12 +640,12 @@ def _ended_with_its_call(worker: Worker, kept: Kept, connections: Connections, s
 def test_drains_a_long_call(lk_stage: Stage, lk_evidence: Evidence, lk_long_drain: Callable[[], LongCall]) -> None:
     """A long call (10 minutes, or lk_drain_hold) lives until its own end after the stop signal.
 
-    The stop signal goes to the first process of a worker with one call, which is kept for 600 s (the guide's 10
-    minutes) or for `--lk-drain-hold`. A call is cut if its agent leaves the room, or if packets (1.5 s) or the sound of
-    an agent that talks without pauses (2.5 s) are missing and stay away for 8 s; shorter gaps are recorded. Then the
-    worker must exit within `lk_exit_timeout` (default 30 s) with code 0 or 128 plus the number of this signal, SIGINT
-    or SIGTERM. Skipped if the call is not served, or if its agent ends it by itself before that time is over; on an
-    overloaded machine silence is an error.
+    The stop signal goes to the first process of a worker with one call, which is 75 s old by then and kept for 600 s
+    more (the guide's 10 minutes) or for `--lk-drain-hold`. A call is cut if its agent leaves the room, or if packets
+    (1.5 s) or the sound of an agent that talks without pauses (2.5 s) are missing and stay away for 8 s; shorter gaps
+    are recorded. Then the worker must exit within `lk_exit_timeout` (default 30 s) with code 0 or 128 plus the number
+    of this signal, SIGINT or SIGTERM. Skipped if the call is not served, or if its agent ends it by itself before that
+    time is over; on an overloaded machine silence is an error.
     """
     lk_evidence["hold_s"] = asked = hold(lk_stage.settings)
     seen = lk_long_drain().drain
