@@ -380,6 +380,19 @@ def test_a_rate_of_packets_is_that_of_both_tracks() -> None:
     assert sound.missing(9.0).seconds == pytest.approx(0.0, abs=0.3)
 
 
+@pytest.mark.parametrize("quiet", [0.0, 4.0], ids=["no packets", "DTX"])
+def test_a_pause_of_both_tracks_counts_whole_whatever_they_send_in_it(quiet: float) -> None:
+    sound = Received()
+    # Silent from 10 s to 14.75 s, of which the caller does not see 3 s.
+    for at in [*(look / 4 for look in range(46)), 14.5, 15.5, 15.75, 16.0]:
+        paused = min(max(at - 10.0, 0.0), 4.75)
+        packets = round(50 * (at - paused) + quiet * paused)
+        for track, later in (("voice", 0.0), ("music", 0.001)):
+            sound.add(Sample(at + later, packets, 0, 0), track)
+    sound.stalls.over.append((11.5, 14.5))
+    assert sound.missing(9.0).seconds == pytest.approx(4.6, abs=0.4)
+
+
 def test_stalls_without_time_to_catch_up_between_them_are_one() -> None:
     sound = received((13.0, 5), (13.5, 20), (17.0, 30), (18.0, 400))
     sound.stalls.over += [(10.25, 13.0), (13.75, 17.0)]

@@ -141,9 +141,12 @@ class Received:
             if before is not None and after and rate > 0:
                 # By then every track has been looked at.
                 last = [sample for sample in after if sample.at < after[0].at + SAMPLE_SECONDS][-1]
-                first = _beyond_pause(before, [look for look in reversed(looks) if since <= look.at < before.at], rate)
+                # One packet in the moment between two tracks' looks would be a high rate.
+                apart = SAMPLE_SECONDS / 2
+                earlier = [look for look in reversed(looks) if since <= look.at <= before.at - apart]
+                first = _beyond_pause(before, earlier, rate)
                 # What came late is counted by the next look.
-                last = _beyond_pause(last, [look for look in looks if look.at > last.at], rate, more=1)
+                last = _beyond_pause(last, [look for look in looks if look.at >= last.at + apart], rate, more=1)
                 seconds = last.at - first.at - (last.packets - first.packets) / rate
                 longest = max(longest, Missing(seconds, first.at))
         return longest
