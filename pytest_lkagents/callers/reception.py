@@ -143,12 +143,15 @@ class Received:
                 last = [sample for sample in after if sample.at < after[0].at + SAMPLE_SECONDS][-1]
                 # One packet in the moment between two tracks' looks would be a high rate.
                 apart = SAMPLE_SECONDS / 2
-                earlier = [look for look in reversed(looks) if since <= look.at <= before.at - apart]
-                first = _beyond_pause(before, earlier, rate)
+                back = [look for look in reversed(looks) if since <= look.at <= before.at - apart]
+                first = _beyond_pause(before, back, rate)
                 # What came late is counted by the next look.
-                last = _beyond_pause(last, [look for look in looks if look.at >= last.at + apart], rate, more=1)
-                seconds = last.at - first.at - (last.packets - first.packets) / rate
-                longest = max(longest, Missing(seconds, first.at))
+                end = _beyond_pause(last, [look for look in looks if look.at >= last.at + apart], rate, more=1)
+                earlier, later = _silent(first, before, rate), _silent(last, end, rate)
+                if (last.packets - before.packets) / rate > STALL_SECONDS:
+                    # It talked in between: what it paused in sight is two pauses of its speech.
+                    later -= max(min(earlier, later), 0.0)
+                longest = max(longest, Missing(earlier + _silent(before, last, rate) + later, first.at))
         return longest
 
     def _looks(self) -> list[Sample]:
@@ -175,6 +178,11 @@ class Received:
         found = self.since(since)
         total = found[-1].samples - found[0].samples if len(found) > 1 else 0
         return (found[-1].concealed - found[0].concealed) / total if total > 0 else None
+
+
+def _silent(begin: Sample, end: Sample, rate: float) -> float:
+    """Seconds from one look to another one for which no packets came, of those that were to come at this rate."""
+    return end.at - begin.at - (end.packets - begin.packets) / rate
 
 
 def _beyond_pause(edge: Sample, further: Sequence[Sample], rate: float, more: int = 0) -> Sample:
