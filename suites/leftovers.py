@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from pytest_lkagents.capacity import fit
 from pytest_lkagents.checks import StageError, TooBusy, WorkerFault
@@ -20,7 +21,7 @@ MANY_PAIRS = 15
 TALK_SECONDS = 2.0
 # Between pairs; a job that does not end by then is seen in the number of processes.
 REST_SECONDS = 12.0
-# Half an item per call: what is left by every call, or by every second one, is a leak; a pool that grew once is none.
+# Half an item per call: what is left by every call, or by every second one, is a leak.
 MOST_ITEMS = 0.5
 # With 1000 calls between two rollouts this is a gigabyte: memory limits and ephemeral storage are of that order.
 MOST_BYTES = 1_000_000
@@ -76,6 +77,12 @@ class Trend(fit.Line):
 
     values: tuple[float, ...]
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether it rose from most moments to the next: a pool that grew once or twice, by however many, is no leak."""
+        steps = [after > before for before, after in pairwise(self.values)]
+        return 2 * sum(steps) > len(steps)
+
     def evidence(self) -> dict[str, object]:
         return {
             "at_rest": [round(value, 1) for value in self.values],
@@ -115,6 +122,12 @@ class Leftovers:
             "file_bytes": trend(calls, [sum(rest.files.values()) + rest.layer_bytes for rest in self.rests]),
         }
 
+    @property
+    def threads_grow(self) -> bool:
+        """Whether each call so far left a thread, which may fill a pool that makes one for each task until it is full."""
+        found = self.trends()["threads"]
+        return found.exceeds(MOST_ITEMS) and found.goes_on
+
     def new_files(self) -> list[str]:
         return sorted(set(self.rests[-1].files) - set(self.rests[0].files))
 
@@ -124,13 +137,18 @@ class Leftovers:
 
 
 def observe(stage: Stage, pairs: int, say: Callable[[str], None]) -> Leftovers:
-    """Raises WorkerFault when calls are not served."""
+    """So many pairs of calls, and further ones, MANY_PAIRS at most, while threads grow. Raises WorkerFault when calls are not
+    served."""
     worker = stage.worker("tidy")
     stage.calls.wait_idle(worker)
     seen = Leftovers()
     calls = 0
-    for number in range(pairs + 1):
-        if number % 4 == 1:
+    for number in range(MANY_PAIRS + 1):
+        if number > pairs and not seen.threads_grow:
+            break
+        if number == pairs + 1:
+            say(f"leftovers: as threads grow, up to {2 * (MANY_PAIRS - pairs)} more short calls")
+        elif number % 4 == 1 and number <= pairs:
             say(f"leftovers: {calls} of {2 * pairs + 2} short calls placed")
         placed, jobs = _two_calls(stage, worker, seen)
         calls += placed

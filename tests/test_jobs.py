@@ -17,9 +17,10 @@ from pytest_lkagents.clock import Ledger
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
 from pytest_lkagents.worker.processes import SEPARATOR, Connection, Process, Snapshot, parse
+from suites import leftovers
 from suites import test_jobs as jobs
 from suites.accepted import enough
-from suites.leftovers import MOUNTS, trend
+from suites.leftovers import MOUNTS, Held, Leftovers, Rest, trend
 from suites.pool import Apart, end_apart, require_no_relay, require_own_processes
 
 from .test_workers import image
@@ -93,6 +94,40 @@ def test_only_growth_beyond_doubt_is_a_leftover(values: tuple[int, ...], slope: 
     found = trend([2, 4, 6, 8, 10], values)
     assert found.slope == pytest.approx(slope)
     assert found.exceeds(0.5) is exceeds
+
+
+def rested(calls: int, threads: int) -> Rest:
+    return Rest(calls, {1: Process(1, 0, 0, "worker")}, {1: Held(10, threads, 10**7)}, {}, 0)
+
+
+@pytest.mark.parametrize(
+    ("threads", "says"),
+    [
+        ((8, 10, 12, 14, 16), "each of 8 calls leaves 1.0 threads behind"),
+        ((8, 8, 8, 40, 40), None),  # a library began to use all cores
+        ((8, 24, 24, 40, 40), None),  # two did
+    ],
+)
+def test_threads_of_a_pool_that_began_later_are_left_by_no_call(threads: tuple[int, ...], says: str | None) -> None:
+    seen = Leftovers([rested(2 * pair + 2, count) for pair, count in enumerate(threads)])
+    if says is None:
+        jobs.test_no_leftovers(Evidence(), lambda: seen)
+    else:
+        with pytest.raises(AssertionError, match=says):
+            jobs.test_no_leftovers(Evidence(), lambda: seen)
+
+
+@pytest.mark.parametrize(("most", "pairs", "grows"), [(4, 4, False), (12, 8, False), (1000, 15, True)])
+def test_more_calls_tell_a_pool_that_fills_up_from_a_leak(
+    most: int, pairs: int, grows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leftovers, "_two_calls", lambda *_: (2, set()))
+    monkeypatch.setattr(leftovers, "measure", lambda _stage, _worker, calls, _jobs: rested(calls, 8 + min(calls, most)))
+    calls = SimpleNamespace(wait_idle=lambda _worker: None)
+    stage = cast(Stage, SimpleNamespace(worker=lambda _role: None, calls=calls))
+    seen = leftovers.observe(stage, 4, lambda _text: None)
+    assert len(seen.rests) <= pairs + 1
+    assert seen.threads_grow is grows
 
 
 @pytest.mark.parametrize("kind", ["overlay", "zfs", "btrfs", "fuse.fuse-overlayfs"])
