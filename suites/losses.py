@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import time
+import operator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from pytest_lkagents.checks import NotJudgeable, WorkerFault
 from pytest_lkagents.stage import Stage
@@ -19,57 +20,73 @@ CUTS = 10
 SECONDS = 150
 # Fewer say nothing of what each of them leaves behind.
 ENOUGH = 5
+# After so many what they left is counted for the first time: what only the first or the others left, such as a pool of threads
+# that began meanwhile, is left by no cut.
+FIRST = 3
+
+
+@dataclass(frozen=True)
+class Rest:
+    """One moment at rest, after so many ``cuts``; ``held``: None where that cannot be read."""
+
+    cuts: int
+    processes: int
+    held: dict[int, leftovers.Held] | None = None
 
 
 @dataclass
 class Losses:
-    """``returned_s``: seconds from each cut to the next registration. What there is more of than before them; descriptors and
-    threads of processes that lived all the time, None where they cannot be read."""
+    """``returned_s``: seconds from each cut to the next registration; ``rests``: before the cuts, after FIRST of them and after
+    all."""
 
     returned_s: list[float] = field(default_factory=list)
-    processes: int = 0
-    descriptors: int | None = None
-    threads: int | None = None
+    rests: list[Rest] = field(default_factory=list)
     problem: str | None = None
+
+    def more(self) -> dict[str, list[int]]:
+        """What there was more of from each rest to the next one; descriptors and threads, where they can be read, of processes
+        that lived all the while."""
+        found: dict[str, list[int]] = {"process": [], "descriptor": [], "thread": []}
+        for before, after in pairwise(self.rests):
+            found["process"].append(after.processes - before.processes)
+            if before.held is not None and after.held is not None:
+                both = [(before.held[pid], after.held[pid]) for pid in set(before.held) & set(after.held)]
+                found["descriptor"].append(sum(now.descriptors - then.descriptors for then, now in both))
+                found["thread"].append(sum(now.threads - then.threads for then, now in both))
+        return found
 
     @property
     def left_behind(self) -> list[str]:
         """What each cut left, in words."""
-        counted = {"process": self.processes, "descriptor": self.descriptors or 0, "thread": self.threads or 0}
-        enough = len(self.returned_s) >= ENOUGH
-        return [f"a {name}" for name, more in counted.items() if enough and more >= len(self.returned_s)]
+        cuts = [after.cuts - before.cuts for before, after in pairwise(self.rests)]
+        if sum(cuts) < ENOUGH:
+            return []
+        by_name = self.more().items()
+        return [f"a {name}" for name, more in by_name if more and all(map(operator.ge, more, cuts))]
 
 
 def observe(stage: Stage, worker: Worker) -> Losses:
     """Raises WorkerFault if it does not even come back the first time, StageError on a busy machine."""
     # What is made once, for the first loss, is no leak.
     cut_and_return(worker)
-    before, seen, began = _rest(stage, worker), Losses(), time.monotonic()
-    while len(seen.returned_s) < CUTS and time.monotonic() - began < SECONDS:
+    seen = Losses(rests=[_rest(stage, worker, 0)])
+    while len(seen.returned_s) < CUTS and sum(seen.returned_s) < SECONDS:
         stage.raise_if_closing()
         try:
             seen.returned_s.append(cut_and_return(worker))
         except WorkerFault as fault:
             seen.problem = f"after its connection was cut {len(seen.returned_s) + 2} times in a row, {fault}"
             return seen
-    after = _rest(stage, worker)
-    seen.processes = after.processes - before.processes
-    if before.held is not None and after.held is not None:
-        both = [(before.held[pid], after.held[pid]) for pid in set(before.held) & set(after.held)]
-        seen.descriptors = sum(now.descriptors - then.descriptors for then, now in both)
-        seen.threads = sum(now.threads - then.threads for then, now in both)
+        if len(seen.returned_s) == FIRST:
+            seen.rests.append(_rest(stage, worker, FIRST))
+    if len(seen.returned_s) > FIRST:
+        seen.rests.append(_rest(stage, worker, len(seen.returned_s)))
     return seen
 
 
-@dataclass(frozen=True)
-class _Rest:
-    processes: int
-    held: dict[int, leftovers.Held] | None = None
-
-
-def _rest(stage: Stage, worker: Worker) -> _Rest:
+def _rest(stage: Stage, worker: Worker, cuts: int) -> Rest:
     now = settle(stage, worker, set(), leftovers.REST_SECONDS).processes
     try:
-        return _Rest(len(now), leftovers.held_by(worker, now))
+        return Rest(cuts, len(now), leftovers.held_by(worker, now))
     except NotJudgeable:
-        return _Rest(len(now))
+        return Rest(cuts, len(now))

@@ -17,10 +17,11 @@ from pytest_lkagents.clock import Ledger
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
 from pytest_lkagents.worker.processes import SEPARATOR, Connection, Process, Snapshot, parse
-from suites import leftovers
+from suites import leftovers, losses
 from suites import test_jobs as jobs
 from suites.accepted import enough
 from suites.leftovers import MOUNTS, Held, Leftovers, Rest, trend
+from suites.losses import Losses
 from suites.pool import Apart, end_apart, require_no_relay, require_own_processes
 
 from .test_workers import image
@@ -128,6 +129,29 @@ def test_more_calls_tell_a_pool_that_fills_up_from_a_leak(
     seen = leftovers.observe(stage, 4, lambda _text: None)
     assert len(seen.rests) <= pairs + 1
     assert seen.threads_grow is grows
+
+
+@pytest.mark.parametrize(
+    ("threads", "says"),
+    [((0, 3, 10), ["a thread"]), ((0, 0, 40), []), ((0, 40, 40), []), ((0, 6, 20), ["a thread"]), ((0, 1, 1), [])],
+    ids=["each leaves one", "a pool began later", "a pool began sooner", "each leaves two", "none"],
+)
+def test_what_is_left_by_each_loss_is_left_by_the_first_and_by_the_others(threads: tuple[int, ...], says: list[str]) -> None:
+    def rest(cuts: int, more: int) -> losses.Rest:
+        return losses.Rest(cuts, 2, {1: Held(10, 8 + more, 0), 2: Held(5, 1, 0)})
+
+    assert Losses([0.4] * 10, [rest(cuts, more) for cuts, more in zip((0, 3, 10), threads, strict=True)]).left_behind == says
+
+
+@pytest.mark.parametrize(("slow", "cuts"), [(0.5, (0, 3, 10)), (40.0, (0, 3, 4)), (80.0, (0,))])
+def test_a_worker_rests_before_its_losses_after_the_first_and_after_all(
+    slow: float, cuts: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(losses, "cut_and_return", lambda _worker: slow)
+    monkeypatch.setattr(losses, "settle", lambda *_: SimpleNamespace(processes=[]))
+    monkeypatch.setattr(leftovers, "held_by", lambda *_: {})
+    seen = losses.observe(cast(Stage, SimpleNamespace(raise_if_closing=lambda: None)), cast(Worker, None))
+    assert tuple(rest.cuts for rest in seen.rests) == cuts
 
 
 @pytest.mark.parametrize("kind", ["overlay", "zfs", "btrfs", "fuse.fuse-overlayfs"])
