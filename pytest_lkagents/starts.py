@@ -18,8 +18,8 @@ class Start(Protocol):
 
 
 class Starts:
-    """See Turns. ``prepare(role, name)`` starts a worker and returns it ready; ``took_over`` is told of each role that is given
-    another role's worker."""
+    """``prepare(role, name)`` starts a worker and returns it ready, ``start`` has that done in the background; ``took_over`` is
+    told of each role that is given another role's worker. What workers that take turns have in its place is Turns."""
 
     takes_turns = False
 

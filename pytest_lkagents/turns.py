@@ -12,8 +12,9 @@ from pytest_lkagents.worker.base import Worker
 
 
 class Turns:
-    """See Starts. ``prepare(role, name)`` starts a worker and returns it ready; ``running()`` lists those that run; ``leave``
-    is told of each that gives way to another role's. ``share_ports``: two of them may not be able to run side by side."""
+    """In place of Starts. ``prepare(role, name)`` starts a worker and returns it ready; ``running()`` lists those that run;
+    ``leave`` is told of each that gives way to another role's. ``share_ports``: two of them may not be able to run side by
+    side."""
 
     takes_turns = True
 
