@@ -72,6 +72,7 @@ ROLES = {
     "crowded": Role(cpus=1),
     "nameless": Role(),
     "insisted": Role(),
+    "unassigned": Role(),
     "unconnected": Role(),
     "deserted": Role(),
     "dead": Role(after="nameless"),

@@ -58,8 +58,7 @@ class Drainage:
         seen = self.seen
         try:
             seen.kept = self._placement.place()
-            self.scenario = self._placement.scenario
-            seen.crashed_before, seen.promised = self._placement.crashed_before, self._placement.promised
+            self.scenario, seen.crashed_before = self._placement.scenario, self._placement.crashed_before
             now = self.worker.snapshot()
             seen.arguments = [process.args for process in now.processes]
             seen.job_pids, seen.own_pids = self.worker.jobs_of(now), self.worker.registered_by(now)

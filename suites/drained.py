@@ -213,8 +213,6 @@ class Drain:
     # The first call to end ended with its job's process, which was killed; or there was such a call before the others.
     crashed: bool = False
     crashed_before: bool = False
-    # Whether it had accepted a job before that it was not given.
-    promised: bool = False
     # Of an earlier look: an agent fell silent, and this one cannot tell whether that was chance; in words.
     not_cleared: str | None = None
 

@@ -14,8 +14,8 @@ CALLS = 4
 
 
 def by_stop_signal(stage: Stage, *, together: bool, calls: int, hold: float, brief: bool) -> Drain:
-    """The image's own stop signal, which is what engines and orchestrators send. As workers mostly have that are rolled out, it
-    has had a call before, and has accepted a job that it was not given, unless ``brief``."""
+    """The image's own stop signal, which is what engines and orchestrators send. As any worker that is rolled out, it has had a
+    call before, unless ``brief``."""
     scenario = Scenario(
         stop_signal(stage),
         calls=calls,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pytest_lkagents.callers.caller import Call, Caller
 from pytest_lkagents.calls import ANSWER_SECONDS
-from pytest_lkagents.checks import StageError, WorkerFault
+from pytest_lkagents.checks import NotJudgeable, StageError, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.model import Answer
@@ -109,6 +109,15 @@ def stop_uncalled(stage: Stage) -> Stop:
     """Of one that never had a call, as after a scale-up for which there was no need."""
     worker = stage.untouched("uncalled")
     settle(stage, worker, set(), REST_SECONDS)
+    return _stop(stage, worker, 0)
+
+
+def stop_unassigned(stage: Stage) -> Stop:
+    """Of one that has just accepted a job which it is not given. Raises NotJudgeable if it accepts none."""
+    worker = stage.untouched("unassigned")
+    settle(stage, worker, set(), REST_SECONDS)
+    if not worker.wire.ask(ANSWER_SECONDS).available:
+        raise NotJudgeable("it does not accept a job although it has none")
     return _stop(stage, worker, 0)
 
 

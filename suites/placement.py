@@ -8,7 +8,6 @@ from dataclasses import replace
 
 from pytest_lkagents.callers.caller import Call, Caller
 from pytest_lkagents.callers.habit import STAY_CONTROL, STAY_SECONDS, AgentsLeave
-from pytest_lkagents.calls import ANSWER_SECONDS
 from pytest_lkagents.checks import NotJudgeable, StageError, TooBusy, WorkerFault
 from pytest_lkagents.clock import holds
 from pytest_lkagents.stage import Stage
@@ -24,8 +23,6 @@ class Placement:
 
     # Whether the process of the only call before was killed, of a worker that takes one at a time.
     crashed_before = False
-    # Whether it accepted a job that it was not given.
-    promised = False
 
     def __init__(self, stage: Stage, worker: Worker, caller: Caller, scenario: Scenario) -> None:
         self.stage, self.worker, self.caller, self.scenario = stage, worker, caller, scenario
@@ -102,17 +99,13 @@ class Placement:
             return holds(last, seconds=max(left, 0.0))
 
     def _come_and_go(self) -> None:
-        """A call that is over, its job's process too; a job that does not end is another check's business. Beside it the worker
-        is asked for a job that it is not given, as a server does that gave up on an answer."""
+        """A call that is over, its job's process too; a job that does not end is another check's business."""
         call = self.stage.calls.served(self.caller)
-        with contextlib.suppress(StageError):
-            self.promised = self.worker.wire.ask(ANSWER_SECONDS).available is True
         now = self.worker.snapshot()
         jobs = set(self.worker.jobs_of(now)) - set(self.worker.registered_by(now))
         end(self.worker, call, jobs)
         with contextlib.suppress(StageError):
             self.stage.calls.wait_idle(self.worker, GOODBYE_SECONDS)
-        self.stage.wait_unpromised(self.worker)
 
     def _place_leaving(self, before: list[Call]) -> Kept:
         """Where agents leave by themselves: a call of which the agent has just come, and is to stay as long as it does in

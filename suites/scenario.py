@@ -49,7 +49,7 @@ class Scenario:
     calls: int = 1
     hold: float = DRAIN_SECONDS
     ends: Ends = Ends.TOGETHER
-    # A call comes and goes before these, and the worker says yes to a job that it is not given.
+    # A call comes and goes before these.
     after_a_call: bool = False
     # How old they are when the signal comes, in seconds at least.
     aged: float = 0.0

@@ -26,7 +26,7 @@ from .judging import (
     stops_in_time,
 )
 from .long_call import LongCall, hold
-from .observations import Stop, stop_signal, stop_uncalled
+from .observations import Stop, stop_signal, stop_unassigned, stop_uncalled
 from .pool import ONE_AT_A_TIME
 from .reconnecting import lose_server
 from .replacement import replace
@@ -350,7 +350,7 @@ def _require_drains(several: Drain, single: Drain) -> None:
     MUST,
     section="Rollout",
     why="A drained worker that stays holds up the rollout for the whole grace period; a wrong code looks like a crash.",
-    remedy="exit with code 0 (or 128 + signal) once the last job has ended, and wait for no job that was never given",
+    remedy="exit with code 0 (or 128 + signal) once the last job has ended",
     roles=("draining",),
     seconds=CHECK_SECONDS,
     order=2,
@@ -359,14 +359,13 @@ def test_exits_when_drained(lk_stage: Stage, lk_evidence: Evidence, lk_drain: Ca
     """After its last call has ended it exits, with code 0 or 128 + signal.
 
     In the drain of `rollout.sigterm-drains`, after the last call is hung up, the worker must exit within
-    `lk_exit_timeout` (default 30 s) with code 0 or 128 plus the number of this signal, SIGINT or SIGTERM. Before the
-    signal it has been asked for a job that it is not given, as happens where a server gave up on an answer. If the
-    signal had changed nothing, it is sent once more, only to tell a lost signal from an ignored one. Skipped if a call
-    was cut, the worker ended before its calls, or no call is served; on an overloaded machine one that still runs is
-    an error.
+    `lk_exit_timeout` (default 30 s) with code 0 or 128 plus the number of this signal, SIGINT or SIGTERM. If the signal
+    had changed nothing, it is sent once more, only to tell a lost signal from an ignored one. Skipped if a call was
+    cut, the worker ended before its calls, or no call is served; on an overloaded machine one that still runs is an
+    error.
     """
     seen = lk_drain()
-    lk_evidence["signal"], lk_evidence["accepted_a_job_not_given"] = seen.signal, seen.promised
+    lk_evidence["signal"] = seen.signal
     judge_exit(seen, lk_stage.settings.exit_timeout, lk_evidence)
     lk_evidence.summary = f"exits {seen.exited_s} s after its last call with code {seen.exit_code}"
 
@@ -408,6 +407,36 @@ def _judge_stop(stage: Stage, seen: Stop) -> None:
         did = "still running" if seen.deregistered_s is not None else "neither exits nor gives up its registration"
         raise AssertionError(f"{did} {stage.settings.exit_timeout:g} s after {idle}")
     assert seen.exit_code in exit_codes(seen.signal), f"exit code {seen.exit_code} after {idle}"
+
+
+@check(
+    "rollout.exits-when-unassigned",
+    SHOULD,
+    profile="full",
+    section="Rollout",
+    why="A server that gave up on an answer gives the job to nobody, and who waits for it holds up the whole rollout.",
+    remedy="wait some seconds for the job that was accepted, and then forget it, also while draining",
+    roles=("unassigned", "stopped"),
+    seconds=300,
+    order=1,
+)
+def test_exits_when_unassigned(lk_stage: Stage, lk_evidence: Evidence, lk_stop: Callable[[], Stop]) -> None:
+    """The stop signal ends a worker that accepted a job which it was not given.
+
+    A worker without calls is asked for a job and accepts it; nobody gives it that job, and the image's stop signal
+    (SIGTERM by default) goes to its first process. It must exit within `lk_exit_timeout` (default 30 s), with whatever
+    code: livekit-agents waits 7.5 s for such a job. Skipped if it accepts no job, or does not end without it either; on
+    an overloaded machine one that still runs is an error.
+    """
+    seen = stop_unassigned(lk_stage)
+    lk_evidence["signal"], lk_evidence["limit_s"] = seen.signal, lk_stage.settings.exit_timeout
+    lk_evidence["exited_after_s"], lk_evidence["exit_code"] = seen.exited_s, seen.exit_code
+    if seen.exited_s is None:
+        if not lk_stop().ended_well:
+            raise NotJudgeable("it does not end without such a job either: see rollout.idle-exit")
+        limit = lk_stage.settings.exit_timeout
+        raise AssertionError(f"still running {limit:g} s after {seen.signal}, with a job that it accepted and was not given")
+    lk_evidence.summary = f"exits {seen.exited_s} s after {seen.signal}, with a job that it was not given"
 
 
 @check(

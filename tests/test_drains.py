@@ -307,7 +307,7 @@ def test_what_a_look_in_peace_clears(heard: bool, again: dict[str, bool], kept_s
             seen.raise_if_not_cleared()
 
 
-def test_a_worker_has_had_a_call_and_was_not_given_another_one_before_it_drains() -> None:
+def test_a_worker_has_had_a_call_before_it_drains() -> None:
     acts: list[str] = []
     living = {1: "worker", 7: "job"}
 
@@ -324,12 +324,8 @@ def test_a_worker_has_had_a_call_and_was_not_given_another_one_before_it_drains(
     )
     worker: Any = worker_with()
     worker.snapshot = lambda: SimpleNamespace(living=lambda: living)
-    worker.wire.ask = lambda _seconds: acts.append(f"asked beside {len(living) - 1} jobs") or Answer("AJ_1", True, 0.1)
     worker.jobs_of, worker.registered_by, worker.ledger = lambda _seen: [7], lambda _seen: [1], Ledger()
     scenario = Scenario("SIGTERM", calls=2, after_a_call=True)
-    stage = cast(Stage, SimpleNamespace(calls=calls, wait_unpromised=lambda _worker: acts.append("may be given calls")))
-    placement = Placement(stage, worker, cast(Caller, None), scenario)
+    placement = Placement(cast(Stage, SimpleNamespace(calls=calls)), worker, cast(Caller, None), scenario)
     assert len(placement.place()) == 2
-    before = ["served beside 1 jobs", "asked beside 1 jobs", "may be given calls"]
-    assert acts == [*before, "served beside 0 jobs", "served beside 0 jobs"]
-    assert placement.promised
+    assert acts == ["served beside 1 jobs", "served beside 0 jobs", "served beside 0 jobs"]
