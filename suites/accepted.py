@@ -22,7 +22,7 @@ from .pool import settle
 LOST_SECONDS = AGENT_SECONDS + LATE_SECONDS
 # Of one worker: one that loses every third call has lost two of them by then, one that loses every sixth a first one.
 LEAST = 6
-# Since a lost one; a worker that loses every tenth loses one of these with a chance of 57 %.
+# Since a lost one, or the last of several; a worker that loses every tenth loses one of these with a chance of 57 %.
 SINCE_LOST = 8
 # With so many a machine has been given time enough.
 MOST = 2 * SINCE_LOST + LEAST
@@ -151,8 +151,12 @@ def enough(accepted: Sequence[Accepted]) -> bool:
     missed = [number for number, call in enumerate(accepted, 1) if call.missed]
     if not missed:
         return max(Counter(call.worker for call in accepted).values(), default=0) >= LEAST
-    served_since = sum(not call.missed for call in accepted[missed[0] :])
-    return sum(call.failed for call in accepted) >= ENOUGH_LOST or served_since >= SINCE_LOST
+    if sum(call.failed for call in accepted) >= ENOUGH_LOST:
+        return True
+    lost = [number for number, call in enumerate(accepted, 1) if call.agent_s is None]
+    # Of one that loses every third call a busy machine explains each, and eight others are served all the same.
+    since = missed[0] if len(lost) < ENOUGH_LOST else lost[-1]
+    return sum(not call.missed for call in accepted[since:]) >= SINCE_LOST
 
 
 def lines(stage: Stage, lost: Sequence[Accepted]) -> list[str]:

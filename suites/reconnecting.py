@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_lkagents.busyness import too_busy
 from pytest_lkagents.callers.caller import Call, Caller
-from pytest_lkagents.callers.continuity import AGENT_LEFT
+from pytest_lkagents.callers.continuity import AGENT_LEFT, Continuity
 from pytest_lkagents.callers.habit import AgentsLeave
 from pytest_lkagents.calls import ENOUGH_LOST, VOICE_SECONDS
 from pytest_lkagents.checks import NotJudgeable, WorkerFault
@@ -88,17 +88,37 @@ def reconnection(stage: Stage) -> Reconnection:
 
 
 def drain_after_loss(stage: Stage) -> Drain:
-    """The stop signal, with calls that were there when the connection was lost. Raises WorkerFault if that does not come
-    back."""
+    """The stop signal, with calls that were there when the connection was lost, and that went on. Raises WorkerFault if that
+    does not come back, NotJudgeable if it took a call with it."""
     worker = stage.untouched("cut-once")
+
+    def lose(calls: list[Call]) -> None:
+        before, jobs = [stage.calls.continuity(call) for call in calls], worker.wire.calls_at
+        cut_and_return(worker)
+        _require_unharmed(stage, worker, before, jobs)
+
     scenario = Scenario(
         stop_signal(stage),
         calls=2,
         hold=LIMIT_SECONDS,
         ends=Ends.NEWEST_CRASHES,
-        placed=lambda _: cut_and_return(worker),
+        placed=lose,
     )
     return Drainage(stage, worker, scenario).observe()
+
+
+def _require_unharmed(stage: Stage, worker: Worker, calls: Sequence[Continuity], jobs: set[int]) -> None:
+    """Raises NotJudgeable where the loss harmed a call, which would look as if the stop signal did. ``jobs``: over which
+    connections they signalled before; an agent whose job is gone is shown as present for some 20 s."""
+
+    def well() -> bool:
+        stage.raise_if_closing()
+        return jobs <= worker.wire.calls_at and not any(call.trouble() for call in calls)
+
+    with worker.ledger.waiting(worker.name):
+        unharmed = holds(well, seconds=KEPT_SECONDS)
+    if not unharmed:
+        raise NotJudgeable("the loss of the worker's connection harmed a call, before the signal: see registration.keeps-calls")
 
 
 def _lose_thrice(stage: Stage, worker: Worker, seen: Reconnection) -> None:

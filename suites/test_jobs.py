@@ -82,9 +82,10 @@ def test_serves_every_call(lk_stage: Stage, lk_comers: Callable[[], dict[str, st
     one worker: two in the same instant, and one whose caller comes back to the room of a call that was over, deleted
     with the server's DeleteRoom (each three times, if one is missed); and others until a worker had six. A call is lost
     if no agent came within 30 s, on a machine that had time, and missed if it came after 15 s. Two such calls are a
-    failure; one is not, nor are those for which this machine had no time, if eight others were served since the first,
-    for which more calls are placed if need be. What the load test of `resources.quality-of-service` places is judged
-    there. Skipped if calls are refused, or none is served: see `jobs.joins`.
+    failure; one is not, nor are those for which this machine had no time, if eight others were served since the first
+    (where two got no agent at all, since the last of these), for which more calls are placed if need be. What the load
+    test of `resources.quality-of-service` places is judged there. Skipped if calls are refused, or none is served: see
+    `jobs.joins`.
     """
     observed = accepted.observe(lk_stage, lk_comers())
     seen = observed.calls

@@ -293,17 +293,18 @@ def test_drains_after_loss(
     """A worker that loses its server, or a job's process, still drains: its calls go on, and then it ends.
 
     Two calls (or one, if it takes no more) are placed, the connection over which the worker is registered is cut, and
-    it must register again within 45 s. Then the image's stop signal (SIGTERM by default) goes to its first process.
-    After 3 s, and once it is known that the worker takes no new job (or after 6 s), the process of the newer call's job
-    is killed (where it has none of its own the call is hung up): it may be the only one that the worker remembers, and
-    jobs crash during drains, too. A worker that takes one call at a time has had such a crash before its call instead.
-    The other call is kept for 17 s more, as a worker that has forgotten it may give its job 15 s to end. Both must go
-    on until then as in `rollout.sigterm-drains`, and the worker must exit within `lk_exit_timeout` (default 30 s) of
-    the end, where no job was killed with code 0 or 128 plus the number of this signal, SIGINT or SIGTERM (else with any
-    but those of a crash of its own, such as 139). Nor may it take new jobs 5 s after the signal, if one that lost
-    nothing does not (see `rollout.sigterm-stops-new-jobs`). Skipped if no call is served or outlives the loss, agents
-    leave by themselves, it does not register again, or a worker that lost nothing cuts calls after others had ended, or
-    when a job crashes, or does not end, too; on an overloaded machine a gap, or a worker that still runs, is an error.
+    it must register again within 45 s. 5 s later the image's stop signal (SIGTERM by default) goes to its first
+    process. After 3 s, and once it is known that the worker takes no new job (or after 6 s), the process of the newer
+    call's job is killed (where it has none of its own the call is hung up): it may be the only one that the worker
+    remembers, and jobs crash during drains, too. A worker that takes one call at a time has had such a crash before its
+    call instead. The other call is kept for 17 s more, as a worker that has forgotten it may give its job 15 s to end.
+    Both must go on until then as in `rollout.sigterm-drains`, and the worker must exit within `lk_exit_timeout`
+    (default 30 s) of the end, where no job was killed with code 0 or 128 plus the number of this signal, SIGINT or
+    SIGTERM (else with any but those of a crash of its own, such as 139). Nor may it take new jobs 5 s after the signal,
+    if one that lost nothing does not (see `rollout.sigterm-stops-new-jobs`). Skipped if no call is served, the loss
+    harms one, agents leave by themselves, it does not register again, or a worker that lost nothing cuts calls after
+    others had ended, or when a job crashes, or does not end, too; on an overloaded machine a gap, or a worker that
+    still runs, is an error.
     """
     seen = lk_late_drain()
     if seen.crashed and seen.harmed_by_an_end and lk_crash().harmed_calls:

@@ -244,6 +244,10 @@ def test_a_lost_call_is_chance_only_if_enough_were_served_since() -> None:
     assert not enough([busy, busy] + [served] * 7)
     assert enough([busy, busy] + [served] * 8)
     assert not enough([served] + [busy] * 9), "nobody was served since"
+    gone = Accepted("shared", "room", "job", 0.0, None, busy=True)
+    assert enough([gone] + [served] * 8)
+    assert not enough([served, served, gone] * 5), "a busy machine may be why each was lost, and is not why every third"
+    assert enough([served, served, gone] * 5 + [served] * 8)
 
 
 SERVER = "10.0.0.1:7880"
