@@ -10,7 +10,7 @@ import urllib.parse
 from typing import Any
 
 from pytest_lkagents.key_formats import NOT_ALONE, PIECE, PREFIX, PRIVATE_KEY, ROW, SIGNS, TOKENS
-from pytest_lkagents.named_after_secrets import is_setting
+from pytest_lkagents.named_after_secrets import NAMED, is_setting
 
 # Tokenizers, secretaries and what works without a password have names of their own.
 SECRET_NAME = re.compile(
@@ -19,8 +19,10 @@ SECRET_NAME = re.compile(
     re.IGNORECASE,
 )
 
-# Keys that are called after what they are for. So are names of keys in stores: the value has to look like a key, too.
-KEY_NAME = re.compile(r"(^|_)(ENCRYPTION|SIGNING|FERNET|MASTER|SERVICE_ROLE)_?KEY$", re.IGNORECASE)
+# Keys that are called after what they are for. So are names of keys in stores: the value has to look like a key, too, and be
+# no fingerprint, name or public part of one.
+KEY_NAME = re.compile(r"^(?!.*(KMS|GPG|PGP))(.*_)?(ENCRYPTION|SIGNING|FERNET|MASTER|SERVICE_ROLE)_?KEY$", re.IGNORECASE)
+NAMES_KEY = re.compile(r"-----BEGIN |(ssh|ecdsa)-|mrk-[0-9a-f]{32}$|[a-z]+-?kms://|[0-9A-F]{40}$")
 
 # What is hidden may be more than what is a leak: this word is in names of places too (PRIVATE_SUBNET, PGHOST_PRIVATE).
 # At the end it is a key behind words of keys alone.
@@ -65,13 +67,12 @@ POINTER = re.compile(
 # password or a query.
 PLACE = re.compile(
     r"^(\.{0,2}/|~/|[\w./-]+\.(json|ya?ml|toml|ini|env|txt|pem|key|crt|p12|pfx)$|https?://[^@?]*$"
-    r"|(?-i:[a-z]+(-[a-z]+)*/[a-z0-9]+([-.][a-z0-9]+)*$))",
+    r"|(?-i:[a-z]+(-[a-z]+)*/[a-z]+\d{0,2}([-.][a-z0-9]+)*$))",
     re.IGNORECASE,
 )
 PLACEHOLDER = re.compile(
     r"^(<.*>?|[$`%].*|x{3,}.*|.*x{8,}|sk-ant-\w+-x{3,}.*|\*{3,}.*|change.?me.*|.*placeholder.*|.*dummy.*|.*example.*"
-    r"|.*[-_ ]change[-_ ]?me([-_ ].*)?|(.*[-_ ])?replace[-_ ]?(me|this|with|by).*|replace.?"
-    r"|lm-studio|none|null|true|false|unset"
+    r"|(.*[-_ ])?replace[-_ ]?(me|this|with|by).*|replace.?|lm-studio|none|null|true|false|unset"
     r"|(?-i:__([A-Z][A-Z0-9_]*|[a-z_]+)__)|\{\{.*\}\}|\{\w+\}|#\{.*\}#?|@@\w+@@"
     r"|\[?redacted\]?|undefined|override[-_ ]?me|dev[-_]?(secret|key)"
     r"|not[-_ ]?an?[-_ ](real[-_ ]|valid[-_ ])?(api[-_ ])?(secret|key|token|password)"
@@ -82,7 +83,7 @@ PLACEHOLDER = re.compile(
 # What stands for one in words. Such words stand in passwords too, which have digits among their letters.
 IN_WORDS = re.compile(
     r"^((.*[-_ ])?(your|replaced?)([-_ .].*)?|.*x{4,}|(put|insert|fill|todo|tbd)[-_ ].*|.*[-_]here"
-    r"|set[-_ ](me|this|a|the|in|by)([-_ ].*)?|(.*[-_ ])?change[-_ ](this|it|in|before)([-_ ].*)?"
+    r"|set[-_ ](me|this|a|the|in|by)([-_ ].*)?|(.*[-_ ])?change([-_ ]?me|[-_ ](this|it|in|before))([-_ ].*)?"
     r"|(to|must|will)[-_ ]be[-_ ](set|given|injected|provided|supplied|defined|filled|changed|overridden)([-_ ].*)?"
     r"|not[-_ ]?(needed|required|used|set).*|.*no[-_]key.*|fake.*|unused.*|build[-_ ]?(time|only).*)$",
     re.IGNORECASE,
@@ -114,7 +115,8 @@ def stands_in(value: str) -> bool:
     if PLACEHOLDER.match(value):
         return True
     parts = re.split(r"[-_ .]+", value)
-    return bool(IN_WORDS.match(value)) and all(NUMBER.fullmatch(part) for part in parts if DIGIT.search(part))
+    numbers = (part for part in parts if DIGIT.search(part))
+    return bool(IN_WORDS.match(value)) and all(NUMBER.fullmatch(part) or ROW.search(part) for part in numbers)
 
 
 def is_placeholder(value: str) -> bool:
@@ -139,10 +141,15 @@ def as_variable(name: str) -> str:
 def holds_secret(name: str, value: str) -> bool:
     """Whether this variable of an image really carries a credential, judged by name and value."""
     name = as_variable(name)
-    named = looks_secret(PRIVATE.sub("", name)) or (KEY_NAME.search(name) and looks_generated(value))
+    named = looks_secret(PRIVATE.sub("", name)) or (KEY_NAME.search(name) and _looks_like_key(value))
     if not named or any(of.search(name) for of in (PUBLIC, POINTER)) or is_setting(name, value):
         return False
     return not (is_placeholder(value) or _is_a_name(name, value) or any(of.search(value) for of in (PLACE, STORED, CODE)))
+
+
+def _looks_like_key(value: str) -> bool:
+    """Whether it is one by itself: names of keys have numbers too, between words."""
+    return looks_generated(value) and not (NAMES_KEY.match(value) or NAMED.fullmatch(value))
 
 
 # As variables of services are called.
@@ -219,13 +226,26 @@ def is_token(word: str) -> bool:
 
 
 # What a header that authorises somebody holds, also as OpenTelemetry's variables write it.
-AUTHORIZATION = re.compile(r"\bauthorization[\"']?\s*[:=]\s*[\"']?(?:basic|bearer)(?:\s|%20)+([\w+/=.~-]{16,})", re.IGNORECASE)
+AUTHORIZATION = re.compile(
+    r"\bauthorization\\?[\"']?\s*[:=]\s*\\?[\"']?(?:basic|bearer)(?:\s|%20)+([\w+/=.~-]{16,})", re.IGNORECASE
+)
+
+
+def _authorises(word: str) -> bool:
+    """Whether what stands in such a header is a key, or a user with a password, as Basic encodes them."""
+    try:
+        user, colon, password = base64.b64decode(word + "=" * (-len(word) % 4), validate=True).decode("ascii").partition(":")
+    except ValueError:
+        colon = ""
+    if colon:
+        return looks_random(password or user) and not ROW.search(password or user)
+    return is_key(word) and not (NAMED.fullmatch(word) or "..." in word)
 
 
 def holds_key(text: str) -> bool:
     """Whether a text holds what is a key whatever it is called: a private key, a token as its issuer writes them, or a header
     with one."""
-    if any(map(is_key, AUTHORIZATION.findall(text))):
+    if any(map(_authorises, AUTHORIZATION.findall(text))):
         return True
     data = text.encode("utf-8", "surrogateescape")
     tokens = [token.decode("ascii") for token in TOKENS.findall(data)]

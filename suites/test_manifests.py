@@ -288,26 +288,26 @@ def test_secrets(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     those in HelmRelease, HelmChart and Argo CD's Application) that a generator made (not a Secret's name, nor a
     checksum, revision or certificate), `secrets` of Azure Container Apps, and `registry_credentials` of App Platform,
     where a value that begins with `EV[` is encrypted and counts as none. A variable or ConfigMap entry is a finding if
-    its name is a secret's (SECRET, TOKEN, PASSWORD, API_KEY and the like; ENCRYPTION_KEY, SIGNING_KEY, MASTER_KEY and
-    SERVICE_ROLE_KEY if the value looks made by a generator; not a key that web sites show, as of `NEXT_PUBLIC_` or
-    `VITE_`) and its value has 8 or more characters and is no placeholder, reference or path, nor an amount, a span of
-    time or plain words behind the ending of a setting (`_SECONDS`, `_SIZE`, `_ROLE`); or, whatever its name, if its
-    value holds a private key, a token as its issuer writes them (`sk-proj-`, `ghp_`; not `AKIA` and `AIza`, which alone
-    open nothing or are public) or a header with one (`Authorization=Basic ...`), which is a finding in a command and in
-    a file that a ConfigMap holds, too; so is a setting with such a name and value (letters and digits) in a file that a
-    ConfigMap holds, or that COPY or ADD write from a here-document; a Secret's entry, if its value has 8 or more and is
-    no placeholder, template, reference, encrypted text, certificate, word or address without a password, and its name
-    not that of a setting (`_REGION`, `_USER`); what a variable of Compose falls back to (`${TOKEN:-...}`), or one of
-    CloudFormation (the `Default` of a parameter, unless that names one of Systems Manager), if it looks made by a
-    generator; any variable, ConfigMap entry, command or such here-document with a password in a URL that looks made by
-    a generator (letters and digits). A command with such a name (`--api-secret VALUE`, `API_KEY=VALUE` before it)
-    counts like a variable, one of RUN in a Dockerfile if the value has letters and digits (three digits and no call, in
-    its here-documents). Values are never shown. Not looked at are commands in patches, what `transformers` and
-    `replacements` put in, and a variable that an operation names by its number alone (`env/0/value`), unless the
-    workload's file says for certain which one stands there: not where it lies elsewhere, labels select it, or another
-    operation or patch may change the order. What is found on standard input may come from outside of the repository
-    (`docker compose config` fills in `.env`): it is named, and neither a failure nor a pass. Skipped if there is no
-    variable and no such entry.
+    its name is a secret's (SECRET, TOKEN, PASSWORD, API_KEY and the like; ENCRYPTION_KEY, FERNET_KEY, SIGNING_KEY,
+    MASTER_KEY and SERVICE_ROLE_KEY if the value looks made by a generator; not a key that web sites show, as of
+    `NEXT_PUBLIC_` or `VITE_`) and its value has 8 or more characters and is no placeholder, reference or path, nor an
+    amount, a span of time or plain words behind the ending of a setting (`_SECONDS`, `_SIZE`, `_ROLE`); or, whatever
+    its name, if its value holds a private key, a token as its issuer writes them (`sk-proj-`, `ghp_`; not `AKIA` and
+    `AIza`, which alone open nothing or are public) or a header with one (`Authorization=Basic ...`), which is a finding
+    in a command and in a file that a ConfigMap holds, too; so is a setting with such a name and value (letters and
+    digits) in a file that a ConfigMap holds, or that COPY or ADD write from a here-document; a Secret's entry, if its
+    value has 8 or more and is no placeholder, template, reference, encrypted text, certificate, word or address without
+    a password, and its name not that of a setting (`_REGION`, `_USER`); what a variable of Compose falls back to
+    (`${TOKEN:-...}`), or one of CloudFormation (the `Default` of a parameter, unless that names one of Systems
+    Manager), if it looks made by a generator; any variable, ConfigMap entry, command or such here-document with a
+    password in a URL that looks made by a generator (letters and digits). A command with such a name
+    (`--api-secret VALUE`, `API_KEY=VALUE` before it) counts like a variable, one of RUN in a Dockerfile if the value
+    has letters and digits (three digits and no call, in its here-documents). Values are never shown. Not looked at are
+    commands in patches, what `transformers` and `replacements` put in, and a variable that an operation names by its
+    number alone (`env/0/value`), unless the workload's file says for certain which one stands there: not where it lies
+    elsewhere, labels select it, or another operation or patch may change the order. What is found on standard input may
+    come from outside of the repository (`docker compose config` fills in `.env`): it is named, and neither a failure
+    nor a pass. Skipped if there is no variable and no such entry.
     """
     judge(rules.secrets, lk_manifests, lk_evidence, "no variable and no Secret to judge", "no literal secret")
 

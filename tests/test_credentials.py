@@ -286,7 +286,7 @@ def test_a_credential_in_a_variable(text: str, leaks: bool) -> None:
             for value in (
                 *("override99x", "override-me9Xk2", "__9Xk2ab88__", "devsecret9", "not-a-chance-9Xk2", "redacted99x"),
                 *("to-be-or-not-2b", "must-be-set-9Xk2", "set-at-noon-9Xk2", "undefined9Xk2", "a{{9Xk2ab}}"),
-                *("exchange-me9Xk2", "i-change-it-9Xk2", "unchange_me9Xk2"),
+                *("exchange-me9Xk2", "i-change-it-9Xk2", "unchange_me9Xk2", "x9Kd82LmQ0vZ-change-me", "9Xk2ab88-changeme"),
             )
         ],
         ("TSIG_SECRET_ALG", "hmac-sha256", False),
@@ -300,8 +300,17 @@ def test_a_credential_in_a_variable(text: str, leaks: bool) -> None:
                 *("voice-calls", "your-32-byte-key-00001", "/run/secrets/key-2024", "alias/voice-calls"),
                 "arn:aws:kms:eu-central-1:123456789012:key/1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed",
                 "projects/x/locations/global/keyRings/voice/cryptoKeys/calls-2024",
+                *("gcp-kms://projects/x/keyRings/voice-22/cryptoKeys/calls-2024", "awskms:///alias/calls-2024"),
+                *("alias/prod/voice-calls-2024", "key-2024-01", "mrk-1b9d6bcdbbfd4b2d9b5dab8dfbbd4bed"),
+                *("C874011F0AB405110D02105534365D9472D7468F", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2k3 a@b"),
+                "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE3n7x\n-----END PUBLIC KEY-----",
             )
         ],
+        ("KMS_ENCRYPTION_KEY", "1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed", False),
+        ("ENCRYPTION_KEY", "1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed", True),
+        ("GPG_SIGNING_KEY", "3AA5C34371567BD2", False),
+        ("API_TOKEN", "myco/9f86d081884c7d65", True),
+        ("DB_PASSWORD", "team/k2jd82mxq0v", True),
         *[
             ("tls-secret", name, False)
             for name in ("prod/edge-tls-7d4f8b9912", "ingress-nginx/basic-auth", "prod/edge.example")
@@ -610,6 +619,17 @@ def test_names_and_rows_are_no_tokens(text: str, holds: bool) -> None:
         ("Authorization=Bearer your-langfuse-key-0001", False),
         ("Authorization=Basic eW91ci1hcGkta2V5OnlvdXItc2VjcmV0LWtleQ==", False),
         ("Authorization: Bearer <token>", False),
+        # admin:changeme, guest:guest, admin:password, user:xxxxxxxx1234
+        ("Authorization=Basic YWRtaW46Y2hhbmdlbWU=", False),
+        ("Authorization=Basic Z3Vlc3Q6Z3Vlc3Q=", False),
+        ("Authorization=Basic YWRtaW46cGFzc3dvcmQ=", False),
+        ("Authorization=Basic dXNlcjp4eHh4eHh4eDEyMzQ=", False),
+        # user:k2Jd82mxQ0vRk2Jd82mx, also without what fills its last group up
+        ("Authorization=Basic dXNlcjprMkpkODJteFEwdlJrMkpkODJteA==", True),
+        ("Authorization=Basic dXNlcjprMkpkODJteFEwdlJrMkpkODJteA", True),
+        ("Authorization: Bearer test-token-123456", False),
+        ("Authorization: Bearer sk-proj-abc...1234567", False),
+        (r"{\"Authorization\": \"Bearer k2Jd82mxQ0vRk2Jd82mx\"}", True),
     ],
 )
 def test_a_header_that_authorises_holds_a_key(text: str, held: bool) -> None:
