@@ -267,10 +267,18 @@ def test_what_has_services_of_another_platform_is_not_read(tmp_path: Path, name:
     assert load([str(tmp_path / name)]).strange == [str(tmp_path / name)]
 
 
+def test_a_compose_file_with_what_compose_refuses_is_read(tmp_path: Path) -> None:
+    text = "services: {agent: {image: r/agent}}\ndeployment: {replicas: 2}\n"
+    files = written(tmp_path, {"docker-compose.prod.yml": text})
+    assert judged(files) == {"agent"}
+
+
 @pytest.mark.parametrize(
     ("name", "service"),
     [
         ("render.yaml", "{type: worker, name: agent}"),
+        ("blueprint.yaml", "{type: worker, name: agent, image: {url: 'r/agent:1'}}"),
+        ("blueprint.yaml", "{type: worker, name: agent, numInstances: 2, maxShutdownDelaySeconds: 300}"),
         ("deploy/render.staging.yml", "{type: worker, name: agent, image: {url: 'r/agent:1'}}"),
         ("blueprint.yaml", "{type: worker, name: agent, runtime: docker}"),
         ("blueprint.yaml", "{type: worker, name: agent, env: docker}"),
@@ -299,8 +307,13 @@ def test_a_service_of_none_that_others_extend_is_no_worker(tmp_path: Path, none:
     assert not rules.grace_period(files, Needs()).findings
     assert files.passed_over == ["compose.yaml: base runs nowhere, and is there for others to extend"]
     assert rules.secrets(files, Needs()).findings, "its variables are theirs"
-    files = written(tmp_path, {"compose.yaml": f"services:\n{base}"})
-    assert rules.always_on(files, Needs()).findings, "nobody extends it"
+    files = written(
+        tmp_path, {"compose.yaml": f"services:\n{base}  more: {{extends: base}}\n  en: {more.replace('base', 'more')}\n"}
+    )
+    assert judged(files) == {"en"}, "one that extends it is such a base, too"
+    for others in ("", "  dev: {extends: base, profiles: [dev], scale: 1, deploy: {replicas: 1}}\n"):
+        files = written(tmp_path, {"compose.yaml": f"services:\n{base}{others}"})
+        assert rules.always_on(files, Needs()).findings, "nobody extends it but for development"
 
 
 def test_a_file_for_development_by_its_name_is_judged_for_secrets_alone(tmp_path: Path) -> None:

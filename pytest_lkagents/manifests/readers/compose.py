@@ -24,9 +24,11 @@ KEYS = fields.COMPOSE[0][1] - {"environment"}
 
 def reads(document: Node) -> bool:
     services, name = document.entries("services"), PurePath(document.place.file).name
+    if not services or document.get("apiVersion") is not None or OTHERS.fullmatch(name):
+        return False
     # Akash has ``services`` with an ``image``, and beside them what Compose refuses:
     # https://akash.network/docs/developers/deployment/akash-sdl/syntax-reference
-    if not services or OTHERS.fullmatch(name) or any(document.get(part) is not None for part in ("apiVersion", "deployment")):
+    if document.get("deployment") is not None and not OWN.fullmatch(name):
         return False
     return _is_own(document) or any(_is_part(service) for _, service in services)
 
@@ -66,9 +68,12 @@ def read(document: Node, files: Files) -> None:
         files.passed_over.append(f"{document.place.file}: Compose merges it into the file beside it")
         files.parts += [part_of(name, service) for name, service in services.items()]
         return
-    extended = {_base(service) for service in services.values()}
+    wholes = {name: _extended(name, services, ()) for name in services}
+    # What a developer starts leaves what it extends the deployed one.
+    deployed = [name for name, whole in wholes.items() if whole is not None and not _is_for_development(whole)]
+    extended = {_base(services[name]) for name in deployed}
     for name, service in services.items():
-        whole_service = _extended(name, services, ())
+        whole_service = wholes[name]
         if whole_service is None:
             files.passed_over.append(f"{document.place.file}: {name} extends what is not in this file")
             files.parts.append(part_of(name, service))
@@ -78,7 +83,7 @@ def read(document: Node, files: Files) -> None:
         elif _is_for_development(whole_service):
             files.passed_over.append(f"{document.place.file}: {name} is started only by a profile for development")
             files.parts.append(part_of(name, whole_service))
-        elif name in extended and _runs_none(service):
+        elif name in extended and _runs_none(whole_service):
             files.passed_over.append(f"{document.place.file}: {name} runs nowhere, and is there for others to extend")
             files.parts.append(part_of(name, whole_service))
         else:

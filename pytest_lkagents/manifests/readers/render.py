@@ -28,7 +28,10 @@ from pytest_lkagents.secrets import is_secret
 ONE_AT_A_TIME = "one instance at a time has the disk"
 # What a blueprint is called unless told otherwise. Services of Koyeb and Porter have a ``type`` too, and none of these names.
 NAMED = re.compile(r"render[\w.-]*\.ya?ml")
-OWN = {"buildCommand", "dockerCommand", "dockerfilePath", "envVars", "plan", "repo", "rootDir", "runtime", "startCommand"}
+OWN = {
+    *("buildCommand", "dockerCommand", "dockerfilePath", "envVars", "healthCheckPath", "image", "maxShutdownDelaySeconds"),
+    *("numInstances", "plan", "preDeployCommand", "repo", "rootDir", "runtime", "startCommand"),
+}
 
 
 def reads(document: Node) -> bool:
