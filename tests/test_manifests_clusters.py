@@ -132,6 +132,25 @@ ROUTED = "{defaultBackend: {service: {name: status}}}"
         ("Service", BALANCED, "service.beta.kubernetes.io/azure-load-balancer-internal: 'false'", True),
         ("Service", BALANCED.replace("LoadBalancer", "NodePort"), "networking.gke.io/load-balancer-type: Internal", True),
         ("Ingress", ROUTED, "kubernetes.io/ingress.class: gce", True),
+        ("Service", BALANCED, "service.beta.kubernetes.io/aws-load-balancer-internal: 0.0.0.0/0", False),
+        ("Service", BALANCED, "service.kubernetes.io/ibm-load-balancer-cloud-provider-ip-type: private", False),
+        ("Service", BALANCED, "service.beta.kubernetes.io/openstack-internal-load-balancer: 'true'", False),
+        ("Service", BALANCED, "service.beta.kubernetes.io/alibaba-cloud-loadbalancer-address-type: intranet", False),
+        ("Service", BALANCED, "service.kubernetes.io/qcloud-loadbalancer-internal-subnetid: subnet-k2", False),
+        ("Service", BALANCED, "service.beta.kubernetes.io/cce-load-balancer-internal-vpc: 'true'", False),
+        ("Service", BALANCED, "service.beta.kubernetes.io/do-loadbalancer-network: INTERNAL", False),
+        (
+            "Service",
+            BALANCED,
+            "service.beta.kubernetes.io/aws-load-balancer-internal: 'true', "
+            "service.beta.kubernetes.io/aws-load-balancer-scheme: internet-facing",
+            True,
+        ),
+        ("Service", BALANCED, "service.beta.kubernetes.io/aws-load-balancer-internal: 'false'", True),
+        ("Service", BALANCED, "alb.ingress.kubernetes.io/scheme: internal", True),
+        ("Ingress", ROUTED, "service.beta.kubernetes.io/aws-load-balancer-scheme: internal", True),
+        ("Ingress", ROUTED, "networking.gke.io/load-balancer-type: Internal", True),
+        ("Ingress", ROUTED, "alb.ingress.kubernetes.io/scheme: internet-facing, kubernetes.io/ingress.class: internal", True),
     ],
 )
 def test_a_load_balancer_of_its_clouds_network_alone_is_not_judged(

@@ -34,10 +34,29 @@ ISTIO, MESH = "VirtualService", "mesh"
 
 # What clouds' load balancers are told to stay within their network by, as Kubernetes lists it:
 # https://kubernetes.io/docs/concepts/services-networking/service/#internal-load-balancer
-INTERNAL = re.compile(
-    r"load-?balancer.*(internal|type|scheme)$|^alb\.ingress\.kubernetes\.io/scheme$|^kubernetes\.io/ingress\.class$"
-)
-WITHIN = re.compile(r"(gce-)?internal|true|0\.0\.0\.0/0", re.IGNORECASE)
+# What is for a Service says nothing of an Ingress, and the other way round.
+INTERNAL = {
+    "Service": (
+        # Google; AWS, in the older form any address; Azure, Oracle, OpenStack, Scaleway
+        (r"(networking\.gke\.io|cloud\.google\.com)/load-balancer-type", r"internal"),
+        (r"service\.beta\.kubernetes\.io/aws-load-balancer-scheme", r"internal"),
+        (r"service\.beta\.kubernetes\.io/aws-load-balancer-internal", r"(?!false$).+"),
+        (r"service\.beta\.kubernetes\.io/(azure|oci)-load-balancer-internal", r"true"),
+        (r"service\.beta\.kubernetes\.io/(openstack-internal-load-balancer|scw-loadbalancer-private)", r"true"),
+        # IBM, DigitalOcean, Alibaba, Tencent, Baidu
+        (r"service\.kubernetes\.io/ibm-load-balancer-cloud-provider-ip-type", r"private"),
+        (r"service\.beta\.kubernetes\.io/do-loadbalancer-network", r"internal"),
+        (r"service\.beta\.kubernetes\.io/ali(baba-)?cloud-loadbalancer-address-type", r"intranet"),
+        (r"service\.kubernetes\.io/qcloud-loadbalancer-internal-subnetid", r".+"),
+        (r"service\.beta\.kubernetes\.io/cce-load-balancer-internal-vpc", r"true"),
+    ),
+    "Ingress": (
+        (r"alb\.ingress\.kubernetes\.io/scheme", r"internal"),
+        (r"kubernetes\.io/ingress\.class", r"(gce-)?internal"),
+    ),
+}
+# AWS heeds the older form only without this.
+PUBLIC = re.compile(r"(aws-load-balancer-|alb\.ingress\.kubernetes\.io/)scheme=internet-facing$")
 
 
 def exposure(service: Node) -> Given[str] | None:
@@ -55,8 +74,14 @@ def is_internal(document: Node) -> bool:
     """Whether a Service's load balancer, or an Ingress, is one of its cloud's network alone."""
     if document.text("spec", "type") == "NodePort" or document.items("spec", "externalIPs"):
         return False
-    annotations = [(name, node.text() or "") for name, node in document.entries("metadata", "annotations")]
-    return any(INTERNAL.search(name) and WITHIN.fullmatch(value) for name, value in annotations)
+    annotations = [(name, (node.text() or "").lower()) for name, node in document.entries("metadata", "annotations")]
+    if any(PUBLIC.search(f"{name}={value}") for name, value in annotations):
+        return False
+    return any(
+        re.fullmatch(told, name) and re.fullmatch(within, value)
+        for told, within in INTERNAL.get(kind_of(document), ())
+        for name, value in annotations
+    )
 
 
 def services(document: Node) -> set[Service]:
