@@ -352,7 +352,7 @@ def test_a_folder_for_development_by_its_name_is_judged_for_secrets_alone(tmp_pa
     assert grace.notes == [f"{folder}/compose.yaml: for development by its name, not judged"]
     (finding,) = rules.secrets(files, Needs()).findings
     assert finding.place.file == f"{folder}/compose.yaml"
-    for paths in ([f"{folder}"], [f"{folder}", "prod"], [f"{folder}/compose.yaml", "."]):
+    for paths in ([f"{folder}"], [f"{folder}", "prod"], [f"{folder}", "."], [f"{folder}/compose.yaml", "."]):
         files = load([str(tmp_path / path) for path in paths])
         assert rules.grace_period(files, Needs()).findings, "one that is named itself is meant"
 

@@ -283,7 +283,7 @@ def test_where_nothing_is_called_a_worker_a_server_is_none_beside_another(tmp_pa
     server = {"server.yaml": deployed(name, f"r/{name}:1", livekit)}
     files = written(tmp_path, {"a.yaml": deployed("receptionist", "r/receptionist:1", livekit), **server})
     assert (judged(files), files.doubtful) == ({"receptionist"}, True)
-    assert bool(files.left_out) is (livekit is not MORE), "with LiveKit's variables it is said with each verdict"
+    assert files.left_out, "it is said with each verdict"
     assert judged(written(tmp_path / "alone", server)) == {name}
 
 
@@ -302,6 +302,72 @@ def test_of_several_things_that_may_be_a_worker_none_is_judged_but_for_secrets(t
     assert files.left_out == [said]
     assert len(rules.secrets(files, Needs()).findings) == 2
     assert judged(load([str(tmp_path / "receptionist.yaml")])) == {"receptionist"}
+
+
+def test_a_server_beside_what_an_images_place_tells_is_said(tmp_path: Path) -> None:
+    kept = {f"{name}.yaml": deployed(name, f"r/voice-agents/{name}:1", MORE) for name in ("main", "api")}
+    files = written(tmp_path / "a", kept)
+    assert (judged(files), files.left_out) == ({"main"}, ["api.yaml: api may be a worker by all but its name"])
+    livekit = {"main.yaml": deployed("main", "r/main:1", ", env: [{name: LIVEKIT_URL, value: 'wss://a.b'}]")}
+    files = written(tmp_path / "b", {**kept, **livekit})
+    assert (judged(files), files.left_out) == ({"main"}, []), "which has LiveKit's variables"
+
+
+def test_what_serves_somebody_beside_what_may_be_a_worker_is_worth_no_word(tmp_path: Path) -> None:
+    server = {"server.yaml": deployed("api", "r/api:1", f"{MORE}, ports: [{{containerPort: 8000}}]")}
+    files = written(tmp_path, {"a.yaml": deployed("receptionist", "r/receptionist:1", MORE), **server})
+    assert (judged(files), files.left_out) == ({"receptionist"}, [])
+
+
+@pytest.mark.parametrize("livekit", [", env: [{name: LIVEKIT_URL, value: 'wss://a.b'}]", MORE])
+def test_an_image_of_an_agent_counts_more_than_the_name_of_a_server(tmp_path: Path, livekit: str) -> None:
+    others = {"mailer.yaml": deployed("mailer", "r/mailer:1", livekit), "web.yaml": deployed("web", "r/web:1", livekit)}
+    assert judged(written(tmp_path, {"api.yaml": deployed("api", "r/voice-agent:1", livekit), **others})) == {"api"}
+
+
+def test_of_several_things_that_are_kept_in_an_agents_place_none_is_judged(tmp_path: Path) -> None:
+    several = {f"{name}.yaml": deployed(name, f"ghcr.io/acme-agents/{name}:1", MORE) for name in ("mailer", "reception")}
+    files = written(tmp_path, several)
+    assert (judged(files), len(files.left_out)) == (set(), 1)
+    livekit = ", env: [{name: LIVEKIT_URL, value: 'wss://a.b'}]"
+    hall = {"hall.yaml": deployed("hall", "r/hall:1", livekit)}
+    assert judged(written(tmp_path, {**several, **hall})) == {"hall"}
+
+
+def test_a_place_that_is_named_after_livekit_tells_where_nothing_else_does(tmp_path: Path) -> None:
+    kept = {"bot.yaml": deployed("bot", "r/livekit/bot:1", MORE), "mailer.yaml": deployed("mailer", "r/mailer:1", MORE)}
+    assert judged(written(tmp_path, kept)) == {"bot"}
+
+
+def test_one_thing_of_two_environments_is_one_thing(tmp_path: Path) -> None:
+    both = {f"{stage}/a.yaml": deployed("receptionist", f"r/receptionist-{stage}:1", MORE) for stage in ("staging", "prod")}
+    files = written(tmp_path / "a", both)
+    assert (judged(files), len(files.deployments), files.left_out) == ({"receptionist"}, 2, [])
+    both = {"compose.yaml": "services: {bot: {build: .}}\n", "compose.prod.yaml": "services: {bot: {image: r/bot}}\n"}
+    assert judged(written(tmp_path / "b", both)) == {"bot"}
+    both = {f"{project}/compose.yaml": "services: {app: {build: .}}\n" for project in ("mailer", "receptionist")}
+    assert judged(written(tmp_path / "c", both)) == set(), "two projects' own"
+
+
+def test_what_is_for_development_does_not_say_what_is_deployed(tmp_path: Path) -> None:
+    own = {"a.yaml": deployed("receptionist", "r/receptionist:1", MORE)}
+    apart = {"dev/b.yaml": deployed("reception-dev", "r/reception-dev:1", MORE)}
+    files = written(tmp_path / "a", {**own, **apart})
+    assert (judged(files), files.for_development, files.left_out) == ({"receptionist", "reception-dev"}, ["dev/b.yaml"], [])
+    agent = {"dev/agent.yaml": deployed("agent", "r/agent:1", MORE)}
+    files = written(tmp_path / "b", {**agent, "api.yaml": deployed("api", "r/api:1", MORE)})
+    assert judged(files) == {"agent"}
+    assert files.left_out == ["api.yaml: api may be a worker by all but its name"]
+    others = {f"{name}.yaml": deployed(name, f"r/{name}:1", MORE) for name in ("mailer", "receptionist")}
+    files = written(tmp_path / "c", {**agent, **others})
+    assert (judged(files), files.for_development, len(files.left_out)) == ({"agent"}, ["dev/agent.yaml"], 1)
+
+
+def test_variables_of_a_config_map_tell_what_works_with_livekit(tmp_path: Path) -> None:
+    settings = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {LIVEKIT_URL: 'wss://a.b'}\n"
+    taken = deployed("receptionist", "r/receptionist:1", ", envFrom: [{configMapRef: {name: settings}}]")
+    files = {"a.yaml": taken, "mailer.yaml": deployed("mailer", "r/mailer:1", MORE), "settings.yaml": settings}
+    assert judged(written(tmp_path, files)) == {"receptionist"}
 
 
 def test_what_is_deployed_of_one_image_or_alone_on_its_platform_is_judged(tmp_path: Path) -> None:

@@ -26,14 +26,17 @@ def by_evidence(some: list[Candidate], images: list[Candidate]) -> list[Candidat
 
 def by_place(some: list[Candidate], images: list[Candidate]) -> list[Candidate]:
     """Where nothing is called one, what is kept in an agent's place may be; rather than all of a project what works with
-    LiveKit."""
+    LiveKit. Of several things that a platform runs the place tells none."""
     kept = [one for one in _possible(some, images) if one.is_kept_as_agent]
-    return [one for one in kept if one.works_with_livekit] or kept
+    return [one for one in kept if one.works_with_livekit] or lone(kept)
 
 
 def by_livekit(some: list[Candidate], images: list[Candidate]) -> list[Candidate]:
-    """Where nothing is called a worker, what works with LiveKit may be one."""
-    return rather([one for one in _possible(some, images) if one.works_with_livekit])
+    """Where nothing is called a worker, what works with LiveKit may be one, or what is kept in a place that is named after
+    it."""
+    possible = _possible(some, images)
+    kept = [one for one in possible if "livekit" in one.image_text.lower() and not one.is_called_backend]
+    return rather([one for one in possible if one.works_with_livekit]) or lone(kept)
 
 
 def rather(some: list[Candidate]) -> list[Candidate]:
@@ -71,6 +74,26 @@ def without_parts(some: list[Candidate], beside: list[Candidate]) -> list[Candid
     return [one for one in some if one.platform not in there or one.starts_agent or not one.is_part]
 
 
+def lone(some: list[Candidate]) -> list[Candidate]:
+    """Those of which their platform runs nothing else, but for the same thing elsewhere."""
+    return [one for one in some if _is_one_thing([other for other in some if other.platform is one.platform])]
+
+
+def _is_one_thing(some: list[Candidate]) -> bool:
+    found, rest = some[:1], some[1:]
+    for one in found:
+        same = [other for other in rest if _is_same(one, other) or _is_same(other, one)]
+        found += same
+        rest = [other for other in rest if other not in same]
+    return not rest
+
+
+def _is_same(one: Candidate, other: Candidate) -> bool:
+    """A name may be that of another project's, unless it stands beside, or for another environment."""
+    beside = one.folder == other.folder or one.deployment.environment != other.deployment.environment
+    return _is_of_one_image(one, other) or (beside and one.name == other.name)
+
+
 def is_built_from(one: Candidate, images: list[Candidate]) -> bool:
     return any(one.built_from == image.name for image in images)
 
@@ -89,9 +112,13 @@ def _counts(one: Candidate, workers: list[Candidate], some: list[Candidate], ima
 
 def _is_akin(one: Candidate, other: Candidate) -> bool:
     """Whether both have one name, build or image."""
+    return one.name == other.name or _is_of_one_image(one, other)
+
+
+def _is_of_one_image(one: Candidate, other: Candidate) -> bool:
     built = one.built_from is not None and one.built_from == other.built_from
     pulled = one.built_from is None and one.image_name == other.image_name != ""
-    return one.name == other.name or built or pulled
+    return built or pulled
 
 
 def _possible(some: list[Candidate], images: list[Candidate]) -> list[Candidate]:

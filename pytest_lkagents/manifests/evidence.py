@@ -134,8 +134,8 @@ class Candidate:
 
     @property
     def has_livekit(self) -> bool:
-        """Whether it has variables of LiveKit's."""
-        return has_livekit(self.deployment.variables)
+        """Whether it has variables of LiveKit's, be it from elsewhere in these files."""
+        return has_livekit([*self.deployment.variables, *self.deployment.referred])
 
     @property
     def has_visitors(self) -> bool:
@@ -158,8 +158,11 @@ class Candidate:
 
     @property
     def is_kept_as_agent(self) -> bool:
-        """Whether its image is kept where an agent's are, as all of a project's may be."""
-        return bool(AGENT.search(self.image_text.lower())) and not (self.is_called_backend or self.is_other_agent)
+        """Whether its image is an agent's by its name, or kept where an agent's are, as all of a project's may be."""
+        image = self.image_name.lower()
+        named = AGENT.search(image) and not (BACKEND.search(image) or TOKENS.search(image))
+        kept = AGENT.search(self.image_text.lower()) and not self.is_called_backend
+        return bool(named or kept) and not self.is_other_agent
 
     @cached_property
     def is_called_worker(self) -> bool:

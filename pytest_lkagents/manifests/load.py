@@ -100,7 +100,9 @@ def load(paths: Sequence[str], standard_input: str = "") -> Files:
                 seen.add(where)
                 top = tops[given]
                 shown = os.path.relpath(where, top) if top is not None else str(file)
-                if where not in named and is_for_development(file.relative_to(given).as_posix()):
+                if where not in named and is_for_development(
+                    os.path.relpath(where, _innermost(where, paths)).replace(os.sep, "/")
+                ):
                     files.for_development.append(shown)
                 _open(file, shown, files, known, named=where in named)
     gathered = kustomize.gather(known)
@@ -115,6 +117,12 @@ def load(paths: Sequence[str], standard_input: str = "") -> Files:
     dockerfile.choose_stages(files)
     files.deployments = workers.pick(files)
     return files
+
+
+def _innermost(file: str, paths: Sequence[str]) -> str:
+    """Of the folders that are given the one that it lies deepest in: a name above that says nothing of it."""
+    folders = [os.path.abspath(given) for given in paths if given != STANDARD_INPUT]
+    return max((folder for folder in folders if file.startswith(os.path.join(folder, ""))), key=len)
 
 
 def _tops(paths: Sequence[str]) -> dict[str, str | None]:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pytest_lkagents.manifests.choice import RULES, beyond_compose, by_evidence, choose, is_built_from, rather, without_parts
+from pytest_lkagents.manifests.choice import (
+    RULES,
+    beyond_compose,
+    by_evidence,
+    choose,
+    is_built_from,
+    lone,
+    rather,
+    without_parts,
+)
 from pytest_lkagents.manifests.evidence import Candidate, Evidence
 from pytest_lkagents.manifests.model import COMPOSE, DOCKERFILE, KUBERNETES, Deployment, Files
 from pytest_lkagents.manifests.readers.common import is_editors
@@ -17,6 +25,7 @@ WORKS = "works with LiveKit, and nothing says that it is a worker"
 BUILT = "is built from an agent's Dockerfile, and nothing says that it is a worker"
 NOTHING = "looks like no worker"
 POSSIBLE = "may be a worker as well as others"
+PASSED = "may be a worker by all but its name"
 
 
 @dataclass
@@ -31,6 +40,8 @@ class Layout:
     workers: list[Candidate] = field(default_factory=list)
     # What may be one as well as others: judged for secrets alone.
     possible: list[Candidate] = field(default_factory=list)
+    # What may be one, and is called a server or a task.
+    passed: list[Candidate] = field(default_factory=list)
     # The Dockerfiles of what is developed, where that is an agent.
     agents: set[str | None] = field(default_factory=set)
     doubtful: bool = False
@@ -44,7 +55,7 @@ class Layout:
     def is_for_development(self) -> bool:
         """Whether that is all there is."""
         developed = bool(self.workers) and all(one in self.apart for one in self.workers)
-        return developed and not any(one.may_be_worker and not one.serves for one in self.deployed)
+        return developed and not self.possible and not any(one.may_be_worker and not one.serves for one in self.deployed)
 
 
 def pick(files: Files) -> list[Deployment]:
@@ -118,20 +129,31 @@ def _take_like(developed: list[Candidate], layout: Layout) -> None:
     names = {one.name for one in developed}
     sources = {one.built_from for one in developed} - {None}
     same = [one for one in others if one.name in names or one.built_from in sources]
-    layout.workers = same or [one for one in others if one.platform is not COMPOSE]
-    layout.doubtful = bool(layout.workers) and not same
+    if same:
+        layout.workers = same
+    else:
+        others = [one for one in others if one.platform is not COMPOSE]
+        # Nothing like an API in the place of an agent.
+        servers = [one for one in others if one.is_called_backend and any(agent.is_worker for agent in developed)]
+        _take_lone([one for one in others if one not in servers], layout)
+        layout.passed += servers
 
 
 def _take_whatever(layout: Layout) -> None:
-    """Where nothing says what the worker is, what may be one is judged, but for several things on one platform, of which most
-    are none."""
+    """Where nothing says what the worker is, what may be one is judged, first of what is deployed."""
     if layout.workers or layout.agents:
         return
-    found = rather([one for one in layout.deployed + layout.apart if one.may_be_worker])
-    things = {(one.platform, one.built_from or one.image_name or one.name) for one in found}
-    several = {platform for platform, count in Counter(platform for platform, _ in things).items() if count > 1}
-    layout.possible = [one for one in found if one.platform in several]
-    layout.workers = [one for one in found if one not in layout.possible]
+    deployed, apart = ([one for one in some if one.may_be_worker] for some in (layout.deployed, layout.apart))
+    _take_lone(deployed or apart, layout)
+    layout.workers += apart if deployed else []
+
+
+def _take_lone(some: list[Candidate], layout: Layout) -> None:
+    """What may be a worker, but for several things on one platform, of which most are none."""
+    found = rather(some)
+    layout.workers = lone(found)
+    layout.possible = [one for one in found if one not in layout.workers]
+    layout.passed = [one for one in some if one not in found]
     layout.doubtful = bool(layout.workers)
 
 
@@ -202,7 +224,13 @@ def _why_not(one: Candidate, layout: Layout) -> str:
     # Where others are workers by their names or variables alone, LiveKit's variables are as good a sign; elsewhere an API has
     # them, too.
     told = layout.unsure or layout.doubtful or (one.is_quiet and not (one.is_part or one.is_called_backend))
-    return WORKS if works and told else NOTHING
+    if works and told:
+        return WORKS
+    # Such a name says little, unless something else says of what is judged that it works with LiveKit.
+    little = one in layout.passed or (layout.doubtful and not any(worker.works_with_livekit for worker in layout.workers))
+    if little and one.is_called_backend and one.may_be_worker and one.is_quiet and one.deployment.more_variables:
+        return PASSED
+    return NOTHING
 
 
 def _is_worth_a_word(one: Candidate, why: str) -> bool:
@@ -210,4 +238,4 @@ def _is_worth_a_word(one: Candidate, why: str) -> bool:
     if one.is_dockerfile or one.is_site or (one.serves and one.has_visitors):
         return False
     # LiveKit's variables may come from elsewhere.
-    return why in (WORKS, BUILT) or (why == NAMED and one.is_called_agent and one.deployment.more_variables)
+    return why in (WORKS, BUILT, PASSED) or (why == NAMED and one.is_called_agent and one.deployment.more_variables)
