@@ -347,6 +347,11 @@ def test_one_thing_of_two_environments_is_one_thing(tmp_path: Path) -> None:
     assert judged(written(tmp_path / "b", both)) == {"bot"}
     both = {f"{project}/compose.yaml": "services: {app: {build: .}}\n" for project in ("mailer", "receptionist")}
     assert judged(written(tmp_path / "c", both)) == set(), "two projects' own"
+    image = "FROM python:3.12\nCMD python main.py\n"
+    both = {f"{project}/Dockerfile": image for project in ("mailer", "receptionist")}
+    assert judged(written(tmp_path / "d", both)) == set(), "of one base image"
+    both = dict.fromkeys(("Dockerfile", "Dockerfile.gpu"), image)
+    assert judged(written(tmp_path / "e", both)) == {*both}
 
 
 def test_what_is_for_development_does_not_say_what_is_deployed(tmp_path: Path) -> None:

@@ -89,7 +89,10 @@ def _is_one_thing(some: list[Candidate]) -> bool:
 
 
 def _is_same(one: Candidate, other: Candidate) -> bool:
-    """A name may be that of another project's, unless it stands beside, or for another environment."""
+    """A name may be that of another project's, unless it stands beside, or for another environment. What Dockerfiles begin
+    with says nothing of what they make."""
+    if one.is_dockerfile:
+        return one.folder == other.folder
     beside = one.folder == other.folder or one.deployment.environment != other.deployment.environment
     return _is_of_one_image(one, other) or (beside and one.name == other.name)
 
