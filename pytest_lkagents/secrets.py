@@ -242,10 +242,15 @@ def _authorises(word: str) -> bool:
     return is_key(word) and not (NAMED.fullmatch(word) or "..." in word)
 
 
+def authorises(text: str) -> bool:
+    """Whether a text holds a header with a key."""
+    return any(map(_authorises, AUTHORIZATION.findall(text)))
+
+
 def holds_key(text: str) -> bool:
     """Whether a text holds what is a key whatever it is called: a private key, a token as its issuer writes them, or a header
     with one."""
-    if any(map(_authorises, AUTHORIZATION.findall(text))):
+    if authorises(text):
         return True
     data = text.encode("utf-8", "surrogateescape")
     tokens = [token.decode("ascii") for token in TOKENS.findall(data)]
@@ -274,7 +279,9 @@ def hidden_in(name: str, value: str) -> list[tuple[str, str]]:
     """What of a variable nobody may read, with its name: all of a secret, also one that only its value tells, and of others the
     passwords of their URLs."""
     return (
-        [(name, value)] if looks_secret(name) or holds_key(value) else [(name, password) for password in url_passwords(value)]
+        [(name, value)]
+        if looks_secret(name) or is_secret(name, value)
+        else [(name, password) for password in url_passwords(value)]
     )
 
 

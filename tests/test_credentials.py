@@ -634,3 +634,4 @@ def test_names_and_rows_are_no_tokens(text: str, holds: bool) -> None:
 )
 def test_a_header_that_authorises_holds_a_key(text: str, held: bool) -> None:
     assert holds_key(text) is held
+    assert in_text(text) is held, "in an image's variables and history, too"

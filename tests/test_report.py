@@ -343,6 +343,9 @@ def test_a_key_is_hidden_whatever_its_name() -> None:
     key = "sk-proj-Zb7Qm2Xv9Kd4Tn8Lw1Rp6Hy3F5g8J2"
     assert hidden_in("OPENAI_KEY", key) == [("OPENAI_KEY", key)]
     assert hidden_in("OPENAI_KEY", "sk-proj-your-key-here") == []
+    key = "9f86d081884c7d659a2feaa0c55ad015"
+    assert hidden_in("N8N_ENCRYPTION_KEY", key) == [("N8N_ENCRYPTION_KEY", key)]
+    assert hidden_in("ENCRYPTION_KEY", "alias/voice-calls-2024") == []
 
 
 def test_a_long_line_is_cut_between_words() -> None:

@@ -8,7 +8,16 @@ from typing import Any
 
 from pytest_lkagents.key_formats import PRIVATE_KEY, TOKENS
 from pytest_lkagents.named_after_secrets import NAMED
-from pytest_lkagents.secrets import holds_secret, is_key, is_placeholder, is_token, is_written, looks_random, url_passwords
+from pytest_lkagents.secrets import (
+    authorises,
+    holds_secret,
+    is_key,
+    is_placeholder,
+    is_token,
+    is_written,
+    looks_random,
+    url_passwords,
+)
 
 # Distribution packages and installed libraries ship sample keys and test fixtures; they are not the user's secrets.
 LIBRARIES = re.compile(
@@ -76,8 +85,9 @@ SHORT_STRING = re.compile(rb"[zZ\xda\xfa](?=(.))", re.DOTALL)
 
 
 def in_text(text: str) -> bool:
-    """Whether a text, such as a variable's value, holds an access token, a private key, or a URL with a password."""
-    return bool(_tokens(text.encode("utf-8", "surrogateescape")) or url_passwords(text))
+    """Whether a text, such as a variable's value, holds an access token, also in a header, a private key, or a URL with a
+    password."""
+    return bool(_tokens(text.encode("utf-8", "surrogateescape")) or url_passwords(text) or authorises(text))
 
 
 def findings_in_words(config: Mapping[str, Any], history: Iterable[str], planted: Sequence[str]) -> list[str]:
