@@ -372,7 +372,11 @@ def test_variables_of_a_config_map_tell_what_works_with_livekit(tmp_path: Path) 
     settings = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {LIVEKIT_URL: 'wss://a.b'}\n"
     taken = deployed("receptionist", "r/receptionist:1", ", envFrom: [{configMapRef: {name: settings}}]")
     files = {"a.yaml": taken, "mailer.yaml": deployed("mailer", "r/mailer:1", MORE), "settings.yaml": settings}
-    assert judged(written(tmp_path, files)) == {"receptionist"}
+    assert judged(written(tmp_path / "a", files)) == {"receptionist"}
+    # All of a project may take its variables from one.
+    files |= {"worker.yaml": taken.replace("receptionist", "worker")}
+    files |= {"agent.yaml": deployed("agent", "r/agent:1", ", args: [python, agent.py, start]")}
+    assert judged(written(tmp_path / "b", files)) == {"agent"}
 
 
 def test_what_is_deployed_of_one_image_or_alone_on_its_platform_is_judged(tmp_path: Path) -> None:

@@ -32,11 +32,12 @@ def by_place(some: list[Candidate], images: list[Candidate]) -> list[Candidate]:
 
 
 def by_livekit(some: list[Candidate], images: list[Candidate]) -> list[Candidate]:
-    """Where nothing is called a worker, what works with LiveKit may be one, or what is kept in a place that is named after
-    it."""
+    """Where nothing is called a worker, what works with LiveKit may be one; or else what has its variables from elsewhere, or
+    is kept in a place that is named after it."""
     possible = _possible(some, images)
+    works = [one for one in possible if one.works_with_livekit] or [one for one in possible if one.refers_to_livekit]
     kept = [one for one in possible if "livekit" in one.image_text.lower() and not one.is_called_backend]
-    return rather([one for one in possible if one.works_with_livekit]) or lone(kept)
+    return rather(works) or lone(kept)
 
 
 def rather(some: list[Candidate]) -> list[Candidate]:

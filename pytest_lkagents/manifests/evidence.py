@@ -134,8 +134,13 @@ class Candidate:
 
     @property
     def has_livekit(self) -> bool:
-        """Whether it has variables of LiveKit's, be it from elsewhere in these files."""
-        return has_livekit([*self.deployment.variables, *self.deployment.referred])
+        """Whether it has variables of LiveKit's."""
+        return has_livekit(self.deployment.variables)
+
+    @property
+    def refers_to_livekit(self) -> bool:
+        """Whether it has them from elsewhere in these files, where all of a project may have theirs."""
+        return has_livekit(self.deployment.referred)
 
     @property
     def has_visitors(self) -> bool:
