@@ -11,7 +11,7 @@ from pytest_lkagents.busyness import History, Reading, Stillness, cores_between,
 from pytest_lkagents.callers.caller import Call
 from pytest_lkagents.callers.continuity import AGENT_LEFT, Continuity
 from pytest_lkagents.callers.habit import AgentsLeave, Habit, Stay
-from pytest_lkagents.callers.reception import Heard, Received, Sample, Stalls
+from pytest_lkagents.callers.reception import Heard, Missing, Received, Sample, Stalls
 from pytest_lkagents.callers.undisturbed import usual_stay, wait_heard
 from pytest_lkagents.checks import NotJudgeable, StageError
 from pytest_lkagents.clock import Ledger
@@ -367,6 +367,17 @@ def test_a_pause_counts_whole_of_which_the_caller_saw_a_part(more: list[tuple[fl
     sound = received(*more)
     sound.stalls.over.append((11.75, 14.75))
     assert sound.missing(9.0).seconds == pytest.approx(missing, abs=0.3)
+
+
+@pytest.mark.parametrize(("seconds", "missed"), [(2.7, 0.0), (3.9, 3.9)])
+def test_a_few_packets_are_missing_of_one_that_talks_on_too(
+    seconds: float, missed: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = call_with_agent(talked=10)
+    continuity = Continuity(call, Habit())
+    monkeypatch.setattr(call.received, "missing", lambda since: Missing(seconds, since))
+    assert continuity.steady
+    assert continuity.missed().seconds == missed
 
 
 def test_a_rate_of_packets_is_that_of_both_tracks() -> None:
