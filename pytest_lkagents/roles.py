@@ -87,3 +87,8 @@ ROLES = {
     # For users' tests, which may do anything to it.
     "own": Role(),
 }
+
+
+def name_of(role: str, number: int) -> str:
+    """What the role's first, second, ... worker is called."""
+    return role if number == 1 else f"{role}-{number}"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Protocol
 
-from pytest_lkagents.roles import ROLES
+from pytest_lkagents.roles import ROLES, name_of
 from pytest_lkagents.worker.base import Worker
 
 
@@ -98,4 +98,4 @@ class Starts:
 
     def _begin(self, role: str) -> None:
         self._counts[role] = number = self._counts.get(role, 0) + 1
-        self._futures[role] = self._start(self._prepare, role, role if number == 1 else f"{role}-{number}")
+        self._futures[role] = self._start(self._prepare, role, name_of(role, number))

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 
 from pytest_lkagents.checks import NotJudgeable, WorkerFault
-from pytest_lkagents.roles import ROLES
+from pytest_lkagents.roles import ROLES, name_of
 from pytest_lkagents.worker.base import Worker
 
 
@@ -78,7 +78,7 @@ class Turns:
         self._counts[role] = number = self._counts.get(role, 0) + 1
         outcome: Worker | Exception
         try:
-            outcome = self._prepare(role, role if number == 1 else f"{role}-{number}")
+            outcome = self._prepare(role, name_of(role, number))
         except Exception as error:
             outcome = error
         if first is not None and self._share_ports:

@@ -188,13 +188,13 @@ def _observe(stage: Stage, worker: Worker, peer: Worker | None) -> Loaded:
     if seen.moved_by == "calls":
         # Where jobs count, each may take its time to end, which the next report tells.
         seen.patience = max(RECOVER_SECONDS, stage.settings.exit_timeout) + NEXT_SECONDS
-    if seen.moved_by == "calls" and not seen.over:
-        look_whether_it_stays(worker, seen, ended)
     if seen.over:
         before = worker.reading()
         _recover(worker, seen, ended)
         if seen.recovered_after is None and worker.is_running:
             stage.raise_if_filled_by_others(worker, before)
+    elif seen.moved_by == "calls":
+        look_whether_it_stays(worker, seen, ended)
     if not worker.is_running:
         raise worker.ended()
     seen.unmoved = len({status.load for status in transcript.statuses(began)}) <= 1

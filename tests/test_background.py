@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from pytest_lkagents import background as background_module
 from pytest_lkagents import background as module
 from pytest_lkagents import limits
 from pytest_lkagents.background import OBSERVERS, STARTERS, Background
@@ -23,7 +22,7 @@ DEADLINE_S = 30
 @pytest.fixture(autouse=True)
 def _own_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other sessions of this machine have the lock for minutes."""
-    monkeypatch.setattr(background_module, "cache_dir", lambda: tmp_path)
+    monkeypatch.setattr(module, "cache_dir", lambda: tmp_path)
 
 
 def test_it_is_over_when_what_had_begun_is() -> None:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 # A machine that stalls for seconds goes on afterwards, a cut call stays silent for good.
 FOR_GOOD_SECONDS = 8.0
-# Of a voice that went on packets of up to 2.7 s were missing around the times in which the caller stood still (41 calls on two
-# cores that were full); of one that paused for 4 s, those of 3.9 s.
+# Of a voice that went on packets of up to 2.7 s were missing around the times in which the caller stood still, on two cores
+# that were full (docs/detection.md); of one that pauses for 4 s nearly all that were due are.
 MISSED_SECONDS = 3.3
 AGENT_LEFT = "the agent left the call"
 

@@ -133,7 +133,8 @@ class Received:
         """Of the times since then in which the caller stood still, the one after which it found fewest of the packets that
         were to come at the rate before ``since``: of those that were due right before and after it, too, as a pause may have
         begun, or ended, in its sight. Of one from which it has not caught up there is nothing to tell yet."""
-        rate, looks = self._rate(since), self._looks()
+        looks = self._looks()
+        rate = _rate([look for look in looks if look.at <= since])
         longest = Missing(0.0, since)
         for begin, until in self.stalls.apart(since):
             before = next((sample for sample in reversed(self.samples) if sample.at <= begin), None)
@@ -162,12 +163,6 @@ class Received:
                 looks.append(sample)
         return looks
 
-    def _rate(self, until: float) -> float:
-        """Packets a second of all tracks together; a median, as many come at once after a stall."""
-        looks = [look for look in self._looks() if look.at <= until]
-        steps = [(now.packets - before.packets) / (now.at - before.at) for before, now in pairwise(looks)]
-        return statistics.median(steps) if steps else 0.0
-
     def jitter(self, since: float = 0.0) -> float | None:
         """The mean since then in seconds; None when nothing was received."""
         found = [sample.jitter for sample in self.since(since) if sample.packets]
@@ -178,6 +173,12 @@ class Received:
         found = self.since(since)
         total = found[-1].samples - found[0].samples if len(found) > 1 else 0
         return (found[-1].concealed - found[0].concealed) / total if total > 0 else None
+
+
+def _rate(looks: Sequence[Sample]) -> float:
+    """Packets a second of all tracks together; a median, as many come at once after a stall."""
+    steps = [(now.packets - before.packets) / (now.at - before.at) for before, now in pairwise(looks)]
+    return statistics.median(steps) if steps else 0.0
 
 
 def _silent(begin: Sample, end: Sample, rate: float) -> float:
