@@ -34,6 +34,7 @@ def connect(timeout: int | None = 120) -> DockerClient:
 
     try:
         client = docker.from_env(timeout=timeout)  # type: ignore[arg-type]  # None is requests' own word for no limit
+        _ask_variables_once(client)
         client.ping()
     except (DockerException, OSError, ValueError) as error:  # the last one of what is no address
         where = _where()
@@ -44,6 +45,18 @@ def connect(timeout: int | None = 120) -> DockerClient:
             f"no container engine answers at {where}{reason}: start Docker, or set DOCKER_HOST{TELLS_MORE}"
         ) from error
     return client
+
+
+def _ask_variables_once(client: DockerClient) -> None:
+    """The engine is asked from many threads, and the HTTP client would read the variables of proxies at each question, while
+    pytest changes others (see machine.environment): what they say of this engine is read here."""
+    from requests.utils import get_environ_proxies
+
+    http = client.api
+    http.proxies.update(get_environ_proxies(http.base_url, http.proxies.get("no_proxy")))
+    if http.verify is True:
+        http.verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
+    http.trust_env = False
 
 
 def _where() -> str:

@@ -25,10 +25,19 @@ CHANCE = random.SystemRandom()
 PROXY = re.compile(r"(https?|all)_proxy", re.IGNORECASE)
 
 
+def environment() -> dict[str, str]:
+    """A copy of this process's environment. pytest names its test there and takes it out again, in another thread than those
+    that start servers and workers: what changes meanwhile (https://docs.python.org/3/library/os.html#os.environ says nothing
+    of threads) begins the copy anew."""
+    while True:
+        with contextlib.suppress(KeyError, RuntimeError):
+            return dict(os.environ)
+
+
 def own_environment() -> dict[str, str]:
     """For a process of our own that runs in /: without the way over a proxy to a server on this machine. Python 3.11 and later
     do not look for modules where they are run."""
-    kept = {name: value for name, value in os.environ.items() if not PROXY.fullmatch(name)}
+    kept = {name: value for name, value in environment().items() if not PROXY.fullmatch(name)}
     places = [os.path.abspath(place) for place in kept.get("PYTHONPATH", "").split(os.pathsep) if place]
     return {**kept, "PYTHONSAFEPATH": "1", **({"PYTHONPATH": os.pathsep.join(places)} if places else {})}
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import UserDict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import docker
 import pytest
+import requests.sessions
 from docker.errors import APIError, ImageNotFound
 from requests import ConnectionError, ReadTimeout
 
-from pytest_lkagents import doctor, engine
+from pytest_lkagents import doctor, engine, machine
 from pytest_lkagents.beginning import _require
 from pytest_lkagents.cache import cache_dir, owner, require_cache
 from pytest_lkagents.checks import StageError
@@ -211,3 +214,38 @@ def test_more_cores_than_the_engine_has_are_refused_first(monkeypatch: pytest.Mo
     monkeypatch.setattr("pytest_lkagents.server.choose.require", lambda _: None)
     with pytest.raises(StageError, match=r"^--lk-cpus 64: this engine has 2 cores, so give 2 at most$"):
         _require(Settings(image="agent:1", cpus=64), whole=True)
+
+
+class Shifting(UserDict[str, str]):
+    """Variables of which one is gone between its name and its value, once, as that in which pytest names its test."""
+
+    torn = False
+
+    def __getitem__(self, name: str) -> str:
+        if not self.torn:
+            self.torn = True
+            raise KeyError(name)
+        return super().__getitem__(name)
+
+
+def test_variables_that_change_while_they_are_copied_are_copied_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = Shifting({"LANG": "C"})
+    monkeypatch.setattr(machine.os, "environ", variables)
+    assert machine.environment() == {"LANG": "C"}
+    assert variables.torn
+
+
+def test_questions_to_an_engine_do_not_read_the_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = docker.DockerClient(base_url="tcp://engine.example:2375", version="1.41")
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.example:3128")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "own.pem")
+    engine._ask_variables_once(client)
+
+    def torn(*_: Any, **__: Any) -> dict[str, str]:
+        raise KeyError("PYTEST_CURRENT_TEST")
+
+    monkeypatch.setattr(requests.sessions, "get_environ_proxies", torn)
+    said = client.api.merge_environment_settings(client.api.base_url, {}, None, None, None)
+    assert said["proxies"]["http"] == "http://proxy.example:3128"
+    assert said["verify"] == "own.pem"
+    client.close()

@@ -12,7 +12,7 @@ from pathlib import Path
 from pytest_lkagents.cache import cache_dir
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.clock import DeadlineMissed, poll
-from pytest_lkagents.machine import fixed_port
+from pytest_lkagents.machine import environment, fixed_port
 from pytest_lkagents.server.base import Server, configuration
 from pytest_lkagents.session import Session
 
@@ -97,14 +97,14 @@ class BinaryServer(Server):
         path = self._session.folder / f"server-{self._port}.yaml"
         path.write_text(config)
         path.chmod(0o600)
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("LIVEKIT_")}
+        variables = {name: value for name, value in environment().items() if not name.startswith("LIVEKIT_")}
         try:
             process = subprocess.Popen(
                 [self._binary, "--config", path],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env=environment,
+                env=variables,
                 start_new_session=True,  # Ctrl-C reaches pytest only; we stop the server when its callers have left
             )
         except OSError as error:

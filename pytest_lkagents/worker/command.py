@@ -49,7 +49,7 @@ def needs_container(what: str) -> NotJudgeable:
 
 def inherited() -> dict[str, str]:
     """The user's environment as the worker gets it: nothing of LiveKit's or of this pytest's own."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("LIVEKIT_", "PYTEST_"))}
+    return {name: value for name, value in machine.environment().items() if not name.startswith(("LIVEKIT_", "PYTEST_"))}
 
 
 class CommandWorker(Worker):
