@@ -40,7 +40,7 @@ def lacking(session: pytest.Session, status: int) -> Iterator[str]:
         yield f"the run was stopped: {stopped}"
     if not uses_xdist(config) and (unjudged := _unjudged(session)):
         # Such as by pytest.exit in somebody's test.
-        yield f"{len(unjudged)} checks were not run, the first {unjudged[0]}"
+        yield f"{len(unjudged)} checks were not run, the first {unjudged[0]}" if unjudged[1:] else f"{unjudged[0]} was not run"
     if status == pytest.ExitCode.USAGE_ERROR and (adds_checks(config) or names_worker(config)):
         yield "the run ended before its tests: pytest cannot use what was typed"
     used = gathered.results or gathered.facts.get("asked")

@@ -190,7 +190,7 @@ def _reports(verdict: Verdict, settings: Settings, worse: list[str] | None) -> I
     if settings.report_dir is not None:
         yield settings.report_dir / page.NAME, functools.partial(page.write, verdict, settings.report_dir, worse), True
         summary = settings.report_dir / markdown.NAME
-        yield summary, functools.partial(markdown.write, verdict, summary), True
+        yield summary, functools.partial(markdown.write, verdict, summary, worse), True
     # GitHub's own: what is written there is shown on the page of the run.
     if step := os.environ.get("GITHUB_STEP_SUMMARY"):
-        yield Path(step), functools.partial(markdown.write, verdict, Path(step), append=True), False
+        yield Path(step), functools.partial(markdown.write, verdict, Path(step), worse, append=True), False

@@ -106,11 +106,15 @@ def waiver_of(check_id: str, waivers: Sequence[Waiver], today: dt.date) -> Waive
     return next((waiver for waiver in waivers if waiver.covers(check_id, today)), None)
 
 
-def waived(result: CheckResult, waiver: Waiver | None) -> CheckResult:
-    """The same result, waived if it failed and there is a waiver that covers it."""
-    if result.status != FAIL or waiver is None:
+def waived(result: CheckResult, waivers: Sequence[Waiver], today: dt.date) -> CheckResult:
+    """The same result, waived if it failed and there is a waiver that covers it. Of one that did so earlier its end is said."""
+    if result.status != FAIL:
         return result
-    return replace(result, status=WAIVED, summary=f"waived ({waiver.reason}): {result.summary}")
+    if (waiver := waiver_of(result.id, waivers, today)) is not None:
+        until = f", until {waiver.until}" if waiver.until else ""
+        return replace(result, status=WAIVED, summary=f"waived ({waiver.reason}{until}): {result.summary}")
+    ended = [waiver.until for waiver in waivers if waiver.check == result.id and waiver.until is not None]
+    return replace(result, summary=f"{result.summary}; its waiver expired on {max(ended)}") if ended else result
 
 
 def redacted(result: CheckResult, redactor: Redactor) -> CheckResult:

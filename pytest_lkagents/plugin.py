@@ -303,12 +303,13 @@ def pytest_runtest_makereport(
     if check is not None and settings.active and (call.when == "call" or error is not None):
         evidence = item.stash.get(EVIDENCE, Evidence())
         node = None if selection.is_packaged(item) else _typed(item)
-        waiver = waiver_of(check.id, settings.waivers, dt.date.today())
+        today = dt.date.today()
+        waiver = waiver_of(check.id, settings.waivers, today)
         judged = judge(check, error, evidence, call.duration, when=call.when, accepted=waiver is not None)
         if waiver is None and (stage := item.config.stash[STAGE].opened) is not None:
             judged = doubted(judged, stage.out_of_memory(check.roles))
         item.config.stash[GATHERED].keep_unmasked(item.nodeid, judged.evidence)
-        result = redacted(waived(replace(judged, node=node), waiver), redactor)
+        result = redacted(waived(replace(judged, node=node), settings.waivers, today), redactor)
         present(report, result, strict=settings.strict, where=item.location, command=item.config.stash[COMMAND])
         report.lkagents = asdict(result)  # type: ignore[attr-defined]
         # For --junit-xml, which reads them from the report of the teardown.
@@ -373,11 +374,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         if settings.json_path is not None:
             gathered.notes.append(f"no check was run, so there is no verdict: {settings.json_path} was not written")
         return
-    if not (gathered.results or gathered.left_out):
-        gathered.broken = gathered.broken or "no check was collected"
-    if gathered.left_out:
-        from pytest_lkagents.report import words
+    from pytest_lkagents.report import words
 
+    if not gathered.results:
+        why = f"no check was run: {words.left_out(gathered.left_out)} (-k, --lf or the like)" if gathered.left_out else None
+        gathered.broken = gathered.broken or why or "no check was collected"
+    elif gathered.left_out:
         gathered.notes.append(f"{words.left_out(gathered.left_out)} (-k, --lf or the like): the verdict is without them")
     verdict = conclude(config)
     if status in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
@@ -415,7 +417,8 @@ def _show_verdict(terminalreporter: pytest.TerminalReporter, config: pytest.Conf
             f"since {config.stash[SETTINGS].baseline_path}:{'' if gathered.worse else ' nothing got worse'}"
         )
         for line in gathered.worse:
-            terminalreporter.write_line(f"  {line}", yellow=True)
+            for part in terminal.wrapped(line, "  ", terminalreporter._tw.fullwidth):
+                terminalreporter.write_line(part, yellow=True)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -69,7 +69,7 @@ class Balanced(HTMLParser):
         ([result("a.b", FAIL)], "my agent:1 must not be rolled out: a.b failed."),
         ([result("a.b", ERROR)], "my agent:1 is neither cleared nor rejected: a.b could not be judged."),
         ([result("a.b", SKIP)], "my agent:1 is neither cleared nor rejected: nothing was judged."),
-        ([result("a.b", WAIVED)], "my agent:1 may be rolled out."),
+        ([result("a.b", WAIVED)], "my agent:1 may be rolled out; waived: a.b."),
     ],
 )
 def test_the_decision_is_one_sentence(checks: list[CheckResult], sentence: str) -> None:
@@ -83,6 +83,38 @@ def test_a_part_of_the_checks_is_said_to_be_one_in_every_form() -> None:
     assert sentence in page.render(part)
     assert sentence in markdown.render(part)
     assert part.to_json()["stage"] == {"server_version": "1.13.5", "left_out": 7}
+
+
+def test_that_a_run_which_rejects_was_stopped_is_said_in_every_form() -> None:
+    stopped = verdict(result("a.b", FAIL), broken="the run was stopped: stopping after 1 failures", left_out=1)
+    assert words.unsaid(stopped) == [f"not complete: {stopped.broken}", "1 check was left out"]
+    for text in (page.render(stopped), markdown.render(stopped)):
+        assert all(line in text for line in words.unsaid(stopped))
+    unjudged = verdict(broken="--lk-waive: no check 'a.bb'; did you mean 'a.b'?")
+    assert (words.unsaid(unjudged), words.decision(unjudged)[-2:]) == ([], "'?")
+
+
+def test_what_is_waived_stands_apart_on_the_page() -> None:
+    text = page.render(verdict(result("a.b", WAIVED), result("a.c")))
+    assert text.index("Failures that are accepted for now") < text.index("a.b</span>") < text.index("<h2>Rollout</h2>")
+    assert "What failed or could not be judged" not in text
+
+
+def test_markdown_says_what_got_worse_and_where_it_was_cut() -> None:
+    long = verdict(result("a.b", FAIL, found=[{"file": "worker.yaml"}] * 99), broken="__init__.py could not be collected")
+    text = markdown.render(long, ["a.b: fail, was pass: *x*"])
+    assert "### Compared with the earlier verdict\n\n- a.b: fail, was pass: \\*x\\*\n" in text
+    assert re.search(r"- found: `.{297}\.\.\.`\n", text)
+    assert "not complete: \\_\\_init\\_\\_.py could" in text
+    assert "Nothing got worse." in markdown.render(long, [])
+    assert "Compared" not in markdown.render(long)
+
+
+def test_the_last_second_of_a_drawing_has_the_unit_and_stays_within() -> None:
+    for longest in (20.0, 20.4):
+        labels = re.findall(r'y="135" text-anchor="(\w+)">([^<]+)<', charts.curve("cores", [(0, 1), (longest, 2)]))
+        assert labels[-1] == ("end", "20 s")
+        assert [text for _, text in labels] == ["0", "5", "10", "15", "20 s"]
 
 
 def test_strict_rejects_for_a_promise() -> None:

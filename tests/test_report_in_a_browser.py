@@ -37,7 +37,7 @@ function behind(view, node) {{
 }}
 window.onload = () => {{
   const view = document.querySelector("iframe").contentWindow, page = view.document, worst = {{}};
-  for (const node of page.querySelectorAll("h1, h2, p, li, summary, td, pre, .status, .severity, .id")) {{
+  for (const node of page.querySelectorAll("h1, h2, p, li, summary, td, th, pre, .status, .severity, .id")) {{
     const pair = [light(view.getComputedStyle(node).color), light(behind(view, node))].sort((a, b) => b - a);
     const name = node.className || node.tagName;
     worst[name] = Math.min(worst[name] || 99, (pair[0] + .05) / (pair[1] + .05));
@@ -45,6 +45,8 @@ window.onload = () => {{
   document.querySelector("#seen").textContent = JSON.stringify({{
     width: page.documentElement.clientWidth, needed: page.documentElement.scrollWidth,
     paper: view.getComputedStyle(page.body).backgroundColor, worst: worst,
+    smallest: Math.min(...[...page.querySelectorAll("svg text")].map(text => text.getBoundingClientRect().height)
+      .filter(height => height > 0)),
     open: page.querySelectorAll("details[open]").length, pictures: page.querySelectorAll("svg").length,
     first: page.querySelector("h1").textContent, top: page.querySelector("h1").getBoundingClientRect().top,
   }});
@@ -101,5 +103,6 @@ def test_the_page_fits_and_can_be_read(folder: Path, width: int, dark: bool) -> 
     assert not {name: ratio for name, ratio in seen["worst"].items() if ratio < LEGIBLE}
     assert seen["open"] == 3  # what failed or could not be judged
     assert seen["pictures"] >= 3
+    assert seen["smallest"] > 9, "labels of drawings shrink with the window"
     assert "must not be rolled out" in seen["first"]
     assert 0 <= seen["top"] < 200

@@ -24,14 +24,16 @@ def ticks(longest: float) -> list[float]:
     return [step * number for number in range(int(longest / step + 1e-9) + 1)]
 
 
-def _axis(longest: float, height: int) -> str:
-    inner = WIDTH - LEFT - RIGHT
+def _axis(longest: float, height: int, left: int) -> str:
+    """Seconds, with their unit at the last of them."""
+    inner = WIDTH - left - RIGHT
     parts = []
-    for tick in ticks(longest):
-        x = LEFT + (tick / longest * inner if longest else 0)
+    found = ticks(longest)
+    for tick in found:
+        x = left + (tick / longest * inner if longest else 0)
+        unit, anchor = (" s", "end") if tick == found[-1] else ("", "middle")
         parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{height}"/>')
-        parts.append(f'<text x="{x:.1f}" y="{height + 15}" text-anchor="middle">{tick:g}</text>')
-    parts.append(f'<text x="{WIDTH - RIGHT}" y="{height + 15}" text-anchor="end">s</text>')
+        parts.append(f'<text x="{x:.1f}" y="{height + 15}" text-anchor="{anchor}">{tick:g}{unit}</text>')
     return "".join(parts)
 
 
@@ -58,9 +60,10 @@ def curve(title: str, points: Sequence[tuple[float, float]]) -> str:
     )
     return (
         f"<figure><figcaption>{html.escape(title)}, at most {_amount(highest)}</figcaption>"
+        f'<div class="wide" tabindex="0">'
         f'<svg viewBox="0 0 {WIDTH} {CHART_HEIGHT + AXIS_HEIGHT}" role="img" aria-label="{html.escape(title, quote=True)}">'
-        f'{_axis(longest, CHART_HEIGHT)}<text x="{LEFT - 6}" y="12" text-anchor="end">{_amount(highest)}</text>'
-        f'<polyline class="curve" points="{path}"/></svg></figure>'
+        f'{_axis(longest, CHART_HEIGHT, LEFT)}<text x="{LEFT - 6}" y="12" text-anchor="end">{_amount(highest)}</text>'
+        f'<polyline class="curve" points="{path}"/></svg></div></figure>'
     )
 
 
@@ -87,10 +90,7 @@ def lanes(found: Sequence[Lane]) -> str:
         box = f'x="{x(span[0]):.1f}" y="{y}" width="{wide:.1f}" height="{thick}"'
         return f'<rect class="{kind}" {box}><title>{label}</title></rect>'
 
-    parts = []
-    for tick in ticks(longest):
-        parts.append(f'<line class="grid" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="0" y2="{height}"/>')
-        parts.append(f'<text x="{x(tick):.1f}" y="{height + 15}" text-anchor="middle">{tick:g}</text>')
+    parts = [_axis(longest, height, left)]
     for number, lane in enumerate(found):
         top = LANE_HEIGHT * number
         parts.append(f'<text x="{left - 6}" y="{top + 20}" text-anchor="end">{html.escape(lane.name)}</text>')
@@ -105,4 +105,5 @@ def lanes(found: Sequence[Lane]) -> str:
                 f'<line class="mark" x1="{x(at):.1f}" x2="{x(at):.1f}" y1="{top + 2}" y2="{top + 32}">'
                 f"<title>{html.escape(f'{words} at {at:.1f} s')}</title></line>"
             )
-    return f'<svg viewBox="0 0 {WIDTH} {height + AXIS_HEIGHT}" role="img" aria-label="workers over time">{"".join(parts)}</svg>'
+    box = f'viewBox="0 0 {WIDTH} {height + AXIS_HEIGHT}" role="img" aria-label="workers over time"'
+    return f'<div class="wide" tabindex="0"><svg {box}>{"".join(parts)}</svg></div>'

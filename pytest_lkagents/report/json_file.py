@@ -13,8 +13,9 @@ from pytest_lkagents.verdict import Verdict
 
 # Of a name so much goes into that of a temporary file, which may be no longer than 255 bytes either.
 NAME_BYTES = 50
-# A file that is mounted by itself, and one in a folder that we may not write to, can be written but not replaced.
-IRREPLACEABLE = (errno.EBUSY, errno.EACCES, errno.EPERM, errno.EROFS, errno.EXDEV)
+# A file that is mounted by itself, and one in a folder that we may not write to, can be written but not replaced. On a full
+# disk there may be room where the earlier verdict lies, which must not be taken for this one in any case.
+IRREPLACEABLE = (errno.EBUSY, errno.EACCES, errno.EPERM, errno.EROFS, errno.EXDEV, errno.ENOSPC, errno.EDQUOT)
 STREAMS = ("/dev/stdin", "/dev/stdout", "/dev/stderr")
 
 

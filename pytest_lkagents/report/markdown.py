@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_lkagents.report import words
@@ -15,12 +16,18 @@ LONGEST = 300
 TRANSCRIPT_LINES = 6
 
 
-def render(verdict: Verdict) -> str:
-    lines = [f"## LiveKit agent: {verdict.verdict}", "", words.decision(verdict), ""]
+def render(verdict: Verdict, worse: Sequence[str] | None = None) -> str:
+    """``worse``: what got worse since an earlier verdict; None: there was none to compare with."""
+    lines = [f"## LiveKit agent: {verdict.verdict}", "", _escaped(words.decision(verdict)), ""]
+    for line in words.unsaid(verdict):
+        lines += [_escaped(line), ""]
     lines += [f"{words.counts(verdict)}; profile {verdict.profile}, {verdict.duration_s:.0f} s", ""]
     for check in verdict.checks:
         if check.status in (FAIL, ERROR, WAIVED):
             lines += _failed(verdict, check)
+    if worse is not None:
+        lines += ["### Compared with the earlier verdict", ""]
+        lines += [*(f"- {_cell(line)}" for line in worse), ""] if worse else ["Nothing got worse.", ""]
     for section, checks in words.by_section(verdict.checks).items():
         lines += [f"<details><summary>{section}: {len(checks)}</summary>", "", "| | | check | |", "|---|---|---|---|"]
         lines += [f"| {check.status} | {check.severity} | `{check.id}` | {_cell(check.summary)} |" for check in checks]
@@ -38,7 +45,7 @@ def _failed(verdict: Verdict, check: CheckResult) -> list[str]:
         elif isinstance(value, (str, int, float, bool)):
             lines.append(f"- {_cell(name)}: {_cell(str(value))}")
         elif value is not None and not name.startswith(words.SERIES):
-            lines.append(f"- {_cell(name)}: {_code(json.dumps(value, ensure_ascii=False)[:LONGEST])}")
+            lines.append(f"- {_cell(name)}: {_code(_cut(json.dumps(value, ensure_ascii=False)))}")
     if check.why and check.status != ERROR:
         lines += ["", f"Why it matters: {check.why}"]
     if check.remedy and check.status != ERROR:
@@ -49,11 +56,20 @@ def _failed(verdict: Verdict, check: CheckResult) -> list[str]:
 
 
 def _cell(text: str) -> str:
-    """One line of a table, with nothing in it that ends the cell, or begins a tag, a link or a picture."""
-    flat = " ".join(text.split())[:LONGEST].replace("&", "&amp;")
+    """One line of a table, as much of it as is read there."""
+    return _escaped(_cut(" ".join(text.split())))
+
+
+def _escaped(text: str) -> str:
+    """One line with nothing in it that ends a table's cell, or begins a tag, a link or a picture."""
+    flat = " ".join(text.split()).replace("&", "&amp;")
     for sign in ("\\", "|", "`", "*", "_", "[", "!"):
         flat = flat.replace(sign, f"\\{sign}")
     return flat.replace("<", "&lt;")
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
 
 
 def _fence(text: str, least: int) -> str:
@@ -66,7 +82,7 @@ def _code(text: str) -> str:
     return f"{fence} {text} {fence}" if len(fence) > 1 else f"`{text}`"
 
 
-def write(verdict: Verdict, path: Path, *, append: bool = False) -> None:
+def write(verdict: Verdict, path: Path, worse: Sequence[str] | None, *, append: bool = False) -> None:
     """Raises OSError."""
     with path.open("a" if append else "w", encoding="utf-8") as file:
-        file.write(render(verdict))
+        file.write(render(verdict, worse))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_lkagents.report import charts, words
-from pytest_lkagents.verdict import ERROR, FAIL, MUST, PASS, CheckResult, Verdict
+from pytest_lkagents.verdict import ERROR, FAIL, MUST, PASS, WAIVED, CheckResult, Verdict
 
 NAME = "report.html"
 # In a drawing; larger ones cannot be multiplied.
@@ -36,11 +36,12 @@ details > div { padding: 0 .75rem .75rem; }
 .status.error, .status.skip, .status.waived, .status.soft { color: var(--doubt); }
 .id { font-family: ui-monospace, monospace; } .severity { color: var(--soft); font-size: .85rem; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; }
-td { border-top: 1px solid var(--line); padding: .25rem .5rem; vertical-align: top; overflow-wrap: anywhere; }
-td:first-child { color: var(--soft); width: 30%; }
+td, th { border-top: 1px solid var(--line); padding: .25rem .5rem; vertical-align: top; overflow-wrap: anywhere; }
+th { color: var(--soft); font-weight: inherit; text-align: left; width: 30%; }
 pre { overflow-x: auto; font-size: .8rem; background: var(--paper); border: 1px solid var(--line); padding: .5rem; }
 code { overflow-wrap: anywhere; } figure { margin: .75rem 0; } figcaption { color: var(--soft); font-size: .85rem; }
-svg { width: 100%; height: auto; } svg text { fill: var(--soft); font-size: 11px; }
+.wide { overflow-x: auto; } svg { width: 100%; min-width: 36rem; height: auto; }
+svg text { fill: var(--soft); font-size: 11px; }
 .grid { stroke: var(--line); } .curve, .load { fill: none; stroke: var(--blue); stroke-width: 1.5; }
 .load { stroke: var(--fail); stroke-width: 1; } .registered { fill: var(--pale); } .full { fill: var(--doubt); }
 .call { fill: var(--pass); } .mark { stroke: var(--ink); stroke-dasharray: 2 2; }
@@ -51,17 +52,22 @@ svg { width: 100%; height: auto; } svg text { fill: var(--soft); font-size: 11px
 def render(verdict: Verdict, worse: Sequence[str] | None = None) -> str:
     """``worse``: what got worse since an earlier verdict; None: there was none to compare with."""
     failed = [check for check in verdict.checks if check.status in (FAIL, ERROR)]
+    waived = [check for check in verdict.checks if check.status == WAIVED]
     parts = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{_text(verdict.subject.name)}: {verdict.verdict}</title><style>{STYLE}</style></head><body>",
         f'<header class="verdict {verdict.verdict}"><h1>{_text(words.decision(verdict))}</h1>',
+        *(f"<p>{_text(line)}</p>" for line in words.unsaid(verdict)),
         f'<p class="facts">{_text(words.counts(verdict))}</p>',
-        f'<p class="facts">{_text(_facts(verdict))}</p></header>',
+        f'<p class="facts">{_text(_facts(verdict))}</p></header><main>',
     ]
     if failed:
         parts.append("<h2>What failed or could not be judged</h2>")
         parts += [_check(verdict, check, opened=True) for check in failed]
+    if waived:
+        parts.append("<h2>Failures that are accepted for now</h2>")
+        parts += [_check(verdict, check, opened=False) for check in waived]
     if worse is not None:
         parts.append("<h2>Compared with the earlier verdict</h2>")
         lines = "".join(f"<li>{_text(line)}</li>" for line in worse)
@@ -76,7 +82,7 @@ def render(verdict: Verdict, worse: Sequence[str] | None = None) -> str:
     for section, checks in words.by_section(verdict.checks).items():
         parts.append(f"<h2>{_text(section)}</h2>")
         parts += [_check(verdict, check, opened=False) for check in checks]
-    return "\n".join([*parts, "</body></html>\n"])
+    return "\n".join([*parts, "</main></body></html>\n"])
 
 
 def _facts(verdict: Verdict) -> str:
@@ -105,7 +111,7 @@ def _check(verdict: Verdict, check: CheckResult, *, opened: bool) -> str:
             pictures.append(f"<pre>{_text(chr(10).join(map(str, value)))}</pre>")
         else:
             shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            rows.append(f"<tr><td>{_text(name)}</td><td>{_text(shown)}</td></tr>")
+            rows.append(f'<tr><th scope="row">{_text(name)}</th><td>{_text(shown)}</td></tr>')
     below = [f"<p>{_text(check.summary)}</p>"] if "\n" in check.summary else []
     if rows:
         below.append(f"<table>{''.join(rows)}</table>")

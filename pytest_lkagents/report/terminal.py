@@ -110,5 +110,9 @@ def _cut(text: str, columns: int) -> str:
 
 
 def _indented(text: str, width: int) -> list[str]:
-    indent = " " * MARK_COLUMNS
+    return wrapped(text, " " * MARK_COLUMNS, width)
+
+
+def wrapped(text: str, indent: str, width: int) -> list[str]:
+    """In lines of at most ``width`` columns, or 40."""
     return textwrap.wrap(text, max(width, 40), initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)

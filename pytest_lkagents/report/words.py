@@ -25,12 +25,21 @@ def decision(verdict: Verdict) -> str:
     if verdict.verdict == ERROR:
         doubtful = [check.id for check in verdict.checks if check.status == ERROR]
         why = f"{_some(doubtful)} could not be judged" if doubtful else verdict.broken or "nothing was judged"
-        return f"{name} is neither cleared nor rejected: {why}."
+        return f"{name} is neither cleared nor rejected: {why}" + ("" if why.endswith((".", "?", "!")) else ".")
     skipped = [check.id for check in verdict.checks if check.status == SKIP and check.severity == MUST]
+    waived = [check.id for check in verdict.checks if check.status == WAIVED]
+    accepted = f"; waived: {_some(waived)}" if waived else ""
     mended = f"; {_some(soft)} should be mended" if soft else ""
     unknown = f"; {_some(skipped)} could not be judged" if skipped else ""
     partly = f"; {left_out(verdict.left_out)}" if verdict.left_out else ""
-    return f"{name} may be rolled out{mended}{unknown}{partly}."
+    return f"{name} may be rolled out{accepted}{mended}{unknown}{partly}."
+
+
+def unsaid(verdict: Verdict) -> list[str]:
+    """Why less was judged than was asked for, as far as the decision does not say it."""
+    known = [f"not complete: {verdict.broken}"] if verdict.broken and verdict.broken not in decision(verdict) else []
+    partly = left_out(verdict.left_out) if verdict.left_out else ""
+    return known + ([partly] if partly and partly not in decision(verdict) else [])
 
 
 def left_out(checks: int) -> str:
