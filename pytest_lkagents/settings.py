@@ -207,13 +207,26 @@ def concern(config: pytest.Config) -> bool:
 
 
 def _is_standing(config: pytest.Config, name: str) -> bool:
-    """Whether an ini file says it, by addopts too: where nothing is typed, as ``concern`` has seen."""
-    if config.getoption(name, None) is not None:
+    """Whether an ini file says it, by addopts too, or means it: where nothing is typed, as ``concern`` has seen."""
+    if config.getoption(name, None) is not None or name in map(_meant, _misspelt(config)):
         return True
     try:
         return _ini(config, BY_NAME[name]) not in (None, "", [])
     except SettingsError:
         return True
+
+
+def _misspelt(config: pytest.Config) -> list[str]:
+    """Names like those of our options that an ini file uses, or -o, and nobody declares. pytest merely warns of them: a gate
+    of which a word is misspelt would pass what it was to judge."""
+    unknown: Iterable[str] = getattr(config, "_get_unknown_ini_keys", list)()
+    return sorted(name for name in unknown if name.startswith("lk_"))
+
+
+def _meant(name: str) -> str | None:
+    import difflib
+
+    return next(iter(difflib.get_close_matches(name, BY_NAME, 1)), None)
 
 
 # What selects checks or says where results go is no part of what is typed to see one check again.
@@ -244,6 +257,9 @@ def retyped(config: pytest.Config) -> str:
 
 def read(config: pytest.Config) -> Settings:
     """Validate everything once. Raises SettingsError."""
+    for name in _misspelt(config):
+        meant = _meant(name)
+        raise SettingsError(f"{name}: there is no such option" + (f" (did you mean {meant!r}?)" if meant else ""))
     given = _given(config)
     _settle_subject(given)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import socket
 import stat
@@ -293,12 +294,13 @@ def test_what_stands_where_json_goes_stays_what_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "number"), [("replace", errno.EBUSY), ("write_text", errno.EACCES), ("write_text", errno.EROFS)]
+    ("name", "number"),
+    [("replace", errno.EBUSY), ("write_text", errno.EACCES), ("write_text", errno.EROFS), ("write_text", errno.ENOSPC)],
 )
 def test_json_goes_to_a_file_that_cannot_be_replaced(
     name: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that is mounted by itself into a container, or stands in a folder where nothing can be made."""
+    """One that is mounted by itself into a container, or stands in a folder where nothing can be made, or on a full disk."""
     target, does = tmp_path / "verdict.json", getattr(Path, name)
 
     def refused(path: Path, *arguments: object, **more: object) -> object:
@@ -400,6 +402,36 @@ def test_an_expired_waiver_is_a_note_also_where_warnings_are_errors(lk) -> None:
     run = lk(*HERE, "-W", "error", "--lk-waive", "manifests.secrets=known until 2020-01-01")
     assert run.code == 0, run.output
     assert "note: the waiver of manifests.secrets expired on 2020-01-01" in run.output
+
+
+def test_until_when_a_failure_is_accepted_is_said_in_the_verdict(lk) -> None:
+    check = "manifests.grace-period"
+    files = (f"--lk-manifests={ROOT / 'fixtures/manifests/broken/grace-period/short.yaml'}", "--lk-suite", check)
+    run = lk(*files, "--lk-waive", f"{check}=known until 2120-01-01")
+    assert run.verdict["checks"][0]["summary"].startswith("waived (known, until 2120-01-01): "), run.output
+    assert f"may be rolled out; waived: {check}." in run.output
+    run = lk(*files, "--lk-waive", f"{check}=known until 2020-01-01")
+    assert (run.code, run.verdict["checks"][0]["status"]) == (1, "fail"), run.output
+    assert run.verdict["checks"][0]["summary"].endswith("; its waiver expired on 2020-01-01")
+
+
+@pytest.mark.parametrize("name", ["pytest.ini", "pytest.toml"])
+def test_a_misspelt_name_in_an_ini_file_is_no_gate_that_passes(name: str, lk, tmp_path: Path) -> None:
+    (tmp_path / "test_a.py").write_text("def test_a():\n    pass\n")
+    for text, arguments, code in (
+        ("lk_imag = 'a'", (), 4),
+        ("lk_strct = 'yes'", (f"--lk-manifests={FILES}", "--lk-suite=manifests.secrets"), 4),
+        # It is of no use to these tests in any case.
+        ("lk_imag = 'a'", ("test_a.py",), 0),
+        ("lk_strct = 'yes'", ("test_a.py",), 0),
+    ):
+        (tmp_path / name).write_text(f"[pytest]\n{text}\n")
+        status, output = plain(tmp_path, *arguments)
+        assert status == code, output
+        assert re.search(
+            r"(ERROR|note): lk_(imag|strct): there is no such option \(did you mean 'lk_(image|strict)'\?\)", output
+        )
+    assert "'lk_image'" in lk(*HERE, "-o", "lk_imag=a").output
 
 
 OWN = '''
@@ -701,6 +733,10 @@ def test_a_part_of_the_checks_is_said_to_be_one(lk) -> None:
     assert "checks were left out (-k, --lf or the like)" in run.output
     assert f"may be rolled out; {run.verdict['stage']['left_out']} checks were left out." in run.output
     assert "left out" not in lk(*HERE, "--lk-suite", "manifests").output
+    none = lk(*HERE, "--lk-suite", "manifests.secrets", "-k", "nothing")
+    why = "no check was run: 1 check was left out (-k, --lf or the like)"
+    assert (none.code, none.verdict["stage"]["error"]) == (4, why), none.output
+    assert f"is neither cleared nor rejected: {why}." in none.output
 
 
 def test_checks_are_collected_whatever_the_users_own_tests_are_called(lk, tmp_path: Path) -> None:
