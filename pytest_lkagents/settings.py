@@ -73,7 +73,7 @@ OPTIONS = (
     Option("lk_server", "LiveKit server: auto, binary, container or a URL (default: auto)", metavar="SERVER"),
     Option("lk_sessions", "calls that a load check places at most (default: 4; 10 to fill a worker)", metavar="CALLS"),
     Option("lk_start_timeout", "seconds a worker has to register (default: 60)", metavar="SECONDS"),
-    Option("lk_drain_hold", "how long a call is kept after the stop signal, such as 90s or 10m", metavar="TIME"),
+    Option("lk_drain_hold", "how long a call is kept after the stop signal (default: 20s; soak: 10m)", metavar="TIME"),
     Option("lk_strict", "a SHOULD that is not met fails too", "bool"),
     Option("lk_waive", "accept a failing check: CHECK=REASON [until YYYY-MM-DD]; may be repeated", "linelist", "WAIVER"),
     Option("lk_report", "directory for report.html, summary.md and what worker and server told each other", metavar="DIR"),
