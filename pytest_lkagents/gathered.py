@@ -125,6 +125,16 @@ def stage_facts(config: pytest.Config) -> dict[str, Any]:
         return {"stage": {"engine": f"gone: {type(error).__name__}"}}
 
 
+def withdraw(settings: Settings, known: Subject) -> None:
+    """Where an earlier verdict lies, say that this run has none as yet."""
+    from pytest_lkagents.report import json_file
+
+    if settings.json_path is not None:
+        begun = Verdict(settings.profile, known, {}, 0.0, None, (), broken="the run did not end by itself")
+        with contextlib.suppress(OSError):  # which is said at the end
+            json_file.withdraw(begun, settings.json_path)
+
+
 def conclude(config: pytest.Config) -> Verdict:
     """Make the verdict and write the files that were asked for."""
     settings, gathered = config.stash[SETTINGS], config.stash[GATHERED]

@@ -44,7 +44,17 @@ from pytest_lkagents.fixtures import (
     lk_wire,
     lk_worker,
 )
-from pytest_lkagents.gathered import COMMAND, GATHERED, TYPED, Gathered, conclude, conclude_unbegun, remove_earlier, stage_facts
+from pytest_lkagents.gathered import (
+    COMMAND,
+    GATHERED,
+    TYPED,
+    Gathered,
+    conclude,
+    conclude_unbegun,
+    remove_earlier,
+    stage_facts,
+    withdraw,
+)
 from pytest_lkagents.manifests import STANDARD_INPUT
 from pytest_lkagents.outcomes import doubted, judge, present, redacted, waived, waiver_of
 from pytest_lkagents.report import junit
@@ -209,7 +219,10 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 def _remove_earlier(config: pytest.Config) -> None:
     settings = config.stash[SETTINGS]
-    if settings.active and settings.report_dir is not None:
+    if not settings.active:
+        return
+    withdraw(settings, options.subject(config))
+    if settings.report_dir is not None:
         remove_earlier(settings.report_dir)
 
 

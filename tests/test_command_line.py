@@ -316,6 +316,29 @@ def test_json_goes_to_a_file_that_cannot_be_replaced(
         json_file.write(verdict(), tmp_path / "another.json")
 
 
+@pytest.mark.parametrize("processes", ["0", "2"])
+def test_a_run_that_is_killed_leaves_no_earlier_verdict(processes: str, lk, tmp_path: Path) -> None:
+    (tmp_path / "test_own.py").write_text(
+        "import os, signal\n"
+        "from pytest_lkagents.checks import MUST, check\n"
+        "@check('own.ends', MUST)\n"
+        "def test_ends():\n"
+        "    ours = os.getppid() if 'PYTEST_XDIST_WORKER' in os.environ else os.getpid()\n"
+        "    os.kill(ours, signal.SIGKILL)\n"
+    )
+    path = tmp_path / "kept.json"
+    path.write_text('{"verdict": "pass"}')
+    path.chmod(0o600)
+    run = lk(*HERE, "test_own.py", "--lk-suite=manifests.secrets", f"--lk-json={path}", "-n", processes)
+    assert run.code == -signal.SIGKILL, run.output
+    found = json.loads(path.read_text())
+    jsonschema.validate(found, SCHEMA)
+    assert (found["verdict"], found["stage"]["error"]) == ("error", "the run did not end by itself")
+    assert (found["subject"]["kind"], stat.S_IMODE(path.stat().st_mode)) == ("manifests", 0o600)
+    json_file.withdraw(verdict(), tmp_path / "new.json")
+    assert not (tmp_path / "new.json").exists()
+
+
 def test_json_may_go_into_the_reports_folder(lk, tmp_path: Path) -> None:
     run = lk(*HERE, "--lk-report", "report", "--lk-json=report/verdict.json", "--lk-suite", "manifests.secrets")
     assert run.code == 0, run.output

@@ -183,7 +183,7 @@ def test_nothing_is_started_for_checks_that_will_not_run(more: tuple[str, ...], 
     assert not (tmp_path / "opened").exists(), run.output
     assert (run.code, run.verdict["verdict"]) == (2 if "test_typo.py" in more else 4, "error"), run.output
     assert says in run.verdict["stage"]["error"]
-    assert says in (tmp_path / "report/summary.md").read_text()
+    assert says in (tmp_path / "report/summary.md").read_text().replace("\\_", "_")
 
 
 def test_no_stage_is_opened_for_files(lk, tmp_path: Path) -> None:

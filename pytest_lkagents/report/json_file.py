@@ -50,6 +50,12 @@ def write(verdict: Verdict, path: Path) -> None:
         target.write_text(text, encoding="utf-8")
 
 
+def withdraw(verdict: Verdict, path: Path) -> None:
+    """Write ``verdict`` where an earlier one lies, if one does: the run that now begins may be killed. Raises OSError."""
+    if _descriptor(path) is None and path.is_file():
+        write(verdict, path)
+
+
 def _replace(target: Path, text: str) -> None:
     target.parent.mkdir(exist_ok=True)
     temporary = target.with_name(f".{os.getpid()}.{target.name[-NAME_BYTES:]}")
