@@ -111,9 +111,9 @@ def test_markdown_says_what_got_worse_and_where_it_was_cut() -> None:
 
 
 def test_the_last_second_of_a_drawing_has_the_unit_and_stays_within() -> None:
-    for longest in (20.0, 20.4):
+    for longest, anchor in ((20.0, "end"), (20.4, "end"), (23.0, "middle")):
         labels = re.findall(r'y="135" text-anchor="(\w+)">([^<]+)<', charts.curve("cores", [(0, 1), (longest, 2)]))
-        assert labels[-1] == ("end", "20 s")
+        assert labels[-1] == (anchor, "20 s")
         assert [text for _, text in labels] == ["0", "5", "10", "15", "20 s"]
 
 

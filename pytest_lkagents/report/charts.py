@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pytest_lkagents.verdict import Lane
 
 WIDTH, LEFT, RIGHT = 720, 56, 8
+# Nearer to the right edge a label in the middle would not fit.
+LABEL = 24
 CHART_HEIGHT, LANE_HEIGHT, AXIS_HEIGHT = 120, 34, 22
 # A curve of more points is not seen better on a screen.
 MOST_POINTS = 400
@@ -31,7 +33,8 @@ def _axis(longest: float, height: int, left: int) -> str:
     found = ticks(longest)
     for tick in found:
         x = left + (tick / longest * inner if longest else 0)
-        unit, anchor = (" s", "end") if tick == found[-1] else ("", "middle")
+        unit = " s" if tick == found[-1] else ""
+        anchor = "end" if x > WIDTH - LABEL else "middle"
         parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{height}"/>')
         parts.append(f'<text x="{x:.1f}" y="{height + 15}" text-anchor="{anchor}">{tick:g}{unit}</text>')
     return "".join(parts)
