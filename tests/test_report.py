@@ -364,6 +364,21 @@ def test_no_two_checks_are_test_functions_of_one_name() -> None:
     assert len(found) == len(packaged_checks())
 
 
+def test_what_got_worse_fits_80_columns_and_is_in_every_form(lk, tmp_path: Path) -> None:
+    known = verdict(result("manifests.grace-period"), *(result(f"rollout.number-{n}") for n in range(9))).to_json()
+    (tmp_path / "before.json").write_text(json.dumps(known))
+    files = (f"--lk-manifests={BROKEN_FILES}", "--lk-suite=manifests.grace-period", "--lk-baseline=before.json")
+    run = lk(*files, "--lk-report=report", env={"COLUMNS": "80", "GITHUB_STEP_SUMMARY": str(tmp_path / "step.md")})
+    told = run.output.partition("before.json:\n")[2].splitlines()
+    told = told[: next(n for n, line in enumerate(told) if not line.startswith("  "))]
+    assert len(told) > 4, run.output
+    assert max(map(len, told)) <= 80
+    for name in ("report/report.html", "report/summary.md", "step.md"):
+        text = (tmp_path / name).read_text()
+        assert "manifests.grace-period: fail, was pass" in text, name
+        assert "rollout.number-8" in text, name
+
+
 def test_a_baseline_that_is_none_is_one_line(lk) -> None:
     run = lk("--lk-manifests", str(BROKEN_FILES), "--lk-baseline", "nowhere.json")
     assert run.code == 4

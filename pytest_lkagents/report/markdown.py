@@ -27,7 +27,7 @@ def render(verdict: Verdict, worse: Sequence[str] | None = None) -> str:
             lines += _failed(verdict, check)
     if worse is not None:
         lines += ["### Compared with the earlier verdict", ""]
-        lines += [*(f"- {_cell(line)}" for line in worse), ""] if worse else ["Nothing got worse.", ""]
+        lines += [*(f"- {_escaped(line)}" for line in worse), ""] if worse else ["Nothing got worse.", ""]
     for section, checks in words.by_section(verdict.checks).items():
         lines += [f"<details><summary>{section}: {len(checks)}</summary>", "", "| | | check | |", "|---|---|---|---|"]
         lines += [f"| {check.status} | {check.severity} | `{check.id}` | {_cell(check.summary)} |" for check in checks]
