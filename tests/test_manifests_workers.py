@@ -383,3 +383,19 @@ def test_what_is_deployed_of_one_image_or_alone_on_its_platform_is_judged(tmp_pa
     same = {f"{name}.yaml": deployed(name, "r/reception:1", MORE) for name in ("reception-a", "reception-b")}
     files = written(tmp_path, {**same, **composed("hall: {image: 'r/hall:1'}")})
     assert (judged(files), files.doubtful, files.left_out) == ({"reception-a", "reception-b", "hall"}, True, [])
+
+
+@pytest.mark.parametrize("command", ["echo test", "[sleep, infinity]", "tail -f /dev/null", "sh -c 'sleep infinity'"])
+def test_what_starts_no_program_is_no_worker_and_may_hold_secrets(tmp_path: Path, command: str) -> None:
+    idle = f"test-agent: {{image: 'r/livekit-agent:1', command: {command}, environment: {{OPENAI_API_KEY: h7Jd2kP0xQ9v4Lm8}}}}"
+    files = written(tmp_path, composed(STARTED, idle))
+    assert judged(files) == {"voice"}
+    assert "compose.yaml: test-agent starts no program by its command" in files.passed_over
+    assert [finding.place.field for finding in rules.secrets(files, Needs()).findings] == [
+        "services.test-agent.environment.OPENAI_API_KEY"
+    ]
+
+
+@pytest.mark.parametrize("command", ["sh -c 'sleep 5; python agent.py start'", "sh -c 'echo on && exec ./run'", "./echo"])
+def test_what_starts_a_program_after_a_word_may_be_a_worker(tmp_path: Path, command: str) -> None:
+    assert judged(written(tmp_path, composed(f'voice-agent: {{image: "r/voice:1", command: "{command}"}}'))) == {"voice-agent"}

@@ -20,6 +20,8 @@ FLAG = re.compile(r"--([A-Za-z][\w-]*)")
 SCRIPT_RUNNERS = {"npm", "pnpm", "yarn"}
 # What a shell puts between two commands.
 BETWEEN = re.compile(r"[;&|\n]+")
+# What says or does nothing but that, and starts nothing.
+NOTHING = {"echo", "printf", "sleep", "tail", "cat", "ls", "true", "false", "date"}
 # What a shell passes over, and, before it, what is quoted: there a # begins no comment.
 COMMENT = re.compile(r"""(\\.|'[^']*'|"(?:\\.|[^"\\])*")|(?<![^\s;&|()])#[^\n]*""", re.DOTALL)
 # What makes it depend on something else which of several commands a shell comes to, and what ends it there.
@@ -65,6 +67,12 @@ def runs_agent(words: Sequence[str]) -> bool:
         behind in COMMANDS and (SCRIPT.search(what) or (before == "-m" and AGENT.search(what.lower())))
         for before, what, behind in zip(["", *parts], parts, parts[1:], strict=False)
     )
+
+
+def starts_nothing(words: Sequence[str]) -> bool:
+    """Whether it is certain to start no program: ``tail -f /dev/null``, as containers are kept up for who works in them."""
+    text = " ".join(words)
+    return not BETWEEN.search(text) and "$(" not in text and "`" not in text and _decider([*split(text)]) in NOTHING
 
 
 def modes_of(words: Sequence[str]) -> set[str]:

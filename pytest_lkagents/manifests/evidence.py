@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
 
-from pytest_lkagents.manifests.commands import AGENT, COMMANDS, WORKER, modes_of, runs_agent
+from pytest_lkagents.manifests.commands import AGENT, COMMANDS, WORKER, modes_of, runs_agent, starts_nothing
 from pytest_lkagents.manifests.model import CLOUD_RUN_POOL, DOCKERFILE, HEALTH_PORT, Deployment, Platform
 from pytest_lkagents.manifests.readers.common import has_livekit
 
@@ -231,6 +231,11 @@ class Candidate:
     @property
     def is_web_server(self) -> bool:
         return bool(WEB_SERVERS & self.programs)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether its command starts no program."""
+        return starts_nothing(self.command)
 
     @property
     def serves(self) -> bool:

@@ -26,6 +26,7 @@ BUILT = "is built from an agent's Dockerfile, and nothing says that it is a work
 NOTHING = "looks like no worker"
 POSSIBLE = "may be a worker as well as others"
 PASSED = "may be a worker by all but its name"
+IDLE = "starts no program by its command"
 
 
 @dataclass
@@ -64,7 +65,7 @@ def pick(files: Files) -> list[Deployment]:
     images: dict[str | None, Candidate] = {one.name: Candidate(one) for one in files.deployments if one.platform is DOCKERFILE}
     every = [Candidate(one, images.get(one.built_from)) for one in files.deployments]
     parts = [Candidate(one, images.get(one.built_from)) for one in files.parts]
-    candidates = [one for one in every if not one.is_server]
+    candidates = [one for one in every if not (one.is_server or one.is_idle)]
     layout = Layout(
         deployed=[one for one in candidates if one.file not in files.for_development],
         apart=[one for one in candidates if one.file in files.for_development],
@@ -179,7 +180,9 @@ def _parts(parts: list[Candidate], others: list[Candidate], layout: Layout) -> l
         found = [one for one in rest if one.platform is KUBERNETES and one.may_be_worker]
     # In a cluster what works with LiveKit has the worker's keys, whatever it is.
     beside = [one for one in others if one.platform is KUBERNETES and one.has_livekit and not one.is_server]
-    return found + stages + beside + [one for one in layout.possible if one in others]
+    # What is kept up for who works in it has the worker's variables.
+    idle = [one for one in others if one.is_idle and one.is_worker and one not in beside]
+    return found + stages + beside + idle + [one for one in layout.possible if one in others]
 
 
 def _is_of_worker(part: Candidate, others: list[Candidate], layout: Layout) -> bool:
@@ -216,6 +219,8 @@ def _named(one: Candidate, judged: set[str]) -> str:
 def _why_not(one: Candidate, layout: Layout) -> str:
     if one in layout.possible:
         return POSSIBLE
+    if one.is_idle:
+        return IDLE
     if one.is_worker and not (one.is_evident or one.is_part or one.is_server):
         return NAMED
     if one.may_be_worker and one.runs_image_as_it_is and one.built_from in layout.agents:
