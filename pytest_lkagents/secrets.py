@@ -74,7 +74,7 @@ PLACEHOLDER = re.compile(
     r"^(<.*>?|[$`%].*|x{3,}.*|.*x{8,}|sk-ant-\w+-x{3,}.*|\*{3,}.*|change.?me.*|.*placeholder.*|.*dummy.*|.*example.*"
     r"|(.*[-_ ])?replace[-_ ]?(me|this|with|by).*|replace.?|lm-studio|none|null|true|false|unset"
     r"|(?-i:__([A-Z][A-Z0-9_]*|[a-z_]+)__)|\{\{.*\}\}|\{\w+\}|#\{.*\}#?|@@\w+@@"
-    r"|\[?redacted\]?|undefined|override[-_ ]?me|dev[-_]?(secret|key)"
+    r"|\[?redacted\]?|undefined|override[-_ ]?me|dev[-_]?(secret|key)|(api|access|auth|client)[-_ ](secret|key|token)"
     r"|not[-_ ]?an?[-_ ](real[-_ ]|valid[-_ ])?(api[-_ ])?(secret|key|token|password)"
     r"|(set|given|passed|loaded|mounted|injected|provided|supplied|configured)[-_ ](at|on)[-_ ]"
     r"(run[-_ ]?time|start(up)?|deploy(ment)?))$",

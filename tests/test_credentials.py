@@ -279,6 +279,7 @@ def test_a_credential_in_a_variable(text: str, leaks: bool) -> None:
                 *("must-be-set", "to-be-injected-by-vault", "override-me", "OVERRIDE_ME", "devsecret", "dev-secret"),
                 *("devsecret_change_me_0123456789abcdef", "dev-only-changeme", "a-secret-change-in-production"),
                 *("change-this-in-production", "my_secret_key_2024_change_it"),
+                *("access_token", "API_SECRET", "auth-token", "client secret"),
             )
         ],
         *[
@@ -286,6 +287,7 @@ def test_a_credential_in_a_variable(text: str, leaks: bool) -> None:
             for value in (
                 *("override99x", "override-me9Xk2", "__9Xk2ab88__", "devsecret9", "not-a-chance-9Xk2", "redacted99x"),
                 *("to-be-or-not-2b", "must-be-set-9Xk2", "set-at-noon-9Xk2", "undefined9Xk2", "a{{9Xk2ab}}"),
+                *("access_token9", "api-secret-9Xk2", "secret_access"),
                 *("exchange-me9Xk2", "i-change-it-9Xk2", "unchange_me9Xk2", "x9Kd82LmQ0vZ-change-me", "9Xk2ab88-changeme"),
             )
         ],

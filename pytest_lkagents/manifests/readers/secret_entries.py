@@ -4,6 +4,7 @@ of ConfigMaps and the like."""
 from __future__ import annotations
 
 import re
+import urllib.parse
 
 from pytest_lkagents.manifests.model import StoredSecret
 from pytest_lkagents.manifests.readers.common import from_outside
@@ -13,12 +14,14 @@ from pytest_lkagents.named_after_secrets import is_setting
 from pytest_lkagents.secrets import (
     POINTER,
     STORED,
+    URL_LOGIN,
     as_variable,
     holds_key,
     is_placeholder,
     is_secret,
     looks_generated,
     looks_secret,
+    stands_in,
     url_passwords,
 )
 
@@ -51,7 +54,10 @@ def is_stored(name: str, text: str) -> bool:
         return holds_key(text)
     if (looks_secret(plain) or KEY.search(plain)) and not POINTER.search(plain):
         return True
-    # A password in it makes any address a secret.
+    # A password in it makes any address a secret, but for one that is still to come.
+    logins = URL_LOGIN.findall(text)
+    if logins and all(stands_in(urllib.parse.unquote(password)) for _, password, _ in logins):
+        return False
     return "://" in text or not (SETTING.search(plain) or WORD.fullmatch(text))
 
 
