@@ -553,6 +553,25 @@ def test_a_knative_service_is_open_unless_it_is_local_to_its_cluster(tmp_path: P
     assert (rules.no_inbound(local, Needs()).looked_at, rules.no_inbound(local, Needs()).findings) == (1, [])
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "found"),
+    [
+        ("Pods", "http_requests_per_second", ["scales by requests"]),
+        ("Pods", "http_requests", ["scales by requests"]),
+        ("Pods", "livekit_active_jobs", []),
+        # Of what leads callers to a room they may be as good a sign as any.
+        ("Object", "http_requests_per_second", []),
+        ("External", "http_requests_per_second", []),
+    ],
+)
+def test_requests_to_its_own_pods_scale_no_worker(tmp_path: Path, kind: str, name: str, found: list[str]) -> None:
+    metric = f"{{type: {kind}, {kind.lower()}: {{metric: {{name: {name}}}, target: {{averageValue: '100'}}}}}}"
+    scaler = document("autoscaling/v2", "HorizontalPodAutoscaler", f"{{{TARGET}, maxReplicas: 9, metrics: [{metric}]}}")
+    files = read(tmp_path, AGENT, scaler)
+    judged = rules.scaling_metric(files, Needs())
+    assert (judged.looked_at, [finding.found for finding in judged.findings]) == (1, found)
+
+
 def test_requests_to_a_knative_service_scale_no_worker(tmp_path: Path) -> None:
     by_requests = read(tmp_path / "requests", knative(f"{KEPT}, autoscaling.knative.dev/metric: rps"))
     assert len(rules.scaling_metric(by_requests, Needs()).findings) == 1

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 
 from pytest_lkagents.manifests import amounts
-from pytest_lkagents.manifests.model import Autoscaler, Deployment, Given, Pace, Step, Target
+from pytest_lkagents.manifests.model import REQUESTS, Autoscaler, Deployment, Given, Pace, Step, Target
 from pytest_lkagents.manifests.readers.common import doubt, from_outside, whole
 from pytest_lkagents.manifests.tree import Node, Place
 
@@ -17,6 +18,8 @@ HPA, KEDA = "HorizontalPodAutoscaler", "ScaledObject"
 KINDS = (HPA, KEDA)
 # Of KEDA's add-on, which counts requests: https://github.com/kedacore/http-add-on
 HTTP = "HTTPScaledObject"
+# What web servers count of their own: a pod's metric, as what another one counts may foretell calls.
+OF_REQUESTS = re.compile(r"(^|_)https?_requests?(_|$)")
 # What the HPA does where a file says nothing: no wait up, 300 s down; KEDA hands its own to the HPA.
 UP_SECONDS, DOWN_SECONDS = 0.0, 300.0
 BEHAVIOR = ("spec", "behavior")
@@ -76,7 +79,9 @@ def _hpa(document: Node, workers: Names) -> Autoscaler:
                 targets.append(_target(name, place, share, of, workers, amount))
         for source in ("pods", "object", "external"):
             if metric.get(source) is not None:
-                targets.append(Target(metric.text(source, "metric", "name") or source, metric.place))
+                name = metric.text(source, "metric", "name") or source
+                of_requests = source == "pods" and OF_REQUESTS.search(name)
+                targets.append(Target(REQUESTS if of_requests else name, metric.place))
     share = document.number("spec", "targetCPUUtilizationPercentage")
     if share is not None:
         targets.append(Target("cpu", document.at("spec", "targetCPUUtilizationPercentage"), share / 100))
