@@ -32,7 +32,27 @@ def test_a_tools_file_that_cannot_be_read_is_passed_over(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("worker.yaml", "apiVersion: v1\na: {b\n"), ("compose.yaml", "a: {b\n"), ("task.json", '{"containerDefinitions": [{]}')],
+    [
+        # Such jobs have services, too.
+        (".github/workflows/ci.yml", "jobs:\n  test:\n    services:\n      db: {image: 'postgres:16'}\n    steps: [{\n"),
+        ("scripts/railway-test-20260105.json", '[\n{"success": false},\n'),
+    ],
+)
+def test_what_is_only_like_a_deployment_file_is_passed_over(tmp_path: Path, name: str, text: str) -> None:
+    files = written(tmp_path, {name: text, "Dockerfile": AGENT_IMAGE})
+    assert (judged(files), files.problems) == ({"Dockerfile"}, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("railway.json", "{"),
+        ("agent.railway.json", '{\n  "deploy": {"numReplicas": 2,\n'),
+        ("railway-agent.toml", "[deploy]\nnumReplicas = two\n"),
+        ("worker.yaml", "apiVersion: v1\na: {b\n"),
+        ("compose.yaml", "a: {b\n"),
+        ("task.json", '{"containerDefinitions": [{]}'),
+    ],
 )
 def test_a_deployment_file_that_cannot_be_read_is_a_problem(tmp_path: Path, name: str, text: str) -> None:
     assert written(tmp_path, {name: text}).problems
@@ -377,7 +397,7 @@ def test_a_duration_in_capitals_is_none(tmp_path: Path, name: str, text: str) ->
 
 
 def test_an_editors_container_is_for_development(tmp_path: Path) -> None:
-    editor = "services: {agent: {build: ., command: sleep infinity, environment: {LIVEKIT_API_SECRET: " + SECRET + "}}}\n"
+    editor = "services: {agent: {build: ., volumes: ['.:/app'], environment: {LIVEKIT_API_SECRET: " + SECRET + "}}}\n"
     editors = {".devcontainer/docker-compose.yml": editor, ".devcontainer/python/Dockerfile": "FROM python:latest\n"}
     files = written(tmp_path, {"compose.yaml": COMPOSE, **editors})
     grace = rules.grace_period(files, Needs())
@@ -495,6 +515,8 @@ def test_settings_that_lie_in_a_secret_are_none(tmp_path: Path) -> None:
         "LIVEKIT_URL": "livekit.internal.net",
         "ACCESS_TOKEN_LIFETIME": "15 minutes",
         "DATABASE_URL": "postgres://app:Wq81mzP0aa@db/app",
+        "REPLICA_URL": "postgres://app:CHANGE_ME@db/app?pool_timeout=10",
+        "LIVEKIT_API_KEY": "access_token",
         "DB_PASS": "correct-horse-battery",
         "DB_PASSWORD": '"80317264"',
         "SIP_TRUNK": '"80317264"',

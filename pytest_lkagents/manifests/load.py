@@ -50,19 +50,27 @@ DOCKERFILES = re.compile(
 )
 # What shows that a file was meant for a deployment although it cannot be read: its name, or a name in it.
 NAMED = re.compile(
-    r"(docker-)?compose[\w.-]*\.ya?ml|render\.ya?ml|fly[\w.-]*\.toml|([\w.-]+[._-])?railway([._-][\w.-]+)?\.(json|toml)|cerebrium\.toml|kustomization\.ya?ml"
+    r"(docker-)?compose[\w.-]*\.ya?ml|render\.ya?ml|fly[\w.-]*\.toml|railway\.(json|toml)|cerebrium\.toml|kustomization\.ya?ml"
 )
+# Railway is told the path of each service's file, which may have any name; so may what somebody keeps of it.
+OF_RAILWAY = re.compile(r"""^\s*(\[(build|deploy)\]|["'](build|deploy)["']\s*:)""", re.MULTILINE)
 TELLS = re.compile(
     r"""^[ \t{]*["']?(apiVersion|kind|services)["']?[ \t]*:|\b(containerDefinitions|AWSTemplateFormatVersion)\b""", re.MULTILINE
 )
+# What a repository's host runs of its own, with services beside its jobs: https://docs.github.com/actions
+WORKFLOWS = re.compile(r"(^|/)\.(github|gitea|forgejo)/workflows/")
 
 
 def is_dockerfile(name: str) -> bool:
     return bool(DOCKERFILES.fullmatch(name))
 
 
-def _is_meant(name: str, text: str) -> bool:
-    return bool(NAMED.fullmatch(name) or TELLS.search(text))
+def _is_meant(file: str, text: str) -> bool:
+    name = file.rsplit("/", 1)[-1]
+    if WORKFLOWS.search(file):
+        return False
+    of_railway = railway.OWN.fullmatch(name) and OF_RAILWAY.search(text)
+    return bool(NAMED.fullmatch(name) or of_railway or TELLS.search(text))
 
 
 def find(path: Path) -> list[Path]:
@@ -154,7 +162,7 @@ def _open(file: Path, shown: str, files: Files, known: list[Node], *, named: boo
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        if named or _is_meant(file.name, data.decode("utf-8", "replace")):
+        if named or _is_meant(shown, data.decode("utf-8", "replace")):
             files.problems.append(Problem(Place(shown, 1, ""), "not UTF-8 text"))
         return
     _read(shown, text, files, known, named=named)
@@ -177,7 +185,7 @@ def _read(file: str, text: str, files: Files, known: list[Node], *, named: bool)
         # What stands before it is not judged without what stands behind.
         skipped = [problem]
     except Unreadable as problem:
-        if not named and not _is_meant(name, text):
+        if not named and not _is_meant(file, text):
             # JSON with comments, as tools have it, is not worth a word.
             files.unread += [] if name.endswith(".json") else [f"{file}:{problem.line}"]
             return
