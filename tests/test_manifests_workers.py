@@ -399,3 +399,57 @@ def test_what_starts_no_program_is_no_worker_and_may_hold_secrets(tmp_path: Path
 @pytest.mark.parametrize("command", ["sh -c 'sleep 5; python agent.py start'", "sh -c 'echo on && exec ./run'", "./echo"])
 def test_what_starts_a_program_after_a_word_may_be_a_worker(tmp_path: Path, command: str) -> None:
     assert judged(written(tmp_path, composed(f'voice-agent: {{image: "r/voice:1", command: "{command}"}}'))) == {"voice-agent"}
+
+
+SCANNER = "scanner: {image: 'sonarqube:community', ports: ['9000:9000'], environment: {SONAR_TOKEN: h7Jd2kP0xQ9v4Lm8}}"
+SITE = "frontend: {build: ./frontend, ports: ['3000:3000']}"
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        composed(SCANNER, SITE),
+        composed(SCANNER, "backend: {build: ., command: uvicorn app:app}"),
+        {**composed(SCANNER), "agent/railway.json": '{"deploy": {"startCommand": "pnpm build && node dist/index.js"}}'},
+        {
+            **composed(SCANNER),
+            "k8s/kustomization.yaml": "resources: [agent.yaml]\nimages: [{name: r/agent, newTag: '2'}]\n",
+            "k8s/agent.yaml": deployed("agent", "r/agent:1"),
+        },
+    ],
+)
+def test_in_doubt_what_serves_others_is_no_worker_beside_something_else(tmp_path: Path, others: dict[str, str]) -> None:
+    files = written(tmp_path, others)
+    assert "scanner" not in judged(files)
+    assert "compose.yaml: scanner serves others, and nothing says that it is a worker" in files.left_out
+    assert [finding.place.field for finding in rules.secrets(files, Needs()).findings] == [
+        "services.scanner.environment.SONAR_TOKEN"
+    ], "it is judged for secrets"
+
+
+@pytest.mark.parametrize(
+    "services",
+    [
+        [SCANNER],
+        [SCANNER, "db: {image: 'postgres:16', ports: ['5432:5432']}", "livekit: {image: 'livekit/livekit-server:v1.9'}"],
+        [SCANNER.replace("environment: {", "environment: {LIVEKIT_URL: $URL, "), SITE],
+    ],
+)
+def test_in_doubt_what_may_be_a_worker_is_judged_where_nothing_else_is_or_it_works_with_livekit(
+    tmp_path: Path, services: list[str]
+) -> None:
+    files = written(tmp_path, composed(*services))
+    assert (judged(files), files.doubtful) == ({"scanner"}, True)
+
+
+def test_in_doubt_a_server_of_another_program_is_no_worker_though_it_works_with_livekit(tmp_path: Path) -> None:
+    orchestrator = f"orchestrator: {{build: ., ports: ['8002:8002'], {LIVEKIT}}}"
+    image = {"Dockerfile": 'FROM node:22\nENTRYPOINT ["tini", "--", "node", "dist/server.js"]\n'}
+    behind = {
+        "compose.production.yaml": composed(orchestrator.replace("8002:8002", ""), SITE)["compose.yaml"].replace("['']", "[]")
+    }
+    files = written(tmp_path, {**composed(orchestrator, SITE), **behind, **image})
+    assert judged(files) == set()
+    assert len(files.left_out) == 2
+    started = {"Dockerfile": 'FROM node:22\nENTRYPOINT ["tini", "--", "node", "dist/main.js", "start"]\n'}
+    assert "orchestrator" in judged(written(tmp_path, started)), "its image starts an agent"

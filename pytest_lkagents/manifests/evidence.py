@@ -287,6 +287,14 @@ class Candidate:
         named = PROGRAMS & self.programs and not modes_of(self.command)
         return not (named or self.has_visitors or (image is not None and image.has_visitors))
 
+    @property
+    def is_rather_a_server(self) -> bool:
+        """Whether somebody is to connect to it, and it starts another program than an agent, or has nothing of LiveKit."""
+        image = self.image if self.runs_image_as_it_is else None
+        visited = self.has_visitors or (image is not None and image.has_visitors)
+        livekit = self.works_with_livekit or self.refers_to_livekit
+        return visited and (self.runs_other or not livekit) and not self.starts_agent
+
     @cached_property
     def may_be_worker(self) -> bool:
         """Whether it is nothing else for certain."""

@@ -27,6 +27,7 @@ NOTHING = "looks like no worker"
 POSSIBLE = "may be a worker as well as others"
 PASSED = "may be a worker by all but its name"
 IDLE = "starts no program by its command"
+SERVES = "serves others, and nothing says that it is a worker"
 
 
 @dataclass
@@ -38,11 +39,15 @@ class Layout:
     apart: list[Candidate]
     # What only builds a stage for development is no worker, and says whose Dockerfile it is.
     developing: list[Candidate]
+    # Of what a Kustomization or another file makes something else.
+    parts: list[Candidate] = field(default_factory=list)
     workers: list[Candidate] = field(default_factory=list)
     # What may be one as well as others: judged for secrets alone.
     possible: list[Candidate] = field(default_factory=list)
     # What may be one, and is called a server or a task.
     passed: list[Candidate] = field(default_factory=list)
+    # What may be one, and serves others: judged for secrets alone.
+    serving: list[Candidate] = field(default_factory=list)
     # The Dockerfiles of what is developed, where that is an agent.
     agents: set[str | None] = field(default_factory=set)
     doubtful: bool = False
@@ -70,6 +75,7 @@ def pick(files: Files) -> list[Deployment]:
         deployed=[one for one in candidates if one.file not in files.for_development],
         apart=[one for one in candidates if one.file in files.for_development],
         developing=[one for one in parts if one.built_from is not None],
+        parts=parts,
     )
     for step in STEPS:
         step(layout)
@@ -158,7 +164,29 @@ def _take_lone(some: list[Candidate], layout: Layout) -> None:
     layout.doubtful = bool(layout.workers)
 
 
-STEPS: tuple[Callable[[Layout], None], ...] = (_take_deployed, _take_last_stages, _take_developed, _take_whatever)
+def _leave_what_serves(layout: Layout) -> None:
+    """Where nothing says what the worker is, what others connect to is judged only where it is all that is deployed, but for
+    what applications stand on. Beside a site, whatever else is there is in no agent's place."""
+    if not layout.doubtful:
+        return
+    made = [one for one in layout.deployed + layout.parts if not (one.is_dockerfile or one.is_backing or one.is_server)]
+    servers = [one for one in layout.workers if one in made and one.is_rather_a_server]
+    # Where one file opens a port of it, another one may lead to it by a proxy.
+    names = {one.name for one in servers if any(other.name != one.name for other in made)}
+    layout.serving = [one for one in layout.workers if one in made and one.name in names]
+    sources = {one.built_from for one in layout.serving}
+    left = [one for one in layout.workers if one in layout.serving or (one.is_dockerfile and one.name in sources)]
+    layout.workers = [one for one in layout.workers if one not in left]
+    layout.doubtful = bool(layout.workers)
+
+
+STEPS: tuple[Callable[[Layout], None], ...] = (
+    _take_deployed,
+    _take_last_stages,
+    _take_developed,
+    _take_whatever,
+    _leave_what_serves,
+)
 
 
 def _split(some: list[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
@@ -182,7 +210,7 @@ def _parts(parts: list[Candidate], others: list[Candidate], layout: Layout) -> l
     beside = [one for one in others if one.platform is KUBERNETES and one.has_livekit and not one.is_server]
     # What is kept up for who works in it has the worker's variables.
     idle = [one for one in others if one.is_idle and one.is_worker and one not in beside]
-    return found + stages + beside + idle + [one for one in layout.possible if one in others]
+    return found + stages + beside + idle + [one for one in layout.possible + layout.serving if one in others]
 
 
 def _is_of_worker(part: Candidate, others: list[Candidate], layout: Layout) -> bool:
@@ -221,6 +249,8 @@ def _why_not(one: Candidate, layout: Layout) -> str:
         return POSSIBLE
     if one.is_idle:
         return IDLE
+    if one in layout.serving:
+        return SERVES
     if one.is_worker and not (one.is_evident or one.is_part or one.is_server):
         return NAMED
     if one.may_be_worker and one.runs_image_as_it_is and one.built_from in layout.agents:
@@ -240,7 +270,7 @@ def _why_not(one: Candidate, layout: Layout) -> str:
 
 def _is_worth_a_word(one: Candidate, why: str) -> bool:
     # Agents in JavaScript are started as web sites are, but have nobody who connects to them.
-    if one.is_dockerfile or one.is_site or (one.serves and one.has_visitors):
+    if why != SERVES and (one.is_dockerfile or one.is_site or (one.serves and one.has_visitors)):
         return False
     # LiveKit's variables may come from elsewhere.
-    return why in (WORKS, BUILT, PASSED) or (why == NAMED and one.is_called_agent and one.deployment.more_variables)
+    return why in (WORKS, BUILT, PASSED, SERVES) or (why == NAMED and one.is_called_agent and one.deployment.more_variables)
