@@ -453,3 +453,27 @@ def test_in_doubt_a_server_of_another_program_is_no_worker_though_it_works_with_
     assert len(files.left_out) == 2
     started = {"Dockerfile": 'FROM node:22\nENTRYPOINT ["tini", "--", "node", "dist/main.js", "start"]\n'}
     assert "orchestrator" in judged(written(tmp_path, started)), "its image starts an agent"
+
+
+DOWNLOADED = "FROM node:22 AS build\nRUN {fetch}\nFROM node:22\nCOPY --from=build /app /app\n{start}\n"
+
+
+@pytest.mark.parametrize(
+    ("fetch", "start", "is_one"),
+    [
+        ("pnpm download-files", 'CMD ["pnpm", "start"]', True),
+        ("python -m voice.main download-files", 'CMD ["python", "-m", "voice.main", "start"]', True),
+        ("<<EOF\nuv run main.py download-files\nEOF", "CMD /app/start.sh", True),
+        # One image may be of an API, too.
+        ("python -m voice.main download-files", 'CMD ["python", "server.py"]', False),
+        ("python -m voice.main download-files", "CMD uvicorn voice.api:app", False),
+        ("pnpm download-files", 'EXPOSE 3000\nCMD ["pnpm", "start"]', False),
+        ("pnpm install download-files-cli", 'CMD ["pnpm", "start"]', False),
+    ],
+)
+def test_what_fetches_the_files_of_an_agents_plugins_is_an_agents(
+    tmp_path: Path, fetch: str, start: str, *, is_one: bool
+) -> None:
+    image = {"apps/voice/Dockerfile": DOWNLOADED.format(fetch=fetch, start=start)}
+    files = written(tmp_path, {**image, "apps/web/Dockerfile": 'FROM node:22\nCMD ["node", "server.js"]\n'})
+    assert (judged(files) == {"apps/voice/Dockerfile"} and not files.doubtful) is is_one

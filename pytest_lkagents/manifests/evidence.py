@@ -182,11 +182,22 @@ class Candidate:
         """Of its own: what its image says may only speak against it."""
         if runs_agent(self.own_command) or self.deployment.of_livekit_cloud:
             return Evidence.STARTS
+        if self.starts_what_it_holds:
+            return Evidence.TOLD
         if not self._is_named:
             return Evidence.NOTHING
         # A worker of something else works with LiveKit, too, and starts a program of its own.
         told = self.works_with_livekit and (self.is_called_agent or not self.programs)
         return Evidence.TOLD if told or modes_of(self.own_command) else Evidence.NAMED
+
+    @property
+    def starts_what_it_holds(self) -> bool:
+        """Whether an image that is made for an agent starts it: by the SDK's command, or, where nobody is to connect to it, by
+        a script (``pnpm start``) and no other program."""
+        if not self.deployment.holds_agent or self.is_web_server:
+            return False
+        other = PROGRAMS & _programs(self.own_command) or self.has_visitors
+        return bool(modes_of(self.own_command)) or not other
 
     @property
     def _is_named(self) -> bool:

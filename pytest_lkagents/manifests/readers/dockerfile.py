@@ -28,6 +28,9 @@ from pytest_lkagents.manifests.readers.secret_entries import secret_lines
 from pytest_lkagents.manifests.tree import Place
 from pytest_lkagents.secrets import looks_generated, looks_random
 
+# The SDK's command that fetches the models of an agent's plugins; a later stage copies these.
+DOWNLOADS = re.compile(r"(?<![\w-])download-files(?![\w-])")
+
 
 @dataclass
 class Stage:
@@ -73,11 +76,14 @@ def read(file: str, text: str, files: Files) -> None:
     made = _deployment(file, file, last)
     made.other_variables = others
     files.deployments.append(made)
-    files.stages[file] = {
+    own = files.stages[file] = {
         **{name: _deployment(file, f"{file}, stage {name}", stage) for name, stage in stages.items()},
         **{name: made for name, stage in stages.items() if stage is last},
         "": made,
     }
+    holds_agent = any(instruction.name == "RUN" and DOWNLOADS.search(instruction.text) for instruction in found)
+    for one in own.values():
+        one.holds_agent = holds_agent
 
 
 SHELL = ["/bin/sh", "-c"]

@@ -47,6 +47,11 @@ class Instruction:
     parts: tuple[tuple[str, int], ...] = ()
     here: tuple[tuple[str, int], ...] = ()
 
+    @property
+    def text(self) -> str:
+        """With its here-documents."""
+        return "\n".join([self.rest, *(text for text, _ in self.here)])
+
     def line_of(self, text: str) -> int:
         """The line in which this begins; its first, where none has it as it is."""
         begins = re.compile(rf"(?<!\w){re.escape(text)}")
