@@ -11,7 +11,7 @@ from pytest_lkagents.manifests.findings import Needs
 from pytest_lkagents.manifests.load import load
 from pytest_lkagents.manifests.model import RAILWAY, Files
 
-from .deployment_files import written
+from .deployment_files import judged, written
 
 SECRET = "c2hvcnQtbGl2ZWQ5MXF6c2hvcnQtbGl2"
 WEB = 'FROM node:22 AS base\nFROM base AS web\nCMD ["node", "server.js"]\n'
@@ -93,8 +93,8 @@ def test_what_builds_a_stage_for_development_tells_whose_dockerfile_it_is(tmp_pa
     assert found(files) == [["Dockerfile"], ["Dockerfile"], []]
     # Where nothing says which of several is the worker, all are judged but for servers of something else.
     files = read(tmp_path, PNPM, composed(agent.replace("agent", "app"), f"backend: {{{backend}, {LIVEKIT}}}"), "")
-    judged = {one.name for one in files.deployments}
-    assert ("Dockerfile" in judged, "backend" in judged, files.doubtful) == (True, "ports" not in backend, True)
+    names = {one.name for one in files.deployments}
+    assert ("Dockerfile" in names, "backend" in names, files.doubtful) == (True, "ports" not in backend, True)
 
 
 @pytest.mark.parametrize("last", ["prod", ""])
@@ -106,10 +106,10 @@ def test_what_else_is_built_of_an_agents_dockerfile_is_no_worker(tmp_path: Path,
     assert found(files) == [["Dockerfile"], [], []], "a key in any of its stages"
     assert files.left_out == ["Dockerfile: its last stage is built by nothing in these files"]
     # One that runs the last stage as it is makes it its own; one with a command does not.
-    for command, judged in (("", []), (", command: ./shop", ["Dockerfile"])):
+    for command, own in (("", []), (", command: ./shop", ["Dockerfile"])):
         target = f"build: {{context: .{', target: prod' if last else ''}}}"
         files = read(tmp_path, WEB + PNPM, composed(agent, f"shop: {{{target}, {LIVEKIT}{command}}}"), "")
-        assert [one.name for one in files.deployments] == judged
+        assert [one.name for one in files.deployments] == own
         assert found(files)[0] == ["Dockerfile"]
 
 
@@ -267,3 +267,22 @@ def test_the_last_stage_that_is_no_workers_is_named_apart_from_one_that_is(tmp_p
     services = "agent: {build: {context: ., target: prod}}, web: {build: {context: ., target: web}}"
     files = read(tmp_path, PROD + WEB, f"services: {{{services}}}\n", "")
     assert files.passed_over == ["Dockerfile, last stage looks like no worker", "docker-compose.yml: web looks like no worker"]
+
+
+STAGES = """FROM python:3.12 AS base
+FROM base AS api
+EXPOSE 8000
+CMD ["uvicorn", "interview.api:app"]
+FROM base AS worker
+CMD ["python", "-m", "interview.worker", "start"]
+"""
+
+
+@pytest.mark.parametrize(("name", "problems"), [("build-target", 0), ("target", 1)])
+def test_a_stage_that_is_named_by_another_field_shows_what_is_meant(tmp_path: Path, name: str, problems: int) -> None:
+    fly = f"app = 'interview-api'\n[build]\n{name} = 'api'\n[http_service]\ninternal_port = 8000\n"
+    agent = "services:\n  agent:\n    build: {context: ., target: worker}\n    stop_grace_period: 10m\n"
+    files = written(tmp_path, {"Dockerfile": STAGES, "fly.toml": fly, "compose.yaml": agent})
+    assert "interview-api" not in judged(files)
+    assert [problem.reason for problem in files.problems] == ["there is no field 'target'; 'build-target' is meant"] * problems
+    assert rules.grace_period(files, Needs()).findings == []

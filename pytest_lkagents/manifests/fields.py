@@ -244,7 +244,8 @@ def unknown(document: Node, fields: Fields) -> Iterator[Problem]:
             for name, below in node.entries():
                 if name in names or name.startswith("x-"):
                     continue
-                close = meant(name, names)
+                # In a table a name is easily cut short by the table's own: ``target`` of ``build`` for ``build-target``.
+                close = meant(name, names) or next((known for known in names if path and known == f"{path[-1]}-{name}"), None)
                 if close is not None and node.get(close) is None:
                     yield Problem(below.place, f"there is no field {name!r}; {close!r} is meant")
                 elif close is None and (home := _home(name, fields)) is not None:

@@ -42,7 +42,8 @@ def read(document: Node, files: Files) -> None:
         stop_signal=given(document, "kill_signal"),
         other_variables=variables_of(document, "build", "args"),
         built_from=_built_from(document),
-        target=given(document, "build", "build-target"),
+        # The other one is no field of it, which is a problem, and shows what is meant.
+        target=given(document, "build", "build-target") or given(document, "build", "target"),
     )
     doubt(made, "grace_s", grace, document, "kill_timeout")
     for service in _services(document, group):
