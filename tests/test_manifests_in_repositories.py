@@ -517,6 +517,11 @@ def test_settings_that_lie_in_a_secret_are_none(tmp_path: Path) -> None:
         "DATABASE_URL": "postgres://app:Wq81mzP0aa@db/app",
         "REPLICA_URL": "postgres://app:CHANGE_ME@db/app?pool_timeout=10",
         "LIVEKIT_API_KEY": "access_token",
+        "PGUSER": "voice1",
+        "PGDATABASE": "voice_calls_2",
+        "AUDIT_LOG_PATH": "/data/audit.log",
+        "SESSION_DIR": "./data/sessions",
+        "MODEL_FILE": "/k2Jd82mxQ0/7Wq81mzP0aa",
         "DB_PASS": "correct-horse-battery",
         "DB_PASSWORD": '"80317264"',
         "SIP_TRUNK": '"80317264"',
@@ -530,6 +535,7 @@ def test_settings_that_lie_in_a_secret_are_none(tmp_path: Path) -> None:
         "DB_PASS",
         "DB_PASSWORD",
         "LIVEKIT_API_SECRET",
+        "MODEL_FILE",
         "SALT",
     }
 

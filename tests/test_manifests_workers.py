@@ -401,7 +401,7 @@ def test_what_starts_a_program_after_a_word_may_be_a_worker(tmp_path: Path, comm
     assert judged(written(tmp_path, composed(f'voice-agent: {{image: "r/voice:1", command: "{command}"}}'))) == {"voice-agent"}
 
 
-SCANNER = "scanner: {image: 'sonarqube:community', ports: ['9000:9000'], environment: {SONAR_TOKEN: h7Jd2kP0xQ9v4Lm8}}"
+SCANNER = "scanner: {image: 'acme/scanner:community', ports: ['9000:9000'], environment: {SONAR_TOKEN: h7Jd2kP0xQ9v4Lm8}}"
 SITE = "frontend: {build: ./frontend, ports: ['3000:3000']}"
 
 
@@ -409,6 +409,8 @@ SITE = "frontend: {build: ./frontend, ports: ['3000:3000']}"
     "others",
     [
         composed(SCANNER, SITE),
+        # What is pulled may be set up by itself.
+        composed(SCANNER, "rules: {image: 'acme/scanner:community', command: ./setup}"),
         composed(SCANNER, "backend: {build: ., command: uvicorn app:app}"),
         {**composed(SCANNER), "agent/railway.json": '{"deploy": {"startCommand": "pnpm build && node dist/index.js"}}'},
         {
@@ -477,3 +479,26 @@ def test_what_fetches_the_files_of_an_agents_plugins_is_an_agents(
     image = {"apps/voice/Dockerfile": DOWNLOADED.format(fetch=fetch, start=start)}
     files = written(tmp_path, {**image, "apps/web/Dockerfile": 'FROM node:22\nCMD ["node", "server.js"]\n'})
     assert (judged(files) == {"apps/voice/Dockerfile"} and not files.doubtful) is is_one
+
+
+@pytest.mark.parametrize("more", ["", f", {LIVEKIT}"])
+def test_what_ends_before_others_start_is_a_task(tmp_path: Path, more: str) -> None:
+    waits = "assistant: {image: 'r/assistant:1', depends_on: {setup: {condition: service_completed_successfully}}}"
+    files = written(tmp_path, composed(waits, f"setup: {{image: 'r/setup:1'{more}}}"))
+    assert judged(files) == {"assistant"}
+    assert "compose.yaml: setup is a task, for whose end others wait" in files.passed_over
+    healthy = waits.replace("completed_successfully", "healthy")
+    assert "assistant" not in judged(written(tmp_path / "up", composed(healthy, "setup: {image: 'r/setup:1'}")))
+
+
+@pytest.mark.parametrize(("name", "is_one"), [("asterisk", False), ("redis", False), ("assistant", True)])
+def test_what_is_built_and_named_as_what_applications_stand_on_is_no_worker(tmp_path: Path, name: str, *, is_one: bool) -> None:
+    image = {f"{name}/Dockerfile": "FROM debian:12\nCMD [/start.sh]\n"}
+    assert (name in judged(written(tmp_path, {**composed(f"{name}: {{build: ./{name}}}"), **image}))) is is_one
+    assert name in judged(written(tmp_path / "told", composed(f"{name}: {{build: ./{name}, {LIVEKIT}}}")))
+
+
+def test_in_doubt_what_is_called_a_server_and_serves_is_none_though_it_works_with_livekit(tmp_path: Path) -> None:
+    backend = f"backend: {{image: 'r/backend:1', expose: ['8090'], {LIVEKIT}}}"
+    assert judged(written(tmp_path, composed(backend, "proxy: {image: 'r/caddy-proxy:1', ports: ['80:80']}"))) == set()
+    assert judged(written(tmp_path / "alone", composed(backend))) == {"backend"}

@@ -26,7 +26,8 @@ SERVER = re.compile(r"(^|/)livekit/(livekit-server|livekit-cli|ingress|egress|si
 BACKING = re.compile(
     r"redis|valkey|postgres(ql)?|postgis|pgvector|timescaledb|mysql|mariadb|mongo(db)?|rabbitmq|minio|kafka|zookeeper|nats|memcached"
     r"|elasticsearch|opensearch|qdrant|weaviate|chroma|milvus|clickhouse-server|nginx|traefik|caddy|haproxy|envoy|coturn"
-    r"|grafana|prometheus|loki|jaeger|keycloak|adminer|pgadmin4|mailhog|mailpit|ollama"
+    r"|grafana|prometheus|loki|jaeger|keycloak|adminer|pgadmin4|mailhog|mailpit|ollama|redpanda|sonarqube|langfuse(-worker)?"
+    r"|asterisk|freeswitch|kamailio|opensips|rtpengine"
 )
 # What stands beside an agent and is named after it. What comes before that word is what an agent is for.
 PART = re.compile(
@@ -236,8 +237,9 @@ class Candidate:
 
     @cached_property
     def is_backing(self) -> bool:
-        """Whether applications stand on it, or it is built from such."""
-        return bool(BACKING.fullmatch(self.image_name)) or (self.image is not None and self.image.is_backing)
+        """Whether applications stand on it, or it is built from such, or as such by its name."""
+        named = BACKING.fullmatch(self.name) and self.built_from is not None and not self.works_with_livekit
+        return bool(named or BACKING.fullmatch(self.image_name)) or (self.image is not None and self.image.is_backing)
 
     @property
     def is_web_server(self) -> bool:
@@ -300,11 +302,12 @@ class Candidate:
 
     @property
     def is_rather_a_server(self) -> bool:
-        """Whether somebody is to connect to it, and it starts another program than an agent, or has nothing of LiveKit."""
+        """Whether somebody is to connect to it, and it starts another program than an agent, is called a server, or has nothing
+        of LiveKit."""
         image = self.image if self.runs_image_as_it_is else None
         visited = self.has_visitors or (image is not None and image.has_visitors)
         livekit = self.works_with_livekit or self.refers_to_livekit
-        return visited and (self.runs_other or not livekit) and not self.starts_agent
+        return visited and (self.runs_other or self.is_called_backend or not livekit) and not self.starts_agent
 
     @cached_property
     def may_be_worker(self) -> bool:

@@ -171,9 +171,14 @@ def _leave_what_serves(layout: Layout) -> None:
         return
     made = [one for one in layout.deployed + layout.parts if not (one.is_dockerfile or one.is_backing or one.is_server)]
     servers = [one for one in layout.workers if one in made and one.is_rather_a_server]
-    # Where one file opens a port of it, another one may lead to it by a proxy.
-    names = {one.name for one in servers if any(other.name != one.name for other in made)}
-    layout.serving = [one for one in layout.workers if one in made and one.name in names]
+    servers = [one for one in servers if any(other.name != one.name for other in made)]
+    # Where one file opens a port of it, another one may lead to it by a proxy; and what is pulled may be set up by itself.
+    names, pulled = {one.name for one in servers}, {one.image_name for one in servers if one.built_from is None} - {""}
+    layout.serving = [
+        one
+        for one in layout.workers
+        if one in made and (one.name in names or (one.image_name in pulled and not one.works_with_livekit))
+    ]
     sources = {one.built_from for one in layout.serving}
     left = [one for one in layout.workers if one in layout.serving or (one.is_dockerfile and one.name in sources)]
     layout.workers = [one for one in layout.workers if one not in left]

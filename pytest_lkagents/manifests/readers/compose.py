@@ -72,6 +72,7 @@ def read(document: Node, files: Files) -> None:
     # What a developer starts leaves what it extends the deployed one.
     deployed = [name for name, whole in wholes.items() if whole is not None and not _is_for_development(whole)]
     extended = {_base(services[name]) for name in deployed}
+    tasks = {name for whole in wholes.values() if whole is not None for name in _awaited(whole)}
     for name, service in services.items():
         whole_service = wholes[name]
         if whole_service is None:
@@ -83,11 +84,20 @@ def read(document: Node, files: Files) -> None:
         elif _is_for_development(whole_service):
             files.passed_over.append(f"{document.place.file}: {name} is started only by a profile for development")
             files.parts.append(part_of(name, whole_service))
+        elif name in tasks:
+            files.passed_over.append(f"{document.place.file}: {name} is a task, for whose end others wait")
+            files.parts.append(part_of(name, whole_service))
         elif name in extended and _runs_none(whole_service):
             files.passed_over.append(f"{document.place.file}: {name} runs nowhere, and is there for others to extend")
             files.parts.append(part_of(name, whole_service))
         else:
             files.deployments.append(deployment_of(name, whole_service))
+
+
+def _awaited(service: Node) -> list[str]:
+    """The services that have to end before this one starts, as no worker does."""
+    waits = service.entries("depends_on")
+    return [name for name, how in waits if how.text("condition") == "service_completed_successfully"]
 
 
 def _runs_none(service: Node) -> bool:

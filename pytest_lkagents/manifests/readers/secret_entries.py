@@ -32,6 +32,9 @@ SETTING = re.compile(
 ADDRESS = re.compile(
     r"[a-z][a-z0-9+.-]*://(?![^/\s]*:[^/\s]*@)\S*|([a-z0-9-]+\.)+[a-z]{2,}(:\d+)?|[\d.]+(:\d+)?", re.IGNORECASE
 )
+# Names of databases and of places in a file system, which are plain as well where their values are such.
+PLACED = re.compile(r"(^|_|PG)(DATABASE|DB|SCHEMA|USER|PATH|DIR|DIRECTORY|FOLDER|FILE)$")
+PLACE = re.compile(r"[a-z]\w*([.-]\w+)*|(\.{0,2}|~)(/[\w.-]+)+/?", re.IGNORECASE)
 WORD = re.compile(r"[A-Z]?[a-z]+([-_ .][a-z]+)*")
 KEY = re.compile(r"PASS|PWD|KEY")
 # One setting in a file of most formats: NAME=value, name = "value", name: value. What is more than a word is none: a call in a
@@ -57,6 +60,8 @@ def is_stored(name: str, text: str) -> bool:
     # A password in it makes any address a secret, but for one that is still to come.
     logins = URL_LOGIN.findall(text)
     if logins and all(stands_in(urllib.parse.unquote(password)) for _, password, _ in logins):
+        return False
+    if PLACED.search(plain) and PLACE.fullmatch(text) and not looks_generated(text):
         return False
     return "://" in text or not (SETTING.search(plain) or WORD.fullmatch(text))
 
