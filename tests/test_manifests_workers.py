@@ -502,3 +502,11 @@ def test_in_doubt_what_is_called_a_server_and_serves_is_none_though_it_works_wit
     backend = f"backend: {{image: 'r/backend:1', expose: ['8090'], {LIVEKIT}}}"
     assert judged(written(tmp_path, composed(backend, "proxy: {image: 'r/caddy-proxy:1', ports: ['80:80']}"))) == set()
     assert judged(written(tmp_path / "alone", composed(backend))) == {"backend"}
+
+
+@pytest.mark.parametrize(("image", "is_one"), [("support-agent-scoring", False), ("support-agent", True), ("agent-main", True)])
+def test_an_image_that_ends_in_what_it_makes_is_named_after_its_project(tmp_path: Path, image: str, *, is_one: bool) -> None:
+    scoring = deployed("scoring", f"r/{image}:1", MORE)
+    site = deployed("site-frontend", "r/support-agent-site-frontend:1", MORE)
+    files = written(tmp_path, {"scoring.yaml": scoring, "site.yaml": site})
+    assert ("scoring" in files.unsure) is is_one

@@ -158,9 +158,11 @@ class Candidate:
 
     @cached_property
     def is_called_agent(self) -> bool:
-        """By its own name; by its image's only where its own is not that of something beside an agent."""
-        beside = self.is_called_backend or self.hands_out_tokens
-        return bool(AGENT.search(self.called) or (AGENT.search(self.image_name.lower()) and not beside))
+        """By its own name; by its image's only where its own is not that of something beside an agent. Of an image that ends in
+        its own (``support-agent-scoring`` of ``scoring``) the rest is the project's name."""
+        image, own = self.image_name.lower(), self.name.lower()
+        beside = self.is_called_backend or self.hands_out_tokens or (image != own and image.endswith(own))
+        return bool(AGENT.search(self.called) or (AGENT.search(image) and not beside))
 
     @property
     def is_kept_as_agent(self) -> bool:
