@@ -13,6 +13,8 @@ AFTER_WORKER = 10
 
 Manifests = tuple[Files, Needs]
 
+NO_WORKER = "nothing in the files is known to be a worker"
+
 
 def judge(rule: rules.Rule, manifests: Manifests, evidence: Evidence, nothing: str, well: str) -> None:
     """Raises AssertionError with the first finding, NotJudgeable(``nothing``) where the rule applies to nothing."""
@@ -36,6 +38,8 @@ def judge(rule: rules.Rule, manifests: Manifests, evidence: Evidence, nothing: s
             cannot += files.too_large
             cannot += ["templates are not judged (manifests.readable)"] if files.templates else []
             cannot += ["what Helm makes of a chart is not judged (manifests.readable)"] if files.charts else []
+        # What is passed over may say a lot, and is judged by no rule.
+        nothing = NO_WORKER if files.passed_over and not files.deployments else nothing
         raise NotJudgeable("; ".join([found.nothing or nothing, *cannot, *dict.fromkeys(found.notes)]))
     evidence.summary = "; ".join([f"{well} ({found.looked_at} looked at)", *dict.fromkeys(found.notes)])
 

@@ -174,7 +174,13 @@ def test_a_service_whose_task_definition_is_a_parameter_is_named(tmp_path: Path)
     agent = parameters + service.replace("Service:", "VoiceWebAgent:", 1)
     assert "service VoiceWebAgent" in reason(checks.test_grace_period, tmp_path, {"a.yaml": agent})
     site = parameters + service.replace("Service:", "WebSite:", 1)
-    assert reason(checks.test_grace_period, tmp_path, {"a.yaml": site}) == "no file that tells how long the platform waits"
+    assert reason(checks.test_grace_period, tmp_path, {"a.yaml": site}) == checks.NO_WORKER
+
+
+@pytest.mark.parametrize("check", [checks.test_readable, checks.test_image_pinned, checks.test_secrets])
+def test_where_nothing_is_known_to_be_a_worker_this_is_the_reason(tmp_path: Path, check: Check) -> None:
+    site = {"compose.yaml": "services: {frontend: {image: 'r/frontend:latest', environment: {A_KEY: b}}}\n"}
+    assert reason(check, tmp_path, site).startswith(checks.NO_WORKER)
 
 
 def test_what_is_passed_over_is_named_once_and_apart(tmp_path: Path) -> None:
