@@ -144,7 +144,7 @@ def holds_secret(name: str, value: str) -> bool:
     named = looks_secret(PRIVATE.sub("", name)) or (KEY_NAME.search(name) and _looks_like_key(value))
     if not named or any(of.search(name) for of in (PUBLIC, POINTER)) or is_setting(name, value):
         return False
-    return not (is_placeholder(value) or _is_a_name(name, value) or any(of.search(value) for of in (PLACE, STORED, CODE)))
+    return not (is_placeholder(value) or is_a_name(name, value) or any(of.search(value) for of in (PLACE, STORED, CODE)))
 
 
 def _looks_like_key(value: str) -> bool:
@@ -156,10 +156,11 @@ def _looks_like_key(value: str) -> bool:
 VARIABLE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z]+)*_(API_KEY|API_SECRET|ACCESS_KEY|AUTH_TOKEN|ACCESS_TOKEN)")
 
 
-def _is_a_name(name: str, value: str) -> bool:
-    """A secret's: its own (``OPENAI_API_KEY=openai-api-key``; of one word alone, ``PASSWORD=password``, it may be meant), or
-    another variable's."""
-    its_own = "_" in name and name.upper() == value.upper().replace("-", "_")
+def is_a_name(name: str, value: str) -> bool:
+    """A secret's: its own, or the end of it (``OPENAI_API_KEY=openai-api-key``, ``HOOKS_CLIENT_SECRET=client-secret``; of one
+    word alone, ``PASSWORD=password``, it may be meant), or another variable's."""
+    words = value.upper().replace("-", "_")
+    its_own = "_" in words and f"_{name.upper()}".endswith(f"_{words}")
     return its_own or bool(VARIABLE.fullmatch(value))
 
 

@@ -291,6 +291,7 @@ def test_a_credential_in_a_variable(text: str, leaks: bool) -> None:
                 *("exchange-me9Xk2", "i-change-it-9Xk2", "unchange_me9Xk2", "x9Kd82LmQ0vZ-change-me", "9Xk2ab88-changeme"),
             )
         ],
+        *[("HOOKS_CLIENT_TOKEN", value, found) for value, found in (("client-token", False), ("ent_token", True))],
         ("TSIG_SECRET_ALG", "hmac-sha256", False),
         *[
             (name, "9f86d081884c7d659a2feaa0c55ad015", True)

@@ -17,6 +17,7 @@ from pytest_lkagents.secrets import (
     URL_LOGIN,
     as_variable,
     holds_key,
+    is_a_name,
     is_placeholder,
     is_secret,
     looks_generated,
@@ -48,7 +49,7 @@ def is_stored(name: str, text: str) -> bool:
     plain = as_variable(name).upper()
     # Digits alone may be a password.
     address = ADDRESS.fullmatch(text) and not (text.isdigit() and looks_secret(plain))
-    if is_placeholder(text) or STORED.match(text) or "{{" in text or "${" in text or address:
+    if is_placeholder(text) or is_a_name(plain, text) or STORED.match(text) or "{{" in text or "${" in text or address:
         return False
     if is_setting(plain, text):
         return False
