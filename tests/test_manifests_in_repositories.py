@@ -36,6 +36,8 @@ def test_a_tools_file_that_cannot_be_read_is_passed_over(tmp_path: Path) -> None
         # Such jobs have services, too.
         (".github/workflows/ci.yml", "jobs:\n  test:\n    services:\n      db: {image: 'postgres:16'}\n    steps: [{\n"),
         ("scripts/railway-test-20260105.json", '[\n{"success": false},\n'),
+        ("public/openapi.yaml", "openapi: 3.1.0\npaths:\n  a:\n    kind: {type: string}\n  a: {}\n"),
+        ("monitoring/board.json", '{\n  "panels": [{\n    "services": ["a" "b"]\n  }]\n}\n'),
     ],
 )
 def test_what_is_only_like_a_deployment_file_is_passed_over(tmp_path: Path, name: str, text: str) -> None:
@@ -50,6 +52,8 @@ def test_what_is_only_like_a_deployment_file_is_passed_over(tmp_path: Path, name
         ("agent.railway.json", '{\n  "deploy": {"numReplicas": 2,\n'),
         ("railway-agent.toml", "[deploy]\nnumReplicas = two\n"),
         ("worker.yaml", "apiVersion: v1\na: {b\n"),
+        ("worker.json", '{\n  "apiVersion": "v1",\n  "kind": "Secret"\n  "data": {}\n}\n'),
+        ("stack.yml", "services:\n  agent: {image: a\n"),
         ("compose.yaml", "a: {b\n"),
         ("task.json", '{"containerDefinitions": [{]}'),
     ],
@@ -65,6 +69,11 @@ def test_a_deployment_file_that_cannot_be_read_is_a_problem(tmp_path: Path, name
         *[
             (name, False)
             for name in ("Dockerfile.dockerignore", "Dockerfile.j2", "Dockerfile.md", "dockerfiles", "Dockerfile_x")
+        ],
+        *[(name, True) for name in ("Dockerfile.go", "Dockerfile.python", "Dockerfile.agent.py")],
+        *[
+            (name, False)
+            for name in ("dockerfile.validator.ts", "Dockerfile.test.JS", "dockerfile.py", "dockerfile.go", "Dockerfile.yaml")
         ],
     ],
 )
@@ -517,6 +526,7 @@ def test_settings_that_lie_in_a_secret_are_none(tmp_path: Path) -> None:
         "DATABASE_URL": "postgres://app:Wq81mzP0aa@db/app",
         "REPLICA_URL": "postgres://app:CHANGE_ME@db/app?pool_timeout=10",
         "LIVEKIT_API_KEY": "access_token",
+        "livekit-webhook-secret": "webhook-secret",
         "PGUSER": "voice1",
         "PGDATABASE": "voice_calls_2",
         "AUDIT_LOG_PATH": "/data/audit.log",

@@ -48,6 +48,10 @@ DOCKERFILES = re.compile(
     r"|.+\.(docker|container)file",
     re.IGNORECASE,
 )
+# Programs that work with such files, and what else has a format of its own. Of some languages a service has a Dockerfile.go.
+PROGRAMS = re.compile(
+    r".+(?i:\.([cm]?[jt]sx?|vue|svelte|css|html|json|ya?ml|toml|lock|log|ipynb))|[dc].+\.(py|go|rs|rb|java|kt|php|cs|sh)"
+)
 # What shows that a file was meant for a deployment although it cannot be read: its name, or a name in it.
 NAMED = re.compile(
     r"(docker-)?compose[\w.-]*\.ya?ml|render\.ya?ml|fly[\w.-]*\.toml|railway\.(json|toml)|cerebrium\.toml|kustomization\.ya?ml"
@@ -55,14 +59,16 @@ NAMED = re.compile(
 # Railway is told the path of each service's file, which may have any name; so may what somebody keeps of it.
 OF_RAILWAY = re.compile(r"""^\s*(\[(build|deploy)\]|["'](build|deploy)["']\s*:)""", re.MULTILINE)
 TELLS = re.compile(
-    r"""^[ \t{]*["']?(apiVersion|kind|services)["']?[ \t]*:|\b(containerDefinitions|AWSTemplateFormatVersion)\b""", re.MULTILINE
+    r"""^({[ \t]*)?["']?(apiVersion|services)["']?[ \t]*:|^kind:[ \t]*[A-Z]|^[ \t]*"apiVersion"[ \t]*:"""
+    r"|\b(containerDefinitions|AWSTemplateFormatVersion)\b",
+    re.MULTILINE,
 )
 # What a repository's host runs of its own, with services beside its jobs: https://docs.github.com/actions
 WORKFLOWS = re.compile(r"(^|/)\.(github|gitea|forgejo)/workflows/")
 
 
 def is_dockerfile(name: str) -> bool:
-    return bool(DOCKERFILES.fullmatch(name))
+    return bool(DOCKERFILES.fullmatch(name)) and not PROGRAMS.fullmatch(name)
 
 
 def _is_meant(file: str, text: str) -> bool:
