@@ -510,3 +510,18 @@ def test_an_image_that_ends_in_what_it_makes_is_named_after_its_project(tmp_path
     site = deployed("site-frontend", "r/support-agent-site-frontend:1", MORE)
     files = written(tmp_path, {"scoring.yaml": scoring, "site.yaml": site})
     assert ("scoring" in files.unsure) is is_one
+
+
+def test_a_server_that_is_built_in_an_agents_folder_is_none_beside_the_agent(tmp_path: Path) -> None:
+    api = f"sip_api: {{build: {{context: ./livekit_agent, dockerfile: Dockerfile.sip}}, {LIVEKIT}, ports: ['8089:8089']}}"
+    server = {"livekit_agent/Dockerfile.sip": 'FROM python:3.12\nEXPOSE 8089\nCMD ["python", "sip_api_server.py"]\n'}
+    agent = {"livekit_agent/Dockerfile": 'FROM python:3.12\nCMD ["python", "main.py"]\n'}
+    worker = f"livekit_agent: {{build: ./livekit_agent, {LIVEKIT}}}"
+    files = written(tmp_path, {**composed(api, worker), **server, **agent})
+    assert judged(files) == {"livekit_agent", "livekit_agent/Dockerfile"}
+    # What LiveKit Cloud builds is one whatever it starts.
+    cloud = {"livekit_agent/livekit.toml": "[agent]\n", "livekit_agent/Dockerfile.voice": "FROM python:3.12\nCMD ./run\n"}
+    cloud["livekit_agent/Dockerfile"] = server["livekit_agent/Dockerfile.sip"]
+    assert "livekit_agent/Dockerfile" in judged(written(tmp_path / "cloud", cloud))
+    # Alone it may be the agent, whatever it exposes.
+    assert "livekit_agent/Dockerfile.sip" in judged(written(tmp_path / "alone", server))

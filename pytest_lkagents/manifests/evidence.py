@@ -309,7 +309,8 @@ class Candidate:
         image = self.image if self.runs_image_as_it_is else None
         visited = self.has_visitors or (image is not None and image.has_visitors)
         livekit = self.works_with_livekit or self.refers_to_livekit
-        return visited and (self.runs_other or self.is_called_backend or not livekit) and not self.starts_agent
+        certain = self.starts_agent or self.deployment.of_livekit_cloud
+        return visited and (self.runs_other or self.is_called_backend or not livekit) and not certain
 
     @cached_property
     def may_be_worker(self) -> bool:

@@ -195,8 +195,12 @@ STEPS: tuple[Callable[[Layout], None], ...] = (
 
 
 def _split(some: list[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
-    """The Dockerfiles of workers, and what platforms run."""
-    return [one for one in some if one.is_dockerfile and one.is_worker], [one for one in some if not one.is_dockerfile]
+    """The Dockerfiles of workers, and what platforms run. Of an agent's folder one that starts a server is none of its own
+    beside another."""
+    images = [one for one in some if one.is_dockerfile and one.is_worker]
+    agents = {one.folder for one in images if not one.is_rather_a_server}
+    images = [one for one in images if not (one.is_rather_a_server and one.folder in agents)]
+    return images, [one for one in some if not one.is_dockerfile]
 
 
 # -- What is not judged
