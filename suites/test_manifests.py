@@ -194,11 +194,12 @@ def test_scaling_metric(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     Looked at are all metrics of an HPA, all triggers of a KEDA ScaledObject, Render's `targetCPUPercent` and
     `targetMemoryPercent`, App Platform's CPU target and its metrics of requests, `class` and `metric` of Knative, the
     rules of Azure Container Apps, `scaling_metric` of Cerebrium, and the metrics that ECS services in CloudFormation
-    track. Memory alone is a failure, and so are requests, of which a worker gets none; so are CPU and memory alone
-    where calls, not CPU, moved the load of this worker in `availability.load-follows-work` or
-    `availability.rejects-over-threshold` of the same run. What a container beside the worker uses alone
-    (`containerResource`, KEDA's `containerName`) counts for nothing: alone, or beside these, it is a failure too. Any
-    other metric counts as one of the worker's own. Skipped without an autoscaler that names a metric.
+    track. Memory alone is a failure, and so are requests, of which a worker gets none (of an HPA what is called
+    `http_requests` among the metrics of its own pods); so are CPU and memory alone where calls, not CPU, moved the load
+    of this worker in `availability.load-follows-work` or `availability.rejects-over-threshold` of the same run. What a
+    container beside the worker uses alone (`containerResource`, KEDA's `containerName`) counts for nothing: alone, or
+    beside these, it is a failure too. Any other metric counts as one of the worker's own. Skipped without an autoscaler
+    that names a metric.
     """
     judge(rules.scaling_metric, lk_manifests, lk_evidence, "no autoscaler that names a metric", "by CPU or a metric of its own")
 
@@ -295,23 +296,24 @@ def test_secrets(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     its name is a secret's (SECRET, TOKEN, PASSWORD, API_KEY and the like; ENCRYPTION_KEY, FERNET_KEY, SIGNING_KEY,
     MASTER_KEY and SERVICE_ROLE_KEY if the value looks made by a generator; not a key that web sites show, as of
     `NEXT_PUBLIC_` or `VITE_`) and its value has 8 or more characters and is no placeholder, reference or path, nor an
-    amount, a span of time or plain words behind the ending of a setting (`_SECONDS`, `_SIZE`, `_ROLE`); or, whatever
-    its name, if its value holds a private key, a token as its issuer writes them (`sk-proj-`, `ghp_`; not `AKIA` and
-    `AIza`, which alone open nothing or are public) or a header with one (`Authorization=Basic ...`), which is a finding
-    in a command and in a file that a ConfigMap holds, too; so is a setting with such a name and value (letters and
-    digits) in a file that a ConfigMap holds, or that COPY or ADD write from a here-document; a Secret's entry, if its
-    value has 8 or more and is no placeholder, template, reference, encrypted text, certificate, word or address without
-    a password, and its name not that of a setting (`_REGION`, `_USER`); what a variable of Compose falls back to
+    amount, a span of time or plain words behind the ending of a setting (`_SECONDS`, `_SIZE`, `_ROLE`), nor the end of
+    its own name (`LIVEKIT_API_SECRET=api-secret`); or, whatever its name, if its value holds a private key, a token as
+    its issuer writes them (`sk-proj-`, `ghp_`; not `AKIA` and `AIza`, which alone open nothing or are public) or a
+    header with one (`Authorization=Basic ...`), which is a finding in a command and in a file that a ConfigMap holds,
+    too; so is a setting with such a name and value (letters and digits) in a file that a ConfigMap holds, or that COPY
+    or ADD write from a here-document; a Secret's entry, if its value has 8 or more and is no placeholder, template,
+    reference, encrypted text, certificate, word or address without a password, and its name not that of a setting
+    (`_REGION`, `_USER`; `_DATABASE` and `_PATH` of a plain name or path); what a variable of Compose falls back to
     (`${TOKEN:-...}`), or one of CloudFormation (the `Default` of a parameter, unless that names one of Systems
     Manager), if it looks made by a generator; any variable, ConfigMap entry, command or such here-document with a
-    password in a URL that looks made by a generator (letters and digits). A command with such a name
-    (`--api-secret VALUE`, `API_KEY=VALUE` before it) counts like a variable, one of RUN in a Dockerfile if the value
-    has letters and digits (three digits and no call, in its here-documents). Values are never shown. Not looked at are
-    commands in patches, what `transformers` and `replacements` put in, and a variable that an operation names by its
-    number alone (`env/0/value`), unless the workload's file says for certain which one stands there: not where it lies
-    elsewhere, labels select it, or another operation or patch may change the order. What is found on standard input may
-    come from outside of the repository (`docker compose config` fills in `.env`): it is named, and neither a failure
-    nor a pass. Skipped if there is no variable and no such entry.
+    password in a URL that looks made by a generator (letters and digits). A command with such a name (`--api-secret
+    VALUE`, `API_KEY=VALUE` before it) counts like a variable, one of RUN in a Dockerfile if the value has letters and
+    digits (three digits and no call, in its here-documents). Values are never shown. Not looked at are commands in
+    patches, what `transformers` and `replacements` put in, and a variable that an operation names by its number alone
+    (`env/0/value`), unless the workload's file says for certain which one stands there: not where it lies elsewhere,
+    labels select it, or another operation or patch may change the order. What is found on standard input may come from
+    outside of the repository (`docker compose config` fills in `.env`): it is named, and neither a failure nor a pass.
+    Skipped if there is no variable and no such entry.
     """
     judge(rules.secrets, lk_manifests, lk_evidence, "no variable and no Secret to judge", "no literal secret")
 
@@ -468,8 +470,8 @@ def test_image_pinned(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     `build.image` of Fly.io, `image` of App Platform, `docker_base_image_url` of Cerebrium without a Dockerfile, and the
     last FROM of a Dockerfile, or the one of the stage that is built (the one that its stage begins with, if that is
     another stage's name). An image without a tag, or with the tag `latest`, is a failure; any other tag counts as a
-    version, and a sha256 digest is enough. Names with a variable or a template in them are passed over. Skipped if no
-    image is left.
+    version, and a sha256 digest is enough. Names with a variable or a template in them are passed over, and those of
+    what Compose builds itself. Skipped if no image is left.
     """
     judge(rules.image_pinned, lk_manifests, lk_evidence, "no image is named", "by version or digest")
 

@@ -63,6 +63,8 @@ def test_an_image_that_is_named_with_a_variable_is_named(tmp_path: Path) -> None
         files = {"compose.yaml": composed(f"image: '{image}'")}
         assert reason(checks.test_image_pinned, tmp_path, files) == "every image is named with a variable or a placeholder"
     assert reason(checks.test_image_pinned, tmp_path, {"compose.yaml": composed("build: .")}) == "no image is named"
+    built = {"compose.yaml": composed("build: ., image: 'r/agent:latest'")}
+    assert reason(checks.test_image_pinned, tmp_path, built) == "every image that is named is built by Compose"
 
 
 @pytest.mark.parametrize("base", ["python:${PYTHON}-slim", "$BASE"])

@@ -410,6 +410,7 @@ SITE = "frontend: {build: ./frontend, ports: ['3000:3000']}"
     [
         composed(SCANNER, SITE),
         # What is pulled may be set up by itself.
+        {**composed(SCANNER), "livekit.toml": "[agent]\nid = 'CA_1'\n"},
         composed(SCANNER, "rules: {image: 'acme/scanner:community', command: ./setup}"),
         composed(SCANNER, "backend: {build: ., command: uvicorn app:app}"),
         {**composed(SCANNER), "agent/railway.json": '{"deploy": {"startCommand": "pnpm build && node dist/index.js"}}'},

@@ -26,7 +26,7 @@ SERVER = re.compile(r"(^|/)livekit/(livekit-server|livekit-cli|ingress|egress|si
 BACKING = re.compile(
     r"redis|valkey|postgres(ql)?|postgis|pgvector|timescaledb|mysql|mariadb|mongo(db)?|rabbitmq|minio|kafka|zookeeper|nats|memcached"
     r"|elasticsearch|opensearch|qdrant|weaviate|chroma|milvus|clickhouse-server|nginx|traefik|caddy|haproxy|envoy|coturn"
-    r"|grafana|prometheus|loki|jaeger|keycloak|adminer|pgadmin4|mailhog|mailpit|ollama|redpanda|sonarqube|langfuse(-worker)?"
+    r"|grafana|prometheus|loki|jaeger|keycloak|adminer|pgadmin4|mailhog|mailpit|ollama|redpanda|sonarqube|langfuse(-worker)?|etcd"
     r"|asterisk|freeswitch|kamailio|opensips|rtpengine"
 )
 # What stands beside an agent and is named after it. What comes before that word is what an agent is for.

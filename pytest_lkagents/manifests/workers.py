@@ -18,6 +18,7 @@ from pytest_lkagents.manifests.choice import (
 from pytest_lkagents.manifests.evidence import Candidate, Evidence
 from pytest_lkagents.manifests.model import COMPOSE, DOCKERFILE, KUBERNETES, Deployment, Files
 from pytest_lkagents.manifests.readers.common import is_editors
+from pytest_lkagents.manifests.readers.dockerfile import for_livekit_cloud
 
 # Why one is not judged.
 NAMED = "is named like a worker, and nothing else says that it is one"
@@ -52,6 +53,8 @@ class Layout:
     agents: set[str | None] = field(default_factory=set)
     doubtful: bool = False
     unsure: list[str] = field(default_factory=list)
+    # Whether LiveKit Cloud has an agent, though perhaps no file for it lies there.
+    in_cloud: bool = False
 
     @property
     def images(self) -> list[Candidate]:
@@ -76,6 +79,7 @@ def pick(files: Files) -> list[Deployment]:
         apart=[one for one in candidates if one.file in files.for_development],
         developing=[one for one in parts if one.built_from is not None],
         parts=parts,
+        in_cloud=bool(for_livekit_cloud(files)),
     )
     for step in STEPS:
         step(layout)
@@ -171,7 +175,7 @@ def _leave_what_serves(layout: Layout) -> None:
         return
     made = [one for one in layout.deployed + layout.parts if not (one.is_dockerfile or one.is_backing or one.is_server)]
     servers = [one for one in layout.workers if one in made and one.is_rather_a_server]
-    servers = [one for one in servers if any(other.name != one.name for other in made)]
+    servers = [one for one in servers if layout.in_cloud or any(other.name != one.name for other in made)]
     # Where one file opens a port of it, another one may lead to it by a proxy; and what is pulled may be set up by itself.
     names, pulled = {one.name for one in servers}, {one.image_name for one in servers if one.built_from is None} - {""}
     layout.serving = [

@@ -191,8 +191,13 @@ def is_built_by_livekit_cloud(file: str, files: Files) -> bool:
     """Whether a livekit.toml lies beside it: `lk agent deploy` builds the Dockerfile of its folder, to its end.
     Source: https://docs.livekit.io/deploy/agents/builds/"""
     folder, _, name = file.rpartition("/")
+    return name == "Dockerfile" and folder in for_livekit_cloud(files)
+
+
+def for_livekit_cloud(files: Files) -> set[str]:
+    """The folders of which LiveKit Cloud builds an agent."""
     tomls = [one.rpartition("/") for one in files.read if one.endswith(".toml") and one not in files.for_development]
-    return name == "Dockerfile" and any(where == folder and own.startswith("livekit.") for where, _, own in tomls)
+    return {folder for folder, _, name in tomls if name.startswith("livekit.")}
 
 
 def _stage(user: Deployment, stages: dict[str, Deployment]) -> Deployment | None:

@@ -221,6 +221,10 @@ def image_pinned(files: Files, _needs: Needs) -> Judgement:
         image = deployment.image
         if image is None:
             continue
+        if deployment.platform is COMPOSE and deployment.built_from is not None:
+            # A name for what is built; its Dockerfile says of what it is made.
+            made.nothing = made.nothing or "every image that is named is built by Compose"
+            continue
         name = image.value.rsplit("/", 1)[-1]
         tag = name.partition(":")[2]
         if tag != "latest" and re.search(r"\$\{?[A-Za-z_]|\{\{|<", image.value):
