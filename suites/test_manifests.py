@@ -306,14 +306,14 @@ def test_secrets(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     (`_REGION`, `_USER`; `_DATABASE` and `_PATH` of a plain name or path); what a variable of Compose falls back to
     (`${TOKEN:-...}`), or one of CloudFormation (the `Default` of a parameter, unless that names one of Systems
     Manager), if it looks made by a generator; any variable, ConfigMap entry, command or such here-document with a
-    password in a URL that looks made by a generator (letters and digits). A command with such a name (`--api-secret
-    VALUE`, `API_KEY=VALUE` before it) counts like a variable, one of RUN in a Dockerfile if the value has letters and
-    digits (three digits and no call, in its here-documents). Values are never shown. Not looked at are commands in
-    patches, what `transformers` and `replacements` put in, and a variable that an operation names by its number alone
-    (`env/0/value`), unless the workload's file says for certain which one stands there: not where it lies elsewhere,
-    labels select it, or another operation or patch may change the order. What is found on standard input may come from
-    outside of the repository (`docker compose config` fills in `.env`): it is named, and neither a failure nor a pass.
-    Skipped if there is no variable and no such entry.
+    password in a URL that looks made by a generator (letters and digits). A command with such a name
+    (`--api-secret VALUE`, `API_KEY=VALUE` before it) counts like a variable, one of RUN in a Dockerfile if the value
+    has letters and digits (three digits and no call, in its here-documents). Values are never shown. Not looked at are
+    commands in patches, what `transformers` and `replacements` put in, and a variable that an operation names by its
+    number alone (`env/0/value`), unless the workload's file says for certain which one stands there: not where it lies
+    elsewhere, labels select it, or another operation or patch may change the order. What is found on standard input may
+    come from outside of the repository (`docker compose config` fills in `.env`): it is named, and neither a failure
+    nor a pass. Skipped if there is no variable and no such entry.
     """
     judge(rules.secrets, lk_manifests, lk_evidence, "no variable and no Secret to judge", "no literal secret")
 
