@@ -208,6 +208,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         config.pluginmanager.register(junit.Suites(xml), "lkagents-junit")
     holder = config.stash[STAGE]
     config.add_cleanup(signals.interrupt_by(lambda: holder.closing))
+    config.add_cleanup(signals.not_ignored_by_workers())
     if not is_xdist_worker(config):
         if uses_xdist(config) or adds_worker_checks(config):
             require_or_end(config)

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from contextlib import suppress
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+# What workers are told to stop by.
+STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 def interrupt_by(is_closing: Callable[[], bool]) -> Callable[[], None]:
@@ -32,4 +34,24 @@ def interrupt_by(is_closing: Callable[[], bool]) -> Callable[[], None]:
     with suppress(ValueError):
         for number in taken:
             signal.signal(number, interrupt)
+    return give_back
+
+
+def not_ignored_by_workers() -> Callable[[], None]:
+    """Whoever starts this run in the background of a script has it ignore SIGINT, and with it a process that it starts, unless
+    that one asks for the signal: no platform does so to a worker. What is ignored is received and dropped here instead, which
+    nobody inherits. Returns what sets everything back."""
+
+    def drop(_number: int, _frame: object) -> None: ...
+
+    ignored = [number for number in STOPS if signal.getsignal(number) is signal.SIG_IGN]
+
+    def give_back() -> None:
+        for number in ignored:
+            if signal.getsignal(number) is drop:
+                signal.signal(number, signal.SIG_IGN)
+
+    with suppress(ValueError):
+        for number in ignored:
+            signal.signal(number, drop)
     return give_back

@@ -1,0 +1,50 @@
+"""What this process makes of the signals that it is sent, and what workers that it starts inherit of that."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from pytest_lkagents import signals
+
+# As a program that leaves SIGINT as it found it.
+WORKER = "print('up', flush=True); import time; time.sleep(30)"
+
+
+@pytest.fixture
+def ignoring() -> Iterator[None]:
+    """As in the background of a script."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ignoring")
+def test_a_worker_heeds_what_this_run_ignores() -> None:
+    give_back = signals.not_ignored_by_workers()
+    signal.raise_signal(signal.SIGINT)
+    with subprocess.Popen([sys.executable, "-c", WORKER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as worker:
+        assert worker.stdout is not None
+        worker.stdout.readline()
+        worker.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        try:
+            worker.wait(20)
+        finally:
+            worker.kill()
+    assert time.monotonic() - began < 20
+    give_back()
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def test_what_others_handle_stays_so() -> None:
+    before = [signal.getsignal(number) for number in signals.STOPS]
+    give_back = signals.not_ignored_by_workers()
+    assert [signal.getsignal(number) for number in signals.STOPS] == before
+    give_back()
+    assert [signal.getsignal(number) for number in signals.STOPS] == before
