@@ -77,6 +77,10 @@ class Instant:
             return
         self._settled = True
         asked = self._asked(call)
+        if asked is not None and asked.available is None:
+            # One that was slow says something yet, or nothing before the server gives up.
+            watch(max(asked.asked + ANSWER_SECONDS - time.monotonic(), 0), lambda: self._has_answered(call))
+            asked = self._asked(call) or asked
         late.answer = asked.available if asked is not None else None
         if asked is not None and (asked.assigned or late.answer) and not call.agents:
             watch(max(sent + AGENT_SECONDS - time.monotonic(), 1), lambda: bool(call.agents))
@@ -90,6 +94,8 @@ class Instant:
         elif asked is not None and (late.assigned or late.answer):
             call.raise_if_cut_off()
             self._accuse_of_no_agent(asked, late)
+        elif asked is not None:
+            self._accuse_of_silence(asked, late)
         if not call.agents_present:
             call.leave()
 
@@ -123,6 +129,22 @@ class Instant:
 
     def _asked(self, call: Call) -> Question | None:
         return self.stage.calls.questions(call.room_name, call.joined, self.worker.server).get(self.worker.name)
+
+    def _has_answered(self, call: Call) -> bool:
+        asked = self._asked(call)
+        return asked is None or asked.available is not None
+
+    def _accuse_of_silence(self, asked: Question, late: Together) -> None:
+        """It did not accept the job. With its connection there the server waits for its answer, and asks nobody else if none
+        comes in time."""
+        given_up = asked.asked + ANSWER_SECONDS
+        ends = [known.closed for known in self.worker.wire.transcript.registrations() if known.connection == asked.connection]
+        if min(asked.answered or time.monotonic(), *(end for end in ends if end is not None), given_up) < given_up:
+            return
+        took = asked.answered_after
+        late.trouble = "the worker did not answer" if took is None else f"the worker refused it only after {took:.1f} s"
+        if self.stage.history.had_no_time(asked.asked, asked.answered or given_up):
+            late.busy = "all of its cores were in use while the worker was to answer"
 
     def _accuse_of_no_agent(self, asked: Question, late: Together) -> None:
         # The server asks nobody else in any case.

@@ -62,13 +62,13 @@ def test_sigterm_stops_new_jobs(
     report "full" and not be free again, close its registration or end, over every registration that it has; else it
     must refuse a job that does not exist, which the proxy on the wire offers then (over one that is free) and once more
     at the end, as one that is only busy refuses too; likewise if it says that it is free again after its last call, and
-    to one without calls (see `rollout.idle-exit`) that is still registered and not full 5 s after the signal. If the
-    worker accepts the job of the further call, it must do so in the 3 s for which the server waits, and the agent must
-    come within 15 s of the signal and stay; this call ends last, and must go on for 3 s (17 s, if the worker is no
-    longer registered then) after the jobs of all others. No job of the proxy may be refused for everybody
-    (`terminate`), upon which the server asks no other worker. Skipped if no call is served, or if that job is lost like
-    others without a signal; on an overloaded machine a miss is an error, and so it is where the worker may be full to
-    the end for what others use of the machine.
+    to one without calls (see `rollout.idle-exit`) that is still registered and not full 5 s after the signal. The
+    worker must answer for the further call in the 3 s for which the server waits, unless its connection ends meanwhile;
+    if it accepts, the agent must come within 15 s of the signal and stay; this call ends last, and must go on for 3 s
+    (17 s, if the worker is no longer registered then) after the jobs of all others. No job of the proxy may be refused
+    for everybody (`terminate`), upon which the server asks no other worker. Skipped if no call is served, or if that
+    job is lost like others without a signal; on an overloaded machine a miss is an error, and so it is where the worker
+    may be full to the end for what others use of the machine.
     """
     seen = lk_drain()
     lk_evidence["signal"], lk_evidence["stopped_after_s"] = seen.signal, seen.stopped_s

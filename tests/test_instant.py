@@ -1,0 +1,81 @@
+"""The call that comes in the same instant as a worker's stop signal: what it shows, and what it does not."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from pytest_lkagents.callers.caller import Call
+from pytest_lkagents.clock import Ledger
+from pytest_lkagents.wire.model import Question, Registration
+from suites.drained import Drain, Together
+from suites.instant import Instant
+
+SENT = 100.0
+
+
+def registered(connection: int, closed: float | None = None) -> Registration:
+    return Registration("AW_1", "", "", "", 1.0, closed, connection, "")
+
+
+class Scene:
+    """A worker whose signal was sent ``SENT``, when it had been asked for the call ``asked``; ``busy``: this machine had no
+    time."""
+
+    def __init__(self, asked: Question | None, *, closed: float | None = None, busy: bool = False) -> None:
+        self.call = Call("room", cast(Any, SimpleNamespace(leave=lambda _call: None)), Ledger(), SENT - 0.2)
+        wire = SimpleNamespace(transcript=SimpleNamespace(registrations=lambda: [registered(1, closed)]), calls_at=set())
+        worker: Any = SimpleNamespace(name="w", server=None, wire=wire, ledger=Ledger(), is_running=True)
+        calls = SimpleNamespace(questions=lambda *_: {} if asked is None else {"w": asked})
+        stage: Any = SimpleNamespace(calls=calls, history=SimpleNamespace(had_no_time=lambda *_: busy))
+        self.seen = Drain("SIGTERM", None, [])
+        self.instant = Instant(stage, worker, self.seen)
+        self.instant._call = self.call
+        self.watched: list[float] = []
+
+    def settle(self) -> str | None:
+        self.seen.together = Together()
+        self.instant.settle(SENT, lambda seconds, _enough: self.watched.append(seconds))
+        return self.seen.together.trouble
+
+
+def asked(*answers: tuple[float, bool]) -> Question:
+    return Question("AJ_1", "room", "", SENT - 0.1, tuple((SENT - 0.1 + after, yes) for after, yes in answers), connection=1)
+
+
+@pytest.fixture(autouse=True)
+def later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "monotonic", lambda: SENT + 8.0)
+
+
+@pytest.mark.parametrize(
+    ("question", "closed", "trouble"),
+    [
+        (asked(), None, "the worker did not answer"),
+        (asked(), SENT + 6.0, "the worker did not answer"),  # the server had given up by then
+        (asked(), SENT + 1.0, None),  # it asks another worker
+        (asked((0.1, False)), None, None),
+        (asked((3.4, False)), None, "the worker refused it only after 3.4 s"),
+        (None, None, None),  # full
+    ],
+)
+def test_a_job_that_is_not_answered_is_lost(question: Question | None, closed: float | None, trouble: str | None) -> None:
+    scene = Scene(question, closed=closed)
+    assert scene.settle() == trouble
+    assert scene.seen.doubt is None
+
+
+def test_a_busy_machine_may_keep_a_worker_from_answering() -> None:
+    scene = Scene(asked(), busy=True)
+    assert scene.settle() is not None
+    assert scene.seen.doubt == "all of its cores were in use while the worker was to answer"
+
+
+def test_one_that_may_answer_yet_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "monotonic", lambda: SENT + 1.0)
+    scene = Scene(asked())
+    assert scene.settle() is None, "as long as the server waits"
+    assert scene.watched == [pytest.approx(1.9)]
