@@ -252,7 +252,7 @@ class Drainage:
             seen.exited_s = round(time.monotonic() - over, 1)
         else:
             seen.outlasted, seen.busy = True, seen.busy or too_busy(before, self.worker.reading())
-            if seen.busy is None and not all(kept.call.hung_up for kept in seen.kept):
+            if seen.busy is None and not (self._instant.hung_up and all(kept.call.hung_up for kept in seen.kept)):
                 seen.busy = "a caller could not hang up in time"
             at_end = seen.asked_at_end
             if not seen.heeded or (at_end is not None and at_end.available):

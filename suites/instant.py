@@ -124,8 +124,16 @@ class Instant:
                 every=LOOK_SECONDS,
             )
             if over() and self.seen.cut is None and self.seen.ended_early_s is None:
+                if worker.is_running:
+                    # To a caller whose own connection broke, everybody left.
+                    call.raise_if_cut_off()
                 self._accuse_of_its_end(call, late)
         call.leave()
+
+    @property
+    def hung_up(self) -> bool:
+        """Whether the server knows that its caller is gone, which it believes to be there for some time else."""
+        return self._call is None or self._call.hung_up
 
     def _asked(self, call: Call) -> Question | None:
         return self.stage.calls.questions(call.room_name, call.joined, self.worker.server).get(self.worker.name)

@@ -9,12 +9,17 @@ from typing import Any, cast
 import pytest
 
 from pytest_lkagents.callers.caller import Call
+from pytest_lkagents.checks import StageError
 from pytest_lkagents.clock import Ledger
 from pytest_lkagents.wire.model import Question, Registration
+from suites import drainage
+from suites.drainage import Drainage
 from suites.drained import Drain, Together
 from suites.instant import Instant
+from suites.scenario import Scenario
 
 SENT = 100.0
+NOBODY = cast(Any, SimpleNamespace(leave=lambda _call: None))
 
 
 def registered(connection: int, closed: float | None = None) -> Registration:
@@ -26,7 +31,7 @@ class Scene:
     time."""
 
     def __init__(self, asked: Question | None, *, closed: float | None = None, busy: bool = False) -> None:
-        self.call = Call("room", cast(Any, SimpleNamespace(leave=lambda _call: None)), Ledger(), SENT - 0.2)
+        self.call = Call("room", NOBODY, Ledger(), SENT - 0.2)
         wire = SimpleNamespace(transcript=SimpleNamespace(registrations=lambda: [registered(1, closed)]), calls_at=set())
         worker: Any = SimpleNamespace(name="w", server=None, wire=wire, ledger=Ledger(), is_running=True)
         calls = SimpleNamespace(questions=lambda *_: {} if asked is None else {"w": asked})
@@ -79,3 +84,33 @@ def test_one_that_may_answer_yet_is_waited_for(monkeypatch: pytest.MonkeyPatch) 
     scene = Scene(asked())
     assert scene.settle() is None, "as long as the server waits"
     assert scene.watched == [pytest.approx(1.9)]
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_a_caller_whose_own_connection_broke_sees_nobody(runs: bool) -> None:
+    scene = Scene(asked((0.1, True)))
+    scene.seen.together = late = Together(True, assigned=True, agent_s=0.5)
+    scene.call.agents, scene.call.left, scene.call.interruptions = {"agent": SENT}, {"agent": SENT + 7.0}, [SENT + 6.9]
+    cast(Any, scene.instant.worker).is_running = runs
+    scene.seen.kept = [cast(Any, SimpleNamespace(continuity=SimpleNamespace(stays=True), trouble_s=None))]
+    if runs:
+        with pytest.raises(StageError, match="connection to the server was interrupted"):
+            scene.instant.finish()
+    else:
+        scene.instant.finish()
+    assert (late.trouble is None) is runs
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_call_of_the_same_instant_may_not_be_over_for_the_server(told: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drainage, "too_busy", lambda *_: None)
+    transcript = SimpleNamespace(wait=lambda *_: None, latest_status=lambda _since: None)
+    worker: Any = SimpleNamespace(name="w", ledger=Ledger(), is_running=True, wire=SimpleNamespace(transcript=transcript))
+    worker.reading, worker.wait_exit = lambda: None, lambda _seconds: None
+    stage: Any = SimpleNamespace(calls=SimpleNamespace(caller=lambda _worker: None), settings=SimpleNamespace(exit_timeout=30))
+    drain = Drainage(stage, worker, Scenario("SIGTERM", together=True))
+    drain.seen.stopped_s = 0.2
+    drain._instant._call = Call("room", NOBODY, Ledger(), SENT, hung_up=told)
+    drain._wait_exit()
+    assert drain.seen.outlasted
+    assert (drain.seen.busy is None) is told
