@@ -72,7 +72,8 @@ class Pair:
     the worker's processes without them and with them, ``left`` is when all callers had hung up (monotonic seconds).
     ``ended_after`` is how long the older call's job lasted if it was gone when the newer call had its agent, or was over
     (seconds; ``ended_when``: which of them); None: it lasted. ``watched_s`` is how long it was watched beside the newer call,
-    and after that one's end. ``apart``: the newer call's job, hung up first; None: that was not seen."""
+    and after that one's end. ``apart``: the newer call's job, hung up first; None: that was not seen. ``told``: whether the
+    server knows that all have hung up, and does not wait for one of them to come back."""
 
     worker: Worker
     before: Snapshot
@@ -85,6 +86,7 @@ class Pair:
     ended_when: str = ""
     watched_s: float = 0.0
     apart: Apart | None = None
+    told: bool = True
 
 
 def pair(stage: Stage) -> Pair:
@@ -145,7 +147,8 @@ def _pair(stage: Stage, alone: float = 0.0, *, newer: str = ENDS, stays_s: float
         ended_after = time.monotonic() - began if when else None
     finally:
         caller.close()
-    return Pair(worker, before, during, own, jobs, time.monotonic(), calls, ended_after, when, watched, apart)
+    told = older.hung_up and (further is None or further.hung_up)
+    return Pair(worker, before, during, own, jobs, time.monotonic(), calls, ended_after, when, watched, apart, told)
 
 
 def end(worker: Worker, call: Call, jobs: set[int]) -> None:

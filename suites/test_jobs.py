@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from pytest_lkagents.callers.backend import delete_room
 from pytest_lkagents.calls import AGENT_SECONDS, ENOUGH_LOST, SEE_JOINS
-from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, WorkerFault, check
+from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, StageError, TooBusy, WorkerFault, check
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.verdict import SEEN_BESIDE
@@ -24,6 +24,8 @@ from .scenario import CHECK_SECONDS
 LATER_SECONDS = 5
 # What a job starts to tidy up after it has ended by then, mostly.
 HELPER_SECONDS = 5
+# For the look at them itself.
+LOOK_SECONDS = 1
 
 
 @check(
@@ -191,7 +193,7 @@ def test_ends_with_call(
     seen = lk_pair()
     pool.require_own_processes(seen.during, seen.own, seen.jobs, seen.calls)
     judge_apart(lk_stage.settings.exit_timeout, lk_evidence, seen.apart)
-    _judge_end(lk_stage, lk_evidence, seen.worker, seen.jobs, seen.before, seen.left, "the callers left")
+    _judge_end(lk_stage, lk_evidence, seen.worker, seen.jobs, seen.before, seen.left, "the callers left", told=seen.told)
     # Not before: a process that starts for a later call may reap what this one left.
     lk_begin_comers()
 
@@ -209,10 +211,19 @@ def judge_apart(limit: float, evidence: Evidence, seen: pool.Apart | None) -> No
 
 
 def _judge_end(
-    stage: Stage, evidence: Evidence, worker: Worker, jobs: Sequence[int], before: Snapshot, left: float, when: str
+    stage: Stage,
+    evidence: Evidence,
+    worker: Worker,
+    jobs: Sequence[int],
+    before: Snapshot,
+    left: float,
+    when: str,
+    *,
+    told: bool = True,
 ) -> None:
     """Whether nothing is left of these jobs, by their pids, ``lk_exit_timeout`` after ``left`` (monotonic seconds) at the
-    latest; ``before``: the processes before them; ``when``: what happened then. Raises AssertionError, TooBusy."""
+    latest; ``before``: the processes before them; ``when``: what happened then; ``told``: whether the server knows. Raises
+    AssertionError, TooBusy."""
     limit, reading = stage.settings.exit_timeout, worker.reading()
     zombies, now = before.zombies(), before
     pids = set(jobs)
@@ -235,6 +246,8 @@ def _judge_end(
             poll(over, what="end of the jobs' processes", seconds=max(limit - (time.monotonic() - left), 1), every=0.3)
     except DeadlineMissed:
         stage.raise_if_too_busy(worker, reading)
+        if not told:
+            raise TooBusy("this machine is too busy to judge: a caller could not hang up in time") from None
     ended = time.monotonic() - left
     table = {process.pid: process for process in now.processes}
     staying = sorted(pids & set(now.living()))
@@ -246,6 +259,9 @@ def _judge_end(
     assert not staying, f"{len(staying)} of {len(pids)} jobs' processes are still there {late}"
     assert not connected, f"connections of the jobs to the server are still open {late}"
     assert not reaped, f"{len(reaped)} ended processes are left as zombies {late}: nobody asks for their exit codes"
+    if ended > limit + LOOK_SECONDS:
+        # Another look, after one that this machine was too busy for.
+        raise StageError(f"this machine is too busy to judge: that they are gone was seen only {ended:.0f} s after {when}")
     evidence["ended_after_s"] = round(ended, 1)
     evidence.summary = f"processes and connections gone {ended:.1f} s after {when}, no zombie"
 

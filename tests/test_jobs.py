@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -12,7 +13,7 @@ import pytest
 
 from pytest_lkagents.callers.caller import Call
 from pytest_lkagents.calls import SEE_JOINS, Accepted
-from pytest_lkagents.checks import Evidence, NotJudgeable, TooBusy, WorkerFault
+from pytest_lkagents.checks import Evidence, NotJudgeable, StageError, TooBusy, WorkerFault
 from pytest_lkagents.clock import Ledger
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
@@ -22,7 +23,7 @@ from suites import test_jobs as jobs
 from suites.accepted import enough
 from suites.leftovers import MOUNTS, Held, Leftovers, Rest, trend
 from suites.losses import Losses
-from suites.pool import Apart, end_apart, require_no_relay, require_own_processes
+from suites.pool import Apart, Pair, end_apart, require_no_relay, require_own_processes
 
 from .test_workers import image
 
@@ -266,7 +267,7 @@ class TwoCalls:
         self.serves, self._leave, self.ledger, self._busy = serves, leave, Ledger(), busy
         self.pids = {1, *(pid for _, pid in serves.values())}
         self.call = cast(Call, SimpleNamespace(room_name="new", leave=self._hang_up, hung_up=hung_up))
-        self.wire = self
+        self.wire, self.settings = self, SimpleNamespace(exit_timeout=0.3)
 
     def _hang_up(self) -> None:
         self.serves = {port: of for port, of in self.serves.items() if not {port, of[1]} & self._leave}
@@ -298,7 +299,6 @@ class TwoCalls:
             raise TooBusy("this machine is too busy to judge")
 
     def end_apart(self) -> Apart | None:
-        self.settings = SimpleNamespace(exit_timeout=0.3)
         return end_apart(cast(Stage, self), cast(Worker, self), self.call, self.snapshot(), {OLDER})
 
 
@@ -349,6 +349,27 @@ def test_a_job_is_judged_only_if_the_other_one_goes_on_and_it_is_known() -> None
 def test_a_job_that_had_no_time_to_end_is_not_judged(hung_up: bool, busy: bool) -> None:
     with pytest.raises(TooBusy):
         TwoCalls(TWO, set(), hung_up=hung_up, busy=busy).end_apart()
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_jobs_of_callers_that_could_not_hang_up_are_not_judged(told: bool) -> None:
+    two = TwoCalls(TWO, set())
+    stage, worker = cast(Stage, two), cast(Worker, two)
+    before = Snapshot((Process(1, 0, 0, "worker"),), (), "")
+    seen = Pair(worker, before, two.snapshot(), [1], [OLDER, NEWER], time.monotonic(), told=told)
+    with pytest.raises(AssertionError if told else TooBusy, match="2 of 2 jobs" if told else "could not hang up"):
+        jobs.test_ends_with_call(stage, Evidence(), lambda: seen, lambda: None)
+
+
+def test_jobs_that_are_gone_when_they_are_looked_at_again_may_have_ended_too_late() -> None:
+    two, now = TwoCalls(TWO, {OLDER, NEWER}), time.monotonic()
+    before = two.snapshot()
+    two._hang_up()
+    stage, worker = cast(Stage, two), cast(Worker, two)
+    jobs.test_ends_with_call(stage, Evidence(), lambda: Pair(worker, before, before, [1], [OLDER, NEWER], now), lambda: None)
+    late = Pair(worker, before, before, [1], [OLDER, NEWER], now - 40)
+    with pytest.raises(StageError, match="only 40 s after the callers left"):
+        jobs.test_ends_with_call(stage, Evidence(), lambda: late, lambda: None)
 
 
 def test_a_check_does_not_refer_to_itself() -> None:
