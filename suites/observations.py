@@ -6,6 +6,7 @@ import contextlib
 import time
 from dataclasses import dataclass
 
+from pytest_lkagents.busyness import too_busy
 from pytest_lkagents.callers.caller import Call, Caller
 from pytest_lkagents.calls import ANSWER_SECONDS
 from pytest_lkagents.checks import NotJudgeable, StageError, WorkerFault
@@ -51,6 +52,8 @@ class Stop:
     # What it says to a job some seconds after the signal, if it is still registered and not full.
     asked: Answer | None = None
     asked_s: float | None = None
+    # Why it may have had no time to heed the signal before it was asked, in words.
+    busy: str | None = None
 
     @property
     def ended_well(self) -> bool:
@@ -132,6 +135,8 @@ def _stop(stage: Stage, worker: Worker, calls: int) -> Stop:
         # It may go on for a while, as servers do for their load balancer's sake, and be gone in time all the same.
         if not _reacts(worker, min(STOPS_SECONDS, limit)):
             _ask(worker, seen, sent)
+            if seen.asked is not None and seen.asked.available:
+                seen.busy = too_busy(before, worker.reading())
         if _reacts(worker, max(limit - (time.monotonic() - sent), 0.1)):
             seen.deregistered_s = round(time.monotonic() - sent, 2)
             if worker.wait_exit(max(limit - (time.monotonic() - sent), 1)) is not None:

@@ -122,14 +122,18 @@ def test_sigterm_stops_new_jobs(
 
 
 def _without_calls(stop: Callable[[], Stop], evidence: Evidence) -> None:
-    """Raises AssertionError if a worker without calls takes a job after its signal, as if it waited for something."""
+    """Raises AssertionError if a worker without calls takes a job after its signal, as if it waited for something; StageError
+    if it had no time to heed that."""
     try:
         idle = stop()
     except (StageError, WorkerFault, NotJudgeable):
         return  # for rollout.idle-exit to say
     answer = idle.asked.available if idle.asked is not None else None
     evidence["without_calls_asked_after_s"], evidence["without_calls_accepts"] = idle.asked_s, answer
-    assert not answer, f"without calls it accepts a job {idle.asked_s} s after {idle.signal}"
+    takes = f"without calls it accepts a job {idle.asked_s} s after {idle.signal}"
+    if answer and idle.busy is not None:
+        raise StageError(f"this machine is too busy to judge: {takes}, {idle.busy}")
+    assert not answer, takes
 
 
 @check(

@@ -14,14 +14,16 @@ from typing import Any, cast
 import pytest
 
 from pytest_lkagents.calls import Calls
+from pytest_lkagents.checks import Evidence, StageError
 from pytest_lkagents.clock import Ledger
 from pytest_lkagents.selection import packaged_suites
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.starts import Starts
-from pytest_lkagents.wire.model import Entry
+from pytest_lkagents.wire.model import Answer, Entry
 from pytest_lkagents.wire.transcript import Transcript
 from pytest_lkagents.worker.base import Worker
 from suites import accepted, observations, pool, reconnecting
+from suites import test_rollout as rollout
 from suites.observations import Stop
 from suites.pool import ENDS, GOODBYE_SECONDS, STAYS, Pair
 from suites.scenario import CHECK_SECONDS
@@ -42,6 +44,25 @@ def test_a_worker_that_had_a_crashed_job_is_not_accused_of_how_it_ends(
     stage = cast(Stage, SimpleNamespace(had_before=lambda _role: had_before, raise_if_closing=lambda: None))
     assert observations.stop(stage) is (WELL if looks == 2 else first)
     assert len(seen) == 2 - looks
+
+
+@pytest.mark.parametrize(("busy", "raised"), [(None, AssertionError), ("this run did not get the CPU for 5 s", StageError)])
+def test_a_worker_without_calls_that_takes_one_may_not_know_of_its_signal(
+    busy: str | None, raised: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(observations, "STOPS_SECONDS", 0.1)
+    monkeypatch.setattr(observations, "too_busy", lambda *_: busy)
+    log = Transcript()
+    log.add(Entry(1.0, 1, "worker", "registered", {}, 0))
+    wire = SimpleNamespace(transcript=log, ask=lambda *_, **__: Answer("AJ_1", True, 0.1))
+    worker: Any = SimpleNamespace(name="w", wire=wire, ledger=Ledger(), is_running=True, first_pid=1, exit_code=None)
+    worker.snapshot = worker.reading = lambda: None
+    worker.registered_by, worker.signal, worker.kill = lambda _seen: [1], lambda _name: None, lambda: None
+    settings = SimpleNamespace(image=None, exit_timeout=0.2)
+    stage: Any = SimpleNamespace(settings=settings, raise_if_too_busy=lambda *_: None)
+    seen = observations._stop(stage, worker, 0)
+    with pytest.raises(raised, match="without calls it accepts a job"):
+        rollout._without_calls(lambda: seen, Evidence())
 
 
 def test_a_new_worker_of_a_role_had_no_other_before() -> None:
