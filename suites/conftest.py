@@ -200,6 +200,14 @@ def lk_reconnection(lk_stage: Stage) -> Callable[[], reconnecting.Reconnection]:
 
 
 @pytest.fixture(scope="session")
+def lk_kept_over_loss(
+    request: pytest.FixtureRequest, lk_stage: Stage, lk_selected: set[str]
+) -> Callable[[], reconnecting.Reconnection | None]:
+    """The same for what has another subject, see ``_beside``."""
+    return _beside(request, lk_stage, "lk_reconnection", "registration.keeps-calls" in lk_selected)
+
+
+@pytest.fixture(scope="session")
 def lk_late_drain(lk_stage: Stage) -> Callable[[], Drain]:
     """The stop signal, after the connection was lost; then a job's process is killed."""
     return Ahead(lk_stage, reconnecting.drain_after_loss)

@@ -10,10 +10,10 @@ from typing import Any
 
 from pytest_lkagents.busyness import too_busy
 from pytest_lkagents.callers.caller import Call, Caller
-from pytest_lkagents.callers.continuity import AGENT_LEFT, Continuity
+from pytest_lkagents.callers.continuity import AGENT_LEFT, FOR_GOOD_SECONDS
 from pytest_lkagents.callers.habit import AgentsLeave
 from pytest_lkagents.calls import ENOUGH_LOST, VOICE_SECONDS
-from pytest_lkagents.checks import NotJudgeable, WorkerFault
+from pytest_lkagents.checks import NotJudgeable, Unproven, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, holds, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
@@ -39,6 +39,7 @@ KEPT_SECONDS = 5
 REPORTS_SECONDS = 10
 # The end of a call may be the reason of one report.
 REPORTS = 2
+HARMED = "the loss of the worker's connection harmed a call, before the signal: see registration.keeps-calls"
 REPLACED = "another process serves the call: its agent was replaced, and with it what it knew"
 
 
@@ -68,6 +69,12 @@ class Reconnection:
         return self.kept.unproven if self.kept is not None else None
 
     @property
+    def kept_its_call(self) -> bool:
+        """Whether the call went on, without a doubt."""
+        well = self.kept is not None and self.kept.hung_up_s is not None and self.kept.trouble is None
+        return well and self.unproven is None and self.doubt is None
+
+    @property
     def doubt(self) -> str | None:
         """Why what was seen of the call may be this machine's doing."""
         if self.kept is None or self.kept.trouble in (AGENT_LEFT, JOB_GONE, REPLACED):
@@ -87,15 +94,24 @@ def reconnection(stage: Stage) -> Reconnection:
     return seen
 
 
+class CallsEnded(NotJudgeable):
+    """So many of ``calls`` ended when the connection of their worker was lost, ``ended``, for certain."""
+
+    def __init__(self, ended: int, calls: int) -> None:
+        super().__init__(HARMED)
+        self.ended, self.calls = ended, calls
+
+
 def drain_after_loss(stage: Stage) -> Drain:
     """The stop signal, with calls that were there when the connection was lost, and that went on. Raises WorkerFault if that
-    does not come back, NotJudgeable if it took a call with it."""
+    does not come back, NotJudgeable if it harmed a call (CallsEnded if that is over), Unproven if that may be a habit."""
     worker = stage.untouched("cut-once")
 
     def lose(calls: list[Call]) -> None:
-        before, jobs = [stage.calls.continuity(call) for call in calls], worker.wire.calls_at
+        before, jobs = [Kept(call, stage.calls.continuity(call)) for call in calls], worker.wire.calls_at
+        known = [one for one in before if worker.wire.calls_to(one.call.room_name)]
         cut_and_return(worker)
-        _require_unharmed(stage, worker, before, jobs)
+        _require_unharmed(stage, worker, before, jobs, known)
 
     scenario = Scenario(
         stop_signal(stage),
@@ -107,18 +123,41 @@ def drain_after_loss(stage: Stage) -> Drain:
     return Drainage(stage, worker, scenario).observe()
 
 
-def _require_unharmed(stage: Stage, worker: Worker, calls: Sequence[Continuity], jobs: set[int]) -> None:
+def _require_unharmed(stage: Stage, worker: Worker, calls: Sequence[Kept], jobs: set[int], known: Sequence[Kept]) -> None:
     """Raises NotJudgeable where the loss harmed a call, which would look as if the stop signal did. ``jobs``: over which
-    connections they signalled before; an agent whose job is gone is shown as present for some 20 s."""
+    connections they signalled before; an agent whose job is gone is shown as present for some 20 s; ``known``: calls of which
+    it was known which of these are theirs."""
 
     def well() -> bool:
         stage.raise_if_closing()
-        return jobs <= worker.wire.calls_at and not any(call.trouble() for call in calls)
+        return jobs <= worker.wire.calls_at and not any(one.continuity.trouble() for one in calls)
 
     with worker.ledger.waiting(worker.name):
-        unharmed = holds(well, seconds=KEPT_SECONDS)
-    if not unharmed:
-        raise NotJudgeable("the loss of the worker's connection harmed a call, before the signal: see registration.keeps-calls")
+        if holds(well, seconds=KEPT_SECONDS):
+            return
+        ended = _ended_for_good(stage, worker, calls, known)
+    raise CallsEnded(ended, len(calls)) if ended else NotJudgeable(HARMED)
+
+
+def _ended_for_good(stage: Stage, worker: Worker, calls: Sequence[Kept], known: Sequence[Kept]) -> int:
+    """How many of these calls are over: their agent left, or their job's connection, where it was ``known``, stays away. Raises
+    Unproven where an agent may have left by itself."""
+    gone, began = list(known), time.monotonic()
+
+    def none_is_over() -> bool:
+        nonlocal gone
+        stage.raise_if_closing()
+        for one in calls:
+            one.look(time.monotonic() - began)
+        gone = [one for one in gone if not worker.wire.calls_to(one.call.room_name)]
+        return not gone and not any(one.suspected or one.trouble for one in calls)
+
+    with contextlib.suppress(DeadlineMissed):
+        poll(none_is_over, what="calls that go on", seconds=FOR_GOOD_SECONDS, every=LOOK_SECONDS)
+    left = [one for one in calls if one.trouble == AGENT_LEFT]
+    if (habit := next((one.unproven for one in left if one.unproven is not None), None)) is not None:
+        raise Unproven(habit)
+    return sum(one in left or one in gone for one in calls)
 
 
 def _lose_thrice(stage: Stage, worker: Worker, seen: Reconnection) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, NotJudgeable, StageError, Unproven, WorkerFault, check
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
+from pytest_lkagents.verdict import SEEN_BESIDE
 from pytest_lkagents.worker.base import Worker
 
 from .connections import JOB_GONE, Connections
@@ -28,7 +29,7 @@ from .judging import (
 from .long_call import LongCall, hold
 from .observations import Stop, stop_signal, stop_unassigned, stop_uncalled
 from .pool import ONE_AT_A_TIME
-from .reconnecting import lose_server
+from .reconnecting import CallsEnded, Reconnection, lose_server
 from .replacement import replace
 from .scenario import CHECK_SECONDS, DISTURB_SECONDS, DRAIN_SECONDS, LOOK_SECONDS, Scenario
 
@@ -293,6 +294,7 @@ def test_drains_after_loss(
     lk_emptying: Callable[[], Drain],
     lk_drain: Callable[[], Drain],
     lk_crash: Callable[[], Harm],
+    lk_kept_over_loss: Callable[[], Reconnection | None],
 ) -> None:
     """A worker that loses its server, or a job's process, still drains: its calls go on, and then it ends.
 
@@ -305,12 +307,18 @@ def test_drains_after_loss(
     Both must go on until then as in `rollout.sigterm-drains`, and the worker must exit within `lk_exit_timeout`
     (default 30 s) of the end, where no job was killed with code 0 or 128 plus the number of this signal, SIGINT or
     SIGTERM (else with any but those of a crash of its own, such as 139). Nor may it take new jobs 5 s after the signal,
-    if one that lost nothing does not (see `rollout.sigterm-stops-new-jobs`). Skipped if no call is served, the loss
-    harms one, agents leave by themselves, it does not register again, or a worker that lost nothing cuts calls after
-    others had ended, or when a job crashes, or does not end, too; on an overloaded machine a gap, or a worker that
-    still runs, is an error.
+    if one that lost nothing does not (see `rollout.sigterm-stops-new-jobs`). If the loss ends one of the calls (its
+    agent leaves, or its job's connection stays away for 8 s), that is a failure where the single call of
+    `registration.keeps-calls` goes on in the same run (not where workers take turns). Skipped if no call is served, the
+    loss harms one otherwise, agents leave by themselves, it does not register again, or a worker that lost nothing cuts
+    calls after others had ended, or when a job crashes, or does not end, too; on an overloaded machine a gap, or a
+    worker that still runs, is an error.
     """
-    seen = lk_late_drain()
+    try:
+        seen = lk_late_drain()
+    except CallsEnded as harmed:
+        _judge_loss(harmed, lk_kept_over_loss(), lk_evidence)
+        raise
     if seen.crashed and seen.harmed_by_an_end and lk_crash().harmed_calls:
         raise NotJudgeable("the crash of a job harms other calls without a drain, too: see jobs.crash-isolated")
     judge_kept_calls(seen, lk_evidence, gaps=seen.drained)
@@ -332,6 +340,18 @@ def test_drains_after_loss(
     lk_evidence.summary = (
         f"its call went on for {seen.held_s:.0f} s after {seen.signal}{crash}, and it exited with code {seen.exit_code}"
     )
+
+
+def _judge_loss(harmed: CallsEnded, single: Reconnection | None, evidence: Evidence) -> None:
+    """Raises AssertionError if calls ended with their worker's connection although a ``single`` one did not, of which alone
+    registration.keeps-calls knows."""
+    evidence["calls"], evidence["ended_with_the_connection"] = harmed.calls, harmed.ended
+    if single is not None and single.kept_its_call:
+        evidence[SEEN_BESIDE] = "registration.keeps-calls"
+        raise AssertionError(
+            f"{harmed.ended} of {harmed.calls} calls ended when their worker's connection was cut, before any signal; a single "
+            "call goes on"
+        )
 
 
 def _stays(drain: Callable[[], Drain]) -> bool:

@@ -1,0 +1,104 @@
+"""What the loss of a worker's connection did to its calls, before anything else is done to it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from pytest_lkagents.callers.caller import Call
+from pytest_lkagents.callers.continuity import AGENT_LEFT, Continuity
+from pytest_lkagents.checks import Evidence, NotJudgeable, Unproven
+from pytest_lkagents.clock import Ledger
+from pytest_lkagents.stage import Stage
+from pytest_lkagents.worker.base import Worker
+from suites import reconnecting
+from suites import test_rollout as rollout
+from suites.drained import Kept
+from suites.reconnecting import CallsEnded, Reconnection
+
+STAGE = cast(Stage, SimpleNamespace(raise_if_closing=lambda: None))
+ROOMS = {1: "old", 2: "new"}
+
+
+@pytest.fixture(autouse=True)
+def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconnecting, "KEPT_SECONDS", 0.2)
+    monkeypatch.setattr(reconnecting, "FOR_GOOD_SECONDS", 0.6)
+
+
+def call(room: str, trouble: str | None = None, unproven: str | None = None) -> Kept:
+    continuity = SimpleNamespace(trouble=lambda: trouble, gap=lambda: 0.0, left_as_usual=False, unproven_leave=unproven)
+    continuity.note_leave = lambda: None
+    return Kept(cast(Call, SimpleNamespace(room_name=room)), cast(Continuity, continuity))
+
+
+def lose(*calls: Kept, ends: set[int], rooms: dict[int, str] = ROOMS) -> None:
+    """The connections of the jobs in ``ends`` are gone afterwards."""
+    after = {port: room for port, room in rooms.items() if port not in ends}
+    wire = SimpleNamespace(calls_at=set(after), calls_to=lambda room: {port for port, of in after.items() if of == room})
+    worker = cast(Worker, SimpleNamespace(name="w", wire=wire, ledger=Ledger()))
+    known = [one for one in calls if one.call.room_name in rooms.values()]
+    reconnecting._require_unharmed(STAGE, worker, calls, set(rooms), known)
+
+
+def test_calls_that_go_on_are_not_harmed() -> None:
+    lose(call("old"), call("new"), ends=set())
+
+
+@pytest.mark.parametrize(
+    ("calls", "ends", "ended"),
+    [
+        ([call("old"), call("new")], {1}, 1),  # killed: the server has not noticed yet
+        ([call("old"), call("new")], {1, 2}, 2),
+        ([call("old", AGENT_LEFT), call("new")], {1}, 1),
+        ([call("old", AGENT_LEFT), call("new")], set(), 1),
+    ],
+)
+def test_calls_that_are_over(calls: list[Kept], ends: set[int], ended: int) -> None:
+    with pytest.raises(CallsEnded) as harmed:
+        lose(*calls, ends=ends)
+    assert (harmed.value.ended, harmed.value.calls) == (ended, 2)
+
+
+def test_what_harms_a_call_does_not_always_end_it() -> None:
+    silent = call("old", "the agent fell silent for 3.0 s")
+    with pytest.raises(NotJudgeable, match="harmed a call") as harmed:
+        lose(silent, call("new"), ends=set())
+    assert not isinstance(harmed.value, CallsEnded)
+    with pytest.raises(NotJudgeable) as harmed:
+        lose(call("old"), call("new"), ends={1}, rooms={1: "", 2: "new"})
+    assert not isinstance(harmed.value, CallsEnded), "whose it is is not known"
+
+
+def test_an_agent_may_leave_by_itself_when_the_connection_is_lost() -> None:
+    with pytest.raises(Unproven, match="its habit"):
+        lose(call("old", AGENT_LEFT, "which may be its habit"), call("new"), ends={1})
+
+
+def single(**seen: Any) -> Reconnection:
+    continuity = SimpleNamespace(stalled=0.0)
+    return Reconnection(kept=Kept(cast(Call, None), cast(Continuity, continuity), **seen))
+
+
+@pytest.mark.parametrize(
+    ("alone", "accused"),
+    [
+        (single(hung_up_s=5.0), True),
+        (single(trouble=AGENT_LEFT, trouble_s=1.0), False),  # registration.keeps-calls says so
+        (single(hung_up_s=5.0, missed=4.0), False),
+        (single(), False),
+        (Reconnection(), False),
+        (None, False),
+    ],
+)
+def test_who_says_that_a_loss_ends_calls(alone: Reconnection | None, accused: bool) -> None:
+    def lost() -> Any:
+        raise CallsEnded(1, 2)
+
+    def unasked() -> Any:
+        raise AssertionError("nobody asks")
+
+    with pytest.raises(AssertionError if accused else NotJudgeable, match="1 of 2 calls ended" if accused else "keeps-calls"):
+        rollout.test_drains_after_loss(STAGE, Evidence(), lost, unasked, unasked, unasked, lambda: alone)
