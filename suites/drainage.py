@@ -59,6 +59,7 @@ class Drainage:
         try:
             seen.kept = self._placement.place()
             self.scenario, seen.crashed_before = self._placement.scenario, self._placement.crashed_before
+            seen.fewer = self._placement.fewer
             now = self.worker.snapshot()
             seen.arguments = [process.args for process in now.processes]
             seen.job_pids, seen.own_pids = self.worker.jobs_of(now), self.worker.registered_by(now)

@@ -213,6 +213,8 @@ class Drain:
     # The first call to end ended with its job's process, which was killed; or there was such a call before the others.
     crashed: bool = False
     crashed_before: bool = False
+    # Why there may be fewer calls than it takes, in words.
+    fewer: str | None = None
     # Of an earlier look: an agent fell silent, and this one cannot tell whether that was chance; in words.
     not_cleared: str | None = None
 

@@ -23,6 +23,8 @@ class Placement:
 
     # Whether the process of the only call before was killed, of a worker that takes one at a time.
     crashed_before = False
+    # Why it may have taken fewer calls than it takes on another machine, in words.
+    fewer: str | None = None
 
     def __init__(self, stage: Stage, worker: Worker, caller: Caller, scenario: Scenario) -> None:
         self.stage, self.worker, self.caller, self.scenario = stage, worker, caller, scenario
@@ -71,7 +73,10 @@ class Placement:
         for _ in range(self.scenario.calls - 1):
             try:
                 calls.append(known.served(self.caller))
-            except (WorkerFault, TooBusy):
+            except TooBusy as busy:
+                self.fewer = str(busy)
+                break
+            except WorkerFault:
                 break  # it takes no more than these
         if crashes:
             calls = self._serve_after_a_crash(calls[0]) if len(calls) == 1 else calls

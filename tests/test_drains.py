@@ -12,7 +12,7 @@ import pytest
 from pytest_lkagents.callers.caller import Call, Caller
 from pytest_lkagents.callers.continuity import AGENT_LEFT, Continuity
 from pytest_lkagents.callers.habit import Stay
-from pytest_lkagents.checks import Evidence, NotJudgeable, StageError, Unproven
+from pytest_lkagents.checks import Evidence, NotJudgeable, StageError, TooBusy, Unproven, WorkerFault
 from pytest_lkagents.clock import Ledger
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.stage import Stage
@@ -329,3 +329,26 @@ def test_a_worker_has_had_a_call_before_it_drains() -> None:
     placement = Placement(cast(Stage, SimpleNamespace(calls=calls)), worker, cast(Caller, None), scenario)
     assert len(placement.place()) == 2
     assert acts == ["served beside 1 jobs", "served beside 0 jobs", "served beside 0 jobs"]
+
+
+@pytest.mark.parametrize(
+    ("refuses", "says"),
+    [
+        (WorkerFault("no agent came to any of 3 calls within 15 s"), "takes only one call at a time"),
+        (TooBusy("this machine is too busy to judge: load 9.0 on 2 cores"), "took only one call, and this machine is too busy"),
+    ],
+)
+def test_a_worker_takes_one_call_at_a_time_only_if_it_had_time_for_more(refuses: Exception, says: str) -> None:
+    first = [SimpleNamespace(room_name="first")]
+
+    def served(_caller: object) -> object:
+        if first:
+            return first.pop()
+        raise refuses
+
+    stage = cast(Stage, SimpleNamespace(calls=SimpleNamespace(served=served)))
+    placement = Placement(stage, worker_with(), cast(Caller, None), Scenario("SIGTERM", calls=4))
+    assert len(placement._serve()) == 1
+    seen = Drain("SIGTERM", None, [], [watched(hung_up_s=20.0)], fewer=placement.fewer)
+    with pytest.raises(NotJudgeable, match=says):
+        rollout.test_drains_every_call(Evidence(), lambda: seen, lambda: seen)
