@@ -146,8 +146,8 @@ class Instant:
         """It did not accept the job. With its connection there the server waits for its answer, and asks nobody else if none
         comes in time."""
         given_up = asked.asked + ANSWER_SECONDS
-        ends = [known.closed for known in self.worker.wire.transcript.registrations() if known.connection == asked.connection]
-        if min(asked.answered or time.monotonic(), *(end for end in ends if end is not None), given_up) < given_up:
+        in_time = (asked.answered or time.monotonic()) < given_up
+        if in_time or self.worker.wire.transcript.ended_by(asked.connection, given_up):
             return
         took = asked.answered_after
         late.trouble = "the worker did not answer" if took is None else f"the worker refused it only after {took:.1f} s"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from pytest_lkagents.busyness import Reading, too_busy
 from pytest_lkagents.callers.caller import Call, Caller
-from pytest_lkagents.calls import REFUSAL_PAUSE
+from pytest_lkagents.calls import ANSWER_SECONDS, REFUSAL_PAUSE
 from pytest_lkagents.checks import NotJudgeable, StageError, Unproven
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
@@ -124,7 +124,7 @@ class Arrivals:
         while True:
             tries += 1
             placed = place(self._stage, caller)
-            fault = _fault(placed)
+            fault = self._fault(placed)
             if placed.call.agents or fault is not None or tries == TRIES:
                 break
             # Refused over a threshold, or nobody was free: nothing is queued, the caller calls again.
@@ -144,16 +144,17 @@ class Arrivals:
         placed.call.leave()
         return arrival
 
-
-def _fault(placed: Placed) -> str | None:
-    if placed.call.agents:
+    def _fault(self, placed: Placed) -> str | None:
+        if placed.call.agents:
+            return None
+        logs = {worker.name: worker.wire.transcript for worker in self._stage.workers()}
+        for name, asked in placed.questions.items():
+            # Where its connection ends, the server asks another worker.
+            if asked.available is None and not logs[name].ended_by(asked.connection, asked.asked + ANSWER_SECONDS):
+                return f"the {name} worker was asked and did not answer"
+            if asked.assigned is not None:
+                return f"the {name} worker took it and no agent came"
         return None
-    for name, asked in placed.questions.items():
-        if asked.available is None:
-            return f"the {name} worker was asked and did not answer"
-        if asked.assigned is not None:
-            return f"the {name} worker took it and no agent came"
-    return None
 
 
 def replace(stage: Stage) -> Replacement:

@@ -13,6 +13,8 @@ from pytest_lkagents.callers.caller import Call, Caller
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.clock import Ledger
 from pytest_lkagents.stage import Stage
+from pytest_lkagents.wire.model import Entry, Question
+from pytest_lkagents.wire.transcript import Transcript
 from pytest_lkagents.worker.base import Worker
 from suites import assignment, observations, replacement
 from suites.placed import Placed
@@ -35,7 +37,7 @@ def leaves(call: Call) -> None:
 
 def stage_of(call: Call) -> Stage:
     calls = SimpleNamespace(served=lambda _caller: call, caller=lambda _worker: None, leave_by_themselves=False)
-    return cast(Stage, SimpleNamespace(calls=calls))
+    return cast(Stage, SimpleNamespace(calls=calls, workers=list))
 
 
 @pytest.mark.parametrize("handed_over", [True, False])
@@ -114,3 +116,18 @@ def test_a_call_of_which_nothing_is_known_at_the_end_is_not_left_out(monkeypatch
 def test_how_many_agents_a_call_had_at_once(agents: dict[str, float], left: dict[str, float], together: int) -> None:
     call = SimpleNamespace(agents=agents, left=left)
     assert assignment.together(cast(Call, call)) == together
+
+
+@pytest.mark.parametrize(("closed", "lost"), [(None, True), (105.0, True), (100.4, False)])
+def test_a_call_that_comes_as_the_old_workers_connection_ends_is_not_lost_by_that_one(closed: float | None, lost: bool) -> None:
+    log = Transcript()
+    log.add(Entry(1.0, 1, "server", "registered", {}, 0))
+    if closed is not None:
+        log.add(Entry(closed, 1, "worker", "closed", {}, 0))
+    old = SimpleNamespace(name="old", wire=SimpleNamespace(transcript=log))
+    asked = {
+        "old": Question("AJ_1", "room", "", 100.0, connection=1),
+        "new": Question("AJ_1", "room", "", 100.1, ((100.2, False),)),
+    }
+    arrivals = replacement.Arrivals(cast(Stage, SimpleNamespace(workers=lambda: [old])), cast(Worker, None))
+    assert (arrivals._fault(Placed(call_with(), asked, None)) is not None) is lost

@@ -11,7 +11,8 @@ import pytest
 from pytest_lkagents.callers.caller import Call
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.clock import Ledger
-from pytest_lkagents.wire.model import Question, Registration
+from pytest_lkagents.wire.model import Entry, Question
+from pytest_lkagents.wire.transcript import Transcript
 from suites import drainage
 from suites.drainage import Drainage
 from suites.drained import Drain, Together
@@ -22,17 +23,17 @@ SENT = 100.0
 NOBODY = cast(Any, SimpleNamespace(leave=lambda _call: None))
 
 
-def registered(connection: int, closed: float | None = None) -> Registration:
-    return Registration("AW_1", "", "", "", 1.0, closed, connection, "")
-
-
 class Scene:
     """A worker whose signal was sent ``SENT``, when it had been asked for the call ``asked``; ``busy``: this machine had no
     time."""
 
     def __init__(self, asked: Question | None, *, closed: float | None = None, busy: bool = False) -> None:
         self.call = Call("room", NOBODY, Ledger(), SENT - 0.2)
-        wire = SimpleNamespace(transcript=SimpleNamespace(registrations=lambda: [registered(1, closed)]), calls_at=set())
+        log = Transcript()
+        log.add(Entry(1.0, 1, "server", "registered", {}, 0))
+        if closed is not None:
+            log.add(Entry(closed, 1, "worker", "closed", {}, 0))
+        wire = SimpleNamespace(transcript=log, calls_at=set())
         worker: Any = SimpleNamespace(name="w", server=None, wire=wire, ledger=Ledger(), is_running=True)
         calls = SimpleNamespace(questions=lambda *_: {} if asked is None else {"w": asked})
         stage: Any = SimpleNamespace(calls=calls, history=SimpleNamespace(had_no_time=lambda *_: busy))

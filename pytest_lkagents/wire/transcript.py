@@ -199,6 +199,12 @@ class Transcript:
         """What was said first to each of the server's own questions that were asked at or after ``since``; None: nothing."""
         return [asked.available for asked in self.questions(since) if not asked.probe]
 
+    def ended_by(self, connection: int, at: float) -> bool:
+        """Whether a registration on this connection had ended by then (monotonic seconds)."""
+        return any(
+            known.connection == connection and known.closed is not None and known.closed < at for known in self.registrations()
+        )
+
     def says_full(self, connection: int) -> bool:
         """Whether its last status on this connection was "full"."""
         with self._changed:
