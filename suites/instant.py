@@ -160,8 +160,9 @@ class Instant:
         took = asked.answered_after or 0.0
         if not late.assigned and took >= LATE_ANSWER_SECONDS:
             late.trouble = f"the worker accepted it only after {took:.1f} s"
-            if self.stage.history.had_no_time(asked.asked, asked.asked + took):
-                late.busy = "all of its cores were in use while the worker was to answer"
+        until = time.monotonic() if late.assigned else asked.asked + took
+        if self.stage.history.had_no_time(asked.asked, until):
+            late.busy = f"all of its cores were in use while the worker was to {'serve it' if late.assigned else 'answer'}"
 
     def _accuse_of_its_end(self, call: Call, late: Together) -> None:
         """It is over. That the call's agent left it may be its habit, unless others stayed for longer."""

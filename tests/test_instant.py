@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from types import SimpleNamespace
 from typing import Any, cast
@@ -74,10 +75,15 @@ def test_a_job_that_is_not_answered_is_lost(question: Question | None, closed: f
     assert scene.seen.doubt is None
 
 
-def test_a_busy_machine_may_keep_a_worker_from_answering() -> None:
-    scene = Scene(asked(), busy=True)
+GIVEN = dataclasses.replace(asked((0.1, True)), assigned=SENT + 0.1)
+
+
+@pytest.mark.parametrize(("question", "to"), [(asked(), "answer"), (asked((2.8, True)), "answer"), (GIVEN, "serve it")])
+@pytest.mark.parametrize("busy", [True, False])
+def test_a_busy_machine_may_keep_a_worker_from_serving(question: Question, to: str, busy: bool) -> None:
+    scene = Scene(question, busy=busy)
     assert scene.settle() is not None
-    assert scene.seen.doubt == "all of its cores were in use while the worker was to answer"
+    assert scene.seen.doubt == (f"all of its cores were in use while the worker was to {to}" if busy else None)
 
 
 def test_one_that_may_answer_yet_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
