@@ -13,7 +13,7 @@ from pytest_lkagents.callers.caller import Call, Caller
 from pytest_lkagents.callers.continuity import AGENT_LEFT, FOR_GOOD_SECONDS
 from pytest_lkagents.callers.habit import AgentsLeave
 from pytest_lkagents.calls import ENOUGH_LOST, VOICE_SECONDS
-from pytest_lkagents.checks import NotJudgeable, Unproven, WorkerFault
+from pytest_lkagents.checks import NotJudgeable, TooBusy, Unproven, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, holds, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
@@ -104,14 +104,21 @@ class CallsEnded(NotJudgeable):
 
 def drain_after_loss(stage: Stage) -> Drain:
     """The stop signal, with calls that were there when the connection was lost, and that went on. Raises WorkerFault if that
-    does not come back, NotJudgeable if it harmed a call (CallsEnded if that is over), Unproven if that may be a habit."""
+    does not come back, NotJudgeable if it harmed a call (CallsEnded if that is over), Unproven or TooBusy where that may have
+    another cause."""
     worker = stage.untouched("cut-once")
 
     def lose(calls: list[Call]) -> None:
         before, jobs = [Kept(call, stage.calls.continuity(call)) for call in calls], worker.wire.calls_at
-        known = [one for one in before if worker.wire.calls_to(one.call.room_name)]
+        known, reading = [one for one in before if worker.wire.calls_to(one.call.room_name)], worker.reading()
         cut_and_return(worker)
-        _require_unharmed(stage, worker, before, jobs, known)
+        if _are_unharmed(stage, worker, before, jobs):
+            return
+        if ended := _ended_for_good(stage, worker, before, known):
+            raise CallsEnded(ended, len(calls))
+        stage.raise_if_too_busy(worker, reading)
+        doubts = [one.doubt for one in before if one.doubt is not None]
+        raise TooBusy(f"this machine is too busy to judge: {doubts[0]}") if doubts else NotJudgeable(HARMED)
 
     scenario = Scenario(
         stop_signal(stage),
@@ -123,20 +130,16 @@ def drain_after_loss(stage: Stage) -> Drain:
     return Drainage(stage, worker, scenario).observe()
 
 
-def _require_unharmed(stage: Stage, worker: Worker, calls: Sequence[Kept], jobs: set[int], known: Sequence[Kept]) -> None:
-    """Raises NotJudgeable where the loss harmed a call, which would look as if the stop signal did. ``jobs``: over which
-    connections they signalled before; an agent whose job is gone is shown as present for some 20 s; ``known``: calls of which
-    it was known which of these are theirs."""
+def _are_unharmed(stage: Stage, worker: Worker, calls: Sequence[Kept], jobs: set[int]) -> bool:
+    """Whether the loss harmed no call, which would look as if the stop signal did. ``jobs``: over which connections they
+    signalled before; an agent whose job is gone is shown as present for some 20 s."""
 
     def well() -> bool:
         stage.raise_if_closing()
         return jobs <= worker.wire.calls_at and not any(one.continuity.trouble() for one in calls)
 
     with worker.ledger.waiting(worker.name):
-        if holds(well, seconds=KEPT_SECONDS):
-            return
-        ended = _ended_for_good(stage, worker, calls, known)
-    raise CallsEnded(ended, len(calls)) if ended else NotJudgeable(HARMED)
+        return holds(well, seconds=KEPT_SECONDS)
 
 
 def _ended_for_good(stage: Stage, worker: Worker, calls: Sequence[Kept], known: Sequence[Kept]) -> int:
@@ -152,7 +155,7 @@ def _ended_for_good(stage: Stage, worker: Worker, calls: Sequence[Kept], known: 
         gone = [one for one in gone if not worker.wire.calls_to(one.call.room_name)]
         return not gone and not any(one.suspected or one.trouble for one in calls)
 
-    with contextlib.suppress(DeadlineMissed):
+    with worker.ledger.waiting(worker.name), contextlib.suppress(DeadlineMissed):
         poll(none_is_over, what="calls that go on", seconds=FOR_GOOD_SECONDS, every=LOOK_SECONDS)
     left = [one for one in calls if one.trouble == AGENT_LEFT]
     if (habit := next((one.unproven for one in left if one.unproven is not None), None)) is not None:

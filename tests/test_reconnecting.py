@@ -9,17 +9,19 @@ import pytest
 
 from pytest_lkagents.callers.caller import Call
 from pytest_lkagents.callers.continuity import AGENT_LEFT, Continuity
-from pytest_lkagents.checks import Evidence, NotJudgeable, Unproven
+from pytest_lkagents.checks import Evidence, NotJudgeable, TooBusy, Unproven
 from pytest_lkagents.clock import Ledger
+from pytest_lkagents.settings import Settings
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
 from suites import reconnecting
 from suites import test_rollout as rollout
 from suites.drained import Kept
 from suites.reconnecting import CallsEnded, Reconnection
+from suites.scenario import Scenario
 
-STAGE = cast(Stage, SimpleNamespace(raise_if_closing=lambda: None))
 ROOMS = {1: "old", 2: "new"}
+SILENT = "the agent fell silent for 3.0 s"
 
 
 @pytest.fixture(autouse=True)
@@ -28,19 +30,48 @@ def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reconnecting, "FOR_GOOD_SECONDS", 0.6)
 
 
-def call(room: str, trouble: str | None = None, unproven: str | None = None) -> Kept:
-    continuity = SimpleNamespace(trouble=lambda: trouble, gap=lambda: 0.0, left_as_usual=False, unproven_leave=unproven)
-    continuity.note_leave = lambda: None
+def call(room: str, trouble: str | None = None, unproven: str | None = None, *, stalled: float = 0.0) -> Kept:
+    pause = 3.0 if trouble == SILENT else 0.0
+    continuity = SimpleNamespace(trouble=lambda: trouble, gap=lambda: pause, left_as_usual=False, unproven_leave=unproven)
+    continuity.note_leave, continuity.stalled = lambda: None, stalled
     return Kept(cast(Call, SimpleNamespace(room_name=room)), cast(Continuity, continuity))
 
 
-def lose(*calls: Kept, ends: set[int], rooms: dict[int, str] = ROOMS) -> None:
+def lose(*calls: Kept, ends: set[int], rooms: dict[int, str] = ROOMS, busy: bool = False) -> None:
     """The connections of the jobs in ``ends`` are gone afterwards."""
-    after = {port: room for port, room in rooms.items() if port not in ends}
-    wire = SimpleNamespace(calls_at=set(after), calls_to=lambda room: {port for port, of in after.items() if of == room})
-    worker = cast(Worker, SimpleNamespace(name="w", wire=wire, ledger=Ledger()))
-    known = [one for one in calls if one.call.room_name in rooms.values()]
-    reconnecting._require_unharmed(STAGE, worker, calls, set(rooms), known)
+    open_at = dict(rooms)
+    wire = SimpleNamespace(calls_to=lambda room: {port for port, of in open_at.items() if of == room})
+    worker: Any = SimpleNamespace(name="w", wire=wire, ledger=Ledger(), reading=lambda: None)
+
+    def raise_if_too_busy(*_: object) -> None:
+        if busy:
+            raise TooBusy("this machine is too busy to judge")
+
+    class Drainage:
+        def __init__(self, _stage: Stage, _worker: Worker, scenario: Scenario) -> None:
+            assert scenario.placed is not None
+            self._placed = scenario.placed
+
+        def observe(self) -> None:
+            wire.calls_at = set(open_at)
+            self._placed([one.call for one in calls])
+
+    def cut(_worker: Worker) -> None:
+        for port in ends:
+            del open_at[port]
+        wire.calls_at = set(open_at)
+
+    stage: Any = SimpleNamespace(
+        settings=Settings(),
+        untouched=lambda _role: worker,
+        calls=SimpleNamespace(continuity=lambda known: next(one.continuity for one in calls if one.call is known)),
+        raise_if_closing=lambda: None,
+        raise_if_too_busy=raise_if_too_busy,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reconnecting, "Drainage", Drainage)
+        patch.setattr(reconnecting, "cut_and_return", cut)
+        reconnecting.drain_after_loss(stage)
 
 
 def test_calls_that_go_on_are_not_harmed() -> None:
@@ -62,14 +93,23 @@ def test_calls_that_are_over(calls: list[Kept], ends: set[int], ended: int) -> N
     assert (harmed.value.ended, harmed.value.calls) == (ended, 2)
 
 
-def test_what_harms_a_call_does_not_always_end_it() -> None:
-    silent = call("old", "the agent fell silent for 3.0 s")
+@pytest.mark.parametrize(
+    ("calls", "how"),
+    [
+        ([call("old", SILENT), call("new")], {"ends": set()}),
+        ([call("old"), call("new")], {"ends": {1}, "rooms": {1: "", 2: "new"}}),  # whose it is is not known
+    ],
+)
+def test_what_harms_a_call_does_not_always_end_it(calls: list[Kept], how: dict[str, Any]) -> None:
     with pytest.raises(NotJudgeable, match="harmed a call") as harmed:
-        lose(silent, call("new"), ends=set())
+        lose(*calls, **how)
     assert not isinstance(harmed.value, CallsEnded)
-    with pytest.raises(NotJudgeable) as harmed:
-        lose(call("old"), call("new"), ends={1}, rooms={1: "", 2: "new"})
-    assert not isinstance(harmed.value, CallsEnded), "whose it is is not known"
+
+
+@pytest.mark.parametrize(("busy", "stalled"), [(True, 0.0), (False, 2.0)])
+def test_a_pause_on_a_busy_machine_is_not_the_losss_doing(busy: bool, stalled: float) -> None:
+    with pytest.raises(TooBusy):
+        lose(call("old", SILENT, stalled=stalled), call("new"), ends=set(), busy=busy)
 
 
 def test_an_agent_may_leave_by_itself_when_the_connection_is_lost() -> None:
@@ -101,4 +141,4 @@ def test_who_says_that_a_loss_ends_calls(alone: Reconnection | None, accused: bo
         raise AssertionError("nobody asks")
 
     with pytest.raises(AssertionError if accused else NotJudgeable, match="1 of 2 calls ended" if accused else "keeps-calls"):
-        rollout.test_drains_after_loss(STAGE, Evidence(), lost, unasked, unasked, unasked, lambda: alone)
+        rollout.test_drains_after_loss(cast(Stage, None), Evidence(), lost, unasked, unasked, unasked, lambda: alone)
