@@ -26,9 +26,9 @@ NOBODY = cast(Any, SimpleNamespace(leave=lambda _call: None))
 
 class Scene:
     """A worker whose signal was sent ``SENT``, when it had been asked for the call ``asked``; ``busy``: this machine had no
-    time."""
+    time; ``ours``: the server is."""
 
-    def __init__(self, asked: Question | None, *, closed: float | None = None, busy: bool = False) -> None:
+    def __init__(self, asked: Question | None, *, closed: float | None = None, busy: bool = False, ours: bool = True) -> None:
         self.call = Call("room", NOBODY, Ledger(), SENT - 0.2)
         log = Transcript()
         log.add(Entry(1.0, 1, "server", "registered", {}, 0))
@@ -37,7 +37,7 @@ class Scene:
         wire = SimpleNamespace(transcript=log, calls_at=set())
         worker: Any = SimpleNamespace(name="w", server=None, wire=wire, ledger=Ledger(), is_running=True)
         calls = SimpleNamespace(questions=lambda *_: {} if asked is None else {"w": asked})
-        stage: Any = SimpleNamespace(calls=calls, history=SimpleNamespace(had_no_time=lambda *_: busy))
+        stage: Any = SimpleNamespace(calls=calls, history=SimpleNamespace(had_no_time=lambda *_: busy), controllable=ours)
         self.seen = Drain("SIGTERM", None, [])
         self.instant = Instant(stage, worker, self.seen)
         self.instant._call = self.call
@@ -73,6 +73,7 @@ def test_a_job_that_is_not_answered_is_lost(question: Question | None, closed: f
     scene = Scene(question, closed=closed)
     assert scene.settle() == trouble
     assert scene.seen.doubt is None
+    assert Scene(question, closed=closed, ours=False).settle() is None
 
 
 GIVEN = dataclasses.replace(asked((0.1, True)), assigned=SENT + 0.1)
