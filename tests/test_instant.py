@@ -14,7 +14,7 @@ from pytest_lkagents.checks import StageError
 from pytest_lkagents.clock import Ledger
 from pytest_lkagents.wire.model import Entry, Question
 from pytest_lkagents.wire.transcript import Transcript
-from suites import drainage
+from suites import drainage, instant
 from suites.drainage import Drainage
 from suites.drained import Drain, Together
 from suites.instant import Instant
@@ -122,3 +122,22 @@ def test_a_call_of_the_same_instant_may_not_be_over_for_the_server(told: bool, m
     drain._wait_exit()
     assert drain.seen.outlasted
     assert (drain.seen.busy is None) is told
+
+
+@pytest.mark.parametrize("is_full", [True, False])
+def test_the_signal_waits_for_a_question_that_a_busy_machine_holds_up(is_full: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(instant, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(instant, "wait_free", lambda *_: None)
+    scene = Scene(None)
+    log, acts = scene.instant.worker.wire.transcript, list[str]()
+
+    def join() -> Call:
+        time.sleep(1.5)
+        if not is_full:
+            acts.append("asked")
+            log.add(Entry(time.monotonic(), 1, "server", "question", {"job": {"id": "AJ_1", "room": {"name": "room"}}}, 0))
+        return scene.call
+
+    scene.instant.place(cast(Any, SimpleNamespace(join=join)), lambda: acts.append("stop"))
+    assert acts == (["stop"] if is_full else ["asked", "stop"])
