@@ -139,13 +139,15 @@ def lk_drain(lk_stage: Stage, lk_selected: set[str], lk_emptying: Callable[[], D
     return once(observe, lk_stage)
 
 
-def _beside(request: pytest.FixtureRequest, stage: Stage, name: str, selected: bool) -> Callable[[], Any]:
+def _beside(
+    request: pytest.FixtureRequest, stage: Stage, name: str, selected: bool, *, in_turns: bool = False
+) -> Callable[[], Any]:
     """What another check of this run (``selected``) observes by the fixture of this name; with -n each process that asks has an
-    observation of its own. None: no check does, workers take turns, or the observation failed, which those say whose subject
-    it is."""
+    observation of its own. None: no check does, workers take turns (unless ``in_turns``), or the observation failed, which
+    those say whose subject it is."""
 
     def observed() -> Any:
-        if not selected or stage.takes_turns:
+        if not selected or (stage.takes_turns and not in_turns):
             return None
         try:
             return request.getfixturevalue(name)()
@@ -203,8 +205,8 @@ def lk_reconnection(lk_stage: Stage) -> Callable[[], reconnecting.Reconnection]:
 def lk_kept_over_loss(
     request: pytest.FixtureRequest, lk_stage: Stage, lk_selected: set[str]
 ) -> Callable[[], reconnecting.Reconnection | None]:
-    """The same for what has another subject, see ``_beside``."""
-    return _beside(request, lk_stage, "lk_reconnection", "registration.keeps-calls" in lk_selected)
+    """The same for what has another subject, see ``_beside``. It is asked for by who has no further use of its own worker."""
+    return _beside(request, lk_stage, "lk_reconnection", "registration.keeps-calls" in lk_selected, in_turns=True)
 
 
 @pytest.fixture(scope="session")

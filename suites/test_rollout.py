@@ -310,10 +310,10 @@ def test_drains_after_loss(
     SIGTERM (else with any but those of a crash of its own, such as 139). Nor may it take new jobs 5 s after the signal,
     if one that lost nothing does not (see `rollout.sigterm-stops-new-jobs`). If the loss ends one of the calls (its
     agent leaves, or its job's connection stays away for 8 s), that is a failure where the single call of
-    `registration.keeps-calls` goes on in the same run (not where workers take turns). Skipped if no call is served, the
-    loss harms one otherwise, agents leave by themselves, it does not register again, or a worker that lost nothing cuts
-    calls after others had ended, or when a job crashes, or does not end, too; on an overloaded machine a gap, or a
-    worker that still runs, is an error.
+    `registration.keeps-calls` goes on in the same run. Skipped if no call is served, the loss harms one otherwise,
+    agents leave by themselves, it does not register again, or a worker that lost nothing cuts calls after others had
+    ended, or when a job crashes, or does not end, too; on an overloaded machine a gap, or a worker that still runs, is
+    an error.
     """
     try:
         seen = lk_late_drain()
