@@ -18,7 +18,7 @@ from pytest_lkagents.worker.base import Worker
 
 from .drained import Drain, Together
 from .placed import wait_free
-from .scenario import AFTER_ENDS_SECONDS, GOODBYE_SECONDS, LOOK_SECONDS
+from .scenario import AFTER_ENDS_SECONDS, LOOK_SECONDS
 
 # Two of the SDKs' status reports (2.5 s apart): the next one still counts the start of the last job.
 PAUSE_SECONDS = 6.0
@@ -119,7 +119,8 @@ class Instant:
             poll(
                 lambda: not self._kept_at & worker.wire.calls_at or over(),
                 what="end of the other jobs",
-                seconds=GOODBYE_SECONDS,
+                # As long as they may take: what comes after it is what this call is for.
+                seconds=self.stage.settings.exit_timeout,
             )
             done = time.monotonic()
             # One that has left its server may be about to end, and leave its jobs some time to do so.

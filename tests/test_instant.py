@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 from types import SimpleNamespace
 from typing import Any, cast
@@ -18,7 +19,7 @@ from suites import drainage, instant
 from suites.drainage import Drainage
 from suites.drained import Drain, Together
 from suites.instant import Instant
-from suites.scenario import Scenario
+from suites.scenario import GOODBYE_SECONDS, Scenario
 
 SENT = 100.0
 NOBODY = cast(Any, SimpleNamespace(leave=lambda _call: None))
@@ -37,7 +38,12 @@ class Scene:
         wire = SimpleNamespace(transcript=log, calls_at=set())
         worker: Any = SimpleNamespace(name="w", server=None, wire=wire, ledger=Ledger(), is_running=True)
         calls = SimpleNamespace(questions=lambda *_: {} if asked is None else {"w": asked})
-        stage: Any = SimpleNamespace(calls=calls, history=SimpleNamespace(had_no_time=lambda *_: busy), controllable=ours)
+        stage: Any = SimpleNamespace(
+            calls=calls,
+            history=SimpleNamespace(had_no_time=lambda *_: busy),
+            controllable=ours,
+            settings=SimpleNamespace(exit_timeout=30),
+        )
         self.seen = Drain("SIGTERM", None, [])
         self.instant = Instant(stage, worker, self.seen)
         self.instant._call = self.call
@@ -107,6 +113,23 @@ def test_a_caller_whose_own_connection_broke_sees_nobody(runs: bool) -> None:
     else:
         scene.instant.finish()
     assert (late.trouble is None) is runs
+
+
+def test_a_drain_that_waits_for_what_it_knew_is_seen_however_long_that_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    scene = Scene(asked((0.1, True)))
+    worker: Any = scene.instant.worker
+    scene.instant._kept_at, worker.wire.calls_at = {1}, {1, 2}
+    scene.call.agents = {"agent": time.monotonic()}
+    scene.seen.together = late = Together(True, assigned=True, agent_s=0.5)
+    scene.seen.kept = [cast(Any, SimpleNamespace(continuity=SimpleNamespace(stays=True), trouble_s=None))]
+
+    def drained() -> None:
+        worker.wire.calls_at, worker.is_running = set(), False
+
+    threading.Timer(GOODBYE_SECONDS + 1, drained).start()
+    scene.instant.finish()
+    assert late.trouble == "the worker ended with it in progress, when the others had ended"
 
 
 @pytest.mark.parametrize("told", [True, False])
