@@ -193,10 +193,14 @@ def _observe(stage: Stage, worker: Worker, peer: Worker | None) -> Loaded:
         _recover(worker, seen, ended)
         if seen.recovered_after is None and worker.is_running:
             stage.raise_if_filled_by_others(worker, before)
+            stage.raise_if_too_busy()
     elif seen.moved_by == "calls":
         look_whether_it_stays(worker, seen, ended)
     if not worker.is_running:
         raise worker.ended()
+    if seen.moved_by is None:
+        # Here, and not where it is judged: a second look there would see the same, on a machine that has calmed down.
+        stage.raise_if_too_busy()
     seen.unmoved = len({status.load for status in transcript.statuses(began)}) <= 1
     seen.lines = transcript.lines(began, kinds=("status", "question", "answer", "assignment", "closed"), last=60)
     return seen

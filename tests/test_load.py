@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from pytest_lkagents.busyness import History, Reading
-from pytest_lkagents.checks import Evidence
+from pytest_lkagents.checks import Evidence, TooBusy
 from pytest_lkagents.clock import Ledger
 from pytest_lkagents.settings import Settings
-from pytest_lkagents.wire.model import Status
+from pytest_lkagents.stage import Stage
+from pytest_lkagents.wire.model import Answer, Status
+from pytest_lkagents.wire.transcript import Transcript
 from pytest_lkagents.worker.base import Worker
-from suites import reports
+from suites import load, reports
 from suites import test_resources as resources
 from suites.crowds import LoadTest
 from suites.load import Loaded, look_whether_it_stays, most_calls, sunk
@@ -130,6 +133,41 @@ def test_a_load_that_stays_although_its_calls_are_over(after: list[float], livin
     made.name, made.ledger, made.snapshot = "w", Ledger(), lambda: SimpleNamespace(living=lambda: living)
     look_whether_it_stays(made, seen, time.monotonic())
     assert seen.stayed_at == stayed
+
+
+@pytest.mark.parametrize(
+    ("moved_by", "recovered", "busy"), [(None, None, True), ("cpu", None, True), ("cpu", 3.0, False), (None, None, False)]
+)
+def test_a_load_that_was_watched_on_a_busy_machine_is_watched_again(
+    moved_by: str | None, recovered: float | None, busy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second look at the same reports, on a machine that has calmed down, would accuse the worker."""
+
+    def by_cpu(_stage: object, _worker: object, _peer: object, _caller: object, seen: Loaded, **_: object) -> bool:
+        seen.moved_by = moved_by
+        seen.asked_when_full = Answer("probe", moved_by is None, 0.1)
+        return False
+
+    def recover(_worker: object, seen: Loaded, _ended: float) -> None:
+        seen.recovered_after = recovered
+
+    def raise_if_too_busy() -> None:
+        if busy or recovered is not None:
+            raise TooBusy("this machine is too busy to judge")
+
+    monkeypatch.setattr(load, "_at_rest", lambda *_: Loaded("w", "", 0.1, 0.1))
+    monkeypatch.setattr(load, "_by_cpu", by_cpu)
+    monkeypatch.setattr(load, "_by_calls", lambda *_: None)
+    monkeypatch.setattr(load, "_recover", recover)
+    wire = SimpleNamespace(transcript=Transcript(), hold=lambda *_: nullcontext())
+    watched: Any = SimpleNamespace(wire=wire, is_running=True, reading=lambda: None)
+    stage: Any = SimpleNamespace(
+        calls=SimpleNamespace(caller=lambda _worker: SimpleNamespace(close=lambda: None)),
+        raise_if_filled_by_others=lambda *_: None,
+        raise_if_too_busy=raise_if_too_busy,
+    )
+    with pytest.raises(TooBusy) if busy else nullcontext():
+        load._observe(cast(Stage, stage), cast(Worker, watched), None)
 
 
 def test_what_others_used_before_a_report() -> None:
