@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from pytest_lkagents.busyness import History
 from pytest_lkagents.calls import ANSWER_SECONDS
 from pytest_lkagents.checks import StageError, TooBusy, WorkerFailed, WorkerFault
 from pytest_lkagents.stage import Stage
@@ -35,13 +36,19 @@ class Asked:
     calls: int | None = None
 
     @property
+    def limit(self) -> float:
+        """For how long the server waits, seconds. It began to wait a little before the question was seen here: a yes upon which
+        it gave the job to nobody came too late, if it came so late."""
+        asked = self.question
+        in_vain = bool(asked.available) and asked.assigned is None and not asked.probe
+        return ANSWER_SECONDS - (AHEAD_SECONDS if in_vain else 0.0)
+
+    @property
     def is_late(self) -> bool:
-        """Whether the server gave up. It began to wait a little before the question was seen here: a yes upon which it gave
-        the job to nobody came too late, if it came so late."""
+        """Whether the server gave up."""
         asked = self.question
         passed = asked.answered_after if asked.answered_after is not None else time.monotonic() - asked.asked
-        in_vain = bool(asked.available) and asked.assigned is None and not asked.probe
-        return passed > ANSWER_SECONDS - (AHEAD_SECONDS if in_vain else 0.0)
+        return passed > self.limit
 
     @property
     def how_late(self) -> str:
@@ -53,6 +60,14 @@ class Asked:
     def lines(self) -> list[str]:
         """The question, and what came after it."""
         return self.worker.wire.transcript.lines(self.question.asked - 0.1, kinds=("question", "answer"))[:6]
+
+
+def held_up(history: History, question: Question, limit: float) -> bool:
+    """Whether this machine had no time for an answer that took longer than ``limit`` (seconds), or it did so by no more than
+    this machine stood still."""
+    asked, took = question.asked, question.answered_after
+    until = asked + (took or ANSWER_SECONDS)
+    return history.had_no_time(asked, until) or (took is not None and took - history.stood_still(asked, until) <= limit)
 
 
 def asked(worker: Worker) -> list[Asked]:
@@ -91,7 +106,7 @@ def late_in_peace(stage: Stage, late: Sequence[Asked]) -> list[Asked]:
     nothing else of ours under way. One that is gone is not accused without a second look: another one of its image is asked,
     beside as many calls. Raises StageError where that cannot be done either."""
     again = [one for one in late if one.calls is None]
-    certain = [one for one in again if not _held_up(stage, one.question)]
+    certain = [one for one in again if not held_up(stage.history, one.question, one.limit)]
     if certain:
         return certain
     with stage.background.in_peace():
@@ -101,10 +116,6 @@ def late_in_peace(stage: Stage, late: Sequence[Asked]) -> list[Asked]:
         if beside and not certain:
             certain = _late_beside_calls(stage, max(beside, key=lambda one: one.calls or 0))
     return certain
-
-
-def _held_up(stage: Stage, question: Question) -> bool:
-    return stage.history.had_no_time(question.asked, question.asked + (question.answered_after or ANSWER_SECONDS))
 
 
 def _late_again(stage: Stage, workers: Iterable[Worker]) -> list[Asked]:

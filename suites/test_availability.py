@@ -310,10 +310,10 @@ def test_answers_in_time(
     answered, yes or no, within 3 s, after which the server drops the job (a yes in the last 0.3 s upon which it did not
     give the job to the worker is late too). Questions on a connection that ended within these 3 s, or to a worker that
     `balancing.frozen-worker` had frozen, do not count. Where all that was late was asked while next to all of this
-    machine's cores were in use, as when the workers of a run start, the worker is asked once more in peace, and that
-    answer counts. For what was late before the signal the shared worker is asked so, with as many calls and its
-    processes at rest. Skipped if nothing was answered and nothing is late; an error if an answer is late again on an
-    overloaded machine, or if the worker cannot be asked again so.
+    machine's cores were in use, as when the workers of a run start, or is late by no more than this machine stood
+    still, the worker is asked once more in peace, and that answer counts. For what was late before the signal the
+    shared worker is asked so, with as many calls and its processes at rest. Skipped if nothing was answered and nothing
+    is late; an error if an answer is late again on an overloaded machine, or if the worker cannot be asked again so.
     """
     try:
         lk_load()

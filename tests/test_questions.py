@@ -9,12 +9,15 @@ from typing import Any, cast
 
 import pytest
 
-from pytest_lkagents.checks import StageError, WorkerFault
+from pytest_lkagents.checks import Evidence, StageError, TooBusy, WorkerFault
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.model import Answer, Question
 from pytest_lkagents.worker.base import Worker
 from suites import questions
+from suites import test_balancing as balancing
 from suites.drained import Drain
+from suites.load import Loaded
+from suites.placed import Placed
 from suites.questions import Asked, asked_beside_calls, late_in_peace
 
 
@@ -22,6 +25,12 @@ def question(room: str, asked: float, after: float | None, *, yes: bool = True, 
     answers = () if after is None else ((asked + after, yes),)
     given = asked + after if after is not None and yes and assigned else None
     return Question(f"job-{room}", room, "", asked, answers, given)
+
+
+class Made(SimpleNamespace):
+    """A worker that is asked once, whatever other workers are like."""
+
+    __hash__ = object.__hash__
 
 
 def worker(*asked: Question, disturbed_at: float = float("inf"), says: Answer | None = None) -> Any:
@@ -37,7 +46,7 @@ def worker(*asked: Question, disturbed_at: float = float("inf"), says: Answer | 
         registrations=lambda: [SimpleNamespace(closed=None)],
         live=lambda: [object()],
     )
-    return SimpleNamespace(
+    return Made(
         wire=SimpleNamespace(transcript=transcript, ask=ask),
         was_frozen=lambda _since, _until: False,
         reading=lambda: None,
@@ -51,8 +60,8 @@ def drain(**came: float) -> Drain:
     return Drain("SIGTERM", None, [], kept)
 
 
-def stage(shared: Any, *, takes: int = 9, busy: bool = False) -> Any:
-    """``takes``: so many calls at once."""
+def stage(shared: Any, *, takes: int = 9, busy: bool = False, still: float = 0.0) -> Any:
+    """``takes``: so many calls at once; ``still``: for how long the machine stood still, seconds."""
     placed: list[object] = []
 
     def served(_caller: object) -> None:
@@ -68,7 +77,7 @@ def stage(shared: Any, *, takes: int = 9, busy: bool = False) -> Any:
         placed=placed,
         worker=lambda _role: shared,
         workers=lambda _role: [],
-        history=SimpleNamespace(had_no_time=lambda _since, _until: False),
+        history=SimpleNamespace(had_no_time=lambda _since, _until: False, stood_still=lambda _since, _until: still),
         background=SimpleNamespace(in_peace=contextlib.nullcontext),
         calls=SimpleNamespace(caller=lambda _worker: SimpleNamespace(close=lambda: None), served=served),
         raise_if_too_busy=raise_if_too_busy,
@@ -146,3 +155,26 @@ def test_a_late_no_is_as_good_as_a_quick_one() -> None:
 def test_who_is_still_there_needs_no_second_look_if_the_machine_had_time() -> None:
     other = Asked(cast(Worker, worker()), question("d", 130, 3.6, assigned=False))
     assert late_in_peace(cast(Stage, stage(worker(says=YES))), [LATE, other]) == [other]
+
+
+@pytest.mark.parametrize(
+    ("after", "still", "certain"), [(3.1, 1.6, False), (3.1, 0.0, True), (5.0, 1.6, True), (None, 1.6, True)]
+)
+def test_who_is_late_by_what_the_machine_stood_still_is_asked_again(after: float | None, still: float, certain: bool) -> None:
+    """Less than that says nothing of a deadline that nobody comes near, but one may ask for 1.5 s who the caller is."""
+    there = worker(says=YES)
+    late = Asked(cast(Worker, there), question("d", 130, after, assigned=False))
+    assert late_in_peace(cast(Stage, stage(there, still=still)), [late]) == ([late] if certain else [])
+
+
+@pytest.mark.parametrize("after", [4.0, 2.9])
+@pytest.mark.parametrize(("still", "judged"), [(0.0, AssertionError), (1.8, TooBusy)])
+def test_a_late_refusal_is_judged_by_what_the_machine_did_then(after: float, still: float, judged: type[Exception]) -> None:
+    """The calls were placed minutes before: what the machine is like when that is judged says nothing."""
+    refused = question("r", 130, after, yes=False)
+    seen = Loaded("w", "peer", 0.1, 0.9, moved_by="cpu", full_after=1.0)
+    seen.refused_call = Placed(cast(Any, SimpleNamespace(room_name="r", agents={})), {"w": refused}, None)
+    looked = stage(None, still=still)
+    looked.raise_if_too_busy = lambda: None
+    with pytest.raises(judged):
+        balancing.test_redispatch_on_refusal(cast(Stage, looked), Evidence(), lambda: seen)
