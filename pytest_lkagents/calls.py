@@ -250,14 +250,19 @@ class Calls:
         return found
 
     def lost(self, room: str, joined: float, server: Server) -> bool:
-        """Whether certainly no agent will come to this room: no worker accepted its job while the server waited."""
+        """Whether certainly no agent will come to this room: no worker accepted its job while the server waited, which it began
+        to do after the join, and which where this machine stood still nobody did."""
         if not server.controllable:
             return False  # at a server elsewhere, workers that we do not see may take it
-        in_time = any(
-            asked.available and (asked.answered_after or 0) < ANSWER_SECONDS
+        now = time.monotonic()
+        if now - joined <= LOST_SECONDS or now - joined - self._stage.history.stood_still(joined, now) <= LOST_SECONDS:
+            return False
+        # What was asked late, as the caller took its time to join, is answered late.
+        return not any(
+            (asked.available and (asked.answered_after or 0) < ANSWER_SECONDS)
+            or (asked.available is None and now - asked.asked < ANSWER_SECONDS)
             for asked in self.questions(room, joined, server).values()
         )
-        return time.monotonic() - joined > LOST_SECONDS and not in_time
 
     def refused(self, call: Call, server: Server) -> bool:
         """Whether every registration on this server was asked for the call's job, and refused it: the server asks nobody again,

@@ -138,10 +138,38 @@ def test_of_a_worker_with_two_connections_counts_which_one_took_the_call(taken_b
         seen.add(entry("answer", at=now - 4, connection=connection, job_id="AJ_1", available=connection == taken_by))
     server = SimpleNamespace(controllable=True)
     worker = SimpleNamespace(name="shared", server=server, wire=SimpleNamespace(transcript=seen))
-    calls = Calls(SimpleNamespace(workers=lambda: [worker], raise_if_closing=None))
+    history = SimpleNamespace(stood_still=lambda *_: 0.0)
+    calls = Calls(SimpleNamespace(workers=lambda: [worker], raise_if_closing=None, history=history))
     assert not calls.lost("call", now - 6, server)
     seen.add(entry("assignment", at=now - 3, connection=taken_by, source="server", job={"id": "AJ_1"}))
     assert calls.questions("call", now - 6, server)["shared"].connection == taken_by
+
+
+@pytest.mark.parametrize(
+    ("asked_ago", "says", "still", "lost"),
+    [
+        (5.8, None, 0.0, True),
+        (5.8, False, 0.0, True),
+        (0.1, None, 0.0, False),  # the caller took its time, or this machine stood still before
+        (0.1, False, 0.0, True),
+        (None, None, 0.0, True),
+        (None, None, 5.0, False),  # nobody asked meanwhile, nor will have been late for that
+        (5.8, None, 5.0, False),
+    ],
+)
+def test_a_call_is_lost_once_the_server_has_waited_for_an_answer(
+    asked_ago: float | None, says: bool | None, still: float, lost: bool
+) -> None:
+    seen, now = Transcript(), time.monotonic()
+    if asked_ago is not None:
+        seen.add(entry("question", at=now - asked_ago, source="server", job={"id": "AJ_1", "room": {"name": "call"}}))
+    if says is not None:
+        seen.add(entry("answer", at=now, job_id="AJ_1", available=says))
+    server = SimpleNamespace(controllable=True)
+    worker = SimpleNamespace(name="shared", server=server, wire=SimpleNamespace(transcript=seen))
+    history = SimpleNamespace(stood_still=lambda *_: still)
+    calls = Calls(SimpleNamespace(workers=lambda: [worker], raise_if_closing=None, history=history))
+    assert calls.lost("call", now - 6, server) is lost
 
 
 @pytest.mark.parametrize(
