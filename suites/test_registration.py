@@ -67,9 +67,9 @@ def test_outbound_only(lk_stage: Stage, lk_evidence: Evidence, lk_first_call: Ca
 
     From its first packet on, a firewall in the worker's network drops every inbound connection; answers to its own ones
     pass. It must register within `lk_start_timeout` (default 60 s), one of three calls must get its agent within 15 s,
-    and if the shared worker's agent was heard in an ordinary call, this one must be heard within 10 s. Skipped if the
-    shared worker does not register or is not served without the firewall, or with `--lk-command`; an overloaded machine
-    is an error.
+    and if the shared worker's agent was heard in an ordinary call, this one must be heard within 30 s, which counts when
+    it is not heard in a second call either. Skipped if the shared worker does not register or is not served without the
+    firewall, or with `--lk-command`; an overloaded machine is an error.
     """
     # First, as workers may have to take turns.
     baseline = lk_first_call()
@@ -80,19 +80,16 @@ def test_outbound_only(lk_stage: Stage, lk_evidence: Evidence, lk_first_call: Ca
             call = lk_stage.calls.served(caller)
         except WorkerFault as fault:
             raise AssertionError(f"with inbound connections dropped, {fault}") from None
-        before = worker.reading()
-        sound = call.wait_until_agent_talks(10) if baseline.sound_s is not None else None
+        talks, before = baseline.sound_s is not None, worker.reading()
+        mute = talks and lk_stage.calls.is_mute(call, worker, before, "behind a firewall")
+        sound = call.sound_after if talks else None
         lk_evidence["agent_joined_after_s"] = round(call.agent_after, 2)
         lk_evidence["first_sound_after_s"] = None if sound is None else round(sound, 2)
         lk_evidence["dropped_inbound_packets"] = worker.dropped_inbound()
-        if sound is None and baseline.sound_s is not None:
-            lk_stage.raise_if_too_busy(worker, before)
-        assert sound is not None or baseline.sound_s is None, (
-            "with inbound connections dropped the agent joins but is not heard"
-        )
+        assert not mute, "with inbound connections dropped the agent joins but is not heard"
     finally:
         caller.close()
-    lk_evidence.summary = "registers, takes a job" + (" and talks" if sound is not None else "") + " behind a closed firewall"
+    lk_evidence.summary = "registers, takes a job" + (" and talks" if talks else "") + " behind a closed firewall"
 
 
 @check(

@@ -13,8 +13,10 @@ from typing import Any, cast
 
 import pytest
 
+from pytest_lkagents import calls
+from pytest_lkagents.callers.caller import Call
 from pytest_lkagents.calls import Calls
-from pytest_lkagents.checks import Evidence, StageError
+from pytest_lkagents.checks import Evidence, StageError, Unproven
 from pytest_lkagents.clock import Ledger
 from pytest_lkagents.selection import packaged_suites
 from pytest_lkagents.stage import Stage
@@ -23,8 +25,9 @@ from pytest_lkagents.wire.model import Answer, Entry
 from pytest_lkagents.wire.transcript import Transcript
 from pytest_lkagents.worker.base import Worker
 from suites import accepted, observations, pool, reconnecting
+from suites import test_registration as registration
 from suites import test_rollout as rollout
-from suites.observations import Stop
+from suites.observations import FirstCall, Stop
 from suites.pool import ENDS, GOODBYE_SECONDS, STAYS, Pair
 from suites.scenario import CHECK_SECONDS
 
@@ -168,3 +171,18 @@ def test_a_server_stays_away_until_a_try_that_comes_after_it_went(before: int) -
     began = time.monotonic()
     reconnecting.lose_server(worker, lambda: None)
     assert 0.3 < time.monotonic() - began < reconnecting.TRY_SECONDS
+
+
+def test_an_agent_that_is_not_heard_once_behind_a_firewall_may_be_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "VOICE_SECONDS", 0.2)
+    stage: Any = SimpleNamespace(raise_if_closing=lambda: None, raise_if_too_busy=lambda *_: None)
+    worker: Any = SimpleNamespace(name="w", ledger=Ledger(), reading=lambda: None, dropped_inbound=lambda: 0)
+    now = time.monotonic()
+    silent = Call("room", None, Ledger(), now, {"agent": now})  # type: ignore[arg-type]
+    stage.calls, stage.contrast = Calls(stage), lambda *_: worker
+    stage.calls.caller = lambda _worker: SimpleNamespace(close=lambda: None)
+    stage.calls.served = lambda _caller: silent
+    judged: list[type[Exception]] = [Unproven, AssertionError]
+    for expected in judged:
+        with pytest.raises(expected):
+            registration.test_outbound_only(cast(Stage, stage), Evidence(), lambda: FirstCall(0.2, 4.9))
