@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import os
 import time
 from collections.abc import Iterable
@@ -24,7 +25,7 @@ from pytest_lkagents.worker.base import Worker
 
 from .healthy import answers, unhealthy_when_full
 from .placed import RECOVER_SECONDS, TRIES, Placed, place, wait_free
-from .reports import still_counts
+from .reports import EQUAL, still_counts
 
 # A status at least every 10 s, and a load that is averaged over some seconds before.
 RISE_SECONDS = 20
@@ -130,6 +131,8 @@ class Loaded:
     calls_tried: int = 0
     other_is_free: bool = True
     patience: float = RECOVER_SECONDS
+    # When all calls were over (monotonic seconds).
+    ended: float = 0.0
     recovered_after: float | None = None
     asked_after: Answer | None = None
     # Of one that calls raised, without filling it: a load that stayed the same when they were over, and for how long.
@@ -145,6 +148,31 @@ class Loaded:
         """Whether the worker itself says that it is over its threshold."""
         refused = self.asked_when_full is not None and self.asked_when_full.available is False
         return self.full_after is not None or refused
+
+    @property
+    def called_too_little(self) -> bool:
+        """Whether each call raised its load, and there were too few to tell that from noise."""
+        return 0 < len(self.steps) < LEAST_STEPS and self.climbs
+
+    @property
+    def climbs(self) -> bool:
+        """Whether it rose with each call."""
+        return all(higher > lower for lower, higher in itertools.pairwise(self.with_calls))
+
+    @property
+    def counts_calls(self) -> bool:
+        """Whether it rose by the same with each of several calls."""
+        steps = self.first_steps(len(self.steps))
+        return len(steps) > 1 and all(math.isclose(step, steps[0], abs_tol=EQUAL) for step in steps)
+
+    def first_steps(self, count: int) -> list[float]:
+        """By how much the first ``count`` calls raised it."""
+        return [higher - lower for lower, higher in itertools.pairwise(self.with_calls[: count + 1])]
+
+    @property
+    def with_calls(self) -> list[float]:
+        """At rest, and with one call, two calls and so on."""
+        return [self.idle, *(load for _, load, _ in self.steps)]
 
     @property
     def used_up(self) -> bool:
@@ -184,7 +212,7 @@ def _observe(stage: Stage, worker: Worker, peer: Worker | None) -> Loaded:
                 _by_cpu(stage, worker, peer, caller, seen, patiently=True)
     finally:
         caller.close()
-    ended = time.monotonic()
+    seen.ended = ended = time.monotonic()
     if seen.moved_by == "calls":
         # Where jobs count, each may take its time to end, which the next report tells.
         seen.patience = max(RECOVER_SECONDS, stage.settings.exit_timeout) + NEXT_SECONDS
@@ -354,11 +382,10 @@ def _by_calls(stage: Stage, worker: Worker, peer: Worker | None, caller: Caller,
             seen.peer = peer.name
     # The top may be the burner's, which moved it too little to say anything. Of a worker with room for hundreds each call is
     # a small step.
-    loads = [seen.idle, *(load for _, load, _ in seen.steps)]
-    climbs = len(loads) > LEAST_STEPS and all(higher > lower for lower, higher in itertools.pairwise(loads))
+    climbs = len(seen.steps) >= LEAST_STEPS and seen.climbs
     # The first reports after the burner's end may be of it.
     low = seen.idle if seen.moved_by is None else burnt
-    risen = max(loads) - low > NOTICEABLE or (climbs and seen.moved_by is None)
+    risen = max(seen.with_calls) - low > NOTICEABLE or (climbs and seen.moved_by is None)
     if risen or seen.full_after is not None or (refused and seen.calls):
         seen.moved_by = "calls"
         seen.job_pids.update(worker.jobs_of(worker.snapshot()))
@@ -471,14 +498,18 @@ def _recover(worker: Worker, seen: Loaded, ended: float) -> None:
 
 
 def _look_whether_it_forgot(worker: Worker, seen: Loaded) -> None:
-    """Whether a worker that counts its calls gives back the place of the job that it has just accepted and that does not
-    come."""
-    if seen.moved_by == "calls" and seen.recovered_after is not None and seen.steps and worker.wire.transcript.live():
-        loads = [seen.idle, *(load for _, load, _ in seen.steps)]
-        # The first one may have begun with what a burner left.
-        steps = [higher - lower for lower, higher in itertools.pairwise(loads[:3])]
-        later = time.monotonic() + PROMISED_SECONDS
-        counted = still_counts(worker, seen.idle, steps, PROMISED_SECONDS + FORGET_SECONDS, later)
-        # A job that does not end is another check's business.
-        if counted is not None and not seen.job_pids & set(worker.snapshot().living()):
-            seen.still_counted = counted
+    """Whether a worker that counts its calls gives back the place of a call that is over, and of the job that it has accepted
+    and that does not come: the last one after all calls, unless these did not fill it."""
+    if seen.moved_by != "calls" or not seen.steps or not worker.wire.transcript.live():
+        return
+    if seen.recovered_after is not None:
+        since = time.monotonic() + PROMISED_SECONDS
+    elif not seen.over and seen.stayed_at is None and seen.counts_calls:
+        since = seen.ended
+    else:
+        return
+    # The first one may have begun with what a burner left.
+    counted = still_counts(worker, seen.idle, seen.first_steps(2), PROMISED_SECONDS + FORGET_SECONDS, since)
+    # A job that does not end is another check's business.
+    if counted is not None and not seen.job_pids & set(worker.snapshot().living()):
+        seen.still_counted = counted

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from pytest_lkagents.busyness import History, Reading
-from pytest_lkagents.checks import Evidence, TooBusy
+from pytest_lkagents.checks import Evidence, NotJudgeable, TooBusy
 from pytest_lkagents.clock import Ledger
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.stage import Stage
@@ -18,6 +18,7 @@ from pytest_lkagents.wire.model import Answer, Status
 from pytest_lkagents.wire.transcript import Transcript
 from pytest_lkagents.worker.base import Worker
 from suites import load, reports
+from suites import test_availability as availability
 from suites import test_resources as resources
 from suites.crowds import LoadTest
 from suites.load import Loaded, look_whether_it_stays, most_calls, sunk
@@ -168,6 +169,48 @@ def test_a_load_that_was_watched_on_a_busy_machine_is_watched_again(
     )
     with pytest.raises(TooBusy) if busy else nullcontext():
         load._observe(cast(Stage, stage), cast(Worker, watched), None)
+
+
+@pytest.mark.parametrize(
+    ("loads", "unmoved", "judged"),
+    [
+        ([0.01], False, NotJudgeable),  # it may have room for a hundred
+        ([0.01, 0.02], False, NotJudgeable),
+        ([0.02, 0.01], False, AssertionError),
+        ([0.01, 0.02, 0.01], False, AssertionError),
+        ([0.0, 0.0], True, AssertionError),
+        ([], False, AssertionError),
+    ],
+)
+def test_a_load_that_rose_a_little_with_each_of_few_calls(loads: list[float], unmoved: bool, judged: type[Exception]) -> None:
+    seen = Loaded("w", "", 0.0, max(loads, default=0.0), calls=len(loads), cores_used=1.0, unmoved=unmoved)
+    seen.steps = [(number, one, False) for number, one in enumerate(loads, 1)]
+    with pytest.raises(judged):
+        availability.test_load_follows_work(Evidence(), lambda: seen)
+
+
+@pytest.mark.parametrize(
+    ("loads", "after", "living", "kept"),
+    [
+        ([0.04, 0.08, 0.12, 0.16], [0.16, 0.04, 0.04, 0.04], set(), 0.04),
+        ([0.04, 0.08, 0.12, 0.16], [0.16, 0.04, 0.0], set(), None),
+        ([0.04, 0.08, 0.12, 0.16], [0.04, 0.04, 0.04], {7}, None),  # a job that does not end
+        ([0.04, 0.08, 0.11, 0.16], [0.04, 0.04, 0.04], set(), None),  # is no count
+        ([0.04], [0.04, 0.04, 0.04], set(), None),
+    ],
+)
+def test_a_place_that_is_kept_by_a_worker_with_room_for_many(
+    loads: list[float], after: list[float], living: set[int], kept: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "FORGET_SECONDS", -load.PROMISED_SECONDS)
+    seen = Loaded("w", "", 0.0, max(loads), moved_by="calls", calls=len(loads), job_pids={7}, ended=time.monotonic())
+    seen.steps = [(number, one, False) for number, one in enumerate(loads, 1)]
+    made: Any = worker([0.0, *loads], after)
+    made.snapshot = lambda: SimpleNamespace(living=lambda: living)
+    load._look_whether_it_forgot(made, seen)
+    assert seen.still_counted == kept
+    with pytest.raises(AssertionError if kept else NotJudgeable):
+        availability.test_recovers(Evidence(), lambda: seen)
 
 
 def test_what_others_used_before_a_report() -> None:
