@@ -98,19 +98,19 @@ def test_no_secrets(lk_stage: Stage, lk_evidence: Evidence) -> None:
     """No secret is in the image's variables, labels, commands, history or layers.
 
     The image's variables, labels, commands and history are read, and all layers as `docker save` gives them, files that
-    a later layer deletes included. Looked for are variables, labels, assignments in the history and lines of .env files
-    and shell scripts whose name is a secret's and whose value has 8 or more characters and is no placeholder, path or
-    code (`os.environ["TOKEN"]`); options of its commands with a secret's name (`--api-key`) and a value that looks
-    generated; private keys; tokens in the formats of OpenAI, ElevenLabs, Cartesia, Groq, Hugging Face, AWS, Google,
-    GitHub and others; URLs with a password (letters and digits), in files those of git, pip, npm and yarn; headers with
-    a key or password (`Authorization: Bearer ...`), not in files; a LiveKit API secret and any service's API key that
-    is written out in code or configuration (24 or more letters and digits; not in tests, examples and documents); the
-    access that .npmrc, .netrc, .pypirc and Docker's configuration hold; and secret values, and passwords in URLs, of
-    `--lk-env` and `--lk-env-file`. In the layers only files up to 256 KiB are read, and in folders of libraries only
-    these last values count. Of a git repository (`.git`, packs up to 32 MiB) the versions of its files are read up to
-    the same size (of one that is kept as a difference, what it adds), for these values, and if it lies in the image's
-    work folder or above it also for access tokens, and for a LiveKit API secret in a .env file. One finding is a
-    failure; skipped with `--lk-command`.
+    a later layer deletes included. Looked for are variables, labels, assignments in the history and lines of .env
+    files, shell scripts and shells' own files whose name is a secret's and whose value has 8 or more characters and is
+    no placeholder, path or code (`os.environ["TOKEN"]`); options of its commands with a secret's name (`--api-key`) and
+    a value that looks generated; private keys; tokens in the formats of OpenAI, ElevenLabs, Cartesia, Groq, Hugging
+    Face, AWS, Google, GitHub and others; URLs with a password (letters and digits), in files those of git, pip, npm and
+    yarn; headers with a key or password (`Authorization: Bearer ...`), not in files; a LiveKit API secret and any
+    service's API key that is written out in code or configuration (24 or more letters and digits; not in tests,
+    examples and documents); the access that .npmrc, .netrc, .pypirc and Docker's configuration hold; and secret values,
+    and passwords in URLs, of `--lk-env` and `--lk-env-file`. In the layers only files up to 256 KiB are read, and in
+    folders of libraries only these last values count. Of a git repository (`.git`, packs up to 32 MiB) the versions of
+    its files are read up to the same size (of one that is kept as a difference, what it adds), for these values, and if
+    it lies in the image's work folder or above it also for access tokens, and for a LiveKit API secret in a .env file.
+    One finding is a failure; skipped with `--lk-command`.
     """
     contents = lk_stage.contents
     history = contents.history()

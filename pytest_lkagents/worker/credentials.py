@@ -31,7 +31,10 @@ SAMPLES = re.compile(
     r"(^|/)(tests?|__tests__|specs?|fixtures|examples?|docs?)/|(^|/)test_[^/]*$|[._](test|spec)\.[a-z]+$|\.(md|rst)$",
     re.IGNORECASE,
 )
-SETS_VARIABLES = re.compile(r"(^|/)\.env(\.[A-Za-z0-9_-]+)*$|(^|/)[A-Za-z0-9_-]+\.env$|\.sh$")
+SETS_VARIABLES = re.compile(
+    r"(^|/)\.env(rc|(\.[A-Za-z0-9_-]+)*)$|(^|/)[A-Za-z0-9_-]+\.env$|\.sh$|(^|/)\.(profile|(bash|zsh)(rc|_profile|_history))$"
+    r"|(^|/)etc/environment$"
+)
 EXAMPLE = re.compile(r"(example|sample|template|dist)[^/]*$", re.IGNORECASE)
 # In a folder of examples what a hand writes is none.
 IN_EXAMPLES = re.compile(r"(example|sample|template)[^/]*/", re.IGNORECASE)
@@ -49,16 +52,24 @@ LIVEKIT_VARIABLE = re.compile(rb"^(?:export\s+)?LIVEKIT_API_SECRET=([A-Za-z0-9+=
 EXPANDED = re.compile(r"\$[A-Za-z_]|`")
 SUBSTITUTED = re.compile(r"\$[({]")
 CALLED = re.compile(r"([A-Za-z_][\w.]*[\[(])+(\w*[\])].*)?$|([a-z_]+|[A-Za-z_]+(\.[A-Za-z_]+)+)(\)|,$)")
-# LiveKit's own secret where it is written out: as an argument, a default, an entry, a line; and behind its key. As it is
-# generated it has no dashes, slashes or underscores, which names of secrets and paths to them have.
+# Between a name and what is written out for it: of an argument, an entry, a variable of a certain type, or as a default, also
+# for a variable of the environment (JavaScript's ?? and ||, Python's or), and within a document whose quotes are escaped.
+SET_TO = (
+    rb"""\\?["']?[\])]{0,2}(?:\s*:\s*[A-Za-z][\w.\[\], |]{0,30}?)?\s*(?:=>|:=|\?\?=?|\|\|=?|\bor\b|[:=,])\s*"""
+    rb"""(?:[A-Za-z]\w*\((?:default=)?)?\\?["']"""
+)
+# LiveKit's own secret where it is written out: so, or in a line; and behind its key. As it is generated it has no dashes,
+# slashes or underscores, which names of secrets and paths to them have.
 LIVEKIT = re.compile(
-    rb"""api_?secret["']?\]?\s*(?:=>|[:=,])\s*["']([A-Za-z0-9+=]{24,})["']"""
+    rb"""api_?secret""" + SET_TO + rb"""([A-Za-z0-9+=]{24,})\\?["']"""
     rb"""|^\s*(?:(?:export|ENV|ARG)\s+|-\s+)?LIVEKIT_API_SECRET\s*[:=]\s*([A-Za-z0-9+=]{24,})\s*$"""
     rb"""|["']API[A-Za-z0-9]{8,}["']\s*,\s*["']([A-Za-z0-9+=]{24,})["']""",
     re.IGNORECASE | re.MULTILINE,
 )
-# Other services' keys, written out as an argument, a default, an entry or a line of code; as long as theirs are.
-API_KEY = re.compile(rb"""api_?key["']?\]?\s*(?:=>|[:=,])\s*["']([A-Za-z0-9]{24,})["']""", re.IGNORECASE)
+# Other services' keys, written out likewise, as they call them in arguments and headers; as long as theirs are.
+API_KEY = re.compile(
+    rb"""(?:(?:api|speech|subscription)[-_]?key|auth[-_]?token)""" + SET_TO + rb"""([A-Za-z0-9]{24,})\\?["']""", re.IGNORECASE
+)
 # Lines of configuration, where values need no quotes: a key or secret as services and LiveKit generate them, behind a name that
 # ends so; and LiveKit's own under ``keys:``, behind its key. What may be known to all, or is made of one, is none.
 CONFIGURATION = re.compile(r"\.(ya?ml|toml|ini|conf|cfg)$")
