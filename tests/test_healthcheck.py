@@ -1,16 +1,22 @@
-"""An image's HEALTHCHECK, as the engine states it."""
+"""An image's HEALTHCHECK, as the engine states it; and health endpoints: where they are, and which answers do."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from pytest_lkagents.checks import Evidence, TooBusy
+from pytest_lkagents.clock import Ledger
 from pytest_lkagents.probe.sidecar import Listener
 from pytest_lkagents.settings import Settings
-from pytest_lkagents.worker.health import HealthFinder
+from pytest_lkagents.worker.health import Health, HealthFinder
 from pytest_lkagents.worker.healthcheck import Healthcheck, healthcheck
+from suites import test_health as health
 
 SECOND = 1_000_000_000
 
@@ -152,3 +158,44 @@ def test_where_health_is_declared_to_be() -> None:
     assert found({"9000/live": 200}, 8081, 9000, health_port=9000) == (9000, "/live")
     assert found({"8081/": 200}, 8081, health_port=9000) is None
     assert found({"8081/metrics": 200}, 8081, metrics_port=8081) is None
+
+
+@pytest.mark.parametrize(
+    ("statuses", "busy", "judged"),
+    [
+        ([200], False, None),
+        ([200, 503, 200], False, None),  # a limit for who asks so fast
+        ([200, 200, 503], False, AssertionError),  # one of three processes
+        ([200, None], False, AssertionError),
+        ([200, None], True, TooBusy),
+        ([200, 429, 503, 503], False, None),
+    ],
+)
+def test_an_endpoint_that_fails_now_and_then(
+    statuses: list[int | None], busy: bool, judged: type[Exception] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked without a pause it answers these again and again; the limit is for that alone."""
+    monkeypatch.setattr(health, "SLOW_EVERY", 0.0)
+    asked = itertools.count()
+    limited = statuses == [200, 503, 200]
+
+    def answer(_found: Health) -> int | None:
+        number = next(asked)
+        return 200 if limited and number > len(statuses) else statuses[number % len(statuses)]
+
+    def raise_if_too_busy(*_: object) -> None:
+        if busy:
+            raise TooBusy("this machine is too busy to judge")
+
+    made: Any = SimpleNamespace(
+        name="w",
+        ledger=Ledger(),
+        reading=lambda: None,
+        wait_health=lambda: Health(8081, loopback=False),
+        health_status=answer,
+    )
+    stage: Any = SimpleNamespace(
+        settings=Settings(), worker=lambda _role: made, raise_if_closing=lambda: None, raise_if_too_busy=raise_if_too_busy
+    )
+    with pytest.raises(judged) if judged else nullcontext():
+        health.test_answers(stage, Evidence(), lambda: None)
