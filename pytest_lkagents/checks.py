@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -30,6 +32,7 @@ __all__ = [
     "WorkerFailed",
     "WorkerFault",
     "check",
+    "packaged_folder",
 ]
 
 PROFILES = ("smoke", "core", "full", "soak")
@@ -175,6 +178,13 @@ def check_of(item: pytest.Item) -> Check | None:
     """The check that a collected test is, or None for an ordinary test."""
     found: Check | None = getattr(getattr(item, "function", None), "__lk_check__", None)
     return found
+
+
+@functools.cache
+def packaged_folder() -> Path:
+    """Of the packaged checks, in the wheel or in a checkout."""
+    here = Path(__file__).resolve().parent
+    return here / "suites" if (here / "suites").is_dir() else here.parent / "suites"
 
 
 @dataclass(frozen=True)

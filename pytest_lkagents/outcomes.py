@@ -6,13 +6,25 @@ import datetime as dt
 import json
 import math
 import re
+import traceback
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pytest_lkagents.checks import TRIED_AGAIN, Check, Evidence, NotJudgeable, StageError, Waiver, WorkerFailed, WorkerFault
+from pytest_lkagents.checks import (
+    TRIED_AGAIN,
+    Check,
+    Evidence,
+    NotJudgeable,
+    StageError,
+    Waiver,
+    WorkerFailed,
+    WorkerFault,
+    packaged_folder,
+)
 from pytest_lkagents.report import terminal, words
 from pytest_lkagents.secrets import Redactor
 from pytest_lkagents.verdict import ERROR, FAIL, MUST, PASS, SHOULD, SKIP, WAIVED, CheckResult
@@ -88,11 +100,21 @@ def _status(check: Check, error: BaseException | None, evidence: Evidence, *, wh
         return ERROR, first
     if isinstance(error, pytest.fail.Exception) and TIMED_OUT.fullmatch(message):
         return ERROR, f"not judged within the check's own limit: {first}"
+    if isinstance(error, AssertionError) and _is_ours(error):
+        return ERROR, f"{type(error).__name__} in this plugin or a library: {first}"
     if isinstance(error, (AssertionError, pytest.fail.Exception)):
         said = first.removeprefix("AssertionError: ")
         # Fixtures may be anybody's, such as one of a conftest that is there for every test.
         return (FAIL, said) if when == "call" else (ERROR, f"a fixture failed in {when}: {said}")
     return ERROR, f"{type(error).__name__}: {first}"
+
+
+def _is_ours(error: AssertionError) -> bool:
+    """Whether it is no packaged check that says so, but something deeper down. Users' checks may have their words about a
+    worker in libraries."""
+    files = [Path(frame.f_code.co_filename).resolve() for frame, _ in traceback.walk_tb(error.__traceback__)]
+    of_suites = [packaged_folder() in file.parents for file in files]
+    return any(of_suites) and not of_suites[-1]
 
 
 def doubted(result: CheckResult, why: str | None) -> CheckResult:

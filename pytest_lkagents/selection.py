@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_lkagents.checks import Check, check_of
+from pytest_lkagents.checks import Check, check_of, packaged_folder
 from pytest_lkagents.manifests import STANDARD_INPUT
 from pytest_lkagents.outcomes import GATE
 from pytest_lkagents.roles import ROLES
@@ -50,10 +50,8 @@ def require_manifests(settings: Settings) -> None:
 
 @functools.cache
 def packaged_suites() -> dict[str, Path]:
-    """The packaged suites' files by name, in the wheel or in a checkout."""
-    here = Path(__file__).resolve().parent
-    folder = here / "suites" if (here / "suites").is_dir() else here.parent / "suites"
-    return {path.stem.removeprefix("test_"): path for path in sorted(folder.glob("test_*.py"))}
+    """The packaged suites' files by name."""
+    return {path.stem.removeprefix("test_"): path for path in sorted(packaged_folder().glob("test_*.py"))}
 
 
 def add_packaged(config: pytest.Config, settings: Settings) -> None:

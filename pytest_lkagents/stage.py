@@ -260,15 +260,6 @@ class Stage:
                     return worker
             raise
 
-    def contrast(self, role: str, what: str) -> Worker:
-        """The worker of a role that must get ready like the shared one: raises AssertionError if only this one does
-        not, WorkerFault if the shared one does not either."""
-        try:
-            return self.worker(role)
-        except WorkerFault as fault:
-            self.worker("shared")
-            raise AssertionError(f"{what}: {fault}") from None
-
     def fresh_worker(self) -> Worker:
         """For users' tests a worker that no packaged check uses, registered: the last one while nothing was done to it, else a
         new one in its place."""

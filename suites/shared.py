@@ -1,4 +1,5 @@
-"""Observations that several checks share: made once, at the first that asks or ahead of all; and what is looked at twice.
+"""Observations that several checks share: made once, at the first that asks or ahead of all; what is looked at twice; and a
+worker that is held against the shared one.
 
 What an agent's habit may have been (Unproven, or ``unproven`` of what was seen) is looked at again at once, as its habits are
 known by then: ``proven``. What this machine may have been too busy for is looked at again when nothing else of ours is under
@@ -15,8 +16,9 @@ from typing import Generic, TypeVar
 
 import pytest
 
-from pytest_lkagents.checks import StageError, TryAgain, Unproven
+from pytest_lkagents.checks import StageError, TryAgain, Unproven, WorkerFault
 from pytest_lkagents.stage import Stage
+from pytest_lkagents.worker.base import Worker
 
 from .drained import Drain
 
@@ -35,6 +37,16 @@ def proven(observe: Callable[[Stage], T], stage: Stage, note: Callable[[str], ob
     stage.raise_if_closing()
     note(why)
     return observe(stage)
+
+
+def contrast(stage: Stage, role: str, what: str) -> Worker:
+    """The worker of a role that must get ready like the shared one: raises AssertionError if only this one does not,
+    WorkerFault if the shared one does not either."""
+    try:
+        return stage.worker(role)
+    except WorkerFault as fault:
+        stage.worker("shared")
+        raise AssertionError(f"{what}: {fault}") from None
 
 
 def once(observe: Callable[[Stage], T], stage: Stage, tries: int = 2) -> Callable[[], T]:

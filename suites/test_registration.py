@@ -16,6 +16,7 @@ from .faults import SILENT_SECONDS
 from .healthy import Failing
 from .observations import FirstCall
 from .reconnecting import RECONNECT_SECONDS, Reconnection, agent_comes, cut_and_return, needs_own_server
+from .shared import contrast
 
 # The Python SDK tries 16 times in about 130 s before it gives up, Node 10 times in about 80 s.
 GIVE_UP_SECONDS = 180
@@ -73,7 +74,7 @@ def test_outbound_only(lk_stage: Stage, lk_evidence: Evidence, lk_first_call: Ca
     """
     # First, as workers may have to take turns.
     baseline = lk_first_call()
-    worker = lk_stage.contrast("firewalled", "with inbound connections dropped it does not register")
+    worker = contrast(lk_stage, "firewalled", "with inbound connections dropped it does not register")
     caller = lk_stage.calls.caller(worker)
     try:
         try:

@@ -10,6 +10,7 @@ from pytest_lkagents.stage import Stage
 
 from . import leftovers
 from .reconnecting import agent_comes
+from .shared import contrast
 
 TYPICAL_BYTES = 1_000_000_000
 # The guide: "more than enough" for image and temporary files.
@@ -89,7 +90,7 @@ def test_read_only(lk_stage: Stage, lk_evidence: Evidence) -> None:
     `--lk-command`; an overloaded machine is an error.
     """
     lk_stage.needs_image("a process here shares this machine's files")
-    worker = lk_stage.contrast("read-only", "with a read-only file system it does not register")
+    worker = contrast(lk_stage, "read-only", "with a read-only file system it does not register")
     caller = lk_stage.calls.caller(worker)
     try:
         call = lk_stage.calls.served(caller)

@@ -435,6 +435,21 @@ def test_a_failure_that_speaks_of_a_timeout_is_one(said: str, status: str) -> No
     assert judge(check_named("own.tool"), raised.value, Evidence(), 1.0).status == status
 
 
+def test_what_does_not_hold_in_a_library_is_no_fault_of_the_worker() -> None:
+    from suites.lasting import absences
+
+    def of_library(_known: object) -> None:
+        raise AssertionError("a buffer is not empty")
+
+    with pytest.raises(AssertionError) as raised:
+        absences([], map(of_library, [None]))  # type: ignore[arg-type]
+    assert judge(check_named("registration.stays"), raised.value, Evidence(), 1.0).status == "error"
+    # Of a user's own check it may be the words.
+    with pytest.raises(AssertionError) as raised:
+        of_library(None)
+    assert judge(check_named("own.tool"), raised.value, Evidence(), 1.0).status == "fail"
+
+
 def test_a_fault_that_nobody_reports_is_no_pass() -> None:
     unready = CheckResult(
         "a.unready", MUST, "skip", "the worker was not ready for this check: no agent came", 1.0, unready=True

@@ -179,7 +179,7 @@ def test_an_agent_that_is_not_heard_once_behind_a_firewall_may_be_late(monkeypat
     worker: Any = SimpleNamespace(name="w", ledger=Ledger(), reading=lambda: None, dropped_inbound=lambda: 0)
     now = time.monotonic()
     silent = Call("room", None, Ledger(), now, {"agent": now})  # type: ignore[arg-type]
-    stage.calls, stage.contrast = Calls(stage), lambda *_: worker
+    stage.calls, stage.worker = Calls(stage), lambda _role: worker
     stage.calls.caller = lambda _worker: SimpleNamespace(close=lambda: None)
     stage.calls.served = lambda _caller: silent
     judged: list[type[Exception]] = [Unproven, AssertionError]
