@@ -137,6 +137,11 @@ class History:
         """Whether next to all cores were in use, by whomever, between two moments (monotonic seconds), or we stood still."""
         return self._share(since, until) > 1 - IDLE_SHARE or stood_still(self.stood_still(since, until)) is not None
 
+    def held_up(self, since: float, until: float, limit: float) -> bool:
+        """Whether what took from one moment to the other (monotonic seconds), longer than ``limit`` (seconds), may owe that to
+        this machine: it had no time meanwhile, or stood still for as long as that."""
+        return self.had_no_time(since, until) or until - since - self.stood_still(since, until) <= limit
+
     def most_in_use(self, at: float) -> float:
         """Cores in use before a moment (monotonic seconds), by whomever: the most of several averages, of which a load that was
         reported then may be one."""

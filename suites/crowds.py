@@ -21,7 +21,7 @@ from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
 
 from .pool import settle, still
-from .quality import HOLE_SECONDS, Quality
+from .quality import AGENT_BOUND, HOLE_SECONDS, SOUND_BOUND, Quality
 from .sampling import Level, Sampler, rest
 
 Say = Callable[[str], None]
@@ -97,6 +97,17 @@ class Audience:
         if self.newest is not None:
             after.append(self.newest.agent_after)
         return [round(seconds, 2) for seconds in after]
+
+    def raise_if_held_up(self) -> None:
+        """Raises TooBusy if somebody waited too long for an agent, or for its voice, and this machine may be why."""
+        waits = [(user.joined, user.agent, AGENT_BOUND) for user in self.crowd.users if user.agent and user.joined]
+        for call in self._listened_to:
+            waits.append((call.joined, call.joined + call.agent_after, AGENT_BOUND))
+            if call.heard.first is not None:
+                waits.append((call.joined, call.heard.first, SOUND_BOUND))
+        for joined, came, bound in waits:
+            if came - joined > bound and self.stage.history.held_up(joined, came, bound):
+                raise TooBusy("this machine is too busy to judge: it had no time while a user waited for an agent")
 
     def _one(self) -> bool:
         user = self.crowd.join()
@@ -288,6 +299,7 @@ def load_test(stage: Stage, say: Say) -> LoadTest:
                 stage.calls.note_unserved()
             if audience.unsure and not audience.unserved:
                 raise TooBusy("this machine is too busy to judge: it had no time while a user waited for an agent")
+            audience.raise_if_held_up()
             return LoadTest(
                 at_rest,
                 loaded,

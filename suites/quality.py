@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 # An agent that talked on without a pause of a second before: twice that is a hole.
 HOLE_SECONDS = 2.0
+# Half of the callers of a hotline hang up within half a minute; 10 s is also what SDKs give a job's process to start.
+AGENT_BOUND, SOUND_BOUND = 10.0, 15.0
 # name in Quality, bound, words.
 BOUNDS = (
-    # Half of the callers of a hotline hang up within half a minute; 10 s is also what SDKs give a job's process to start.
-    ("agent_s", 10.0, "the agent came {value:.1f} s after its caller"),
-    ("sound_s", 15.0, "the agent was heard {value:.1f} s after its caller joined"),
+    ("agent_s", AGENT_BOUND, "the agent came {value:.1f} s after its caller"),
+    ("sound_s", SOUND_BOUND, "the agent was heard {value:.1f} s after its caller joined"),
     ("longest_silence_s", HOLE_SECONDS, "a hole of {value:.1f} s in what the agent said"),
     # Opus hides single lost packets; from 5 % on listeners rate speech as impaired.
     ("concealed_share", 0.05, "{value:.0%} of the sound had to be invented"),

@@ -65,9 +65,10 @@ class Asked:
 def held_up(history: History, question: Question, limit: float) -> bool:
     """Whether this machine had no time for an answer that took longer than ``limit`` (seconds), or it did so by no more than
     this machine stood still."""
-    asked, took = question.asked, question.answered_after
-    until = asked + (took or ANSWER_SECONDS)
-    return history.had_no_time(asked, until) or (took is not None and took - history.stood_still(asked, until) <= limit)
+    answered = question.answered
+    if answered is None:
+        return history.had_no_time(question.asked, question.asked + ANSWER_SECONDS)
+    return history.held_up(question.asked, answered, limit)
 
 
 def asked(worker: Worker) -> list[Asked]:

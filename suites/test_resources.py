@@ -13,7 +13,7 @@ from pytest_lkagents.stage import Stage
 from . import leftovers
 from .crowds import LoadTest
 from .long_call import MOST_PER_SECOND, TREND_SECONDS, WARM_SECONDS, LongCall
-from .quality import BOUNDS, bounds_broken
+from .quality import AGENT_BOUND, BOUNDS, bounds_broken
 from .scenario import CHECK_SECONDS
 
 GUIDE = {"agents": TEST_AGENTS, "cores_per_agent": round(TEST_CORES, 3), "memory_per_agent_bytes": TEST_BYTES}
@@ -128,7 +128,7 @@ def test_quality_of_service(lk_evidence: Evidence, lk_loaded: Callable[[], LoadT
     if seen.unserved:
         wrong.append(f"to {seen.unserved} calls that it accepted no agent came within {AGENT_SECONDS} s")
     late = max(seen.agents_after_s, default=0.0)
-    if late > BOUNDS[0][1]:
+    if late > AGENT_BOUND:
         wrong.append(f"one of the other users waited {late:.1f} s for an agent")
     assert not wrong, f"beside {seen.loaded.sessions - 1} other calls: {'; '.join(wrong)}"
     heard = "packets only" if quality.longest_silence_s is None else f"longest silence {quality.longest_silence_s:.2f} s"

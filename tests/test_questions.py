@@ -9,12 +9,14 @@ from typing import Any, cast
 
 import pytest
 
+from pytest_lkagents.busyness import History
 from pytest_lkagents.checks import Evidence, StageError, TooBusy, WorkerFault
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.model import Answer, Question
 from pytest_lkagents.worker.base import Worker
 from suites import questions
 from suites import test_balancing as balancing
+from suites.crowds import Audience
 from suites.drained import Drain
 from suites.load import Loaded
 from suites.placed import Placed
@@ -54,6 +56,21 @@ def worker(*asked: Question, disturbed_at: float = float("inf"), says: Answer | 
     )
 
 
+class Machine:
+    """One that had time, but stood still for so many seconds."""
+
+    held_up = History.held_up
+
+    def __init__(self, still: float) -> None:
+        self._still = still
+
+    def had_no_time(self, _since: float, _until: float) -> bool:
+        return False
+
+    def stood_still(self, _since: float, _until: float) -> float:
+        return self._still
+
+
 def drain(**came: float) -> Drain:
     """Of calls whose callers came then, by their rooms."""
     kept: list[Any] = [SimpleNamespace(call=SimpleNamespace(room_name=room, joined=at)) for room, at in came.items()]
@@ -77,7 +94,7 @@ def stage(shared: Any, *, takes: int = 9, busy: bool = False, still: float = 0.0
         placed=placed,
         worker=lambda _role: shared,
         workers=lambda _role: [],
-        history=SimpleNamespace(had_no_time=lambda _since, _until: False, stood_still=lambda _since, _until: still),
+        history=Machine(still),
         background=SimpleNamespace(in_peace=contextlib.nullcontext),
         calls=SimpleNamespace(caller=lambda _worker: SimpleNamespace(close=lambda: None), served=served),
         raise_if_too_busy=raise_if_too_busy,
@@ -178,3 +195,26 @@ def test_a_late_refusal_is_judged_by_what_the_machine_did_then(after: float, sti
     looked.raise_if_too_busy = lambda: None
     with pytest.raises(judged):
         balancing.test_redispatch_on_refusal(cast(Stage, looked), Evidence(), lambda: seen)
+
+
+@pytest.mark.parametrize(
+    ("agents_after", "sound_after", "still", "busy"),
+    [
+        ((3.0, 4.0), 6.0, 4.0, False),
+        ((3.0, 12.0), 6.0, 4.0, True),
+        ((12.0, 3.0), 6.0, 4.0, True),
+        ((3.0, 12.0), 6.0, 1.5, False),  # late without it, too
+        ((3.0, 4.0), 17.0, 4.0, True),
+    ],
+)
+def test_users_that_waited_for_what_the_machine_stood_still(
+    agents_after: tuple[float, float], sound_after: float, still: float, busy: bool
+) -> None:
+    audience = Audience.__new__(Audience)
+    audience.stage = stage(None, still=still)
+    listens = SimpleNamespace(joined=100.0, agent_after=agents_after[0], heard=SimpleNamespace(first=100.0 + sound_after))
+    audience.listener, audience.newest = cast(Any, listens), None
+    user = SimpleNamespace(joined=200.0, agent=200.0 + agents_after[1])
+    audience.crowd = cast(Any, SimpleNamespace(users=[user]))
+    with pytest.raises(TooBusy) if busy else contextlib.nullcontext():
+        audience.raise_if_held_up()
