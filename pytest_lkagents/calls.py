@@ -305,7 +305,7 @@ class Calls:
         served = call.agent_after if call.agents else None
         made = Accepted(worker.name, call.room_name, question.job_id, call.joined, served)
         if made.missed:
-            no_time = served is not None and self._stage.history.had_no_time(call.joined, call.joined + served)
+            no_time = served is not None and self._stage.history.held_up(call.joined, call.joined + served, AGENT_SECONDS)
             made = replace(made, busy=no_time or too_busy(before.get(worker.name), worker.reading()) is not None)
         self.accepted.append(made)
 

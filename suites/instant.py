@@ -18,6 +18,7 @@ from pytest_lkagents.worker.base import Worker
 
 from .drained import Drain, Together
 from .placed import wait_free
+from .questions import held_up
 from .scenario import AFTER_ENDS_SECONDS, LOOK_SECONDS
 
 # Two of the SDKs' status reports (2.5 s apart): the next one still counts the start of the last job.
@@ -159,8 +160,8 @@ class Instant:
             return
         took = asked.answered_after
         late.trouble = "the worker did not answer" if took is None else f"the worker refused it only after {took:.1f} s"
-        if self.stage.history.had_no_time(asked.asked, asked.answered or given_up):
-            late.busy = "all of its cores were in use while the worker was to answer"
+        if held_up(self.stage.history, asked, ANSWER_SECONDS):
+            late.busy = "it had no time while the worker was to answer"
 
     def _accuse_of_no_agent(self, asked: Question, late: Together) -> None:
         # The server asks nobody else in any case.
@@ -168,9 +169,10 @@ class Instant:
         took = asked.answered_after or 0.0
         if not late.assigned and took >= LATE_ANSWER_SECONDS:
             late.trouble = f"the worker accepted it only after {took:.1f} s"
-        until = time.monotonic() if late.assigned else asked.asked + took
-        if self.stage.history.had_no_time(asked.asked, until):
-            late.busy = f"all of its cores were in use while the worker was to {'serve it' if late.assigned else 'answer'}"
+            if held_up(self.stage.history, asked, LATE_ANSWER_SECONDS):
+                late.busy = "it had no time while the worker was to answer"
+        elif self.stage.history.had_no_time(asked.asked, time.monotonic() if late.assigned else asked.asked + took):
+            late.busy = f"it had no time while the worker was to {'serve it' if late.assigned else 'answer'}"
 
     def _accuse_of_its_end(self, call: Call, late: Together) -> None:
         """It is over. That the call's agent left it may be its habit, unless others stayed for longer."""
