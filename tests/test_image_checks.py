@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from pytest_lkagents.checks import Evidence, NotJudgeable
+from pytest_lkagents.worker.health import Health
 from suites import test_image as checks
+from suites.drained import Drain
 from suites.observations import Stop
 
 
@@ -32,6 +35,31 @@ from suites.observations import Stop
 )
 def test_the_command_of_a_worker_in_development(line: str, words: list[str]) -> None:
     assert checks.development([line]) == words
+
+
+PRODUCTION, DEVELOPMENT = "python agent.py start", "python agent.py dev"
+
+
+@pytest.mark.parametrize(
+    ("command", "port", "cut", "judged"),
+    [
+        (PRODUCTION, 8081, False, None),
+        (PRODUCTION, 45123, False, None),  # port=0, as where several share a host
+        (DEVELOPMENT, 8081, False, None),
+        (PRODUCTION, 8081, True, NotJudgeable),
+        (PRODUCTION, 45123, True, AssertionError),
+        (DEVELOPMENT, 8081, True, AssertionError),
+        (DEVELOPMENT, 45123, False, AssertionError),
+    ],
+)
+def test_two_signs_of_development_are_a_failure(command: str, port: int, cut: bool, judged: type[Exception] | None) -> None:
+    shared = SimpleNamespace(wait_health=lambda: Health(8081, loopback=False), worker_info=lambda _: {"active_jobs": 0})
+    seen: Any = Drain("SIGTERM", port, [command])
+    if cut:
+        seen.kept.append(SimpleNamespace(trouble="the agent left the call", trouble_s=0.1, unproven=None, hung_up_s=None))
+    stage: Any = SimpleNamespace(worker=lambda _: shared)
+    with pytest.raises(judged) if judged else nullcontext():
+        checks.test_production_mode(stage, Evidence(), lambda: seen)
 
 
 def test_a_signal_that_nobody_can_be_asked_about_is_not_judged() -> None:
