@@ -23,7 +23,7 @@ from .drainage import Drainage
 from .drained import Drain, Kept
 from .healthy import answers, stays_unhealthy
 from .observations import stop_signal, wait_sound
-from .reports import LONGEST_SECONDS, forgets_call, longest_pause, wait_counted
+from .reports import LONGEST_SECONDS, forgets_call, pauses, wait_counted
 from .scenario import LIMIT_SECONDS, LOOK_SECONDS, Ends, Scenario
 
 # A worker may wait 10 s between two tries (Python's longest pause), then connect and start processes. A packet that was
@@ -272,11 +272,15 @@ def _wait_reports(stage: Stage, worker: Worker) -> float:
     """The longest pause between reports of its load from now on, seconds; what it says at the beginning and the end of a call
     is not enough. Raises AssertionError if that is too long, TooBusy."""
     reading = worker.reading()
-    _, pause, _ = longest_pause(stage, worker, time.monotonic(), REPORTS)
-    if pause > LONGEST_SECONDS:
+    seen = pauses(stage, worker, time.monotonic(), REPORTS)
+    if seen.longest > LONGEST_SECONDS:
         stage.raise_if_too_busy(worker, reading)
-        raise AssertionError(f"it registered again after the cut, but reports no load for {pause:.0f} s, as it did before")
-    return round(pause, 2)
+        raise AssertionError(
+            f"it registered again after the cut, but reports no load for {seen.longest:.0f} s, as it did before"
+        )
+    if seen.held_up:
+        raise TooBusy("this machine is too busy to judge: all of its cores were in use while it reported no load after the cut")
+    return round(seen.longest, 2)
 
 
 def _in_progress(stage: Stage, call: Call, seen: Reconnection) -> Kept | None:

@@ -7,6 +7,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
@@ -29,9 +30,26 @@ CLEAR_STEP = 0.15
 NEXT_SECONDS = 6.0
 
 
-def longest_pause(stage: Stage, worker: Worker, since: float, enough: int = ENOUGH) -> tuple[list[Status], float, bool]:
-    """The reports since then, until there are ``enough`` or for 12 s, the longest time without one in seconds, and whether this
-    machine had no time then."""
+@dataclass(frozen=True)
+class Pauses:
+    """Between ``reports``: the ``longest`` for which this machine had time, in seconds, and how many there were of these
+    (``judged``) and of longer ones for which it had none (``held_up``); ``silent``: the last one, which goes on, is of the
+    latter."""
+
+    reports: list[Status]
+    longest: float
+    judged: int
+    held_up: int
+    silent: bool
+
+    @property
+    def unknown(self) -> bool:
+        """Whether too little is known of a worker whose longer pauses do not count."""
+        return self.silent or (self.held_up > 0 and self.judged < ENOUGH)
+
+
+def pauses(stage: Stage, worker: Worker, since: float, enough: int = ENOUGH) -> Pauses:
+    """Between the reports since then, until there are ``enough`` or for 12 s."""
     log = worker.wire.transcript
     # The window must be longer than the pause that is looked for.
     while (left := since + REPORT_SECONDS + 2 - time.monotonic()) > 0:
@@ -40,13 +58,16 @@ def longest_pause(stage: Stage, worker: Worker, since: float, enough: int = ENOU
             break
     now = time.monotonic()
     statuses = log.statuses(since)
-    times = [since, *(status.at for status in statuses), now]
-    # What was said meanwhile is read late, and nothing may have been said, as the worker stood still too.
-    pause, earlier, later = max(
-        (later - earlier - stage.history.stood_still(earlier, later), earlier, later)
-        for earlier, later in itertools.pairwise(times)
-    )
-    return statuses, pause, pause > LONGEST_SECONDS and stage.history.had_no_time(earlier, later)
+    judged, held_up, silent = [], 0, False
+    for earlier, later in itertools.pairwise([since, *(status.at for status in statuses), now]):
+        # What was said meanwhile is read late, and nothing may have been said, as the worker stood still too.
+        pause = later - earlier - stage.history.stood_still(earlier, later)
+        silent = pause > LONGEST_SECONDS and stage.history.had_no_time(earlier, later)
+        if silent:
+            held_up += 1
+        else:
+            judged.append(pause)
+    return Pauses(statuses, max(judged, default=0.0), len(judged), held_up, silent)
 
 
 def counted_at_rest(worker: Worker) -> float | None:

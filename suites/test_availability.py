@@ -16,7 +16,7 @@ from .drained import Drain
 from .load import BURNT_SHARE, EXHAUSTED, LOAD_SECONDS, NOTICEABLE, RISE_SECONDS, Loaded, next_status
 from .placed import RECOVER_SECONDS, wait_free
 from .questions import Asked, asked, asked_beside_calls, late_in_peace
-from .reports import LONGEST_SECONDS, REPORT_SECONDS, longest_pause
+from .reports import LONGEST_SECONDS, REPORT_SECONDS, pauses
 from .scenario import CHECK_SECONDS
 
 # Two updates at the SDKs' pace, after the seconds over which they average.
@@ -45,24 +45,26 @@ def test_reports_load(lk_stage: Stage, lk_evidence: Evidence, lk_load: Callable[
     """It reports its load at least every 10 s, as a value from 0 to 1.
 
     The worker's status messages are read on the wire from its registration on, at least until the third one or for 12
-    s. The pauses between registration, statuses and now may be 10.5 s at most: the SDKs report every 2.5 s, and an older
-    load misleads the dispatch. Every load must be from 0 to 1, also those that a second worker reports while its CPU is
-    burnt or calls are placed on it (see `availability.load-follows-work`). A longer pause on an overloaded machine is
-    an error; time for which the run itself stood still, as on a virtual machine that is stopped, is left out.
+    s. The pauses between registration, statuses and now may be 10.5 s at most: the SDKs report every 2.5 s, and an
+    older load misleads the dispatch. Every load must be from 0 to 1, also those that a second worker reports while its
+    CPU is burnt or calls are placed on it (see `availability.load-follows-work`). A longer pause in which next to all
+    of this machine's cores were in use does not count where it ended and there are three others; else it is an error,
+    as is one on an overloaded machine. Time for which the run itself stood still, as on a virtual machine that is
+    stopped, is left out.
     """
     worker = lk_stage.worker("shared")
     transcript = worker.wire.transcript
     registered = worker.registration().registered
-    statuses, pause, held_up = longest_pause(lk_stage, worker, registered)
+    seen = pauses(lk_stage, worker, registered)
+    pause = seen.longest
     try:
         lk_load()  # so that the busy worker's loads are judged too
     except (StageError, NotJudgeable):
         pass
-    loads = [
-        status.load
-        for status in [*statuses, *(status for one in lk_stage.workers("loaded") for status in one.wire.transcript.statuses())]
-    ]
+    under_load = (status for one in lk_stage.workers("loaded") for status in one.wire.transcript.statuses())
+    loads = [status.load for status in (*seen.reports, *under_load)]
     lk_evidence["statuses"], lk_evidence["longest_pause_s"] = len(loads), round(pause, 2)
+    lk_evidence["too_long_as_busy"] = seen.held_up
     lk_evidence["lowest_load"] = round(min(loads, default=0.0), 4)
     lk_evidence["highest_load"] = round(max(loads, default=0.0), 4)
     wrong = [value for value in loads if not 0 <= value <= 1]
@@ -71,9 +73,9 @@ def test_reports_load(lk_stage: Stage, lk_evidence: Evidence, lk_load: Callable[
     assert not wrong, f"{len(wrong)} of {len(loads)} reported loads are not between 0 and 1, such as {wrong[0]:g}"
     if pause > LONGEST_SECONDS:
         lk_stage.raise_if_too_busy()
-        if held_up:
-            raise TooBusy(f"this machine is too busy to judge: all of its cores were in use in those {pause:.0f} s")
         raise AssertionError(f"reports nothing for {pause:.1f} s (at least every {REPORT_SECONDS} s is needed)")
+    if seen.unknown:
+        raise TooBusy("this machine is too busy to judge: all of its cores were in use while nothing was reported")
     lk_evidence.summary = (
         f"{len(loads)} reports, at most {pause:.1f} s apart, load {lk_evidence['lowest_load']:.2f} to "
         f"{lk_evidence['highest_load']:.2f}"

@@ -14,7 +14,7 @@ from pytest_lkagents.checks import Evidence, NotJudgeable, TooBusy
 from pytest_lkagents.clock import Ledger
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.stage import Stage
-from pytest_lkagents.wire.model import Answer, Status
+from pytest_lkagents.wire.model import Answer, Entry, Status
 from pytest_lkagents.wire.transcript import Transcript
 from pytest_lkagents.worker.base import Worker
 from suites import load, reports
@@ -211,6 +211,38 @@ def test_a_place_that_is_kept_by_a_worker_with_room_for_many(
     assert seen.still_counted == kept
     with pytest.raises(AssertionError if kept else NotJudgeable):
         availability.test_recovers(Evidence(), lambda: seen)
+
+
+@pytest.mark.parametrize(
+    ("at", "busy_until", "judged"),
+    [
+        ([2.0, 4.0, 6.0, 8.0], 0.0, None),
+        ([11.0, 13.0, 15.0], 0.0, AssertionError),
+        ([11.0, 13.0, 15.0, 17.0], 12.0, None),  # as when the workers of a run start
+        ([11.0, 13.0], 12.0, TooBusy),
+        ([2.0, 13.0, 15.0, 17.0], 1.0, AssertionError),
+        ([2.0, 4.0, 6.0], 99.0, TooBusy),  # it may never say anything again
+        ([], 99.0, TooBusy),
+    ],
+)
+def test_a_long_pause_counts_where_the_machine_had_time(
+    at: list[float], busy_until: float, judged: type[Exception] | None
+) -> None:
+    """A second look sees the same pauses."""
+    registered = time.monotonic() - 18
+    log = Transcript()
+    for moment in at:
+        log.add(Entry(registered + moment, 1, "worker", "status", {"load": 0.1}, 0))
+    made: Any = SimpleNamespace(
+        wire=SimpleNamespace(transcript=log), registration=lambda: SimpleNamespace(registered=registered)
+    )
+    history = SimpleNamespace(stood_still=lambda *_: 0.0, had_no_time=lambda since, _until: since < registered + busy_until)
+    stage: Any = SimpleNamespace(
+        worker=lambda _: made, workers=lambda _: [made], history=history, raise_if_too_busy=lambda: None
+    )
+    for _ in range(2):
+        with pytest.raises(judged) if judged else nullcontext():
+            availability.test_reports_load(stage, Evidence(), lambda: cast(Loaded, None))
 
 
 def test_what_others_used_before_a_report() -> None:
