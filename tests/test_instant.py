@@ -40,7 +40,7 @@ class Scene:
         calls = SimpleNamespace(questions=lambda *_: {} if asked is None else {"w": asked})
         stage: Any = SimpleNamespace(
             calls=calls,
-            history=SimpleNamespace(had_no_time=lambda *_: busy),
+            history=SimpleNamespace(had_no_time=lambda *_: busy, held_up=lambda *_: busy),
             controllable=ours,
             settings=SimpleNamespace(exit_timeout=30),
         )
@@ -90,7 +90,7 @@ GIVEN = dataclasses.replace(asked((0.1, True)), assigned=SENT + 0.1)
 def test_a_busy_machine_may_keep_a_worker_from_serving(question: Question, to: str, busy: bool) -> None:
     scene = Scene(question, busy=busy)
     assert scene.settle() is not None
-    assert scene.seen.doubt == (f"all of its cores were in use while the worker was to {to}" if busy else None)
+    assert scene.seen.doubt == (f"it had no time while the worker was to {to}" if busy else None)
 
 
 def test_one_that_may_answer_yet_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
