@@ -131,8 +131,9 @@ class Loaded:
     calls_tried: int = 0
     other_is_free: bool = True
     patience: float = RECOVER_SECONDS
-    # When all calls were over (monotonic seconds).
+    # When all calls were over, and when it last accepted a job while they were not, which did not come (monotonic seconds).
     ended: float = 0.0
+    promised: float = 0.0
     recovered_after: float | None = None
     asked_after: Answer | None = None
     # Of one that calls raised, without filling it: a load that stayed the same when they were over, and for how long.
@@ -407,6 +408,7 @@ def _ask_when_full(worker: Worker, seen: Loaded, certain: float) -> None:
         answered = time.monotonic()
         if not seen.asked_when_full.available:
             return
+        seen.promised = answered
         after = next_status(worker, answered, NEXT_SECONDS)
         loads = [status.load for status in (before, after) if status is not None and status.full]
         seen.certainly_full = len(loads) == 2 and min(loads) >= certain
@@ -505,7 +507,7 @@ def _look_whether_it_forgot(worker: Worker, seen: Loaded) -> None:
     if seen.recovered_after is not None:
         since = time.monotonic() + PROMISED_SECONDS
     elif not seen.over and seen.stayed_at is None and seen.counts_calls:
-        since = seen.ended
+        since = max(seen.ended, seen.promised + PROMISED_SECONDS)
     else:
         return
     # The first one may have begun with what a burner left.

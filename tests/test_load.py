@@ -207,7 +207,12 @@ def test_a_place_that_is_kept_by_a_worker_with_room_for_many(
     seen.steps = [(number, one, False) for number, one in enumerate(loads, 1)]
     made: Any = worker([0.0, *loads], after)
     made.snapshot = lambda: SimpleNamespace(living=lambda: living)
+    seen.promised = seen.ended - 1
+    looked: list[float] = []
+    monkeypatch.setattr(load, "still_counts", lambda *how: looked.append(how[-1]) or still_counts(*how))
     load._look_whether_it_forgot(made, seen)
+    # What was promised is lost some seconds later, when all calls are over and not counted any more.
+    assert not looked or looked == [pytest.approx(seen.promised + load.PROMISED_SECONDS)]
     assert seen.still_counted == kept
     with pytest.raises(AssertionError if kept else NotJudgeable):
         availability.test_recovers(Evidence(), lambda: seen)
