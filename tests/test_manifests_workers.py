@@ -524,5 +524,8 @@ def test_a_server_that_is_built_in_an_agents_folder_is_none_beside_the_agent(tmp
     cloud = {"livekit_agent/livekit.toml": "[agent]\n", "livekit_agent/Dockerfile.voice": "FROM python:3.12\nCMD ./run\n"}
     cloud["livekit_agent/Dockerfile"] = server["livekit_agent/Dockerfile.sip"]
     assert "livekit_agent/Dockerfile" in judged(written(tmp_path / "cloud", cloud))
+    # A script may start an agent, too.
+    both = {"livekit_agent/Dockerfile.both": "FROM python:3.12\nEXPOSE 8765\nCMD [/app/entrypoint.sh]\n"}
+    assert "livekit_agent/Dockerfile.both" in judged(written(tmp_path / "both", {**both, **agent}))
     # Alone it may be the agent, whatever it exposes.
     assert "livekit_agent/Dockerfile.sip" in judged(written(tmp_path / "alone", server))

@@ -200,10 +200,11 @@ STEPS: tuple[Callable[[Layout], None], ...] = (
 
 def _split(some: list[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
     """The Dockerfiles of workers, and what platforms run. Of an agent's folder one that starts a server is none of its own
-    beside another."""
+    beside another; a script may start both."""
     images = [one for one in some if one.is_dockerfile and one.is_worker]
-    agents = {one.folder for one in images if not one.is_rather_a_server}
-    images = [one for one in images if not (one.is_rather_a_server and one.folder in agents)]
+    servers = [one for one in images if one.is_rather_a_server and one.runs_other]
+    agents = {one.folder for one in images if one not in servers}
+    images = [one for one in images if not (one in servers and one.folder in agents)]
     return images, [one for one in some if not one.is_dockerfile]
 
 
