@@ -436,6 +436,8 @@ def test_in_doubt_what_serves_others_is_no_worker_beside_something_else(tmp_path
         [SCANNER],
         [SCANNER, "db: {image: 'postgres:16', ports: ['5432:5432']}", "livekit: {image: 'livekit/livekit-server:v1.9'}"],
         [SCANNER.replace("environment: {", "environment: {LIVEKIT_URL: $URL, "), SITE],
+        # Whoever opens it is to ask for its health.
+        [SCANNER.replace("9000:9000", "8081:8081"), SITE],
     ],
 )
 def test_in_doubt_what_may_be_a_worker_is_judged_where_nothing_else_is_or_it_works_with_livekit(

@@ -307,7 +307,8 @@ class Candidate:
         """Whether somebody is to connect to it, and it starts another program than an agent, is called a server, or has nothing
         of LiveKit."""
         image = self.image if self.runs_image_as_it_is else None
-        visited = self.has_visitors or (image is not None and image.has_visitors)
+        asked_alone = {*self.deployment.ports} == {HEALTH_PORT}
+        visited = (self.has_visitors and not asked_alone) or (image is not None and image.has_visitors)
         livekit = self.works_with_livekit or self.refers_to_livekit
         certain = self.starts_agent or self.deployment.of_livekit_cloud
         return visited and (self.runs_other or self.is_called_backend or not livekit) and not certain
