@@ -570,8 +570,9 @@ def test_whoever_reads_an_image_waits_for_the_engine(monkeypatch: pytest.MonkeyP
 
     def from_env(timeout: int | None) -> SimpleNamespace:
         timeouts.append(timeout)
+        http = SimpleNamespace(base_url="http+docker://localhost", proxies={}, verify=True)
         images = SimpleNamespace(get=lambda _: Saved("plain"))
-        return SimpleNamespace(ping=lambda: True, images=images, close=lambda: None)
+        return SimpleNamespace(api=http, ping=lambda: True, images=images, close=lambda: None)
 
     monkeypatch.setattr("docker.from_env", from_env)
     assert scanner.read("x", []).layers == 1
