@@ -161,18 +161,19 @@ def test_where_health_is_declared_to_be() -> None:
 
 
 @pytest.mark.parametrize(
-    ("statuses", "busy", "judged"),
+    ("statuses", "busy", "judged", "probes"),
     [
-        ([200], False, None),
-        ([200, 503, 200], False, None),  # a limit for who asks so fast
-        ([200, 200, 503], False, AssertionError),  # one of three processes
-        ([200, None], False, AssertionError),
-        ([200, None], True, TooBusy),
-        ([200, 429, 503, 503], False, None),
+        ([200], False, None, 101),
+        ([200, 503, 200], False, None, 13),  # a limit for who asks so fast
+        ([200, 200, 503], False, AssertionError, 12),  # one of three processes
+        ([200, None], False, AssertionError, 8),  # each takes its time
+        ([200, None], True, TooBusy, 8),
+        ([200, 429, 503, 503], False, None, 2),
+        ([200, 503, 200, *[429] * 10], False, None, 13),  # a limit again
     ],
 )
 def test_an_endpoint_that_fails_now_and_then(
-    statuses: list[int | None], busy: bool, judged: type[Exception] | None, monkeypatch: pytest.MonkeyPatch
+    statuses: list[int | None], busy: bool, judged: type[Exception] | None, probes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Asked without a pause it answers these again and again; the limit is for that alone."""
     monkeypatch.setattr(health, "SLOW_EVERY", 0.0)
@@ -199,3 +200,4 @@ def test_an_endpoint_that_fails_now_and_then(
     )
     with pytest.raises(judged) if judged else nullcontext():
         health.test_answers(stage, Evidence(), lambda: None)
+    assert next(asked) == probes
