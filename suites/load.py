@@ -46,7 +46,8 @@ NOTICEABLE = 0.02
 HALF_HEARTED = 0.3
 # For a check that raises it: ten calls to jobs that take 10 s to start, with what comes before and after.
 LOAD_SECONDS = 300
-# So many calls that each raise a load, by however little, are no noise of a load that was always the same before.
+# So many calls that each raise a load, by however little, are no noise of a load that was always the same before; and by the
+# same, they are counted.
 LEAST_STEPS = 3
 # While all its CPU is in use, a load of it only rises; averages and samples differ by less than this.
 SUNK_SHARE = 0.5
@@ -157,14 +158,14 @@ class Loaded:
 
     @property
     def climbs(self) -> bool:
-        """Whether it rose with each call."""
-        return all(higher > lower for lower, higher in itertools.pairwise(self.with_calls))
+        """Whether it rose with each call, by no trifle."""
+        return all(round(higher, 3) > round(lower, 3) for lower, higher in itertools.pairwise(self.with_calls))
 
     @property
     def counts_calls(self) -> bool:
         """Whether it rose by the same with each of several calls."""
         steps = self.first_steps(len(self.steps))
-        return len(steps) > 1 and all(math.isclose(step, steps[0], abs_tol=EQUAL) for step in steps)
+        return len(steps) >= LEAST_STEPS and all(math.isclose(step, steps[0], abs_tol=EQUAL) for step in steps)
 
     def first_steps(self, count: int) -> list[float]:
         """By how much the first ``count`` calls raised it."""
@@ -372,7 +373,7 @@ def _by_calls(stage: Stage, worker: Worker, peer: Worker | None, caller: Caller,
             if status is None:
                 break
             seen.top = max(seen.top, status.load)
-            seen.steps.append((seen.calls, round(status.load, 3), status.full))
+            seen.steps.append((seen.calls, status.load, status.full))
             if status.full:
                 seen.full_after = time.monotonic() - since
                 break

@@ -386,7 +386,7 @@ def test_threshold(lk_stage: Stage, lk_evidence: Evidence, lk_load: Callable[[],
         with lk_stage.background.alone_on_the_machine():
             points = _by_halves(worker)
     else:
-        points = [(seen.idle, False), *((value, full) for _, value, full in seen.steps)]
+        points = [(seen.idle, False), *((round(value, 3), full) for _, value, full in seen.steps)]
     free = max((value for value, full in points if not full), default=None)
     full = min((value for value, full in points if full), default=None)
     lk_evidence["highest_load_available"], lk_evidence["lowest_load_full"] = free, full

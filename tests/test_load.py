@@ -22,6 +22,7 @@ from suites import test_availability as availability
 from suites import test_resources as resources
 from suites.crowds import LoadTest
 from suites.load import Loaded, look_whether_it_stays, most_calls, sunk
+from suites.placed import Placed
 from suites.quality import Quality
 from suites.reports import counted_at_rest, forgets_call, still_counts
 from suites.sampling import Level
@@ -196,7 +197,7 @@ def test_a_load_that_rose_a_little_with_each_of_few_calls(loads: list[float], un
         ([0.04, 0.08, 0.12, 0.16], [0.16, 0.04, 0.0], set(), None),
         ([0.04, 0.08, 0.12, 0.16], [0.04, 0.04, 0.04], {7}, None),  # a job that does not end
         ([0.04, 0.08, 0.11, 0.16], [0.04, 0.04, 0.04], set(), None),  # is no count
-        ([0.04], [0.04, 0.04, 0.04], set(), None),
+        ([0.04, 0.08], [0.04, 0.04, 0.04], set(), None),  # may be chance
     ],
 )
 def test_a_place_that_is_kept_by_a_worker_with_room_for_many(
@@ -216,6 +217,25 @@ def test_a_place_that_is_kept_by_a_worker_with_room_for_many(
     assert seen.still_counted == kept
     with pytest.raises(AssertionError if kept else NotJudgeable):
         availability.test_recovers(Evidence(), lambda: seen)
+
+
+@pytest.mark.parametrize("room", [12, 15, 30, 33, 40])
+def test_a_worker_counts_its_calls_for_however_many_it_has_room(room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of rounded loads each step would differ from the next, and none be a multiple of another."""
+    placed = cast(Placed, SimpleNamespace(served_by="w", questions={}))
+    certain: list[float] = []
+    monkeypatch.setattr(load, "place", lambda *_: placed)
+    monkeypatch.setattr(load, "answers", lambda _: None)
+    monkeypatch.setattr(load, "_ask_when_full", lambda _worker, _seen, least: certain.append(least))
+    seen = Loaded("w", "", 0.0, 0.0)
+    monkeypatch.setattr(load, "_risen", lambda *_: Status(float(seen.calls), seen.calls / room, False, None, has_status=True))
+    watched: Any = SimpleNamespace(name="w", jobs_of=lambda _: [], snapshot=lambda: None)
+    watched.reading = lambda: SimpleNamespace(used_until=lambda _: SimpleNamespace(worker=0.1))
+    load._by_calls(cast(Stage, SimpleNamespace(settings=Settings(sessions=4))), watched, None, cast(Any, None), seen)
+    assert seen.counts_calls
+    assert certain == [4 / room], "no more than it says itself"
+    kept = [3 / room] * 3
+    assert still_counts(worker([0.0], kept), 0.0, seen.first_steps(2), 0.0) == 3 / room
 
 
 @pytest.mark.parametrize(
