@@ -171,7 +171,8 @@ class Instant:
             late.trouble = f"the worker accepted it only after {took:.1f} s"
             if held_up(self.stage.history, asked, LATE_ANSWER_SECONDS):
                 late.busy = "it had no time while the worker was to answer"
-        elif self.stage.history.had_no_time(asked.asked, time.monotonic() if late.assigned else asked.asked + took):
+        elif self.stage.history.had_no_time(asked.asked, asked.asked + (AGENT_SECONDS if late.assigned else took)):
+            # However long it was looked at after that: a process that is not up in time is given up.
             late.busy = f"it had no time while the worker was to {'serve it' if late.assigned else 'answer'}"
 
     def _accuse_of_its_end(self, call: Call, late: Together) -> None:

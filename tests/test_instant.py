@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,7 +12,7 @@ import pytest
 
 from pytest_lkagents.callers.caller import Call
 from pytest_lkagents.checks import StageError
-from pytest_lkagents.clock import Ledger
+from pytest_lkagents.clock import DeadlineMissed, Ledger
 from pytest_lkagents.wire.model import Entry, Question
 from pytest_lkagents.wire.transcript import Transcript
 from suites import drainage, instant
@@ -93,6 +93,15 @@ def test_a_busy_machine_may_keep_a_worker_from_serving(question: Question, to: s
     assert scene.seen.doubt == (f"it had no time while the worker was to {to}" if busy else None)
 
 
+def test_what_the_machine_does_when_the_agent_is_due_no_more_does_not_matter() -> None:
+    scene = Scene(GIVEN)
+    cast(Any, scene.instant.stage).history.had_no_time = lambda _since, until: until < SENT + 16.0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "monotonic", lambda: SENT + 40.0)
+        scene.settle()
+    assert scene.seen.doubt is not None
+
+
 def test_one_that_may_answer_yet_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "monotonic", lambda: SENT + 1.0)
     scene = Scene(asked())
@@ -124,10 +133,13 @@ def test_a_drain_that_waits_for_what_it_knew_is_seen_however_long_that_takes(mon
     scene.seen.together = late = Together(True, assigned=True, agent_s=0.5)
     scene.seen.kept = [cast(Any, SimpleNamespace(continuity=SimpleNamespace(stays=True), trouble_s=None))]
 
-    def drained() -> None:
-        worker.wire.calls_at, worker.is_running = set(), False
+    def drained_late(is_over: Callable[[], bool], *, seconds: float, **_: object) -> None:
+        if seconds > GOODBYE_SECONDS + 1:
+            worker.wire.calls_at, worker.is_running = set(), False
+        if not is_over():
+            raise DeadlineMissed
 
-    threading.Timer(GOODBYE_SECONDS + 1, drained).start()
+    monkeypatch.setattr(instant, "poll", drained_late)
     scene.instant.finish()
     assert late.trouble == "the worker ended with it in progress, when the others had ended"
 
