@@ -133,14 +133,18 @@ class History:
         finally:
             _STILLNESS.ended(time.monotonic())
 
-    def had_no_time(self, since: float, until: float) -> bool:
-        """Whether next to all cores were in use, by whomever, between two moments (monotonic seconds), or we stood still."""
-        return self._share(since, until) > 1 - IDLE_SHARE or stood_still(self.stood_still(since, until)) is not None
+    def had_no_time(self, since: float, until: float, own: float = 0.0) -> bool:
+        """Whether next to all cores were in use, by whomever, between two moments (monotonic seconds), or we stood still.
+        ``own``: how many of these the worker is known to have used itself, which are its own business."""
+        used = self._share(since, until)
+        by_others = used - own / (os.cpu_count() or 1)
+        busy = used > 1 - IDLE_SHARE and by_others > OTHERS_SHARE
+        return busy or stood_still(self.stood_still(since, until)) is not None
 
-    def held_up(self, since: float, until: float, limit: float) -> bool:
+    def held_up(self, since: float, until: float, limit: float, own: float = 0.0) -> bool:
         """Whether what took from one moment to the other (monotonic seconds), longer than ``limit`` (seconds), may owe that to
-        this machine: it had no time meanwhile, or stood still for as long as that."""
-        return self.had_no_time(since, until) or until - since - self.stood_still(since, until) <= limit
+        this machine: it had no time meanwhile (see there), or stood still for as long as that."""
+        return self.had_no_time(since, until, own) or until - since - self.stood_still(since, until) <= limit
 
     def most_in_use(self, at: float) -> float:
         """Cores in use before a moment (monotonic seconds), by whomever: the most of several averages, of which a load that was

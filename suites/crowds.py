@@ -98,15 +98,18 @@ class Audience:
             after.append(self.newest.agent_after)
         return [round(seconds, 2) for seconds in after]
 
-    def raise_if_held_up(self) -> None:
-        """Raises TooBusy if somebody waited too long for an agent, or for its voice, and this machine may be why."""
+    def raise_if_held_up(self, sampler: Sampler) -> None:
+        """Raises TooBusy if somebody waited too long for an agent, or for its voice, and this machine may be why, apart from
+        what the worker itself used of it."""
         waits = [(user.joined, user.agent, AGENT_BOUND) for user in self.crowd.users if user.agent and user.joined]
         for call in self._listened_to:
             waits.append((call.joined, call.joined + call.agent_after, AGENT_BOUND))
             if call.heard.first is not None:
                 waits.append((call.joined, call.heard.first, SOUND_BOUND))
         for joined, came, bound in waits:
-            if came - joined > bound and self.stage.history.held_up(joined, came, bound):
+            if came - joined <= bound:
+                continue
+            if self.stage.history.held_up(joined, came, bound, sampler.cores_used(joined, came)):
                 raise TooBusy("this machine is too busy to judge: it had no time while a user waited for an agent")
 
     def _one(self) -> bool:
@@ -299,7 +302,7 @@ def load_test(stage: Stage, say: Say) -> LoadTest:
                 stage.calls.note_unserved()
             if audience.unsure and not audience.unserved:
                 raise TooBusy("this machine is too busy to judge: it had no time while a user waited for an agent")
-            audience.raise_if_held_up()
+            audience.raise_if_held_up(sampler)
             return LoadTest(
                 at_rest,
                 loaded,

@@ -78,6 +78,11 @@ class Sampler:
         memory = [usage.memory_bytes for usage in seen]
         return Level(sessions, cores, max(peak, cores), sum(memory) // len(memory), max(memory), quality)
 
+    def cores_used(self, since: float, until: float) -> float:
+        """By the worker between two moments (monotonic seconds), on average, as far as it was read."""
+        seen = [usage for usage in self.seen if since - self._every <= usage.at <= until + self._every]
+        return (seen[-1].cpu_s - seen[0].cpu_s) / (seen[-1].at - seen[0].at) if len(seen) > 1 else 0.0
+
     def series(self, every: int = 2) -> list[list[float]]:
         """Seconds since the first reading, cores since the one before, bytes."""
         if not self.seen:

@@ -137,7 +137,7 @@ def test_a_drain_that_waits_for_what_it_knew_is_seen_however_long_that_takes(mon
         if seconds > GOODBYE_SECONDS + 1:
             worker.wire.calls_at, worker.is_running = set(), False
         if not is_over():
-            raise DeadlineMissed
+            raise DeadlineMissed("it", seconds)
 
     monkeypatch.setattr(instant, "poll", drained_late)
     scene.instant.finish()

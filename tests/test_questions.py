@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from pytest_lkagents.busyness import History
+from pytest_lkagents.busyness import History, Reading
 from pytest_lkagents.checks import Evidence, StageError, TooBusy, WorkerFault
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.model import Answer, Question
 from pytest_lkagents.worker.base import Worker
+from pytest_lkagents.worker.usage import Usage
 from suites import questions
 from suites import test_balancing as balancing
 from suites.crowds import Audience
@@ -21,6 +23,7 @@ from suites.drained import Drain
 from suites.load import Loaded
 from suites.placed import Placed
 from suites.questions import Asked, asked_beside_calls, late_in_peace
+from suites.sampling import Sampler
 
 
 def question(room: str, asked: float, after: float | None, *, yes: bool = True, assigned: bool = True) -> Question:
@@ -64,7 +67,7 @@ class Machine:
     def __init__(self, still: float) -> None:
         self._still = still
 
-    def had_no_time(self, _since: float, _until: float) -> bool:
+    def had_no_time(self, _since: float, _until: float, _own: float = 0.0) -> bool:
         return False
 
     def stood_still(self, _since: float, _until: float) -> float:
@@ -217,4 +220,21 @@ def test_users_that_waited_for_what_the_machine_stood_still(
     user = SimpleNamespace(joined=200.0, agent=200.0 + agents_after[1])
     audience.crowd = cast(Any, SimpleNamespace(users=[user]))
     with pytest.raises(TooBusy) if busy else contextlib.nullcontext():
-        audience.raise_if_held_up()
+        audience.raise_if_held_up(Sampler(cast(Worker, None)))
+
+
+@pytest.mark.parametrize(("own", "busy"), [(1.7, False), (0.4, True)])
+def test_a_worker_that_fills_the_machine_itself_keeps_its_users_waiting(
+    own: float, busy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    history = History()
+    history._readings[:] = [Reading(100.0 + second, 2.0 * second) for second in range(60)]
+    sampler = Sampler(cast(Worker, None))
+    sampler.seen = [Usage(100.0 + second / 2, own * second / 2, 0) for second in range(120)]
+    audience = Audience.__new__(Audience)
+    audience.stage = cast(Stage, SimpleNamespace(history=history))
+    audience.listener = audience.newest = None
+    audience.crowd = cast(Any, SimpleNamespace(users=[SimpleNamespace(joined=110.0, agent=122.0)]))
+    with pytest.raises(TooBusy) if busy else contextlib.nullcontext():
+        audience.raise_if_held_up(sampler)
