@@ -40,6 +40,7 @@ from . import (
 )
 from . import load as loads
 from .drained import Drain
+from .loaded import Loaded
 from .scenario import DRAIN_SECONDS, LIMIT_SECONDS
 from .shared import Ahead, once, proven
 
@@ -277,12 +278,12 @@ def lk_started_ahead(request: pytest.FixtureRequest, lk_settings: Settings, lk_s
 
 
 @pytest.fixture(scope="session")
-def lk_load(lk_stage: Stage) -> Callable[[], loads.Loaded]:
+def lk_load(lk_stage: Stage) -> Callable[[], Loaded]:
     return once(loads.observe, lk_stage)
 
 
 @pytest.fixture(scope="session")
-def lk_filled(request: pytest.FixtureRequest, lk_stage: Stage, lk_selected: set[str]) -> Callable[[], loads.Loaded | None]:
+def lk_filled(request: pytest.FixtureRequest, lk_stage: Stage, lk_selected: set[str]) -> Callable[[], Loaded | None]:
     """A worker that was filled, for what has another subject, see ``_beside``."""
     return _beside(request, lk_stage, "lk_load", "availability.refuses-while-full" in lk_selected)
 

@@ -13,7 +13,8 @@ from pytest_lkagents.wire.model import Answer
 from pytest_lkagents.worker.base import Worker
 
 from .drained import Drain
-from .load import BURNT_SHARE, EXHAUSTED, LOAD_SECONDS, NOTICEABLE, RISE_SECONDS, Loaded, next_status
+from .load import BURNT_SHARE, EXHAUSTED, LOAD_SECONDS, NOTICEABLE, RISE_SECONDS, next_status
+from .loaded import Loaded
 from .placed import RECOVER_SECONDS, wait_free
 from .questions import Asked, asked, asked_beside_calls, late_in_peace
 from .reports import LONGEST_SECONDS, REPORT_SECONDS, pauses

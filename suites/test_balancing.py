@@ -15,7 +15,8 @@ from pytest_lkagents.wire.transcript import Transcript
 from pytest_lkagents.worker.base import Worker
 
 from .assignment import Assigned
-from .load import LOAD_SECONDS, Loaded
+from .load import LOAD_SECONDS
+from .loaded import Loaded
 from .observations import FirstCall
 from .placed import TRIES, place, wait_free
 from .questions import held_up

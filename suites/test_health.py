@@ -16,7 +16,8 @@ from pytest_lkagents.worker.health import Health
 
 from .drained import FAILED_PROBES, Drain
 from .healthy import HEALTHY_SECONDS, Failing, answers, status_within
-from .load import BURNT_SHARE, Loaded
+from .load import BURNT_SHARE
+from .loaded import Loaded
 from .scenario import CHECK_SECONDS
 from .test_registration import GIVE_UP_SECONDS, until_not_ready
 

@@ -21,7 +21,8 @@ from suites import load, reports
 from suites import test_availability as availability
 from suites import test_resources as resources
 from suites.crowds import LoadTest
-from suites.load import Loaded, look_whether_it_stays, most_calls, sunk
+from suites.load import look_whether_it_stays, most_calls, sunk
+from suites.loaded import Loaded
 from suites.placed import Placed
 from suites.quality import Quality
 from suites.reports import counted_at_rest, forgets_call, still_counts

@@ -20,7 +20,7 @@ from suites import questions
 from suites import test_balancing as balancing
 from suites.crowds import Audience
 from suites.drained import Drain
-from suites.load import Loaded
+from suites.loaded import Loaded
 from suites.placed import Placed
 from suites.questions import Asked, asked_beside_calls, late_in_peace
 from suites.sampling import Sampler
