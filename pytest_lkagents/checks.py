@@ -32,7 +32,6 @@ __all__ = [
     "WorkerFailed",
     "WorkerFault",
     "check",
-    "packaged_folder",
 ]
 
 PROFILES = ("smoke", "core", "full", "soak")

@@ -17,8 +17,7 @@ from pytest_lkagents.wire.transcript import Transcript
 from pytest_lkagents.worker.base import Worker
 
 from .drained import Drain, Together
-from .placed import wait_free
-from .questions import held_up
+from .placed import answer_held_up, wait_free
 from .scenario import AFTER_ENDS_SECONDS, LOOK_SECONDS
 
 # Two of the SDKs' status reports (2.5 s apart): the next one still counts the start of the last job.
@@ -160,7 +159,7 @@ class Instant:
             return
         took = asked.answered_after
         late.trouble = "the worker did not answer" if took is None else f"the worker refused it only after {took:.1f} s"
-        if held_up(self.stage.history, asked, ANSWER_SECONDS):
+        if answer_held_up(self.stage.history, asked, ANSWER_SECONDS):
             late.busy = "it had no time while the worker was to answer"
 
     def _accuse_of_no_agent(self, asked: Question, late: Together) -> None:
@@ -169,7 +168,7 @@ class Instant:
         took = asked.answered_after or 0.0
         if not late.assigned and took >= LATE_ANSWER_SECONDS:
             late.trouble = f"the worker accepted it only after {took:.1f} s"
-            if held_up(self.stage.history, asked, LATE_ANSWER_SECONDS):
+            if answer_held_up(self.stage.history, asked, LATE_ANSWER_SECONDS):
                 late.busy = "it had no time while the worker was to answer"
         elif self.stage.history.had_no_time(asked.asked, asked.asked + (AGENT_SECONDS if late.assigned else took)):
             # However long it was looked at after that: a process that is not up in time is given up.

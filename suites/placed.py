@@ -1,10 +1,12 @@
-"""Real calls to the workers of one server: who was asked, who served each; and when a worker has room for one."""
+"""Real calls to the workers of one server: who was asked, and whether in time, who served each; and when a worker has room."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pytest_lkagents.busyness import History
 from pytest_lkagents.callers.caller import Call, Caller
+from pytest_lkagents.calls import ANSWER_SECONDS
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.model import Question
@@ -55,3 +57,10 @@ def wait_free(worker: Worker, seconds: float = RECOVER_SECONDS, since: float = 0
 
     if not worker.wire.transcript.wait(free, seconds):
         raise StageError(f"worker {worker.name} never came to rest within {seconds:g} s")
+
+
+def answer_held_up(history: History, question: Question, limit: float) -> bool:
+    """Whether an answer that took longer than ``limit`` (seconds), or that never came, may owe that to this machine."""
+    if question.answered is None:
+        return history.had_no_time(question.asked, question.asked + ANSWER_SECONDS)
+    return history.held_up(question.asked, question.answered, limit)

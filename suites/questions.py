@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pytest_lkagents.busyness import History
 from pytest_lkagents.calls import ANSWER_SECONDS
 from pytest_lkagents.checks import StageError, TooBusy, WorkerFailed, WorkerFault
 from pytest_lkagents.stage import Stage
@@ -17,7 +16,7 @@ from pytest_lkagents.worker.base import Worker
 from .drained import Drain
 from .load import RISE_SECONDS
 from .observations import REST_SECONDS
-from .placed import wait_free
+from .placed import answer_held_up, wait_free
 from .pool import still
 
 # By which the server's clock may be ahead of ours, on a busy machine.
@@ -62,15 +61,6 @@ class Asked:
         return self.worker.wire.transcript.lines(self.question.asked - 0.1, kinds=("question", "answer"))[:6]
 
 
-def held_up(history: History, question: Question, limit: float) -> bool:
-    """Whether this machine had no time for an answer that took longer than ``limit`` (seconds), or it did so by no more than
-    this machine stood still."""
-    answered = question.answered
-    if answered is None:
-        return history.had_no_time(question.asked, question.asked + ANSWER_SECONDS)
-    return history.held_up(question.asked, answered, limit)
-
-
 def asked(worker: Worker) -> list[Asked]:
     """What this worker had to answer."""
     closed = [found.closed or float("inf") for found in worker.wire.transcript.registrations()]
@@ -107,7 +97,7 @@ def late_in_peace(stage: Stage, late: Sequence[Asked]) -> list[Asked]:
     nothing else of ours under way. One that is gone is not accused without a second look: another one of its image is asked,
     beside as many calls. Raises StageError where that cannot be done either."""
     again = [one for one in late if one.calls is None]
-    certain = [one for one in again if not held_up(stage.history, one.question, one.limit)]
+    certain = [one for one in again if not answer_held_up(stage.history, one.question, one.limit)]
     if certain:
         return certain
     with stage.background.in_peace():

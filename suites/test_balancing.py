@@ -18,8 +18,7 @@ from .assignment import Assigned
 from .load import LOAD_SECONDS
 from .loaded import Loaded
 from .observations import FirstCall
-from .placed import TRIES, place, wait_free
-from .questions import held_up
+from .placed import TRIES, answer_held_up, place, wait_free
 
 # Where both workers are equally free, that one of them is not picked in this many calls has a chance of 1 in 500,000.
 SPREAD_CALLS = 20
@@ -107,18 +106,18 @@ def test_redispatch_on_refusal(lk_stage: Stage, lk_evidence: Evidence, lk_load: 
             raise NotJudgeable("the worker was full no more when the real call came: it refused an earlier job, and took this")
         raise NotJudgeable("the full worker accepted: see availability.refuses-while-full")
     if asked.available is None and real.served_by is None:
-        if held_up(lk_stage.history, asked, ANSWER_SECONDS):
+        if answer_held_up(lk_stage.history, asked, ANSWER_SECONDS):
             raise TooBusy("this machine is too busy to judge: it had no time while a question was not answered")
         raise AssertionError("the full worker was asked for a real call and did not answer; the call was lost")
     took = asked.answered_after or 0.0
     if took > ANSWER_SECONDS and real.served_by is None:
-        if held_up(lk_stage.history, asked, ANSWER_SECONDS):
+        if answer_held_up(lk_stage.history, asked, ANSWER_SECONDS):
             raise TooBusy("this machine is too busy to judge: it had no time while a question was refused")
         raise AssertionError(f"the full worker refused only after {took:.1f} s; the call was lost")
     if asked.terminated and real.served_by is None:
         raise AssertionError("the full worker refused for everybody (terminate): no other was asked, the call was lost")
     if took >= LATE_ANSWER_SECONDS and real.served_by is None and seen.peer not in real.questions and not real.call.agents:
-        if held_up(lk_stage.history, asked, LATE_ANSWER_SECONDS):
+        if answer_held_up(lk_stage.history, asked, LATE_ANSWER_SECONDS):
             raise TooBusy("this machine is too busy to judge: it had no time while a question was refused")
         raise AssertionError(
             f"the full worker refused only after {took:.1f} s of the {ANSWER_SECONDS:g} s that the server has for all workers: "
