@@ -269,8 +269,8 @@ def test_recovers(lk_evidence: Evidence, lk_load: Callable[[], Loaded]) -> None:
     "full" must come within 30 s (where calls fill it, within 40 s, or 10 s more than `lk_exit_timeout` if that is
     longer). Then the proxy on the wire offers a job that does not exist once a second, for up to 30 s more, until the
     worker accepts. Of a worker whose load calls raise, one by one, the load must fall to what it was without calls within
-    60 s of that, as that job never comes; where they raise it by the same each, and do not fill it, within 60 s of their
-    end. Else it is skipped if the worker was never over its threshold, or does not answer the question within 3 s; a
+    60 s of that, as that job never comes; where three or more raise it by the same each, and do not fill it, within 60 s
+    of their end. Else it is skipped if the worker was never over its threshold, or does not answer the question within 3 s; a
     miss on an overloaded machine is an error.
     """
     seen = lk_load()
