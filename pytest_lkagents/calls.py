@@ -250,8 +250,8 @@ class Calls:
         return found
 
     def lost(self, room: str, joined: float, server: Server) -> bool:
-        """Whether certainly no agent will come to this room: no worker accepted its job while the server waited, which it began
-        to do after the join, and which where this machine stood still nobody did."""
+        """Whether certainly no agent will come to this room: no worker accepted its job while the server waited, which began
+        after the join. Time for which this machine stood still does not count."""
         if not server.controllable:
             return False  # at a server elsewhere, workers that we do not see may take it
         now = time.monotonic()

@@ -278,7 +278,7 @@ def _wait_reports(stage: Stage, worker: Worker) -> float:
         raise AssertionError(
             f"it registered again after the cut, but reports no load for {seen.longest:.0f} s, as it did before"
         )
-    if seen.held_up:
+    if seen.silent:
         raise TooBusy("this machine is too busy to judge: all of its cores were in use while it reported no load after the cut")
     return round(seen.longest, 2)
 

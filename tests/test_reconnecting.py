@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -13,11 +15,14 @@ from pytest_lkagents.checks import Evidence, NotJudgeable, TooBusy, Unproven
 from pytest_lkagents.clock import Ledger
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.stage import Stage
+from pytest_lkagents.wire.model import Entry
+from pytest_lkagents.wire.transcript import Transcript
 from pytest_lkagents.worker.base import Worker
 from suites import reconnecting
 from suites import test_rollout as rollout
 from suites.drained import Kept
 from suites.reconnecting import CallsEnded, Reconnection
+from suites.reports import pauses
 from suites.scenario import Scenario
 
 ROOMS = {1: "old", 2: "new"}
@@ -142,3 +147,25 @@ def test_who_says_that_a_loss_ends_calls(alone: Reconnection | None, accused: bo
 
     with pytest.raises(AssertionError if accused else NotJudgeable, match="1 of 2 calls ended" if accused else "keeps-calls"):
         rollout.test_drains_after_loss(cast(Stage, None), Evidence(), lost, unasked, unasked, unasked, lambda: alone)
+
+
+@pytest.mark.parametrize(
+    ("at", "busy", "judged"),
+    [
+        ([2.0, 4.0], False, None),
+        ([11.5, 13.0], True, None),  # it reports again, when it has the time
+        ([11.5, 13.0], False, AssertionError),
+        ([], True, TooBusy),
+        ([], False, AssertionError),
+    ],
+)
+def test_a_worker_reports_again_after_a_loss(at: list[float], busy: bool, judged: type[Exception] | None) -> None:
+    back, log = time.monotonic() - 13.5, Transcript()
+    for moment in at:
+        log.add(Entry(back + moment, 1, "worker", "status", {"load": 0.1}, 0))
+    made: Any = SimpleNamespace(wire=SimpleNamespace(transcript=log), reading=lambda: None)
+    history = SimpleNamespace(stood_still=lambda *_: 0.0, had_no_time=lambda *_: busy)
+    stage: Any = SimpleNamespace(history=history, raise_if_too_busy=lambda *_: None)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(judged) if judged else nullcontext():
+        patch.setattr(reconnecting, "pauses", lambda stage, worker, _since, enough: pauses(stage, worker, back, enough))
+        reconnecting._wait_reports(stage, made)
