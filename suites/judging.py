@@ -43,10 +43,14 @@ def raise_if_uncertain(seen: Drain, cut: Kept, evidence: Evidence) -> None:
 
 
 def stops_in_time(seen: Drain) -> bool:
-    """Whether it took nothing new from 5 s after the signal on: it said so, refused whenever it was asked, or ended."""
+    """Whether it took nothing new from 5 s after the signal on: it said so, refused whenever it was asked, or ended. One that
+    was asked late, as a probe took its time, must have answered when one that is asked in time must have: who heeds nothing
+    for some seconds refuses what comes shortly before that is over."""
     if any(at is not None and at <= STOPS_SECONDS for at in (seen.stopped_s, seen.ended_early_s)):
         return True
-    if seen.asked is None or seen.asked.available is not False or (seen.asked_s or 0) > STOPS_SECONDS + ANSWER_SECONDS:
+    if seen.asked is None or seen.asked.available is not False:
+        return False
+    if (seen.asked_s or 0) + (seen.asked.after_s or 0) > STOPS_SECONDS + ANSWER_SECONDS:
         return False
     return seen.asked_last is None or not seen.asked_last.available
 

@@ -25,7 +25,7 @@ from suites import test_rollout as rollout
 from suites.connections import JOB_GONE, Connections
 from suites.drainage import Drainage
 from suites.drained import Drain, Kept, offered_nothing_since, refused_for_all
-from suites.judging import exit_codes, judge_exit
+from suites.judging import exit_codes, judge_exit, stops_in_time
 from suites.long_call import LongCall
 from suites.placement import Placement
 from suites.scenario import Ends, Scenario
@@ -352,3 +352,16 @@ def test_a_worker_takes_one_call_at_a_time_only_if_it_had_time_for_more(refuses:
     seen = Drain("SIGTERM", None, [], [watched(hung_up_s=20.0)], fewer=placement.fewer)
     with pytest.raises(NotJudgeable, match=says):
         rollout.test_drains_every_call(Evidence(), lambda: seen, lambda: seen)
+
+
+@pytest.mark.parametrize(
+    ("stopped", "asked", "after", "in_time"),
+    [(0.1, 0.2, 0.0, True), (9.1, 7.0, 2.1, False), (9.1, 7.0, 0.1, True), (None, 5.0, 2.9, True), (None, 5.0, None, False)],
+)
+def test_one_that_heeds_nothing_for_some_seconds_does_not_stop_in_time(
+    stopped: float | None, asked: float, after: float | None, in_time: bool
+) -> None:
+    seen = Drain("SIGTERM", None, [])
+    seen.stopped_s, seen.asked_s = stopped, asked
+    seen.asked = Answer("job", None if after is None else False, after)
+    assert stops_in_time(seen) is in_time
