@@ -835,7 +835,7 @@ def test_mutated_files_never_crash_a_reader(data: st.DataObject, tmp_path_factor
             st.text(st.characters(blacklist_categories=["Cs"]), max_size=6) | st.sampled_from("{}[]:-&*!|>\"'\t\n=#%@")
         )
         text = text[:at] + piece + text[at + data.draw(st.integers(0, 12)) :]
-    if is_dockerfile(path.name):
+    if is_dockerfile(path.name, text):
         files = Files()
         dockerfile.read(path.name, text, files)
         problems: list[Problem] = files.problems

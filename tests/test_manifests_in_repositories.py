@@ -50,6 +50,7 @@ def test_what_is_only_like_a_deployment_file_is_passed_over(tmp_path: Path, name
     [
         ("railway.json", "{"),
         ("agent.railway.json", '{\n  "deploy": {"numReplicas": 2,\n'),
+        ("railway-agent.json", '{"$schema": "x", "deploy": {"numReplicas": 2,\n'),
         ("railway-agent.toml", "[deploy]\nnumReplicas = two\n"),
         ("worker.yaml", "apiVersion: v1\na: {b\n"),
         ("worker.json", '{\n  "apiVersion": "v1",\n  "kind": "Secret"\n  "data": {}\n}\n'),
@@ -70,15 +71,22 @@ def test_a_deployment_file_that_cannot_be_read_is_a_problem(tmp_path: Path, name
             (name, False)
             for name in ("Dockerfile.dockerignore", "Dockerfile.j2", "Dockerfile.md", "dockerfiles", "Dockerfile_x")
         ],
-        *[(name, True) for name in ("Dockerfile.go", "Dockerfile.python", "Dockerfile.agent.py")],
-        *[
-            (name, False)
-            for name in ("dockerfile.validator.ts", "Dockerfile.test.JS", "dockerfile.py", "dockerfile.go", "Dockerfile.yaml")
-        ],
     ],
 )
 def test_dockerfiles_have_many_names(name: str, *, is_one: bool) -> None:
-    assert is_dockerfile(name) is is_one
+    assert is_dockerfile(name, "") is is_one
+
+
+PROGRAM = "# of whom\n\nfrom os import path\nimport sys\nFROM = 'FROM x'\n"
+
+
+@pytest.mark.parametrize(
+    "name", ["Dockerfile.go", "Dockerfile.ts", "dockerfile.js", "dockerfile.validator.ts", "Dockerfile.yaml"]
+)
+def test_what_is_named_as_a_program_is_a_dockerfile_where_it_begins_as_such(tmp_path: Path, name: str) -> None:
+    assert judged(written(tmp_path, {name: f"# syntax=docker/dockerfile:1\r\n\n{AGENT_IMAGE}"})) == {name}
+    files = written(tmp_path, {name: PROGRAM, "Dockerfile": AGENT_IMAGE})
+    assert (judged(files), files.problems) == ({"Dockerfile"}, [])
 
 
 @pytest.mark.parametrize(

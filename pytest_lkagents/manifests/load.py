@@ -48,16 +48,18 @@ DOCKERFILES = re.compile(
     r"|.+\.(docker|container)file",
     re.IGNORECASE,
 )
-# Programs that work with such files, and what else has a format of its own. Of some languages a service has a Dockerfile.go.
+# So ends the name of a program that works with such files, or of what has a format of its own; but a service of some language
+# has a Dockerfile.go, which begins as such files do.
 PROGRAMS = re.compile(
-    r".+(?i:\.([cm]?[jt]sx?|vue|svelte|css|html|json|ya?ml|toml|lock|log|ipynb))|[dc].+\.(py|go|rs|rb|java|kt|php|cs|sh)"
+    r".+\.([cm]?[jt]sx?|vue|svelte|css|html|json|ya?ml|toml|lock|log|ipynb|py|go|rs|rb|java|kt|php|cs|sh)", re.IGNORECASE
 )
+BEGINS = re.compile(r"([ \t\r]*(#[^\n]*)?\n)*[ \t]*(FROM|ARG)[ \t]")
 # What shows that a file was meant for a deployment although it cannot be read: its name, or a name in it.
 NAMED = re.compile(
     r"(docker-)?compose[\w.-]*\.ya?ml|render\.ya?ml|fly[\w.-]*\.toml|railway\.(json|toml)|cerebrium\.toml|kustomization\.ya?ml"
 )
 # Railway is told the path of each service's file, which may have any name; so may what somebody keeps of it.
-OF_RAILWAY = re.compile(r"""^\s*(\[(build|deploy)\]|["'](build|deploy)["']\s*:)""", re.MULTILINE)
+OF_RAILWAY = re.compile(r"""^({.*)?\s*(\[(build|deploy)\]|["'](build|deploy)["']\s*:)""", re.MULTILINE)
 TELLS = re.compile(
     r"""^({[ \t]*)?["']?(apiVersion|services)["']?[ \t]*:|^kind:[ \t]*[A-Z]|^[ \t]*"apiVersion"[ \t]*:"""
     r"|\b(containerDefinitions|AWSTemplateFormatVersion)\b",
@@ -67,8 +69,8 @@ TELLS = re.compile(
 WORKFLOWS = re.compile(r"(^|/)\.(github|gitea|forgejo)/workflows/")
 
 
-def is_dockerfile(name: str) -> bool:
-    return bool(DOCKERFILES.fullmatch(name)) and not PROGRAMS.fullmatch(name)
+def is_dockerfile(name: str, text: str) -> bool:
+    return bool(DOCKERFILES.fullmatch(name)) and bool(not PROGRAMS.fullmatch(name) or BEGINS.match(text))
 
 
 def _is_meant(file: str, text: str) -> bool:
@@ -89,7 +91,7 @@ def find(path: Path) -> list[Path]:
         # Path's own raises where a folder may not be entered.
         if os.path.isfile(file)
         and not SKIPPED & set(file.relative_to(path).parts)
-        and (file.suffix in SUFFIXES or is_dockerfile(file.name) or file.name in kustomize.NAMES)
+        and (file.suffix in SUFFIXES or DOCKERFILES.fullmatch(file.name) or file.name in kustomize.NAMES)
     ]
 
 
@@ -176,10 +178,12 @@ def _open(file: Path, shown: str, files: Files, known: list[Node], *, named: boo
 
 def _read(file: str, text: str, files: Files, known: list[Node], *, named: bool) -> None:
     name = file.rsplit("/", 1)[-1]
-    if is_dockerfile(name):
+    if is_dockerfile(name, text):
         files.read.append(file)
         dockerfile.read(file, text, files)
         return
+    if not named and DOCKERFILES.fullmatch(name) and not name.lower().endswith(SUFFIXES):
+        return  # a program
     if file == RENDERED and len(text) > LARGEST_BYTES:
         files.too_large.append(f"{file}: more than {LARGEST_BYTES // 1_000_000} MB")
         return
