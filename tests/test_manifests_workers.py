@@ -474,6 +474,10 @@ DOWNLOADED = "FROM node:22 AS build\nRUN {fetch}\nFROM node:22\nCOPY --from=buil
         ("python -m voice.main download-files", "CMD uvicorn voice.api:app", False),
         ("pnpm download-files", 'EXPOSE 3000\nCMD ["pnpm", "start"]', False),
         ("pnpm install download-files-cli", 'CMD ["pnpm", "start"]', False),
+        # What others are built from starts nothing.
+        ("pnpm download-files", "", False),
+        ("pnpm download-files", "FROM build AS api\nCMD ./api.sh\nFROM build\nCMD ./worker.sh", False),
+        ("pnpm download-files", "FROM build AS api\nCMD ./api.sh\nFROM build\nCMD python -m voice.main start", True),
     ],
 )
 def test_what_fetches_the_files_of_an_agents_plugins_is_an_agents(
@@ -507,12 +511,21 @@ def test_in_doubt_what_is_called_a_server_and_serves_is_none_though_it_works_wit
     assert judged(written(tmp_path / "alone", composed(backend))) == {"backend"}
 
 
-@pytest.mark.parametrize(("image", "is_one"), [("support-agent-scoring", False), ("support-agent", True), ("agent-main", True)])
+@pytest.mark.parametrize(
+    ("image", "is_one"),
+    [
+        *[("support-agent-scoring", False), ("support-agent", True), ("agent-main", True)],
+        *[("agent-scoring", True), ("livekit-agent-scoring", True), ("agent-rescoring", True)],
+    ],
+)
 def test_an_image_that_ends_in_what_it_makes_is_named_after_its_project(tmp_path: Path, image: str, *, is_one: bool) -> None:
     scoring = deployed("scoring", f"r/{image}:1", MORE)
     site = deployed("site-frontend", "r/support-agent-site-frontend:1", MORE)
     files = written(tmp_path, {"scoring.yaml": scoring, "site.yaml": site})
-    assert ("scoring" in files.unsure) is is_one
+    assert ("scoring" in files.unsure or "livekit" in image) is is_one
+    assert files.doubtful is not is_one
+    worker = {"worker.yaml": deployed("worker", "r/support-agent-worker:1", MORE), "scoring.yaml": scoring, "site.yaml": site}
+    assert "worker" in judged(written(tmp_path / "worker", worker)), "a worker is one of the project's agent"
 
 
 def test_a_server_that_is_built_in_an_agents_folder_is_none_beside_the_agent(tmp_path: Path) -> None:
@@ -529,5 +542,39 @@ def test_a_server_that_is_built_in_an_agents_folder_is_none_beside_the_agent(tmp
     # A script may start an agent, too.
     both = {"livekit_agent/Dockerfile.both": "FROM python:3.12\nEXPOSE 8765\nCMD [/app/entrypoint.sh]\n"}
     assert "livekit_agent/Dockerfile.both" in judged(written(tmp_path / "both", {**both, **agent}))
+    # The same for other machines is the same, and what the SDK's command starts an agent.
+    for start in ('["python", "main.py"]', '["python", "-m", "voice", "start"]'):
+        other = {"livekit_agent/Dockerfile.gpu": f"FROM nvidia/cuda:12\nEXPOSE 9090\nCMD {start}\n"}
+        assert "livekit_agent/Dockerfile.gpu" in judged(written(tmp_path / str(len(start)), {**other, **agent}))
+    # What lies in an agent's folder may hold its keys.
+    key = {"livekit_agent/Dockerfile.sip": server["livekit_agent/Dockerfile.sip"] + "ENV OPENAI_API_KEY=h7Jd2kP0xQ9v4Lm8\n"}
+    assert len(rules.secrets(written(tmp_path / "key", {**key, **agent}), Needs()).findings) == 1
     # Alone it may be the agent, whatever it exposes.
     assert "livekit_agent/Dockerfile.sip" in judged(written(tmp_path / "alone", server))
+
+
+SERVED = {"Dockerfile": 'FROM node:22\nEXPOSE 8080\nCMD ["node", "dist/app.js"]\n'}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"render.yaml": "services: [{type: worker, name: main, runtime: docker}, {type: web, name: web, runtime: docker}]\n"},
+        {
+            ".do/app.yaml": "name: a\nworkers: [{name: main, dockerfile_path: Dockerfile}]\n"
+            "services: [{name: web, image: {registry_type: GHCR, repository: web}, http_port: 80}]\n"
+        },
+    ],
+)
+def test_a_platforms_background_worker_serves_nobody_whatever_its_image_exposes(tmp_path: Path, files: dict[str, str]) -> None:
+    found = written(tmp_path, {**SERVED, **files})
+    assert "main" in judged(found)
+    assert "serves others" not in str(found.left_out)
+
+
+def test_one_image_on_two_platforms_is_one_thing_in_doubt(tmp_path: Path) -> None:
+    fly = "app = 'voice'\n[build]\ndockerfile = 'Dockerfile'\n[http_service]\ninternal_port = 8080\n"
+    both = {**SERVED, **composed("app: {build: ., ports: ['8080:8080']}"), "fly.toml": fly}
+    assert judged(written(tmp_path, both)) == {"Dockerfile", "app", "voice"}
+    other = {**both, **composed("app: {build: ., ports: ['8080:8080'], command: node dist/site.js}")}
+    assert judged(written(tmp_path / "other", other)) == set()

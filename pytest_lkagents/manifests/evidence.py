@@ -43,6 +43,8 @@ OTHER_AGENT = re.compile(
 QUEUES = {"celery", "rq", "arq", "dramatiq", "sidekiq", "temporal"}
 QUEUE = re.compile(rf"(^|[^a-z])({'|'.join(sorted(QUEUES))})([^a-z]|$)")
 VOICE = re.compile(r"(^|[^a-z])voice[-_]?(bot|agent|worker)s?[^a-z]*$")
+# What a project is called after its agent, before the name of a part of it.
+PROJECT = re.compile(r"(?!livekit)[a-z].*[-_.]agents?[-_.]")
 # What hands out tokens has the same variables as a worker.
 TOKENS = re.compile(r"(^|[^a-z])tokens?([-_]?(server|service|api|issuer|generator|endpoint))?$")
 # Servers and tasks beside an agent, which mostly have the same variables, too.
@@ -144,10 +146,15 @@ class Candidate:
         return has_livekit(self.deployment.referred)
 
     @property
+    def is_in_background(self) -> bool:
+        """Whether nothing leads to it, as to a worker pool."""
+        return self.platform is CLOUD_RUN_POOL or self.deployment.in_background
+
+    @property
     def has_visitors(self) -> bool:
-        """Whether somebody is to connect to it, but to ask for its health. Nothing leads to a worker pool."""
+        """Whether somebody is to connect to it, but to ask for its health."""
         ports = {*self.deployment.ports} - {HEALTH_PORT}
-        return self.platform is not CLOUD_RUN_POOL and bool(ports or self.deployment.exposures)
+        return not self.is_in_background and bool(ports or self.deployment.exposures)
 
     # -- What speaks for a worker
 
@@ -159,9 +166,10 @@ class Candidate:
     @cached_property
     def is_called_agent(self) -> bool:
         """By its own name; by its image's only where its own is not that of something beside an agent. Of an image that ends in
-        its own (``support-agent-scoring`` of ``scoring``) the rest is the project's name."""
+        its own (``support-agent-scoring`` of ``scoring``) the rest is the project's name, where it is more than ``agent``."""
         image, own = self.image_name.lower(), self.name.lower()
-        beside = self.is_called_backend or self.hands_out_tokens or (image != own and image.endswith(own))
+        of_project = image.endswith(own) and PROJECT.fullmatch(image.removesuffix(own)) and not WORKER.search(own)
+        beside = self.is_called_backend or self.hands_out_tokens or of_project
         return bool(AGENT.search(self.called) or (AGENT.search(image) and not beside))
 
     @property
@@ -309,6 +317,7 @@ class Candidate:
         image = self.image if self.runs_image_as_it_is else None
         asked_alone = {*self.deployment.ports} == {HEALTH_PORT}
         visited = (self.has_visitors and not asked_alone) or (image is not None and image.has_visitors)
+        visited = visited and not self.is_in_background
         livekit = self.works_with_livekit or self.refers_to_livekit
         certain = self.starts_agent or self.deployment.of_livekit_cloud
         return visited and (self.runs_other or self.is_called_backend or not livekit) and not certain

@@ -292,8 +292,10 @@ class Deployment:
     or_built_from: list[str] = field(default_factory=list)
     # Whether it is what LiveKit Cloud builds, which runs nothing but agents.
     of_livekit_cloud: bool = False
-    # Whether its image is given the files of an agent's plugins, which does not say that it starts one.
+    # Whether its image is given the files of an agent's plugins, and starts what may be one.
     holds_agent: bool = False
+    # Whether its platform leads nobody to it, whatever its image exposes.
+    in_background: bool = False
     # The stage that is built, as the file writes it; None: the last.
     target: Given[str] | None = None
     # What the platform sends first; None: the file does not say.

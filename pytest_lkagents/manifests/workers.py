@@ -15,6 +15,7 @@ from pytest_lkagents.manifests.choice import (
     rather,
     without_parts,
 )
+from pytest_lkagents.manifests.commands import modes_of
 from pytest_lkagents.manifests.evidence import Candidate, Evidence
 from pytest_lkagents.manifests.model import COMPOSE, DOCKERFILE, KUBERNETES, Deployment, Files
 from pytest_lkagents.manifests.readers.common import is_editors
@@ -175,7 +176,7 @@ def _leave_what_serves(layout: Layout) -> None:
         return
     made = [one for one in layout.deployed + layout.parts if not (one.is_dockerfile or one.is_backing or one.is_server)]
     servers = [one for one in layout.workers if one in made and one.is_rather_a_server]
-    servers = [one for one in servers if layout.in_cloud or any(other.name != one.name for other in made)]
+    servers = [one for one in servers if layout.in_cloud or any(_is_another(other, one) for other in made)]
     # Where one file opens a port of it, another one may lead to it by a proxy; and what is pulled may be set up by itself.
     names, pulled = {one.name for one in servers}, {one.image_name for one in servers if one.built_from is None} - {""}
     layout.serving = [
@@ -189,6 +190,12 @@ def _leave_what_serves(layout: Layout) -> None:
     layout.doubtful = bool(layout.workers)
 
 
+def _is_another(one: Candidate, other: Candidate) -> bool:
+    """By its name; but what builds the same and runs it as it is may have one on each platform."""
+    same = one.built_from == other.built_from is not None and one.runs_image_as_it_is and other.runs_image_as_it_is
+    return one.name != other.name and not same
+
+
 STEPS: tuple[Callable[[Layout], None], ...] = (
     _take_deployed,
     _take_last_stages,
@@ -200,11 +207,12 @@ STEPS: tuple[Callable[[Layout], None], ...] = (
 
 def _split(some: list[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
     """The Dockerfiles of workers, and what platforms run. Of an agent's folder one that starts a server is none of its own
-    beside another; a script may start both."""
+    beside another that starts something else; a script may start both."""
     images = [one for one in some if one.is_dockerfile and one.is_worker]
-    servers = [one for one in images if one.is_rather_a_server and one.runs_other]
-    agents = {one.folder for one in images if one not in servers}
-    images = [one for one in images if not (one in servers and one.folder in agents)]
+    servers = [one for one in images if one.is_rather_a_server and one.runs_other and not modes_of(one.command)]
+    agents = [one for one in images if one not in servers]
+    beside = {one: [agent.command for agent in agents if agent.folder == one.folder] for one in servers}
+    images = [one for one in images if not beside.get(one) or one.command in beside[one]]
     return images, [one for one in some if not one.is_dockerfile]
 
 
@@ -224,6 +232,10 @@ def _parts(parts: list[Candidate], others: list[Candidate], layout: Layout) -> l
     beside = [one for one in others if one.platform is KUBERNETES and one.has_livekit and not one.is_server]
     # What is kept up for who works in it has the worker's variables.
     idle = [one for one in others if one.is_idle and one.is_worker and one not in beside]
+    # So may have what is built in an agent's folder.
+    folders = {one.folder for one in layout.images}
+    apart = [one for one in others if one.is_dockerfile and one.is_worker and one.folder in folders]
+    idle += [one for one in apart if one not in stages + idle]
     return found + stages + beside + idle + [one for one in layout.possible + layout.serving if one in others]
 
 

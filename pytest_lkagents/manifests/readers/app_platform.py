@@ -83,6 +83,8 @@ def read(document: Node, files: Files) -> None:
             if not isinstance(component.value, dict):
                 continue
             made = _deployment_of(component, spec)
+            # https://docs.digitalocean.com/products/app-platform/how-to/manage-workers/
+            made.in_background = kind == "workers"
             if kind == "services":
                 made.probes = [*_probes(component, "health", "health_check"), *made.probes]
                 _expose(made, component, spec)

@@ -81,9 +81,12 @@ def read(file: str, text: str, files: Files) -> None:
         **{name: made for name, stage in stages.items() if stage is last},
         "": made,
     }
-    holds_agent = any(instruction.name == "RUN" and DOWNLOADS.search(instruction.text) for instruction in found)
-    for one in own.values():
-        one.holds_agent = holds_agent
+    if any(instruction.name == "RUN" and DOWNLOADS.search(instruction.text) for instruction in found):
+        commands = {name: one.command.value for name, one in own.items() if one.command is not None}
+        # Of several scripts, each of a stage, none tells which of them starts the agent.
+        alone = len({tuple(words) for words in commands.values()}) == 1
+        for name, words in commands.items():
+            own[name].holds_agent = alone or bool(modes_of(words))
 
 
 SHELL = ["/bin/sh", "-c"]

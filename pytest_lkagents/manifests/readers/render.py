@@ -106,6 +106,8 @@ def _read(part: Node, environment: str | None, groups: Mapping[str, list[Variabl
             replicas=whole(service, "numInstances"),
             sleeps=[],
             built_from=_built_from(service),
+            # https://render.com/docs/background-workers
+            in_background=kind == "worker",
         )
         made.referred = _referred(made.variables, groups)
         # The blueprint's schema says so: https://render.com/schema/render.yaml.json
