@@ -360,7 +360,9 @@ def test_json_goes_to_files_that_are_open(folder: str, tmp_path: Path) -> None:
     with (tmp_path / "out").open("w") as file:
         file.write("before\n")
         file.flush()
-        json_file.write(verdict(), Path(folder, str(file.fileno())))
+        (tmp_path / "link").symlink_to(Path(folder, str(file.fileno())))
+        json_file.withdraw(verdict(), tmp_path / "link")
+        json_file.write(verdict(), tmp_path / "link")
         file.write("after\n")
     before, *found, after = (tmp_path / "out").read_text().splitlines()
     assert (before, json.loads("\n".join(found))["version"], after) == ("before", 1, "after")

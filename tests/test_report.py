@@ -260,6 +260,13 @@ def test_what_got_worse() -> None:
     assert not baseline.worse(before, verdict(result("a.b", start_s=4.5), result("a.c"), result("a.gone")))
 
 
+def test_nothing_is_no_baseline_than_which_nothing_got_worse() -> None:
+    killed = verdict(broken="the run did not end by itself").to_json()
+    assert baseline.worse(killed, verdict(result("a.b"))) == [
+        "the earlier verdict judged nothing: the run did not end by itself"
+    ]
+
+
 @pytest.mark.parametrize(
     "name", ["start_s", "s", "memory_bytes", "memory_per_session_bytes", "bytes", "cores", "worker_cores", "cores_per_session"]
 )

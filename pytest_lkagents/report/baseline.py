@@ -9,7 +9,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from pytest_lkagents.verdict import PASS, RANKS, VERSION, Verdict, in_order
+from pytest_lkagents.verdict import ERROR, PASS, RANKS, VERSION, Verdict, in_order
 
 # How much larger a figure is before it counts: by factor, and by amount. Start and drain times vary by half on a shared
 # machine; memory and image sizes hardly vary; CPU is in between.
@@ -65,6 +65,11 @@ def worse(before: dict[str, Any], verdict: Verdict) -> list[str]:
     """A line for each check that got worse, and for each figure that is larger beyond noise."""
     known = {check["id"]: check for check in before["checks"]}
     found = []
+    if before.get("verdict") == ERROR and not known:
+        # Such as of a run that was killed: nothing can be worse than it.
+        stage = before.get("stage")
+        why = stage.get("error") if isinstance(stage, dict) else None
+        found.append(f"the earlier verdict judged nothing{f': {why}' if why else ''}")
     subject = before.get("subject")
     kind = subject.get("kind") if isinstance(subject, dict) else None
     if kind is not None and kind != verdict.subject.kind:

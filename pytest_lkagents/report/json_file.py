@@ -17,14 +17,17 @@ NAME_BYTES = 50
 # disk there may be room where the earlier verdict lies, which must not be taken for this one in any case.
 IRREPLACEABLE = (errno.EBUSY, errno.EACCES, errno.EPERM, errno.EROFS, errno.EXDEV, errno.ENOSPC, errno.EDQUOT)
 STREAMS = ("/dev/stdin", "/dev/stdout", "/dev/stderr")
+DESCRIPTORS = ("/dev/fd", "/proc/self/fd")
 
 
 def _descriptor(path: Path) -> int | None:
     """Which of our open files is meant, as by ``/dev/stdout`` and a shell's ``>(...)``. Behind it may be a pipe, of which there
     is no path, or a file that somebody writes to, which must be neither replaced nor emptied."""
+    while str(path) not in STREAMS and str(path.parent) not in DESCRIPTORS and path.exists() and path.is_symlink():
+        path = path.parent / path.readlink()
     if str(path) in STREAMS:
         return STREAMS.index(str(path))
-    return int(path.name) if str(path.parent) in ("/dev/fd", "/proc/self/fd") and path.name.isdecimal() else None
+    return int(path.name) if str(path.parent) in DESCRIPTORS and path.name.isdecimal() else None
 
 
 def write(verdict: Verdict, path: Path) -> None:
