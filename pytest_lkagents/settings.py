@@ -30,6 +30,8 @@ MOST_SIMULATED = 10_000
 # What is judged.
 WORKERS = ("lk_image", "lk_command")
 SUBJECTS = (*WORKERS, "lk_manifests")
+# How much of two names is the same where one of them is the other, misspelt.
+ALIKE = 0.8
 # Options that may be given with an empty value.
 MAY_BE_EMPTY = ("lk_metadata",)
 
@@ -218,15 +220,21 @@ def _is_standing(config: pytest.Config, name: str) -> bool:
 
 def _misspelt(config: pytest.Config) -> list[str]:
     """Names like those of our options that an ini file uses, or -o, and nobody declares. pytest merely warns of them: a gate
-    of which a word is misspelt would pass what it was to judge."""
+    of which a word is misspelt would pass what it was to judge. Others may be of a plugin that is not loaded in this run."""
     unknown: Iterable[str] = getattr(config, "_get_unknown_ini_keys", list)()
-    return sorted(name for name in unknown if name.startswith("lk_"))
+    return sorted(name for name in unknown if _meant(name) is not None)
 
 
 def _meant(name: str) -> str | None:
+    start = "lk_"
+    if not name.replace("-", "_").startswith(start):
+        return None
     import difflib
 
-    return next(iter(difflib.get_close_matches(name, BY_NAME, 1)), None)
+    # What all of them begin with makes none of them alike.
+    known = [option.name.removeprefix(start) for option in OPTIONS]
+    close = difflib.get_close_matches(name[len(start) :].replace("-", "_"), known, 1, ALIKE)
+    return f"{start}{close[0]}" if close else None
 
 
 # What selects checks or says where results go is no part of what is typed to see one check again.
@@ -258,8 +266,7 @@ def retyped(config: pytest.Config) -> str:
 def read(config: pytest.Config) -> Settings:
     """Validate everything once. Raises SettingsError."""
     for name in _misspelt(config):
-        meant = _meant(name)
-        raise SettingsError(f"{name}: there is no such option" + (f" (did you mean {meant!r}?)" if meant else ""))
+        raise SettingsError(f"{name}: there is no such option (did you mean {_meant(name)!r}?)")
     given = _given(config)
     _settle_subject(given)
 

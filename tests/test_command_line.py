@@ -457,6 +457,15 @@ def test_a_misspelt_name_in_an_ini_file_is_no_gate_that_passes(name: str, lk, tm
             r"(ERROR|note): lk_(imag|strct): there is no such option \(did you mean 'lk_(image|strict)'\?\)", output
         )
     assert "'lk_image'" in lk(*HERE, "-o", "lk_imag=a").output
+    assert "'lk_env_file'" in lk(*HERE, "-o", "lk-env-file=a").output
+
+
+def test_names_of_another_plugin_that_is_not_loaded_are_no_misspelt_ones(lk) -> None:
+    others = [
+        word for name in ("lk_room", "lk_url", "lk_api_key", "lk_other_plugin", "lka_image") for word in ("-o", f"{name}=a")
+    ]
+    run = lk(*HERE, "--lk-suite=manifests.secrets", *others)
+    assert (run.code, "no such option" in run.output) == (0, False), run.output
 
 
 OWN = '''
