@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import time
 from collections.abc import Iterable
@@ -23,7 +24,7 @@ from pytest_lkagents.worker.base import Worker
 from .healthy import answers, unhealthy_when_full
 from .loaded import LEAST_STEPS, Loaded
 from .placed import RECOVER_SECONDS, TRIES, place, wait_free
-from .reports import still_counts
+from .reports import LONGEST_SECONDS, still_counts
 
 # A status at least every 10 s, and a load that is averaged over some seconds before.
 RISE_SECONDS = 20
@@ -118,7 +119,7 @@ def _observe(stage: Stage, worker: Worker, peer: Worker | None) -> Loaded:
         with worker.wire.hold("worker", "status"):
             cut_short = _by_cpu(stage, worker, peer, caller, seen)
             # A load of several parts may rise a little with CPU and much with calls.
-            if not seen.over and seen.top - seen.idle < HALF_HEARTED:
+            if not seen.over and (seen.moved_by is None or seen.top - seen.idle < HALF_HEARTED):
                 peer = _by_calls(stage, worker, peer, caller, seen)
             if cut_short and seen.moved_by is None and not seen.over:
                 _by_cpu(stage, worker, peer, caller, seen, patiently=True)
@@ -175,12 +176,16 @@ def _at_rest(stage: Stage, worker: Worker, peer: Worker | None) -> Loaded:
 
 
 def _rise(worker: Worker, seen: Loaded, since: float, seconds: float) -> bool:
-    """Wait for "full"; whether that is news, or the load rose noticeably meanwhile. Not to the end where it does not move at
-    all, if that is not asked for (``seconds`` below RISE_SECONDS)."""
+    """Wait for "full"; whether that is news, or the load rose noticeably meanwhile, for two reports: a single one may be of
+    what else the worker does. Not to the end where it does not move at all, if that is not asked for (``seconds`` below
+    RISE_SECONDS)."""
     log = worker.wire.transcript
 
     def full() -> Status | None:
         return next((status for status in log.statuses(since) if status.full), None)
+
+    def rises() -> list[bool]:
+        return [status.load - seen.idle > NOTICEABLE for status in log.statuses(since)]
 
     def unmoved() -> bool:
         loads = [status.load for status in log.statuses(since)]
@@ -188,12 +193,15 @@ def _rise(worker: Worker, seen: Loaded, since: float, seconds: float) -> bool:
 
     if log.wait(lambda _: full(), seconds) is None and seconds < RISE_SECONDS and not unmoved():
         log.wait(lambda _: full(), RISE_SECONDS - seconds)
-    found = full()
+    found, risen = full(), rises()
     if found is not None:
         seen.full_after = found.at - since
-    loads = [status.load for status in log.statuses(since)]
-    seen.top = max([seen.top, *loads])
-    return (found is not None and not seen.full_at_rest) or seen.top - seen.idle > NOTICEABLE
+    elif risen and risen[-1] and not any(risen[:-1]):
+        log.wait(lambda _: len(rises()) > len(risen), LONGEST_SECONDS)
+        risen = rises()
+    seen.top = max([seen.top, *(status.load for status in log.statuses(since))])
+    stays = any(earlier and later for earlier, later in itertools.pairwise(risen))
+    return (found is not None and not seen.full_at_rest) or stays
 
 
 def _by_cpu(

@@ -103,14 +103,14 @@ def test_load_follows_work(lk_evidence: Evidence, lk_load: Callable[[], Loaded])
     raises its load by less than 0.3, up to four calls are placed on it, one after the other, and up to ten where CPU
     does not move its load and four calls raised it so much that ten fill it (`--lk-sessions`: that many at most;
     `--lk-memory`: four). The reported load must rise by more than 0.02 (less is an idle worker's noise, unless each of
-    three calls raises it), or the status must become "full"; and while the burner has 95 % of the allowed cores it must
-    not fall to less than half, unless others moved it. A load that calls raised, without filling the worker, must not
-    stay the same to the last digit for 75 s (and `lk_exit_timeout`, if that is longer) when they and their processes
-    are gone. Skipped if it never reports a load, if nothing can burn CPU and calls do not move it, or if its reports
-    differ and may be of something that was not to rise: of a machine with so many cores that those burnt are less than
-    4 %, of the machine's load average, of calls that used less than 2 % of the allowed cores, or of calls that each
-    raised it a little, of which there were less than three. An overloaded machine is an error, one that fills the
-    worker at rest, and a burner that got less than half of the allowed cores.
+    three calls raises it; with burnt CPU for two reports in a row), or the status must become "full"; and while the
+    burner has 95 % of the allowed cores it must not fall to less than half, unless others moved it. A load that calls
+    raised, without filling the worker, must not stay the same to the last digit for 75 s (and `lk_exit_timeout`, if
+    that is longer) when they and their processes are gone. Skipped if it never reports a load, if nothing can burn CPU
+    and calls do not move it, or if its reports differ and may be of something that was not to rise: of a machine with
+    so many cores that those burnt are less than 4 %, of the machine's load average, of calls that used less than 2 % of
+    the allowed cores, or of calls that each raised it a little, of which there were less than three. An overloaded
+    machine is an error, one that fills the worker at rest, and a burner that got less than half of the allowed cores.
     """
     seen = lk_load()
     lk_evidence["moved_by"] = seen.moved_by

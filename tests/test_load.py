@@ -139,6 +139,22 @@ def test_a_load_that_stays_although_its_calls_are_over(after: list[float], livin
 
 
 @pytest.mark.parametrize(
+    ("loads", "moved"),
+    [
+        ([0.0, 0.0, 0.03, 0.01, 0.0], False),  # what a process uses for itself, now and then
+        ([0.0, 0.4, 0.0, 0.4, 0.0], False),
+        ([0.0, 0.03, 0.05, 0.07], True),  # an average over minutes
+        ([0.5, 0.5, 0.5], True),
+        ([0.0, 0.0, 0.5], False),  # and no report comes after it
+    ],
+)
+def test_a_load_that_rose_for_a_moment_did_not_follow(loads: list[float], moved: bool) -> None:
+    seen = Loaded("w", "", 0.0, 0.0)
+    assert load._rise(worker([], loads), seen, time.monotonic(), load.RISE_SECONDS) is moved
+    assert seen.top == max(loads)
+
+
+@pytest.mark.parametrize(
     ("moved_by", "recovered", "busy"), [(None, None, True), ("cpu", None, True), ("cpu", 3.0, False), (None, None, False)]
 )
 def test_a_load_that_was_watched_on_a_busy_machine_is_watched_again(
