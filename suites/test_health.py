@@ -66,17 +66,17 @@ def test_answers(lk_stage: Stage, lk_evidence: Evidence, lk_filled: Callable[[],
     """The health endpoint answers 200 once the worker has registered, and when it is full.
 
     The health port is `lk_health_port`, else 8081, else one that answers as a health endpoint does (200, 503, or an
-    SDK's page `/worker`); one on loopback alone, 8081 too, gives way to one that others can reach with that page or with
-    200 at a path named below. It is awaited for 5 s. GET of `lk_health_path` (default `/`, or where that is 404 the first
-    of `/healthz`, `/health`, `/livez`, `/readyz`, `/ready` and `/live` that answers 200), from this machine or from
-    inside where only loopback is served, must answer 200 within 5 s, asked every 0.5 s, and 100 times without a pause:
-    what each probe keeps (a connection, a descriptor) is used up one day. Another answer than 429 counts if it does not
-    become 200 again within 10 s (not where only loopback is served, nor after 20 s), or if more than two of ten later
-    probes, one a second, are answered otherwise too, as where one of several processes behind it hangs. Where
-    `availability.refuses-while-full` fills a worker with calls (not where CPU alone fills it, or workers take turns),
-    its endpoint, unless its path is a readiness probe's, must not answer otherwise for 10 s in a row, as platforms
-    restart what is unhealthy. Skipped without a health endpoint (a failure with `lk_health = required` or
-    `lk_health_port`) and with `lk_health = off`; no answer at all on an overloaded machine is an error.
+    SDK's page `/worker`); one on loopback alone, 8081 too, gives way to one that others can reach with that page or
+    with 200 at a path named below. It is awaited for 5 s. GET of `lk_health_path` (default `/`, or where that is 404 or
+    leads elsewhere the first of `/healthz`, `/health`, `/livez`, `/readyz`, `/ready` and `/live` that answers 200),
+    from this machine or from inside where only loopback is served, must answer 200 within 5 s, asked every 0.5 s, and
+    100 times without a pause: what each probe keeps (a connection, a descriptor) is used up one day. Another answer
+    than 429 counts if it does not become 200 again within 10 s (not where only loopback is served, nor after 20 s), or
+    if more than two of ten later probes, one a second, are answered otherwise too, as where one of several processes
+    behind it hangs. Where `availability.refuses-while-full` fills a worker with calls (not where CPU alone fills it, or
+    workers take turns), its endpoint, unless its path is a readiness probe's, must not answer otherwise for 10 s in a
+    row, as platforms restart what is unhealthy. Skipped without a health endpoint (a failure with `lk_health =
+    required` or `lk_health_port`) and with `lk_health = off`; no answer at all on an overloaded machine is an error.
     """
     worker = lk_stage.worker("shared")
     health = _health(lk_stage, worker)

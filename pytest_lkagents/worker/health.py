@@ -13,8 +13,9 @@ DEFAULT_PORT = 8081
 DEFAULT_PATH = "/"
 # Healthy, and not ready.
 ANSWERS = (200, 503)
-NOT_FOUND = 404
-# Where servers answer that have nothing at /: the names that Kubernetes' own components and its users' frameworks have.
+# Nothing is there, or it is elsewhere: platforms differ in whether they follow, and take that for healthy.
+ELSEWHERE = (404, 301, 302, 303, 307, 308)
+# Where such servers answer: the names that Kubernetes' own components and its users' frameworks have.
 USUAL_PATHS = ("/healthz", "/health", "/livez", "/readyz", "/ready", "/live")
 # Where nothing is: the server of Python's client for Prometheus answers with metrics whatever it is asked for.
 NOWHERE = "/pytest-lkagents-asks-for-nothing"
@@ -124,15 +125,15 @@ class HealthFinder:
         return status, self._status("/worker", port) if status else None
 
     def _ask(self, port: int) -> int | None:
-        """What it answers; what has nothing at / is asked for the usual paths."""
+        """What it answers; what has nothing at /, or leads on from there, is asked for the usual paths."""
         if self._is_known(port):
             return self._status(self.path_of(port), port)
         status = self._status(DEFAULT_PATH, port)
-        if status == NOT_FOUND:
+        if status in ELSEWHERE:
             for path in USUAL_PATHS:
                 found = self._status(path, port)
                 # Not ready is an answer too, as long as no other path has a better one.
-                if found == 200 or (found in ANSWERS and status == NOT_FOUND):
+                if found == 200 or (found in ANSWERS and status in ELSEWHERE):
                     self._paths[port], status = path, found
                 if found == 200:
                     self._certain.add(port)
