@@ -109,7 +109,8 @@ class Ahead(Generic[T]):
             stage.raise_if_closing()
             self.again_because = str(error)
         with stage.background.in_peace():
-            again = self._observe(stage)
+            # The looks before may have ended before they showed what may be a habit.
+            again = proven(self._observe, stage, self._note)
         if isinstance(seen, Drain) and isinstance(again, Drain):
             again.look_again_at(seen)
         return again

@@ -322,8 +322,8 @@ def test_a_run_that_is_killed_leaves_no_earlier_verdict(processes: str, lk, tmp_
         "import os, signal\n"
         "from pytest_lkagents.checks import MUST, check\n"
         "@check('own.ends', MUST)\n"
-        "def test_ends():\n"
-        "    ours = os.getppid() if 'PYTEST_XDIST_WORKER' in os.environ else os.getpid()\n"
+        "def test_ends(request):\n"
+        "    ours = os.getppid() if hasattr(request.config, 'workerinput') else os.getpid()\n"
         "    os.kill(ours, signal.SIGKILL)\n"
     )
     path = tmp_path / "kept.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import threading
@@ -30,6 +31,7 @@ from suites import test_rollout as rollout
 from suites.observations import FirstCall, Stop
 from suites.pool import ENDS, GOODBYE_SECONDS, STAYS, Pair
 from suites.scenario import CHECK_SECONDS
+from suites.shared import Ahead
 
 WELL, AILING = Stop("SIGTERM", 1, 0.1, 0.3, 0), Stop("SIGTERM", 1, 0.1, 0.3, 1)
 
@@ -186,3 +188,28 @@ def test_an_agent_that_is_not_heard_once_behind_a_firewall_may_be_late(monkeypat
     for expected in judged:
         with pytest.raises(expected):
             registration.test_outbound_only(cast(Stage, stage), Evidence(), lambda: FirstCall(0.2, 4.9))
+
+
+def test_what_is_seen_for_the_first_time_in_peace_is_looked_at_again() -> None:
+    """The look before had ended without it, as this machine was too busy."""
+    peace = SimpleNamespace(in_peace=contextlib.nullcontext)
+    stage: Any = SimpleNamespace(background=peace, raise_if_closing=lambda: None)
+    looks = iter([StageError("too busy"), Unproven("an agent was not heard, which may be chance"), None])
+
+    def observe(_stage: Stage) -> str:
+        if (error := next(looks)) is not None:
+            raise error
+        return "seen"
+
+    def at_once(look: Any) -> Future[str]:
+        future: Future[str] = Future()
+        try:
+            future.set_result(look(stage))
+        except StageError as error:
+            future.set_exception(error)
+        return future
+
+    stage.observe_ahead = at_once
+    ahead = Ahead(cast(Stage, stage), observe)
+    assert ahead() == "seen"
+    assert ahead.again_because == "an agent was not heard, which may be chance"
