@@ -24,6 +24,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from pytest_lkagents import outcomes
 from pytest_lkagents.checks import MUST, SHOULD, Blame, Check, Evidence, WorkerFailed, WorkerFault
 from pytest_lkagents.outcomes import judge
 from pytest_lkagents.verdict import CheckResult, told
@@ -435,8 +436,12 @@ def test_a_failure_that_speaks_of_a_timeout_is_one(said: str, status: str) -> No
     assert judge(check_named("own.tool"), raised.value, Evidence(), 1.0).status == status
 
 
-def test_what_does_not_hold_in_a_library_is_no_fault_of_the_worker() -> None:
+def test_what_does_not_hold_in_a_library_is_no_fault_of_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    from suites import lasting
     from suites.lasting import absences
+
+    # Where this plugin is installed, the packaged checks are not those of this checkout, which are imported here.
+    monkeypatch.setattr(outcomes, "packaged_folder", lambda: Path(lasting.__file__).resolve().parent)
 
     def of_library(_known: object) -> None:
         raise AssertionError("a buffer is not empty")

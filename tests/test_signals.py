@@ -24,6 +24,17 @@ def ignoring() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.fixture
+def heeding() -> Iterator[None]:
+    """As in a terminal, also where this run itself was started in the background of a script."""
+    before = [(number, signal.getsignal(number)) for number in signals.STOPS]
+    for number in signals.STOPS:
+        signal.signal(number, signal.default_int_handler)
+    yield
+    for number, handler in before:
+        signal.signal(number, handler)
+
+
 @pytest.mark.usefixtures("ignoring")
 def test_a_worker_heeds_what_this_run_ignores() -> None:
     give_back = signals.not_ignored_by_workers()
@@ -42,6 +53,7 @@ def test_a_worker_heeds_what_this_run_ignores() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
+@pytest.mark.usefixtures("heeding")
 def test_what_others_handle_stays_so() -> None:
     before = [signal.getsignal(number) for number in signals.STOPS]
     give_back = signals.not_ignored_by_workers()
