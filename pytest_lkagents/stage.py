@@ -29,6 +29,7 @@ from pytest_lkagents.checks import NotJudgeable, StageError, TooBusy, WorkerFaul
 from pytest_lkagents.clock import Ledger
 from pytest_lkagents.loop import EventLoop
 from pytest_lkagents.memory import Memory, why_killed
+from pytest_lkagents.probe.answers import Answer, follow
 from pytest_lkagents.probe.sidecar import Sidecar, ensure_image
 from pytest_lkagents.roles import ROLES, Role
 from pytest_lkagents.secrets import Redactor, looks_secret, secrets_of
@@ -412,11 +413,11 @@ class Stage:
                 self._neighbour = Sidecar(self.session, self.settings.probe_image, "neighbour")
             return self._neighbour
 
-    def get_from_another_host(self, worker: Worker, port: int, path: str) -> int | None:
-        """HTTP status of a GET as another host sees it; None when nothing answers there. Raises NotJudgeable."""
+    def answer_to_another_host(self, worker: Worker, port: int, path: str) -> Answer:
+        """What another host is answered, redirects followed. Raises NotJudgeable."""
         if isinstance(worker, CommandWorker):
-            return worker.get_as_others(path, port)
-        return self.neighbour().get(f"http://{worker.address}:{port}{path}")[0]
+            return worker.answer_to_others(path, port)
+        return follow(self.neighbour().ask, f"http://{worker.address}:{port}{path}", 5)
 
     # -- the image itself
 

@@ -32,6 +32,7 @@ def needs(results: Mapping[str, CheckResult], settings: Settings) -> Needs:
         load_metric=metric,
         health_port=settings.health_port or first(("health.reachable", "port"), ("health.answers", "port")),
         health_path=settings.health_path if settings.health_path != "/" else found("health.answers", "path"),
+        health_leads_to=found("health.answers", "redirected_to"),
         sessions=found("capacity.sizing", "sessions_per_worker"),
         cores_per_session=first(("capacity.sizing", "cores_per_session"), ("resources.within-ceilings", "cores_per_session")),
         memory_per_session_bytes=first(

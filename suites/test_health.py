@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, StageError, check
 from pytest_lkagents.clock import DeadlineMissed, poll
+from pytest_lkagents.probe.answers import Answer, shown, shown_from
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.verdict import SEEN_BESIDE
 from pytest_lkagents.worker.base import Worker
@@ -36,6 +37,8 @@ TOO_MANY = 429
 # Of an endpoint that failed in between: as many probes as most platforms send in a minute or two, and how many may fail. Where
 # one of two or three processes behind it hangs, three or more do, and soon three in a row.
 SLOW_PROBES, SLOW_EVERY, MOST_FAILED = 10, 1.0, 2
+# Kubernetes and Consul follow; with the redirect itself Render, Azure Container Apps and curl -f are content.
+NOT_FOLLOWED = "AWS ALB (its matcher is 200 by default), Google Cloud's load balancers, Fly.io and Railway fail it"
 REMEDY = "answer GET / with 200 while the worker is registered, on 0.0.0.0 (port 8081 by default)"
 
 
@@ -49,6 +52,18 @@ def _health(stage: Stage, worker: Worker) -> Health:
     if stage.settings.health == "required" or port is not None:
         raise AssertionError(f"nothing listens on the health port{f' {port}' if port else ''}")
     raise NotJudgeable("no health endpoint, which is optional (lk_health = required to insist)")
+
+
+def _own_health(stage: Stage, worker: Worker) -> Health:
+    """One whose answers are the worker's own."""
+    found = _health(stage, worker)
+    answer = worker.health_answer(found)
+    if answer.leads_elsewhere:
+        where = f"GET {found.path} on port {found.port} leads to another host, {shown(answer.location)}"
+        if stage.settings.health == "required":
+            raise AssertionError(f"{where}, which tells nothing of the worker")
+        raise NotJudgeable(f"{where}, which tells nothing of the worker: name a path of its own as lk_health_path")
+    return found
 
 
 @check(
@@ -73,16 +88,24 @@ def test_answers(lk_stage: Stage, lk_evidence: Evidence, lk_filled: Callable[[],
     100 times without a pause: what each probe keeps (a connection, a descriptor) is used up one day. Another answer
     than 429 counts if it does not become 200 again within 10 s (not where only loopback is served, nor after 20 s), or
     if more than two of ten later probes, one a second, are answered otherwise too, as where one of several processes
-    behind it hangs. Where `availability.refuses-while-full` fills a worker with calls (not where CPU alone fills it, or
-    workers take turns), its endpoint, unless its path is a readiness probe's, must not answer otherwise for 10 s in a
-    row, as platforms restart what is unhealthy. Skipped without a health endpoint (a failure with `lk_health =
-    required` or `lk_health_port`) and with `lk_health = off`; no answer at all on an overloaded machine is an error.
+    behind it hangs. Redirects to the same host are followed, ten requests at most, here and in the other checks of
+    health, as Kubernetes' probes follow them; the evidence names platforms whose probes do not. One to another host
+    says nothing of the worker and is not judged (a failure with `lk_health = required`). Where
+    `availability.refuses-while-full` fills a worker with calls (not where CPU alone fills it, or workers take turns),
+    its endpoint, unless its path is a readiness probe's, must not answer otherwise for 10 s in a row, as platforms
+    restart what is unhealthy. Skipped without a health endpoint (a failure with `lk_health = required` or
+    `lk_health_port`) and with `lk_health = off`; no answer at all on an overloaded machine is an error.
     """
     worker = lk_stage.worker("shared")
-    health = _health(lk_stage, worker)
+    health = _own_health(lk_stage, worker)
     lk_evidence["port"], lk_evidence["path"] = health.port, health.path
     lk_evidence["status"] = status = status_within(lk_stage, worker, health, 5)
-    assert status == 200, f"GET {health.path} on port {health.port} answers {status or 'nothing'}"
+    answer = worker.health_answer(health)
+    if answer.first is not None:
+        lk_evidence["redirect"], lk_evidence["redirected_to"] = answer.first, shown_from(health.port, answer.url)
+        lk_evidence["redirect_not_followed_by"] = NOT_FOLLOWED
+    said = answer if status != 200 and answer.status == status else status or "nothing"
+    assert status == 200, f"GET {health.path} on port {health.port} answers {said}"
     answered, status = _in_a_row(worker, health)
     lk_evidence["probes_in_a_row"] = answered
     if status not in (200, TOO_MANY):
@@ -100,7 +123,7 @@ def test_answers(lk_stage: Stage, lk_evidence: Evidence, lk_filled: Callable[[],
             f"GET {health.path} answers {filled.unhealthy_when_full} while the worker is full with {calls}, "
             "for which a probe ends it"
         )
-    lk_evidence.summary = f"200 on port {health.port}"
+    lk_evidence.summary = f"200 on port {health.port}" + (", where a redirect leads" if answer.first is not None else "")
 
 
 def _in_a_row(worker: Worker, health: Health) -> tuple[int, int | None]:
@@ -150,27 +173,28 @@ def test_reachable(lk_stage: Stage, lk_evidence: Evidence) -> None:
     worker = lk_stage.worker("shared")
     health = _health(lk_stage, worker)
     path = health.path
-    inside, _ = worker.get_inside(path, health.port)
+    inside = worker.answer_inside(path, health.port).status
     before = worker.reading()
-    answers: list[int | None] = []
+    answers: list[Answer] = []
 
     def reached() -> bool:
         """By any answer, but for one that says less than what is said inside."""
-        return answers[-1] == 200 or (answers[-1] is not None and inside != 200)
+        last = answers[-1]
+        return last.status == 200 or last.leads_elsewhere or (last.status is not None and inside != 200)
 
     def asked() -> bool:
-        answers.append(lk_stage.get_from_another_host(worker, health.port, path))
+        answers.append(lk_stage.answer_to_another_host(worker, health.port, path))
         return reached()
 
     with contextlib.suppress(DeadlineMissed), worker.ledger.waiting(worker.name):
         poll(asked, what="answer", seconds=REACH_SECONDS, every=1)
-    outside = answers[-1]
+    outside = answers[-1].status
     lk_evidence["port"], lk_evidence["tries"] = health.port, len(answers)
     lk_evidence["status_from_inside"], lk_evidence["status_from_another_host"] = inside, outside
     if outside is None:
         lk_stage.raise_if_too_busy(worker, before)
     elif not reached():
-        lk_evidence["status_from_inside"] = inside = worker.get_inside(path, health.port)[0]
+        lk_evidence["status_from_inside"] = inside = worker.answer_inside(path, health.port).status
     assert reached(), f"port {health.port} answers {inside or 'nothing'} inside, {outside or 'nothing'} from another host"
     who = "another host" if lk_stage.settings.image is not None else "who asks at this machine's own address"
     lk_evidence["asked_by"] = who
@@ -199,7 +223,7 @@ def test_unhealthy_when_lost(lk_stage: Stage, lk_evidence: Evidence) -> None:
     if not lk_stage.controllable:
         raise NotJudgeable("the LiveKit server given by URL cannot be stopped")
     worker = lk_stage.untouched("lost")
-    _health(lk_stage, worker)
+    _own_health(lk_stage, worker)
     lost = time.monotonic()
     worker.stop_server()
     how = until_not_ready(worker, lost, GIVE_UP_SECONDS, lk_evidence)
@@ -286,7 +310,7 @@ def test_answers_while_draining(lk_stage: Stage, lk_evidence: Evidence, lk_drain
     endpoint (a failure with `lk_health = required` or `lk_health_port`) and with `lk_health = off`, and if fewer than
     three probes could be made because the call was cut at once.
     """
-    _health(lk_stage, lk_stage.worker("shared"))
+    _own_health(lk_stage, lk_stage.worker("shared"))
     seen = lk_drain()
     if seen.health_port is None:
         raise NotJudgeable("the draining worker had no health endpoint")
@@ -322,7 +346,7 @@ def test_answers_under_load(lk_stage: Stage, lk_evidence: Evidence) -> None:
     inside; a miss on an overloaded machine is an error, and so is a burner that got less than half of these cores.
     """
     worker = lk_stage.worker("crowded")
-    health = _health(lk_stage, worker)
+    health = _own_health(lk_stage, worker)
     if health.loopback and lk_stage.settings.image is not None:
         raise NotJudgeable("its endpoint serves only loopback (see health.reachable), from where an answer takes its time")
     with lk_stage.background.alone_on_the_machine(), worker.burn():

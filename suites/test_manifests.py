@@ -223,19 +223,19 @@ def test_health_probe(lk_evidence: Evidence, lk_manifests: Manifests) -> None:
     Dockerfiles, where a command asks one address of the container itself, such as `curl -f http://localhost:8081/` (of
     curl without `-f` only the port counts, as it takes any status, also 503, for success). The port, where there is
     one, must be `lk_health_port`, or the one measured in this run, or 8081; the path `/` or `/worker`, or
-    `lk_health_path` if that is set; a port by name must be one of the same container; the protocol plain HTTP (or TCP),
-    as a probe over HTTPS or gRPC gets no answer. A check whose single failure ends the worker is a failure:
-    `failureThreshold` 1 of a liveness probe, `failure_threshold` 1 of a liveness check of App Platform (18 by default),
-    and `retries` 1 of a health check of ECS (of an essential container: the service replaces the task) or of Compose
-    for Swarm, which replaces the container (elsewhere the default is 3). Compose by itself only shows what is
-    unhealthy, and its `retries` are not judged; it is for Swarm where `deploy` has `mode`, `placement`,
-    `endpoint_mode`, `update_config` or `rollback_config`. A command that asks several addresses, another host, or a
-    port that is a variable, has no port or path to judge. A worker may have a health server of its own. Unless
-    `lk_health_port` is set or the port was measured, a probe of another port than 8081 is not judged where the files
-    name that port as the worker's: ports of its containers, `expose`, `internal_port`, `targetPort`, `http_port`,
-    `port` of Cerebrium, EXPOSE, the value of a variable, its command, or a variable such as PORT or HEALTH_PORT whose
-    value is not in the file. Nor is one of another path whose port is not known (Render, Railway), unless
-    `lk_health_path` is set, or the command that is seen starts one script of an agent and nothing beside it, and
+    `lk_health_path` if that is set, or where a redirect of it led in this run; a port by name must be one of the same
+    container; the protocol plain HTTP (or TCP), as a probe over HTTPS or gRPC gets no answer. A check whose single
+    failure ends the worker is a failure: `failureThreshold` 1 of a liveness probe, `failure_threshold` 1 of a liveness
+    check of App Platform (18 by default), and `retries` 1 of a health check of ECS (of an essential container: the
+    service replaces the task) or of Compose for Swarm, which replaces the container (elsewhere the default is 3).
+    Compose by itself only shows what is unhealthy, and its `retries` are not judged; it is for Swarm where `deploy` has
+    `mode`, `placement`, `endpoint_mode`, `update_config` or `rollback_config`. A command that asks several addresses,
+    another host, or a port that is a variable, has no port or path to judge. A worker may have a health server of its
+    own. Unless `lk_health_port` is set or the port was measured, a probe of another port than 8081 is not judged where
+    the files name that port as the worker's: ports of its containers, `expose`, `internal_port`, `targetPort`,
+    `http_port`, `port` of Cerebrium, EXPOSE, the value of a variable, its command, or a variable such as PORT or
+    HEALTH_PORT whose value is not in the file. Nor is one of another path whose port is not known (Render, Railway),
+    unless `lk_health_path` is set, or the command that is seen starts one script of an agent and nothing beside it, and
     nothing in the files names another port or a variable for one. Skipped without a probe to judge.
     """
     judge(rules.health_probe, lk_manifests, lk_evidence, "no probe whose port or path the file tells", "they fit")

@@ -564,9 +564,12 @@ def until_not_ready(worker: Worker, since: float, seconds: float, evidence: Evid
                 assert code, f"exits with code 0 within {passed} s, as if all were well"
                 return f"exits with code {code} within {passed} s"
             found = worker.health()
-            status = worker.health_status(found) if found else None
-            seen_health = seen_health or found is not None
-            if seen_health and failing.look(status):
+            answer = worker.health_answer(found) if found else None
+            # One that leads to another host tells nothing of this worker.
+            tells = answer is None or not answer.leads_elsewhere
+            seen_health = seen_health or (answer is not None and tells)
+            status = answer.status if answer else None
+            if seen_health and tells and failing.look(status):
                 evidence["unhealthy_after_s"], evidence["health_status"] = passed, status
                 return f"answers {status or 'nothing'} after {passed} s"
             time.sleep(1)

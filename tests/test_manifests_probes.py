@@ -122,6 +122,13 @@ def test_a_path_of_an_unknown_port_is_judged_where_an_agent_alone_is_started(
     assert probed(tmp_path, files, Needs(health_port=8081)).findings, "measured or declared"
 
 
+def test_a_probe_may_ask_where_the_redirect_of_the_measured_path_leads(tmp_path: Path) -> None:
+    files = {"worker.yaml": pod("args: [start]", "httpGet: {path: /status, port: 8081}")}
+    assert probed(tmp_path, files, Needs(health_port=8081, health_path="/")).findings
+    found = probed(tmp_path, files, Needs(health_port=8081, health_path="/", health_leads_to="/status"))
+    assert (found.findings, found.looked_at) == ([], 1)
+
+
 def test_a_single_failure_that_ends_the_worker_is_named_where_it_is_allowed(tmp_path: Path) -> None:
     probe = "          livenessProbe:\n            httpGet: {port: 8081}\n            failureThreshold: 1\n"
     agent = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: agent}\nspec:\n  template:\n    spec:\n      containers:\n"

@@ -13,6 +13,7 @@ from docker.models.containers import Container
 
 from pytest_lkagents import engine, inside
 from pytest_lkagents.checks import StageError
+from pytest_lkagents.probe.answers import follow
 from pytest_lkagents.probe.sidecar import Sidecar, parse_devices
 from pytest_lkagents.session import Session
 from pytest_lkagents.settings import PROBE_IMAGE
@@ -44,7 +45,9 @@ def server(session: Session) -> Iterator[str]:
 
     class Empty(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(204)
+            self.send_response(302 if self.path == "/leads" else 204)
+            if self.path == "/leads":
+                self.send_header("Location", "/[on]?to=it#here")
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
@@ -54,6 +57,14 @@ def server(session: Session) -> Iterator[str]:
         threading.Thread(target=made.serve_forever, daemon=True).start()
         yield f"http://{session.gateway}:{made.server_port}/"
         made.shutdown()
+
+
+def test_where_a_redirect_leads_is_told_and_followed(sidecar: Sidecar, server: str) -> None:
+    answer = sidecar.ask(f"{server}leads", 5)
+    assert (answer.status, answer.location) == (302, f"{server}[on]?to=it")
+    followed = follow(sidecar.ask, f"{server}leads", 5)
+    assert (followed.status, followed.first) == (204, 302)
+    assert sidecar.ask(server, 5).location == ""
 
 
 def rules(sidecar: Sidecar) -> str:

@@ -57,6 +57,8 @@ class Needs:
     load_metric: str | None = None
     health_port: int | None = None
     health_path: str | None = None
+    # Where a redirect from there leads.
+    health_leads_to: str | None = None
     sessions: int | None = None
     cores_per_session: float | None = None
     memory_per_session_bytes: int | None = None

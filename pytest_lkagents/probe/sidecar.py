@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_lkagents.checks import NotJudgeable, StageError
 from pytest_lkagents.inside import read_in, run_in
+from pytest_lkagents.probe.answers import Answer, location
 from pytest_lkagents.session import Session
 
 if TYPE_CHECKING:
@@ -274,9 +275,17 @@ class Sidecar:
 
     def get(self, url: str, seconds: float = 5) -> tuple[int | None, str]:
         """HTTP status and body as seen from inside the namespace; status None when nothing answers."""
-        output = self.read("curl", "-sS", "--noproxy", "*", "-m", f"{seconds:g}", "-w", "\n%{http_code}", url)
-        body, _, status = output.rpartition("\n")
-        return (int(status) or None if status.isdigit() else None), body
+        answer = self.ask(url, seconds)
+        return answer.status, answer.body
+
+    def ask(self, url: str, seconds: float) -> Answer:
+        """One GET as seen from inside the namespace; as the kubelet does it, no certificate is checked."""
+        written = "\n%{http_code} %{redirect_url}"
+        output = self.read("curl", "-sSgk", "--noproxy", "*", "-m", f"{seconds:.3f}", "-w", written, url)
+        body, _, told = output.rpartition("\n")
+        status, _, leads_to = told.partition(" ")
+        code = int(status) or None if status.isdigit() else None
+        return Answer(url, code, body, location(url, code, leads_to))
 
     def remove(self) -> None:
         from docker.errors import APIError

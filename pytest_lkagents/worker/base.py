@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import http.client
 import json
 import math
 import time
@@ -17,8 +16,10 @@ from urllib.parse import urlsplit
 from pytest_lkagents.busyness import Reading, too_busy
 from pytest_lkagents.checks import Blame, NotJudgeable, StageError, WorkerFailed, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, Ledger, poll
+from pytest_lkagents.probe.answers import Answer, ask, follow
 from pytest_lkagents.probe.sidecar import Listener
 from pytest_lkagents.server.base import Server
+from pytest_lkagents.session import LOOPBACK
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.wire.model import Registration
 from pytest_lkagents.wire.tap import Tap
@@ -81,7 +82,7 @@ class Worker(ABC):
         self.started = 0.0
         self._probed = 0.0
         self._without_health = False
-        self._health = HealthFinder(settings, self.get_inside)
+        self._health = HealthFinder(settings, self.answer_inside)
 
     # -- life
 
@@ -200,7 +201,7 @@ class Worker(ABC):
         """Platforms probe a starting container once a second or so; a worker may notice, so it must happen here too."""
         if time.monotonic() - self._probed > 1:
             port = self.settings.health_port or DEFAULT_PORT
-            self.get(self._health.path_of(port), port, PROBE_SECONDS)
+            self.health_answer(Health(port, False, self._health.path_of(port)), PROBE_SECONDS)
             self._probed = time.monotonic()
 
     # -- registration
@@ -334,8 +335,17 @@ class Worker(ABC):
         """Listening sockets with the processes that hold them, for evidence."""
 
     @abstractmethod
+    def _ask_inside(self, url: str, seconds: float) -> Answer:
+        """One GET from where the worker itself runs."""
+
     def get_inside(self, path: str, port: int, seconds: float = 5) -> tuple[int | None, str]:
         """HTTP status and body of a GET from where the worker itself runs; status None when nothing answers."""
+        answer = self._ask_inside(f"http://{LOOPBACK}:{port}{path}", seconds)
+        return answer.status, answer.body
+
+    def answer_inside(self, path: str, port: int, seconds: float = 5) -> Answer:
+        """The same, its redirects followed."""
+        return follow(self._ask_inside, f"http://{LOOPBACK}:{port}{path}", seconds)
 
     # -- what passes between it and the network
 
@@ -422,7 +432,8 @@ class Worker(ABC):
 
     def get(self, path: str, port: int, seconds: float = 5) -> tuple[int | None, str]:
         """HTTP status and body of a GET from this machine; status None when nothing answers."""
-        return http_get(self.address, port, path, seconds)
+        answer = ask(f"http://{self.address}:{port}{path}", seconds)
+        return answer.status, answer.body
 
     def health(self) -> Health | None:
         """The health endpoint, or None if there is none: see HealthFinder."""
@@ -441,11 +452,16 @@ class Worker(ABC):
             self._without_health = True
             return None
 
-    def health_status(self, found: Health, seconds: float = 5) -> int | None:
-        """Status of the health path within ``seconds``, from this machine, or from inside when only loopback is served."""
+    def health_answer(self, found: Health, seconds: float = 5) -> Answer:
+        """What the health path answers within ``seconds``, its redirects followed: from this machine, or from inside when only
+        loopback is served."""
         if found.loopback:
-            return self.get_inside(found.path, found.port, seconds)[0]
-        return self.get(found.path, found.port, seconds)[0]
+            return self.answer_inside(found.path, found.port, seconds)
+        return follow(ask, f"http://{self.address}:{found.port}{found.path}", seconds)
+
+    def health_status(self, found: Health, seconds: float = 5) -> int | None:
+        """The status of that answer; None: nothing answers."""
+        return self.health_answer(found, seconds).status
 
     def worker_info(self, found: Health) -> dict[str, Any]:
         """What ``/worker`` offers (agent_name, active_jobs, sdk_version, ...); empty if it offers nothing."""
@@ -464,16 +480,3 @@ class Worker(ABC):
         """The server as the worker's sockets show it, which is the tap: ``address:port``."""
         parts = urlsplit(self.wire.url)
         return f"{parts.hostname}:{parts.port}"
-
-
-def http_get(host: str, port: int, path: str, seconds: float) -> tuple[int | None, str]:
-    """HTTP status and body of a GET from this machine, without a proxy; status None when nothing answers."""
-    connection = http.client.HTTPConnection(host, port, timeout=seconds)
-    try:
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        return answer.status, answer.read(65536).decode("utf-8", "replace")
-    except (OSError, http.client.HTTPException):
-        return None, ""
-    finally:
-        connection.close()

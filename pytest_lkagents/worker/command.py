@@ -21,12 +21,13 @@ import psutil
 from pytest_lkagents import machine
 from pytest_lkagents.checks import NotJudgeable, StageError, WorkerFault
 from pytest_lkagents.clock import Ledger
+from pytest_lkagents.probe.answers import Answer, ask, follow
 from pytest_lkagents.probe.sidecar import Listener
 from pytest_lkagents.server.base import Server
 from pytest_lkagents.session import LOOPBACK, Session
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.wire.tap import Tap
-from pytest_lkagents.worker.base import Worker, disturbing, http_get
+from pytest_lkagents.worker.base import Worker, disturbing
 from pytest_lkagents.worker.burner import PYTHON, Burning
 from pytest_lkagents.worker.doorkeeper import Doorkeeper
 from pytest_lkagents.worker.health import DEFAULT_PORT, Health
@@ -226,21 +227,21 @@ class CommandWorker(Worker):
     def address(self) -> str:
         return LOOPBACK
 
-    def get_inside(self, path: str, port: int, seconds: float = 5) -> tuple[int | None, str]:
-        return http_get(LOOPBACK, port, path, seconds)
+    def _ask_inside(self, url: str, seconds: float) -> Answer:
+        return ask(url, seconds)
 
-    def get_as_others(self, path: str, port: int) -> int | None:
-        """Status of a GET at an address of this machine that other hosts use, or None where none of them answers. Raises
-        NotJudgeable if there is none but loopback."""
+    def answer_to_others(self, path: str, port: int) -> Answer:
+        """What is answered, its redirects followed, at an address of this machine that other hosts use, or of none where none
+        of them is answered. Raises NotJudgeable if there is none but loopback."""
         here = [a.address for all_of in psutil.net_if_addrs().values() for a in all_of if a.family == socket.AF_INET]
         others = [address for address in here if not address.startswith("127.")]
         if not others:
             raise NotJudgeable("this machine has no address but loopback: give --lk-image")
         for address in others:
-            status, _ = http_get(address, port, path, 5)
-            if status is not None:
-                return status
-        return None
+            answer = follow(ask, f"http://{address}:{port}{path}", 5)
+            if answer.status is not None:
+                break
+        return answer
 
     def _take_snapshot(self) -> Snapshot:
         taken = self._tree.snapshot()

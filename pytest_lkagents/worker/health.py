@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from pytest_lkagents.probe.answers import REDIRECTS, Answer
 from pytest_lkagents.probe.sidecar import Listener
 from pytest_lkagents.settings import Settings
 
@@ -13,8 +14,9 @@ DEFAULT_PORT = 8081
 DEFAULT_PATH = "/"
 # Healthy, and not ready.
 ANSWERS = (200, 503)
-# Nothing is there, or it is elsewhere: platforms differ in whether they follow, and take that for healthy.
-ELSEWHERE = (404, 301, 302, 303, 307, 308)
+# Nothing is there, or it is elsewhere. Platforms differ in whether they follow, and take that for healthy; and what / leads on
+# to is a page for people as often as a health endpoint.
+ELSEWHERE = (404, *REDIRECTS)
 # Where such servers answer: the names that Kubernetes' own components and its users' frameworks have.
 USUAL_PATHS = ("/healthz", "/health", "/livez", "/readyz", "/ready", "/live")
 # Where nothing is: the server of Python's client for Prometheus answers with metrics whatever it is asked for.
@@ -22,8 +24,8 @@ NOWHERE = "/pytest-lkagents-asks-for-nothing"
 METRICS = "# TYPE "
 ASK_SECONDS = 2.0
 
-# Path, port and seconds to the status, None when nothing answers, and the body.
-Get = Callable[[str, int, float], tuple[int | None, str]]
+# Path, port and seconds to the answer, redirects followed.
+Get = Callable[[str, int, float], Answer]
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class HealthFinder:
                 continue
             anything, all_metrics = self._nowhere(port)
             named, is_worker = self.path_of(port) != DEFAULT_PATH, worker_page == 200 and not anything
-            exporter = not (named or is_worker or anything) and METRICS in self._look("/metrics", port, ASK_SECONDS)[1]
+            exporter = not (named or is_worker or anything) and METRICS in self._look("/metrics", port, ASK_SECONDS).body
             for_others = not by_port[port] and (is_worker or (named and status == 200 and not anything))
             signs = (exporter, not is_worker, status != 200, anything, not named, port != DEFAULT_PORT)
             if not all_metrics:
@@ -98,11 +100,20 @@ class HealthFinder:
 
     def _nowhere(self, port: int) -> tuple[bool, bool]:
         """Whether it answers to anything, and with metrics."""
-        status, body = self._look(NOWHERE, port, ASK_SECONDS)
-        return status in ANSWERS, status == 200 and METRICS in body
+        status = self._status(NOWHERE, port)
+        return status in ANSWERS, status == 200 and METRICS in self._look(NOWHERE, port, ASK_SECONDS).body
 
     def _status(self, path: str, port: int) -> int | None:
-        return self._look(path, port, ASK_SECONDS)[0]
+        """That of a redirect where one is followed: what leads on is no sign of a health endpoint."""
+        answer = self._look(path, port, ASK_SECONDS)
+        return answer.status if answer.first is None else answer.first
+
+    def _status_at(self, path: str, port: int) -> int | None:
+        """Of a path that may be written another way, with a slash at its end say; not of one that leads where all do."""
+        status = self._status(path, port)
+        if status not in REDIRECTS or self._look(NOWHERE, port, ASK_SECONDS).status in ANSWERS:
+            return status
+        return self._look(path, port, ASK_SECONDS).status
 
     @staticmethod
     def _is_health(status: int | None, worker_page: int | None) -> bool:
@@ -127,11 +138,11 @@ class HealthFinder:
     def _ask(self, port: int) -> int | None:
         """What it answers; what has nothing at /, or leads on from there, is asked for the usual paths."""
         if self._is_known(port):
-            return self._status(self.path_of(port), port)
+            return self._status_at(self.path_of(port), port)
         status = self._status(DEFAULT_PATH, port)
         if status in ELSEWHERE:
             for path in USUAL_PATHS:
-                found = self._status(path, port)
+                found = self._status_at(path, port)
                 # Not ready is an answer too, as long as no other path has a better one.
                 if found == 200 or (found in ANSWERS and status in ELSEWHERE):
                     self._paths[port], status = path, found

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_lkagents.checks import StageError, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, Ledger, poll
 from pytest_lkagents.inside import COMMAND_FAULT, Unanswered, run_in
+from pytest_lkagents.probe.answers import Answer
 from pytest_lkagents.probe.sidecar import Listener, Sidecar, parse_listeners
 from pytest_lkagents.server.base import Server
 from pytest_lkagents.session import Session
@@ -341,8 +342,8 @@ class ImageWorker(Worker):
     def listeners(self) -> list[Listener]:
         return self.sidecar.listeners()
 
-    def get_inside(self, path: str, port: int, seconds: float = 5) -> tuple[int | None, str]:
-        return self.sidecar.get(f"http://127.0.0.1:{port}{path}", seconds)
+    def _ask_inside(self, url: str, seconds: float) -> Answer:
+        return self.sidecar.ask(url, seconds)
 
     @disturbing
     def drop_inbound(self) -> None:

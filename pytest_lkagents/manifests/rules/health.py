@@ -23,6 +23,8 @@ def health_probe(files: Files, needs: Needs) -> Judgement:
     made = Judgement()
     port = needs.health_port or HEALTH_PORT
     paths = (needs.health_path,) if needs.health_path not in (None, "/") else HEALTH_PATHS
+    if needs.health_leads_to is not None:
+        paths = (*paths, needs.health_leads_to)
     for deployment in files.deployments:
         said = _what_says_something(deployment, files)
         for probe in deployment.probes:
