@@ -82,19 +82,23 @@ def require_sense(config: pytest.Config, settings: Settings) -> None:
     if not uses_xdist(config):
         return
     if STANDARD_INPUT in settings.manifests:
-        raise pytest.UsageError("--lk-manifests -: several test processes cannot share standard input; name a file")
+        raise pytest.UsageError(
+            f"{settings.origin('lk_manifests')} -: several test processes cannot share standard input; name a file"
+        )
     if settings.manifests and settings.has_worker:
         raise pytest.UsageError(
-            "--lk-manifests: files are judged by what was measured of the worker, which several test processes do not share; "
-            "leave -n away (-n 0), or judge the files alone"
+            f"{settings.origin('lk_manifests')}: files are judged by what was measured of the worker, which several test "
+            "processes do not share; leave -n away (-n 0), or judge the files alone"
         )
     if settings.command:
         raise pytest.UsageError(
-            "--lk-command: workers of several test processes would want the same ports; leave -n away (-n 0)"
+            f"{settings.origin('lk_command')}: workers of several test processes would want the same ports; "
+            "leave -n away (-n 0)"
         )
     if settings.has_worker and settings.server not in OWN_SERVERS:
         raise pytest.UsageError(
-            "--lk-server: workers of several test processes would be offered each other's calls; leave -n away (-n 0)"
+            f"{settings.origin('lk_server')}: workers of several test processes would be offered each other's calls; "
+            "leave -n away (-n 0)"
         )
 
 
@@ -138,7 +142,7 @@ def _require(settings: Settings, *, whole: bool) -> None:
         return
     try:
         with engine.answering():
-            if (refusal := engine.too_few_cores(client, settings.cpus)) is not None:
+            if (refusal := engine.too_few_cores(client, settings.cpus, settings.origin("lk_cpus"))) is not None:
                 raise StageError(refusal)
             for name in filter(None, (settings.image, settings.from_image)):
                 engine.find_image(client, name)

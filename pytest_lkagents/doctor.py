@@ -116,7 +116,7 @@ def _engine_findings(client: DockerClient, settings: Settings, *, needed: bool) 
         yield None, f"engine: it answers, and does not say what it is ({error.explanation or error})"
     if needed and engine.is_elsewhere(client):
         yield False, engine.ELSEWHERE
-    if (refusal := engine.too_few_cores(client, settings.cpus)) is not None:
+    if (refusal := engine.too_few_cores(client, settings.cpus, settings.origin("lk_cpus"))) is not None:
         yield False, refusal
     for name in filter(None, (settings.image, settings.from_image)):
         yield _image_finding(client, name)

@@ -102,12 +102,13 @@ def made_for_others(client: DockerClient, image: Image) -> str | None:
     )
 
 
-def too_few_cores(client: DockerClient, wanted: float | None) -> str | None:
-    """What to do about a limit that this engine refuses for every worker; None: it has so many cores, or does not say."""
+def too_few_cores(client: DockerClient, wanted: float | None, origin: str = "--lk-cpus") -> str | None:
+    """What to do about a limit that this engine refuses for every worker; None: it has so many cores, or does not say.
+    ``origin``: how the limit was given."""
     cores = client.info().get("NCPU") if wanted is not None else None
     if wanted is None or not cores or wanted <= cores:
         return None
-    return f"--lk-cpus {wanted:g}: this engine has {cores} cores, so give {cores} at most"
+    return f"{origin} {wanted:g}: this engine has {cores} cores, so give {cores} at most"
 
 
 ELSEWHERE = (

@@ -144,7 +144,7 @@ def _configure(config: pytest.Config) -> None:
     if not limited:
         config.stash[GATHERED].notes.append("without pytest-timeout (-p no:timeout) no check has a time limit")
     if STANDARD_INPUT in settings.manifests:
-        config.stash[SETTINGS] = replace(settings, standard_input=_standard_input(config))
+        config.stash[SETTINGS] = replace(settings, standard_input=_standard_input(config, settings.origin("lk_manifests")))
     selection.add_packaged(config, settings)
     config.pluginmanager.register(selection.InOrder(settings), "lkagents-order")
 
@@ -176,7 +176,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         config.pluginmanager.register(Progress(reporter, found), "lkagents-progress")
 
 
-def _standard_input(config: pytest.Config) -> str:
+def _standard_input(config: pytest.Config, origin: str) -> str:
     """All of it, which pytest keeps from tests while it captures their output."""
     capture = config.pluginmanager.getplugin("capturemanager")
     if capture is not None:
@@ -184,7 +184,7 @@ def _standard_input(config: pytest.Config) -> str:
     try:
         return sys.stdin.read()
     except (OSError, UnicodeDecodeError, AttributeError):
-        raise pytest.UsageError("--lk-manifests -: standard input is closed, or no text") from None
+        raise pytest.UsageError(f"{origin} -: standard input is closed, or no text") from None
     finally:
         if capture is not None:
             capture.resume_global_capture()

@@ -31,21 +31,24 @@ def require_manifests(settings: Settings) -> None:
     """Raises UsageError where the files cannot be judged."""
     for package in ("yaml", "simpy"):
         if importlib.util.find_spec(package) is None:
-            raise pytest.UsageError(f"--lk-manifests needs {package}: pip install 'pytest-lkagents[manifests]'")
+            raise pytest.UsageError(
+                f"{settings.origin('lk_manifests')} needs {package}: pip install 'pytest-lkagents[manifests]'"
+            )
     from pytest_lkagents.capacity.csv_trace import read_rows
     from pytest_lkagents.manifests.load import find
 
     for path in settings.manifests:
         if path != STANDARD_INPUT and not find(Path(path)):
             raise pytest.UsageError(
-                f"--lk-manifests: {path!r} holds no deployment file (*.yaml, *.json, *.toml, Dockerfile); name another folder"
+                f"{settings.origin('lk_manifests')}: {path!r} holds no deployment file (*.yaml, *.json, *.toml, Dockerfile); "
+                "name another folder"
             )
     for name in settings.traces:
         if name not in TRACES:
             try:
                 read_rows(Path(name))
             except ValueError as error:
-                raise pytest.UsageError(f"--lk-traces: {error}") from None
+                raise pytest.UsageError(f"{settings.origin('lk_traces')}: {error}") from None
 
 
 @functools.cache
@@ -56,16 +59,16 @@ def packaged_suites() -> dict[str, Path]:
 
 def add_packaged(config: pytest.Config, settings: Settings) -> None:
     """Have pytest collect the packaged suites that are asked for. Raises UsageError."""
-    suites = packaged_suites()
+    suites, origin = packaged_suites(), settings.origin("lk_suite")
     wanted = {name.partition(".")[0] for name in settings.suites}
     for name in sorted(wanted - set(suites)):
-        raise pytest.UsageError(f"--lk-suite: no packaged suite {name!r}; there are {', '.join(suites)}")
+        raise pytest.UsageError(f"{origin}: no packaged suite {name!r}; there are {', '.join(suites)}")
     for name in sorted(wanted & FILES if not settings.manifests else ()):
-        raise pytest.UsageError(f"--lk-suite: the suite {name} judges files; give --lk-manifests too")
+        raise pytest.UsageError(f"{origin}: the suite {name} judges files; give --lk-manifests too")
     own_paths = config.args_source == pytest.Config.ArgsSource.ARGS
     if not settings.has_worker:
         for name in sorted(wanted - FILES):
-            raise pytest.UsageError(f"--lk-suite: {name!r} judges a worker; give --lk-image or --lk-command too")
+            raise pytest.UsageError(f"{origin}: {name!r} judges a worker; give --lk-image or --lk-command too")
         wanted = wanted or FILES
     elif wanted or not own_paths:
         wanted |= {GATE.partition(".")[0]} if wanted else set(suites)
@@ -150,7 +153,7 @@ def reject_unknown(settings: Settings, collected: set[str]) -> list[str]:
     known = collected | {check.id for check in packaged_checks()}
     for name in settings.suites:
         if "." in name and name not in known:
-            raise pytest.UsageError(f"--lk-suite: no check {name!r}; {_similar(name, known)}")
+            raise pytest.UsageError(f"{settings.origin('lk_suite')}: no check {name!r}; {_similar(name, known)}")
     sections = {name.partition(".")[0] for name in known}
     elsewhere = []
     for waiver in settings.waivers:

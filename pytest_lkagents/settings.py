@@ -98,7 +98,8 @@ BY_NAME = {option.name: option for option in OPTIONS}
 
 @dataclass(frozen=True)
 class Settings:
-    """Seconds, cores and bytes throughout. ``env`` holds the env files' and ``--lk-env``'s variables.
+    """Seconds, cores and bytes throughout. ``env`` holds the env files' and ``--lk-env``'s variables; ``origins`` by option
+    how it was given: ``--lk-image``, or ``lk_image`` in an ini file.
 
     There is an ``image`` or a ``command`` (its words, as typed, and where it runs), never both.
     """
@@ -140,6 +141,11 @@ class Settings:
     exit_timeout: float = 30
     server_image: str = SERVER_IMAGE
     probe_image: str = PROBE_IMAGE
+    origins: dict[str, str] = field(default_factory=dict, compare=False)
+
+    def origin(self, name: str) -> str:
+        """How an option is called where it was given."""
+        return self.origins.get(name, BY_NAME[name].flag)
 
     @property
     def has_worker(self) -> bool:
@@ -336,6 +342,7 @@ def read(config: pytest.Config) -> Settings:
         exit_timeout=value("lk_exit_timeout", number(1)) or defaults.exit_timeout,
         server_image=text("lk_server_image") or defaults.server_image,
         probe_image=text("lk_probe_image") or defaults.probe_image,
+        origins=sources,
     )
 
 

@@ -734,6 +734,26 @@ def test_an_option_without_anything_to_judge_is_one_line(tmp_path: Path) -> None
         assert (code, "ERROR: --lk-strict: nothing to judge" in output) == (4, True), output
 
 
+@pytest.mark.parametrize(
+    ("lines", "arguments", "says"),
+    [
+        ("lk_suite = nowhere", HERE, "lk_suite: no packaged suite 'nowhere'"),
+        ("lk_suite = rollout", HERE, "lk_suite: 'rollout' judges a worker"),
+        ("lk_suite = manifests.secrts", HERE, "lk_suite: no check 'manifests.secrts'"),
+        ("lk_suite = manifests", ("--lk-image=a",), "lk_suite: the suite manifests judges files"),
+        ("lk_suite = nowhere", (*HERE, "--lk-suite=elsewhere"), "--lk-suite: no packaged suite 'elsewhere'"),
+        ("lk_manifests = .", (), "lk_manifests: "),
+        ("lk_server = ws://localhost:1", ("--lk-command=sleep 9",), "lk_server ws://localhost:1 needs LIVEKIT_API_KEY"),
+        ("lk_server = container", ("--lk-command=sleep 9",), "lk_server container: no container engine"),
+    ],
+)
+def test_a_value_is_named_by_where_it_is_given(lines: str, arguments: tuple[str, ...], says: str, tmp_path: Path) -> None:
+    (tmp_path / "pytest.ini").write_text(f"[pytest]\n{lines}\n")
+    none = dict.fromkeys(("LIVEKIT_API_KEY", "LIVEKIT_API_SECRET"), "")
+    code, output = plain(tmp_path, "-c", "pytest.ini", *arguments, **none)
+    assert (code, [line.startswith(f"ERROR: {says}") for line in output.splitlines() if "ERROR" in line]) == (4, [True]), output
+
+
 def plain(folder: Path, *arguments: str, **variables: str) -> tuple[int, str]:
     """pytest as it is typed, without an engine: its exit code, and what it says."""
     process = start_pytest(*arguments, cwd=folder, env={**NO_ENGINE, **variables})

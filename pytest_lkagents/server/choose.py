@@ -22,11 +22,12 @@ def require(settings: Settings) -> None:
     """Raises StageError with the remedy if the server that was asked for is not on this machine, or does not answer where it
     was said to be."""
     if settings.server not in OWN_SERVERS:
-        ExternalServer(settings.server, LOOPBACK, settings.env).start()
+        ExternalServer(settings.server, LOOPBACK, settings.env, settings.origin("lk_server")).start()
         return
     if settings.server == "binary" and find_binary() is None:
         raise StageError(
-            f"--lk-server binary: no livekit-server on PATH; install it ({SERVER_INSTALL}) or use --lk-server container"
+            f"{settings.origin('lk_server')} binary: no livekit-server on PATH; install it ({SERVER_INSTALL}) or use "
+            "--lk-server container"
         )
 
 
@@ -47,14 +48,14 @@ def connect(settings: Settings) -> DockerClient | None:
         raise StageError(
             f"no livekit-server on PATH ({SERVER_INSTALL} says how to get it), and {error}"
             if settings.server == "auto"
-            else f"--lk-server container: {error}"
+            else f"{settings.origin('lk_server')} container: {error}"
         ) from error
 
 
 def make_server(settings: Settings, session: Session) -> Server:
     """A server that is not started yet. Raises StageError with the remedy."""
     if settings.server not in OWN_SERVERS:
-        return ExternalServer(settings.server, session.gateway, settings.env)
+        return ExternalServer(settings.server, session.gateway, settings.env, settings.origin("lk_server"))
     require(settings)
     binary = find_binary()
     if settings.server != "container" and binary is not None:
