@@ -39,6 +39,8 @@ class StageHolder:
         self._stage: Stage | None = None
         self._broken: StageError | None = None
         self.closing = False
+        # While it removes what was started: it heeds Ctrl-C in a way of its own.
+        self.removing = False
         # Whether a test took ``lk_settings``, as all do that take a worker.
         self.asked = False
 
@@ -57,10 +59,10 @@ class StageHolder:
                 stage.open()
             except StageError as error:
                 self._broken = error
-                stage.close()
+                self._remove(stage)
                 raise
             except BaseException:
-                stage.close()
+                self._remove(stage)
                 raise
             self._stage = stage
         return self._stage
@@ -71,8 +73,15 @@ class StageHolder:
         stage, self._stage = self._stage, None
         if stage is None:
             return []
-        stage.close()
+        self._remove(stage)
         return stage.unwritten
+
+    def _remove(self, stage: Stage) -> None:
+        self.removing = True
+        try:
+            stage.close()
+        finally:
+            self.removing = False
 
 
 @pytest.fixture(scope="session")

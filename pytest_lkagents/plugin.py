@@ -210,6 +210,10 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     config.add_cleanup(signals.interrupt_by(lambda: holder.closing))
     config.add_cleanup(signals.not_ignored_by_workers())
     if not is_xdist_worker(config):
+        ctrl_c = signals.CtrlC(lambda: holder.closing, lambda: holder.removing)
+        config.pluginmanager.register(ctrl_c, "lkagents-ctrl-c")
+        config.add_cleanup(ctrl_c.handle())
+    if not is_xdist_worker(config):
         if uses_xdist(config) or adds_worker_checks(config):
             require_or_end(config)
         elif names_worker(config):

@@ -11,6 +11,7 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from dataclasses import asdict
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -543,6 +544,30 @@ def test_a_signal_ends_a_run_as_ctrl_c_does(tmp_path: Path, number: signal.Signa
         process.kill()
     assert process.returncode == 2, output
     assert ended.exists()
+    assert json.loads((tmp_path / "verdict.json").read_text())["stage"]["error"] == "the run was interrupted"
+
+
+def test_ctrl_c_does_not_disturb_a_run_that_ends_already(tmp_path: Path) -> None:
+    began, ending, ended = tmp_path / "began", tmp_path / "ending", tmp_path / "ended"
+    (tmp_path / "test_long.py").write_text(
+        "import pathlib, time, pytest\n"
+        f"@pytest.fixture\ndef opened():\n    yield\n    pathlib.Path({str(ending)!r}).touch()\n"
+        f"    time.sleep(2)\n    pathlib.Path({str(ended)!r}).touch()\n"
+        f"def test_long(opened):\n    pathlib.Path({str(began)!r}).touch()\n    time.sleep(60)\n"
+    )
+    process = start_pytest(*HERE, "--lk-json=verdict.json", "test_long.py", cwd=tmp_path, env=NO_ENGINE)
+    try:
+        poll(began.exists, what="the test's begin", seconds=60)
+        process.send_signal(signal.SIGINT)
+        poll(ending.exists, what="the test's end", seconds=60)
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.5)
+        output, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert (process.returncode, ended.exists(), "Traceback" in output) == (2, True, False), output
+    assert output.count("pytest-lkagents: this run is ending already, and removes what it started\n") == 1
     assert json.loads((tmp_path / "verdict.json").read_text())["stage"]["error"] == "the run was interrupted"
 
 

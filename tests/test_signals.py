@@ -60,3 +60,39 @@ def test_what_others_handle_stays_so() -> None:
     assert [signal.getsignal(number) for number in signals.STOPS] == before
     give_back()
     assert [signal.getsignal(number) for number in signals.STOPS] == before
+
+
+@pytest.mark.usefixtures("heeding")
+def test_ctrl_c_is_heeded_but_for_a_while_of_a_run_that_ends(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, state = signal.getsignal(signal.SIGINT), {"closing": False, "removing": False}
+    ctrl_c = signals.CtrlC(lambda: state["closing"], lambda: state["removing"])
+    give_back = ctrl_c.handle()
+
+    def heeded() -> bool:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            return True
+        return False
+
+    found = [heeded(), heeded()]  # in a test, which may take them
+    ctrl_c.pytest_keyboard_interrupt()
+    found += [heeded(), heeded()]
+    state["removing"] = True
+    found.append(heeded())
+    state |= {"removing": False, "closing": True}
+    found.append(heeded())
+    monkeypatch.setattr(signals, "PATIENCE_SECONDS", 0.0)
+    found.append(heeded())
+    assert found == [True, True, False, False, True, False, True]
+    assert capfd.readouterr().err.count("ending already") == 1
+    give_back()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.usefixtures("ignoring")
+def test_ctrl_c_that_is_ignored_stays_so() -> None:
+    signals.CtrlC(lambda: False, lambda: False).handle()()
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
