@@ -399,6 +399,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         gathered.broken = gathered.broken or why or "no check was collected"
     elif gathered.left_out:
         gathered.notes.append(f"{words.left_out(gathered.left_out)} (-k, --lf or the like): the verdict is without them")
+    gathered.notes += selection.needless(settings, gathered.results)
     verdict = conclude(config)
     if status in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
         if verdict.verdict == FAIL:

@@ -6,7 +6,7 @@ import datetime as dt
 import functools
 import importlib
 import importlib.util
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from pytest_lkagents.outcomes import GATE
 from pytest_lkagents.roles import ROLES
 from pytest_lkagents.settings import MORE_CALLS, Settings
 from pytest_lkagents.values import OWN_SERVERS, TRACES
+from pytest_lkagents.verdict import PASS, CheckResult
 
 # From this order on a check looks at what all others left.
 LAST = 9
@@ -145,6 +146,14 @@ def expired(settings: Settings) -> list[str]:
     today = dt.date.today()
     over = [waiver for waiver in settings.waivers if waiver.until is not None and waiver.until < today]
     return [f"the waiver of {waiver.check} expired on {waiver.until}" for waiver in over]
+
+
+def needless(settings: Settings, results: Mapping[str, CheckResult]) -> list[str]:
+    """A line for each waiver of a check that passed; one that was skipped, or not run, tells nothing of its waiver."""
+    today = dt.date.today()
+    waived = dict.fromkeys(waiver.check for waiver in settings.waivers if waiver.covers(waiver.check, today))
+    passed = [name for name in waived if name in results and results[name].status == PASS]
+    return [f"the waiver of {name} is no longer needed: the check passes" for name in passed]
 
 
 def reject_unknown(settings: Settings, collected: set[str]) -> list[str]:

@@ -430,6 +430,21 @@ def test_an_expired_waiver_is_a_note_also_where_warnings_are_errors(lk) -> None:
     assert "note: the waiver of manifests.secrets expired on 2020-01-01" in run.output
 
 
+@pytest.mark.parametrize("processes", ["0", "2"])
+def test_a_waiver_of_a_check_that_passes_is_said_to_be_needed_no_more(processes: str, lk, tmp_path: Path) -> None:
+    # In this order: passes, is skipped, is not selected, and passes, of which the waiver is over.
+    waivers = (
+        "manifests.secrets=known until 2120-01-01",
+        "manifests.resources=known until 2120-01-01",
+        "rollout.idle-exit=known until 2120-01-01",
+        "manifests.grace-period=known until 2020-01-01",
+    )
+    (tmp_path / "pytest.ini").write_text("[pytest]\nlk_waive =\n" + "".join(f"    {waiver}\n" for waiver in waivers))
+    code, output = plain(tmp_path, f"--lk-manifests={FILES}", "-c", "pytest.ini", "-n", processes)
+    needless = [line for line in output.splitlines() if "needed" in line]
+    assert (code, needless) == (0, ["note: the waiver of manifests.secrets is no longer needed: the check passes"]), output
+
+
 def test_until_when_a_failure_is_accepted_is_said_in_the_verdict(lk) -> None:
     check = "manifests.grace-period"
     files = (f"--lk-manifests={ROOT / 'fixtures/manifests/broken/grace-period/short.yaml'}", "--lk-suite", check)
