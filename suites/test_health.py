@@ -37,7 +37,8 @@ TOO_MANY = 429
 # Of an endpoint that failed in between: as many probes as most platforms send in a minute or two, and how many may fail. Where
 # one of two or three processes behind it hangs, three or more do, and soon three in a row.
 SLOW_PROBES, SLOW_EVERY, MOST_FAILED = 10, 1.0, 2
-# Kubernetes and Consul follow; with the redirect itself Render, Azure Container Apps and curl -f are content.
+# By their documentation (Fly.io: community.fly.io/t/22424; Google: github.com/kubernetes/ingress-gce/issues/1768). Kubernetes
+# and Consul follow; with the redirect itself Render, Azure Container Apps and curl -f are content.
 NOT_FOLLOWED = "AWS ALB (its matcher is 200 by default), Google Cloud's load balancers, Fly.io and Railway fail it"
 REMEDY = "answer GET / with 200 while the worker is registered, on 0.0.0.0 (port 8081 by default)"
 
