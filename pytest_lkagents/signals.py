@@ -76,6 +76,8 @@ class CtrlC:
         return give_back
 
     def _handler(self, _number: int, _frame: object) -> None:
+        # pytest names the place that was interrupted, which is not here.
+        __tracebackhide__ = True
         ending = (self._interrupted or self._is_closing()) and not self._is_removing()
         if not ending or (self._told is not None and time.monotonic() - self._told > PATIENCE_SECONDS):
             raise KeyboardInterrupt

@@ -582,6 +582,7 @@ def test_ctrl_c_does_not_disturb_a_run_that_ends_already(tmp_path: Path) -> None
     finally:
         process.kill()
     assert (process.returncode, ended.exists(), "Traceback" in output) == (2, True, False), output
+    assert re.search(r"test_long\.py:\d+: KeyboardInterrupt", output), output
     assert output.count("pytest-lkagents: this run is ending already, and removes what it started\n") == 1
     assert json.loads((tmp_path / "verdict.json").read_text())["stage"]["error"] == "the run was interrupted"
 
