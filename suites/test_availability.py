@@ -17,6 +17,7 @@ from .load import BURNT_SHARE, EXHAUSTED, LOAD_SECONDS, NOTICEABLE, RISE_SECONDS
 from .loaded import Loaded
 from .placed import RECOVER_SECONDS, wait_free
 from .questions import Asked, asked, asked_beside_calls, late_in_peace
+from .refusing import for_good
 from .reports import LONGEST_SECONDS, REPORT_SECONDS, pauses
 from .scenario import CHECK_SECONDS
 
@@ -257,12 +258,14 @@ def test_refuses_while_full(lk_evidence: Evidence, lk_load: Callable[[], Loaded]
     MUST,
     section="Worker availability",
     why="A worker that stays full after its load fell is lost until somebody restarts it.",
-    remedy="let load_fnc measure the present, over seconds rather than over the worker's life",
+    remedy="let load_fnc measure the present, over seconds rather than over the worker's life, and count calls where they end: "
+    "what a job's process changes in a variable, the worker's process does not see",
     roles=("loaded", "peer"),
     seconds=LOAD_SECONDS,
-    order=2,
+    # After all calls of the run, the last of which a worker may refuse that has lost count of them.
+    order=10,
 )
-def test_recovers(lk_evidence: Evidence, lk_load: Callable[[], Loaded]) -> None:
+def test_recovers(lk_stage: Stage, lk_evidence: Evidence, lk_load: Callable[[], Loaded]) -> None:
     """When its load falls, it takes jobs again.
 
     After the burner of `availability.load-follows-work` is stopped and its calls are hung up, a status that is not
@@ -271,8 +274,18 @@ def test_recovers(lk_evidence: Evidence, lk_load: Callable[[], Loaded]) -> None:
     worker accepts. Of a worker whose load calls raise, one by one, the load must fall to what it was without calls within
     60 s of that, as that job never comes; where three or more raise it by the same each, and do not fill it, within 60 s
     of their end. Else it is skipped if the worker was never over its threshold, or does not answer the question within 3 s; a
-    miss on an overloaded machine is an error.
+    miss on an overloaded machine is an error. Where the shared worker has taken calls and refused the last three or more of
+    the run, it is asked in the same way when it has no call and does not say that it is full, for 30 s: to refuse all is a
+    failure, too.
     """
+    if (refusing := for_good(lk_stage)) is not None:
+        lk_evidence[SEEN_BESIDE] = "jobs.serves-every-call"
+        lk_evidence["calls_taken"], lk_evidence["calls_refused_since"] = refusing.taken, refusing.refused
+        lk_evidence["transcript"] = refusing.lines
+        raise AssertionError(
+            f"it took {refusing.taken} calls and refused the {refusing.refused} after these; without a call, and not saying "
+            f"that it is full, it refuses all of {refusing.asked} jobs in {refusing.seconds:.0f} s"
+        )
     seen = lk_load()
     if seen.moved_by is None:
         raise _cannot_move(seen)

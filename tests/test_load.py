@@ -233,7 +233,7 @@ def test_a_place_that_is_kept_by_a_worker_with_room_for_many(
     assert not looked or looked == [pytest.approx(seen.promised + load.PROMISED_SECONDS)]
     assert seen.still_counted == kept
     with pytest.raises(AssertionError if kept else NotJudgeable):
-        availability.test_recovers(Evidence(), lambda: seen)
+        availability.test_recovers(cast(Stage, SimpleNamespace(workers=lambda _: [])), Evidence(), lambda: seen)
 
 
 @pytest.mark.parametrize("room", [12, 15, 30, 33, 40])
