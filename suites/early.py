@@ -15,7 +15,8 @@ from pytest_lkagents.clock import DeadlineMissed, holds, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
 
-from .reconnecting import RECONNECT_SECONDS, needs_own_server, taken_in_vain
+from .questions import taken_in_vain
+from .reconnecting import RECONNECT_SECONDS, needs_own_server
 
 # The longest first pause of an SDK is 2 s.
 SECOND_SECONDS = 15
@@ -126,7 +127,7 @@ def _serve(stage: Stage, worker: Worker, seen: Early) -> None:
             log.wait(lambda said: (last := said.latest_status()) is not None and not last.full, max(left, 0.1))
             call = stage.calls.served(caller)
         seen.joined_s = round(call.agent_after, 2)
-        lost = taken_in_vain(worker, caller, call, began)
+        lost = len(taken_in_vain(worker, caller, call, began))
         if lost >= ENOUGH_LOST:
             stage.raise_if_too_busy(worker, reading)
             seen.unserved = f"{lost} of the first calls that it took when the server came got no agent"

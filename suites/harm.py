@@ -13,7 +13,7 @@ from pytest_lkagents.busyness import Reading
 from pytest_lkagents.callers.caller import Call
 from pytest_lkagents.callers.continuity import AGENT_LEFT
 from pytest_lkagents.callers.habit import STEADY_SECONDS
-from pytest_lkagents.calls import VOICE_SECONDS
+from pytest_lkagents.calls import ENOUGH_LOST, VOICE_SECONDS
 from pytest_lkagents.checks import NotJudgeable, StageError, TooBusy, Unproven, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, holds, poll
 from pytest_lkagents.stage import Stage
@@ -22,6 +22,7 @@ from pytest_lkagents.worker.processes import Process
 from .drained import Kept
 from .healthy import answers, stays_unhealthy
 from .pool import ONE_AT_A_TIME, require_own_processes
+from .questions import lost_before
 from .reports import counted_at_rest, still_counts
 
 # A call that is harmed by its neighbour's end is cut within a second or two.
@@ -368,6 +369,9 @@ class Scene:
         else:
             self._newest = call
         harm.served_s = round(call.agent_after, 2)
+        harm.evidence["new_calls_lost"] = lost = lost_before(self.stage, self.worker, self.caller, call, began)
+        if lost >= ENOUGH_LOST:
+            harm.not_served = f"of the new calls the first {lost} are lost: {self._said(began)}"
         if self._rest is not None:
             self._jobs = {self.pid, self.other_pid, *self.worker.jobs_of(self.worker.snapshot())}
 

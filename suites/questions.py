@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from pytest_lkagents.callers.caller import Call, Caller
 from pytest_lkagents.calls import ANSWER_SECONDS
 from pytest_lkagents.checks import StageError, TooBusy, WorkerFailed, WorkerFault
 from pytest_lkagents.stage import Stage
@@ -71,6 +72,25 @@ def asked(worker: Worker) -> list[Asked]:
         if (question.answers or not any(question.asked < end < question.asked + ANSWER_SECONDS for end in closed))
         and not worker.was_frozen(question.asked, question.asked + ANSWER_SECONDS)
     ]
+
+
+def taken_in_vain(worker: Worker, caller: Caller, served: Call, since: float) -> set[str]:
+    """The rooms of the calls before the one that was served which it took and did not serve. Not of those that others made,
+    such as a job that came back to a call that was over."""
+    taken = {asked.room for asked in worker.wire.transcript.questions(since) if asked.assigned is not None and not asked.probe}
+    return taken & caller.rooms - {served.room_name}
+
+
+def lost_before(stage: Stage, worker: Worker, caller: Caller, served: Call, since: float) -> int:
+    """How many calls it lost before the one that was served: it took them and did not serve them, or did not answer the server
+    in time, on a machine that had time for that."""
+    unanswered = {
+        one.question.room
+        for one in asked(worker)
+        if one.question.asked >= since and not one.question.probe and one.is_late
+        if not answer_held_up(stage.history, one.question, one.limit)
+    }
+    return len(taken_in_vain(worker, caller, served, since) | unanswered & caller.rooms - {served.room_name})
 
 
 def asked_beside_calls(workers: Iterable[Worker], drain: Drain | None) -> list[Asked]:

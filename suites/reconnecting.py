@@ -23,6 +23,7 @@ from .drainage import Drainage
 from .drained import Drain, Kept
 from .healthy import answers, stays_unhealthy
 from .observations import stop_signal, wait_sound
+from .questions import lost_before
 from .reports import LONGEST_SECONDS, forgets_call, pauses, wait_counted
 from .scenario import LIMIT_SECONDS, LOOK_SECONDS, Ends, Scenario
 
@@ -227,23 +228,19 @@ def _call_again(
     stage: Stage, worker: Worker, caller: Caller, although: str, evidence: dict[str, Any], heard: bool = False
 ) -> Call:
     """A new call with its agent, which is heard, if the one before the loss was (``heard``). One that the worker took before
-    it, and did not serve, may be chance once. Raises AssertionError, Unproven where a silence may be chance, TooBusy."""
+    it, and did not serve, or about which it did not answer, may be chance once. Raises AssertionError, Unproven where a
+    silence may be chance, TooBusy."""
     began, reading = time.monotonic(), worker.reading()
     call = _call_anew(stage, caller, although)
-    evidence["calls_lost"] = lost = evidence.get("calls_lost", 0) + taken_in_vain(worker, caller, call, began)
+    evidence["calls_lost"] = lost = evidence.get("calls_lost", 0) + lost_before(stage, worker, caller, call, began)
     if lost >= ENOUGH_LOST:
         stage.raise_if_too_busy(worker, reading)
-        raise AssertionError(f"{lost} of the first calls that it took after it had registered again got no agent")
+        raise AssertionError(
+            f"{lost} of the first calls that it took, or about which it was asked, after it had registered again got no agent"
+        )
     if heard and call.agents_present and stage.calls.is_mute(call, worker, reading, "after a loss"):
         raise AssertionError(f"{although}, but nothing is heard of the agent of a new call for {VOICE_SECONDS} s")
     return call
-
-
-def taken_in_vain(worker: Worker, caller: Caller, served: Call, since: float) -> int:
-    """How many calls before the one that was served it took and did not serve. Not those that others made, such as a job that
-    came back to a call that was over."""
-    taken = {asked.room for asked in worker.wire.transcript.questions(since) if asked.assigned is not None and not asked.probe}
-    return len(taken & caller.rooms - {served.room_name})
 
 
 def _close_and_return(stage: Stage, worker: Worker, caller: Caller, before: int, evidence: dict[str, Any]) -> None:

@@ -349,7 +349,8 @@ def test_crash_isolated(lk_evidence: Evidence, lk_crash: Callable[[], harm.Harm]
     its agent leaves, its process ends, or packets (1.5 s) or the sound of an agent that talks without pauses (2.5 s)
     are missing and stay away for 8 s, or if there was a pause of more than 2.5 s. Silence of an agent that is there
     counts as in `rollout.sigterm-drains`, after a second look. The worker must still run and be registered, and one of
-    three new calls must get its agent, tried again without the old calls if the worker refuses; a health endpoint that
+    three new calls must get its agent (two that are lost before it, as it does not answer within 3 s or takes them and
+    does not serve them, are a failure), tried again without the old calls if the worker refuses; a health endpoint that
     answered 200 before must do so again within 10 s, unless the worker is full. Where the new call came beside the
     other one, that one's process, the oldest now, is killed as well, and the new call is watched likewise. A worker
     that counts its calls, by the load that it reports, must not count one any more `lk_exit_timeout` (default 30 s)
@@ -375,7 +376,8 @@ def test_frozen_isolated(lk_stage: Stage, lk_evidence: Evidence) -> None:
     loop is blocked, until all is judged. The other call is watched for 5 s (longer while something is suspected): it is
     harmed if its agent leaves, its process ends, or packets (1.5 s) or the sound of an agent that talks without pauses
     (2.5 s) are missing and stay away for 8 s, or if there was a pause of more than 2.5 s. The worker must still run and
-    be registered, and one of three new calls must get its agent, tried again without the old calls if the worker
+    be registered, and one of three new calls must get its agent (two that are lost before it, as it does not answer
+    within 3 s or takes them and does not serve them, are a failure), tried again without the old calls if the worker
     refuses; a health endpoint that answered 200 before must do so again within 10 s, unless the worker is full. A
     worker that counts its calls, by the load that it reports, must not count one any more `lk_exit_timeout` (default 30
     s) after all of them are over. Skipped if jobs share a process or two calls are not served at once; on an overloaded
@@ -401,7 +403,8 @@ def test_memory_limit(lk_stage: Stage, lk_evidence: Evidence) -> None:
     other call is watched for 5 s (longer while something is suspected): it is harmed if its agent leaves, its process
     ends, or packets (1.5 s) or the sound of an agent that talks without pauses (2.5 s) are missing and stay away for 8
     s, or if there was a pause of more than 2.5 s. The worker must still run and be registered, and one of three new
-    calls must get its agent, tried again without the old calls if the worker refuses; a health endpoint that answered
+    calls must get its agent (two that are lost before it, as it does not answer within 3 s or takes them and does not
+    serve them, are a failure), tried again without the old calls if the worker refuses; a health endpoint that answered
     200 before must do so again within 10 s, unless the worker is full. A worker that counts its calls, by the load that
     it reports, must not count one any more `lk_exit_timeout` (default 30 s) after all of them are over. A worker that
     takes only one call at a time is judged by what comes after. Skipped if the limit cannot be set, jobs share a

@@ -245,13 +245,13 @@ def test_reconnects(lk_evidence: Evidence, lk_reconnection: Callable[[], Reconne
     the worker's first try (5 s at most) the server is started again; later the proxy on the wire resets the connection
     of its registration alone, and at last ends it with a close frame (1001, going away) and answers the next try (5 s
     at most) with status 503, as load balancers do. After each it must register within 45 s, for 3 s no more
-    registrations may be open than before, and one of three calls must get its agent within 15 s (two in all, if it took
-    them and no agent came, are a failure all the same); where the first call's agent was heard, those of the calls
-    after the restart and the cut must be, too, within 30 s, which counts when it is seen again with another worker; a
-    health endpoint that answered 200 before must do so again within 10 s, unless the worker is full. If it reported its
-    load before, it must do so again: while the call of `registration.keeps-calls` is watched, or else twice within 12 s
-    without a call, with pauses of 10 s at most. Skipped if the server is given by URL; on an overloaded machine a miss
-    is an error.
+    registrations may be open than before, and one of three calls must get its agent within 15 s (two in all that it
+    took, or about which it did not answer within 3 s, and to which no agent came, are a failure all the same); where
+    the first call's agent was heard, those of the calls after the restart and the cut must be, too, within 30 s, which
+    counts when it is seen again with another worker; a health endpoint that answered 200 before must do so again within
+    10 s, unless the worker is full. If it reported its load before, it must do so again: while the call of
+    `registration.keeps-calls` is watched, or else twice within 12 s without a call, with pauses of 10 s at most.
+    Skipped if the server is given by URL; on an overloaded machine a miss is an error.
     """
     seen = lk_reconnection()
     lk_evidence.update(seen.evidence)

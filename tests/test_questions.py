@@ -238,3 +238,29 @@ def test_a_worker_that_fills_the_machine_itself_keeps_its_users_waiting(
     audience.crowd = cast(Any, SimpleNamespace(users=[SimpleNamespace(joined=110.0, agent=122.0)]))
     with pytest.raises(TooBusy) if busy else contextlib.nullcontext():
         audience.raise_if_held_up(sampler)
+
+
+@pytest.mark.parametrize(
+    ("asked", "still", "lost"),
+    [
+        # The first two of three calls, of which the last one is served.
+        ([("a", None, False), ("b", None, False), ("c", 0.1, True)], 0.0, 2),
+        ([("a", 8.0, False), ("b", None, False), ("c", 0.1, True)], 0.0, 2),
+        ([("a", 0.1, True), ("b", None, False), ("c", 0.1, True)], 0.0, 2),  # taken, and not served
+        ([("a", 2.9, False), ("c", 0.1, True)], 0.0, 1),  # a yes so late that the server had given up
+        ([("a", 0.1, False), ("c", 0.1, True)], 0.0, 0),
+        ([("a", None, False), ("other", None, False), ("c", 0.1, True)], 0.0, 1),
+        ([("a", 8.0, False), ("b", 8.0, False), ("c", 0.1, True)], 20.0, 0),
+        ([("c", 8.0, True)], 0.0, 0),
+    ],
+)
+def test_calls_that_were_lost_before_one_that_was_served(
+    asked: list[tuple[str, float | None, bool]], still: float, lost: int
+) -> None:
+    now = time.monotonic() - 60
+    late = [question(room, now + at, after, assigned=given) for at, (room, after, given) in enumerate(asked)]
+    made = worker(question("a", now - 30, None), *late)
+    stage = cast(Stage, SimpleNamespace(history=Machine(still)))
+    caller = cast(Any, SimpleNamespace(rooms={"a", "b", "c"}))
+    served = cast(Any, SimpleNamespace(room_name="c"))
+    assert questions.lost_before(stage, made, caller, served, now - 1) == lost
