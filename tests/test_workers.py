@@ -34,7 +34,7 @@ ALL = "registration,environment,health,image,jobs,rollout,storage,availability,b
 ANY = "any"
 # Their checks load a worker.
 LOADING = ("availability", "balancing.redispatch-on-refusal", "balancing.spread")
-# A drain of four minutes in core, and one alone.
+# A drain of four minutes in core, and one alone; or a worker that serves none of its calls, each of which is awaited.
 LONGEST_RUN = 900
 # Whom the server offers a call is chance, and so whether the check can judge: it says so and is given another run.
 CHANCES = 3
@@ -145,7 +145,7 @@ def test_broken_worker_is_caught(name: str, lk, keep, request: pytest.FixtureReq
     tag, described = image("broken", name)
     caught = described["catches"]
     if caught == ANY:
-        run = lk("--lk-image", tag, "--lk-suite", ALL, *options_of(described, request), seconds=600)
+        run = lk("--lk-image", tag, "--lk-suite", ALL, *options_of(described, request), seconds=LONGEST_RUN)
         failed = run.checks("fail", "MUST")
         keep("broken", name, run, expected=sorted(failed))
         assert failed, run.output
