@@ -55,3 +55,15 @@ def without_server(stage: Stage) -> Drain:
 
     scenario = Scenario(stop_signal(stage), hold=WITHOUT_SERVER_SECONDS, disturb=Worker.cut_off, repair=regain)
     return Drainage(stage, stage.untouched("unconnected"), scenario).observe()
+
+
+def by_two_signals(stage: Stage) -> tuple[Drain, bool]:
+    """By the stop signal, which is sent once more while the worker drains; whether it came that far."""
+    name, sent = stop_signal(stage), []
+
+    def again(draining: Worker) -> None:
+        draining.signal(name)
+        sent.append(draining)
+
+    seen = Drainage(stage, stage.untouched("insisted"), Scenario(name, disturb=again)).observe()
+    return seen, bool(sent)

@@ -5,16 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, NotJudgeable, StageError, Unproven, WorkerFault, check
-from pytest_lkagents.clock import DeadlineMissed, poll
+from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, NotJudgeable, StageError, Unproven, check
 from pytest_lkagents.stage import Stage
-from pytest_lkagents.verdict import SEEN_BESIDE
-from pytest_lkagents.worker.base import Worker
 
-from .connections import JOB_GONE, Connections
-from .drainage import Drainage
-from .drained import STOPS_SECONDS, Drain, Kept
-from .drains import engine_timeout
+from .compared import judge_loss, judge_without_calls, require_drains, stays
+from .deserted import stop_with_a_call
+from .drained import STOPS_SECONDS, Drain
+from .drains import by_two_signals, engine_timeout
 from .harm import Harm
 from .judging import (
     end_by,
@@ -29,9 +26,9 @@ from .judging import (
 from .long_call import LongCall, hold
 from .observations import Stop, stop_signal, stop_unassigned, stop_uncalled
 from .pool import ONE_AT_A_TIME
-from .reconnecting import CallsEnded, Reconnection, lose_server
+from .reconnecting import CallsEnded, Reconnection
 from .replacement import replace
-from .scenario import CHECK_SECONDS, DISTURB_SECONDS, DRAIN_SECONDS, LOOK_SECONDS, Scenario
+from .scenario import CHECK_SECONDS, DISTURB_SECONDS, DRAIN_SECONDS
 
 DRAIN = (
     "handle the stop signal, stop taking jobs, and end only when the last job has ended (the SDK's own handling does, where an "
@@ -112,7 +109,7 @@ def test_sigterm_stops_new_jobs(
         raise AssertionError(
             f"after {seen.signal} and the end of its last call it is free again, and accepts a job, before it ends"
         )
-    _without_calls(lk_stop, lk_evidence)
+    judge_without_calls(lk_stop, lk_evidence)
     if seen.filled is not None:
         raise StageError(f"this machine is too busy to judge: {seen.filled}")
     how = f"takes nothing new {seen.stopped_s} s after {seen.signal}" if seen.stopped_s is not None else "refuses"
@@ -120,21 +117,6 @@ def test_sigterm_stops_new_jobs(
     refused = late is not None and late.answer is False and not served
     together = "; a job in the same instant was " + ("served" if served else "refused") if served or refused else ""
     lk_evidence.summary = how + together
-
-
-def _without_calls(stop: Callable[[], Stop], evidence: Evidence) -> None:
-    """Raises AssertionError if a worker without calls takes a job after its signal, as if it waited for something; StageError
-    if it had no time to heed that."""
-    try:
-        idle = stop()
-    except (StageError, WorkerFault, NotJudgeable):
-        return  # for rollout.idle-exit to say
-    answer = idle.asked.available if idle.asked is not None else None
-    evidence["without_calls_asked_after_s"], evidence["without_calls_accepts"] = idle.asked_s, answer
-    takes = f"without calls it accepts a job {idle.asked_s} s after {idle.signal}"
-    if answer and idle.busy is not None:
-        raise StageError(f"this machine is too busy to judge: {takes}, {idle.busy}")
-    assert not answer, takes
 
 
 @check(
@@ -252,7 +234,7 @@ def test_sigint_drains(
     if not seen.drained:
         if seen.cut is not None:
             raise_if_uncertain(seen, seen.cut, lk_evidence)
-        _require_drains(lk_emptying(), lk_drain())
+        require_drains(lk_emptying(), lk_drain())
     judge_later_calls(seen, lk_evidence)
     lk_evidence["stopped_after_s"] = seen.stopped_s
     answer = seen.asked.available if seen.asked is not None else None
@@ -269,7 +251,7 @@ def test_sigint_drains(
         lk_evidence["transcript"] = seen.lines[-8:]
         changed = "" if seen.exit_code is not None else f"SIGINT changes nothing{seen.lost_signal}: "
         raise AssertionError(f"{changed}after SIGINT and the end of its calls it is free again, and accepts a job")
-    if seen.drained and seen.exit_code is None and not _stays(lk_drain):
+    if seen.drained and seen.exit_code is None and not stays(lk_drain):
         lk_evidence["transcript"] = seen.lines[-8:]
         seen.raise_if_busy()
         limit = lk_stage.settings.exit_timeout
@@ -318,7 +300,7 @@ def test_drains_after_loss(
     try:
         seen = lk_late_drain()
     except CallsEnded as harmed:
-        _judge_loss(harmed, lk_kept_over_loss(), lk_evidence)
+        judge_loss(harmed, lk_kept_over_loss(), lk_evidence)
         raise
     if seen.crashed and seen.harmed_by_an_end and lk_crash().harmed_calls:
         raise NotJudgeable("the crash of a job harms other calls without a drain, too: see jobs.crash-isolated")
@@ -332,43 +314,15 @@ def test_drains_after_loss(
     if not seen.drained:
         if seen.cut is not None:
             raise_if_uncertain(seen, seen.cut, lk_evidence)
-        _require_drains(lk_emptying(), lk_drain())
+        require_drains(lk_emptying(), lk_drain())
     judge_later_calls(seen, lk_evidence)
-    if seen.drained and seen.exit_code is None and _stays(lk_drain):
+    if seen.drained and seen.exit_code is None and stays(lk_drain):
         raise NotJudgeable("it does not end after a drain in which it lost nothing either: see rollout.exits-when-drained")
     judge_exit(seen, lk_stage.settings.exit_timeout, lk_evidence)
     crash = " and the crash of another one's job" if seen.crashed else ""
     lk_evidence.summary = (
         f"its call went on for {seen.held_s:.0f} s after {seen.signal}{crash}, and it exited with code {seen.exit_code}"
     )
-
-
-def _judge_loss(harmed: CallsEnded, single: Reconnection | None, evidence: Evidence) -> None:
-    """Raises AssertionError if calls ended with their worker's connection although a ``single`` one did not, of which alone
-    registration.keeps-calls knows."""
-    evidence["calls"], evidence["ended_with_the_connection"] = harmed.calls, harmed.ended
-    if single is not None and single.kept_its_call:
-        evidence[SEEN_BESIDE] = "registration.keeps-calls"
-        raise AssertionError(
-            f"{harmed.ended} of {harmed.calls} calls ended when their worker's connection was cut, before any signal; a single "
-            "call goes on"
-        )
-
-
-def _stays(drain: Callable[[], Drain]) -> bool:
-    """Whether it does not end after its own stop signal and the end of its calls either."""
-    try:
-        return drain().outlasted
-    except (NotJudgeable, StageError, WorkerFault):
-        return False
-
-
-def _require_drains(several: Drain, single: Drain) -> None:
-    """Raises NotJudgeable if the calls of a worker that lost nothing were cut, too."""
-    if not single.drained or several.cut_while_held is not None:
-        raise NotJudgeable("its calls were cut, as those of a worker that lost nothing: see rollout.sigterm-drains")
-    if not several.drained:
-        raise NotJudgeable("one of its calls was cut, as of a worker that lost nothing: see rollout.drains-every-call")
 
 
 @check(
@@ -512,15 +466,8 @@ def test_second_signal(lk_stage: Stage, lk_evidence: Evidence) -> None:
     judged. Skipped if no call is served, or if the call is over before the second signal; whether its agent falls silent or
     leaves by itself is told as in `rollout.sigterm-drains`.
     """
-    name = stop_signal(lk_stage)
-    worker = lk_stage.untouched("insisted")
-    sent: list[float] = []
-
-    def again(draining: Worker) -> None:
-        draining.signal(name)
-        sent.append(time.monotonic())
-
-    seen = Drainage(lk_stage, worker, Scenario(name, disturb=again)).observe()
+    seen, sent = by_two_signals(lk_stage)
+    name = seen.signal
     lk_evidence["signal"], lk_evidence["second_after_s"], lk_evidence["exit_code"] = name, DISTURB_SECONDS, seen.exit_code
     cut = seen.cut_while_held
     if cut is not None:
@@ -625,60 +572,12 @@ def test_exits_without_server(lk_stage: Stage, lk_evidence: Evidence) -> None:
     """
     worker = lk_stage.untouched("deserted")
     name, limit = stop_signal(lk_stage), lk_stage.settings.exit_timeout
-    caller = lk_stage.calls.caller(worker)
-    try:
-        call = lk_stage.calls.served(caller)
-        lk_stage.calls.wait_heard([call])
-        before_loss = lk_stage.calls.continuity(call)
-        lose_server(worker, worker.cut_off)
-        lk_evidence["signal"], lk_evidence["tries_before"] = name, worker.attempts()
-        if not worker.is_running:
-            raise NotJudgeable(
-                f"it ends with code {worker.exit_code} by itself when its server is gone: see registration.reconnects"
-            )
-        if not before_loss.agents_are_there:
-            raise NotJudgeable("its call did not outlive the loss of the server: see registration.keeps-calls")
-        kept, connections = Kept(call, lk_stage.calls.continuity(call)), Connections(worker, 1)
-        before, sent = worker.reading(), time.monotonic()
-        worker.signal(name)
-        lk_evidence["ended_with_its_call_after_s"] = ended = _ended_with_its_call(worker, kept, connections, sent)
-        if kept.trouble is not None and kept.continuity.agents_are_there:
-            lk_stage.raise_if_too_busy(worker, before)
-        while_away = f"{name}, which came while its server was away"
-        assert ended is None, f"its call ended {ended} s after {while_away}: {kept.trouble or 'the worker ended'}"
-    finally:
-        caller.close()
-    try:
-        with worker.ledger.waiting(worker.name):
-            poll(lambda: not worker.wire.calls_at or not worker.is_running, what="end of the call's job", seconds=limit)
-    except DeadlineMissed as missed:
-        raise NotJudgeable(f"{missed}: see jobs.ends-with-call") from None
+    before = stop_with_a_call(lk_stage, worker, name, lk_evidence)
     still = f"still running {limit:g} s after the end of its call, and {name}, which came while its server was away"
     ends_in_time(lk_stage, worker, before, lk_evidence, still)
     lk_evidence.summary = (
         f"kept its call after {name}, with its server away, and exits {lk_evidence['exited_after_s']} s after it"
     )
-
-
-def _ended_with_its_call(worker: Worker, kept: Kept, connections: Connections, sent: float) -> float | None:
-    """Seconds after the signal at which it ended with its call in progress, or the call was cut; None: neither happened while
-    the call was kept. Raises Unproven where that may be the agent's habit."""
-    with worker.ledger.waiting(worker.name):
-        while True:
-            running, passed = worker.is_running, round(time.monotonic() - sent, 1)
-            kept.look(passed)
-            gone = connections.look(1, passed)
-            if kept.trouble is None and gone is not None:
-                kept.trouble, kept.trouble_s = JOB_GONE, round(gone, 1)
-            if kept.unproven is not None:
-                raise Unproven(kept.unproven)
-            if kept.trouble is not None:
-                return kept.trouble_s
-            if not running:
-                return passed
-            if passed >= DRAIN_SECONDS and not kept.suspected and connections.gone_since is None:
-                return None
-            time.sleep(LOOK_SECONDS)
 
 
 @check(

@@ -21,6 +21,7 @@ from pytest_lkagents.wire.transcript import Transcript
 from pytest_lkagents.worker.base import Worker
 from pytest_lkagents.worker.health import Health
 from suites import connections as connections_module
+from suites import deserted, drains
 from suites import test_rollout as rollout
 from suites.connections import JOB_GONE, Connections
 from suites.drainage import Drainage
@@ -122,7 +123,7 @@ def test_what_a_second_signal_did(
         scenario.disturb(worker)
         return SimpleNamespace(observe=lambda: seen)
 
-    monkeypatch.setattr(rollout, "Drainage", drainage)
+    monkeypatch.setattr(drains, "Drainage", drainage)
     evidence = Evidence()
     if isinstance(says, str):
         rollout.test_second_signal(STAGE, evidence)
@@ -268,14 +269,14 @@ def test_an_agent_that_falls_silent_is_looked_at_once_more() -> None:
 @pytest.mark.parametrize("killed", [True, False])
 def test_a_call_whose_job_is_killed_while_its_server_is_away(killed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections_module, "FOR_GOOD_SECONDS", 0.5)
-    monkeypatch.setattr(rollout, "DRAIN_SECONDS", 0.3)
+    monkeypatch.setattr(deserted, "DRAIN_SECONDS", 0.3)
     worker = worker_with(1)
     worker.ledger = Ledger()
     continuity = SimpleNamespace(trouble=lambda: None, gap=lambda: 0.0)
     kept, connections = Kept(cast(Call, None), cast(Continuity, continuity)), Connections(worker, 1)
     if killed:
         worker.wire.calls_at.clear()
-    ended = rollout._ended_with_its_call(worker, kept, connections, time.monotonic())
+    ended = deserted._ended_with_its_call(worker, kept, connections, time.monotonic())
     assert (ended is not None) is killed
     assert (kept.trouble == JOB_GONE) is killed
 

@@ -27,7 +27,7 @@ from pytest_lkagents.wire.transcript import Transcript
 from pytest_lkagents.worker.base import Worker
 from suites import accepted, observations, pool, reconnecting
 from suites import test_registration as registration
-from suites import test_rollout as rollout
+from suites.compared import judge_without_calls
 from suites.observations import FirstCall, Stop
 from suites.pool import ENDS, GOODBYE_SECONDS, STAYS, Pair
 from suites.scenario import CHECK_SECONDS
@@ -67,7 +67,7 @@ def test_a_worker_without_calls_that_takes_one_may_not_know_of_its_signal(
     stage: Any = SimpleNamespace(settings=settings, raise_if_too_busy=lambda *_: None)
     seen = observations._stop(stage, worker, 0)
     with pytest.raises(raised, match="without calls it accepts a job"):
-        rollout._without_calls(lambda: seen, Evidence())
+        judge_without_calls(lambda: seen, Evidence())
 
 
 def test_a_new_worker_of_a_role_had_no_other_before() -> None:
