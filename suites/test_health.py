@@ -20,7 +20,7 @@ from .healthy import HEALTHY_SECONDS, Failing, answers, status_within
 from .load import BURNT_SHARE
 from .loaded import Loaded
 from .scenario import CHECK_SECONDS
-from .test_registration import GIVE_UP_SECONDS, until_not_ready
+from .unready import GIVE_UP_SECONDS, until_not_ready
 
 # As long as these take, every 3 s or so: a single one may be lost on a busy machine.
 REACH_SECONDS = 10

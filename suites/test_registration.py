@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import time
-from collections import Counter
 from collections.abc import Callable
 
 from pytest_lkagents.checks import MUST, SHOULD, Evidence, NotJudgeable, StageError, Unproven, WorkerFault, check
 from pytest_lkagents.stage import Stage
-from pytest_lkagents.worker.base import Worker
 
 from . import early, faults, lasting, losses
 from .faults import SILENT_SECONDS
-from .healthy import Failing
+from .incomplete import REQUIRED, problem_without
 from .observations import FirstCall
 from .reconnecting import RECONNECT_SECONDS, Reconnection, agent_comes, cut_and_return, needs_own_server
 from .shared import contrast
+from .unready import GIVE_UP_SECONDS, until_not_ready
 
-# The Python SDK tries 16 times in about 130 s before it gives up, Node 10 times in about 80 s.
-GIVE_UP_SECONDS = 180
 # A resolver's socket, or a medium's of a call that is over, is there for a moment.
 LOOKS, LOOK_SECONDS = 5, 1.0
 
@@ -449,33 +445,6 @@ def test_survives_dns_loss(lk_stage: Stage, lk_evidence: Evidence) -> None:
     )
 
 
-SETTLED_SECONDS = 15
-KEY = "LIVEKIT_API_KEY"
-REQUIRED = {
-    "LIVEKIT_URL": ("without-url", r"(?<![a-z])url(?![a-z])|(?-i:[a-z](Url|URL)(?![a-z]))"),
-    KEY: ("without-key", r"api[\s_-]?key"),
-    "LIVEKIT_API_SECRET": ("without-secret", r"secret"),
-}
-
-
-# Times, pids, identifiers.
-NUMBERS = re.compile(r"\b[0-9a-f-]*[0-9][0-9a-f-]*\b", re.IGNORECASE)
-
-
-def _own_words(worker: Worker, usual: Worker) -> str:
-    """The lines of a worker's output that one with every value does not write, or not so often, whatever their numbers and the
-    values of its own LiveKit variables."""
-
-    def kinds(which: Worker) -> Counter[str]:
-        text = which.logs()
-        for name in REQUIRED:
-            if value := which.environment.get(name):
-                text = text.replace(value, "#")
-        return Counter(NUMBERS.sub("#", line.strip()) for line in text.splitlines())
-
-    return "\n".join(kinds(worker) - kinds(usual))
-
-
 @check(
     "registration.refuses-incomplete-configuration",
     MUST,
@@ -496,25 +465,9 @@ def test_refuses_incomplete_configuration(lk_stage: Stage, lk_evidence: Evidence
     error and exits with 0. Skipped if the worker does not register with all three values, or with `--lk-command`; on an
     overloaded machine one that keeps running is an error.
     """
-    problems, usual = [], lk_stage.worker_as_is("shared")
-    for variable, (role, says) in REQUIRED.items():
-        worker = lk_stage.untouched(role)
-        before = worker.reading()
-        # However long ago it was started: how busy the machine is shows in some seconds only.
-        limit = max(lk_stage.settings.start_timeout - (time.monotonic() - worker.started), SETTLED_SECONDS)
-        code = worker.wait_exit(limit, probed=True)
-        named = re.search(says, _own_words(worker, usual), re.IGNORECASE) is not None
-        # A token cannot be made without a key, unless another one takes its place.
-        instead = any(entry.data.get("names_key") for entry in worker.wire.transcript.entries("request"))
-        lk_evidence[f"without_{variable}"] = {"exit_code": code, "names_it": named}
-        if code is None:
-            lk_stage.raise_if_too_busy(worker, before)
-            problems.append(f"without {variable} it keeps running")
-        elif variable == KEY and instead:
-            problems.append(f"without {variable} it goes to the server all the same, with another key")
-        elif not named:
-            problems.append(f"without {variable} it does not say what is missing")
-        worker.kill()
+    usual = lk_stage.worker_as_is("shared")
+    found = [problem_without(lk_stage, variable, usual, lk_evidence) for variable in REQUIRED]
+    problems = [problem for problem in found if problem is not None]
     if problems:
         lk_stage.worker("shared")  # one that does not register with every value given has another reason
     assert not problems, "; ".join(problems)
@@ -545,35 +498,3 @@ def test_rejected_credentials(lk_stage: Stage, lk_evidence: Evidence) -> None:
     how = until_not_ready(worker, worker.started, GIVE_UP_SECONDS, lk_evidence)
     assert how, f"it looks ready (health 200) for {GIVE_UP_SECONDS} s with a wrong secret"
     lk_evidence.summary = f"with a wrong secret it {how}"
-
-
-def until_not_ready(worker: Worker, since: float, seconds: float, evidence: Evidence) -> str | None:
-    """How the worker shows that it is not ready (exit with an error, or health not 200 for 5 s), or None. It is watched
-    for ``seconds`` from now on; what is said of times counts from ``since`` (monotonic seconds).
-
-    Raises AssertionError when it exits with 0, NotJudgeable when there is no health endpoint and it does not exit.
-    """
-    began = time.monotonic()
-    seen_health, failing = False, Failing()
-    with worker.ledger.waiting(worker.name):
-        while time.monotonic() - began < seconds:
-            passed = round(time.monotonic() - since, 1)
-            code = worker.exit_code
-            if code is not None:
-                evidence["exited_within_s"], evidence["exit_code"] = passed, code
-                assert code, f"exits with code 0 within {passed} s, as if all were well"
-                return f"exits with code {code} within {passed} s"
-            found = worker.health()
-            answer = worker.health_answer(found) if found else None
-            # One that leads to another host tells nothing of this worker.
-            tells = answer is None or not answer.leads_elsewhere
-            seen_health = seen_health or (answer is not None and tells)
-            status = answer.status if answer else None
-            if seen_health and tells and failing.look(status):
-                evidence["unhealthy_after_s"], evidence["health_status"] = passed, status
-                return f"answers {status or 'nothing'} after {passed} s"
-            time.sleep(1)
-    evidence["watched_s"] = seconds
-    if not seen_health:
-        raise NotJudgeable("no health endpoint, and the worker neither registers nor exits")
-    return None

@@ -239,13 +239,13 @@ def test_unused_plugin_imports_nothing_heavy() -> None:
     ],
 )
 def test_what_names_the_missing_url(output: str, names: bool) -> None:
-    from suites.test_registration import REQUIRED
+    from suites.incomplete import REQUIRED
 
     assert bool(re.search(REQUIRED["LIVEKIT_URL"][1], output, re.IGNORECASE)) is names
 
 
 def test_what_a_complete_worker_says_too_names_nothing_missing() -> None:
-    from suites.test_registration import _own_words
+    from suites.incomplete import own_words
 
     def own(output: str, usual: str) -> str:
         keys = ("APIa1b2", "APIc3d4")
@@ -253,7 +253,7 @@ def test_what_a_complete_worker_says_too_names_nothing_missing() -> None:
             SimpleNamespace(logs=lambda text=text: text, environment={"LIVEKIT_API_KEY": key})
             for text, key in zip((output, usual), keys, strict=True)
         ]
-        return _own_words(*workers)
+        return own_words(*workers)
 
     usual = "10:00:01 read OPENAI_API_KEY\n10:00:02 job 9fcd-01: api key APIc3d4\nrequired:\nLIVEKIT_URL\n"
     assert own("10:07:31 read OPENAI_API_KEY\n10:07:32 leaving\n", usual) == "#:#:# leaving"
