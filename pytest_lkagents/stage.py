@@ -1,12 +1,7 @@
-"""The stage: opens and closes everything in order, and starts workers ahead of the checks that need them.
-
-Each worker has a LiveKit server of its own. Workers of one server share its dispatch pool (the agent name is the only
-divider), so a call meant for one could be served by another; a server costs half a second and 60 MB, a wrong verdict more.
-"""
+"""The stage: opens and closes everything in order, and starts workers ahead of the checks that need them."""
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 import threading
 import time
@@ -14,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
@@ -27,26 +21,23 @@ from pytest_lkagents.callers.place import HERE, Place, may_enter, namespace_of
 from pytest_lkagents.calls import Calls
 from pytest_lkagents.checks import NotJudgeable, StageError, TooBusy, WorkerFault
 from pytest_lkagents.clock import Ledger
-from pytest_lkagents.loop import EventLoop
-from pytest_lkagents.memory import Memory, why_killed
+from pytest_lkagents.memory import why_killed
 from pytest_lkagents.probe.answers import Answer, follow
 from pytest_lkagents.probe.sidecar import Sidecar, ensure_image
-from pytest_lkagents.roles import ROLES, Role
-from pytest_lkagents.secrets import Redactor, looks_secret, secrets_of
-from pytest_lkagents.server.base import Server
-from pytest_lkagents.server.choose import connect, make_server
+from pytest_lkagents.roles import ROLES
+from pytest_lkagents.secrets import Redactor, secrets_of
+from pytest_lkagents.server.choose import connect
 from pytest_lkagents.session import Session, sweep
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.starts import Starts
 from pytest_lkagents.turns import Turns
 from pytest_lkagents.values import OWN_SERVERS
 from pytest_lkagents.verdict import Lane, Subject
-from pytest_lkagents.wire.tap import Tap
 from pytest_lkagents.worker.base import Worker
 from pytest_lkagents.worker.command import CommandWorker
 from pytest_lkagents.worker.contents import ImageContents
-from pytest_lkagents.worker.image import ImageWorker
 from pytest_lkagents.worker.layers import ImageScan
+from pytest_lkagents.workshop import Workshop
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -79,18 +70,21 @@ class Stage:
         self.settings = settings
         self.redactor = redactor
         self.ledger = Ledger()
-        self.memory = Memory(self.workers, self.raise_if_closing)
+        self._workshop = Workshop(
+            settings,
+            redactor,
+            self.ledger,
+            session=lambda: self.session,
+            ready=self.worker,
+            raise_if_closing=self.raise_if_closing,
+        )
+        self.memory = self._workshop.memory
         self.history = History(self.memory.look)
         self.media = Media(self._callers_place)
-        self._wire_loop = EventLoop("the tap")
         self._client: DockerClient | None = None
         self._session: Session | None = None
         self._contents: ImageContents | None = None
         self._neighbour: Sidecar | None = None
-        self._workers: list[Worker] = []
-        self._servers: list[Server] = []
-        self._taps: list[Tap] = []
-        self._by_role: dict[str, list[Worker]] = {}
         # Roles and their workers with which an observation was begun.
         self._touched: set[tuple[str, Worker]] = set()
         self._sdk_seen: tuple[str | None, str | None] | None = None
@@ -175,17 +169,17 @@ class Stage:
         yield self.history.stop
         yield self.media.close
         yield self.background.cancel
-        yield from [worker.remove for worker in self._workers if isinstance(worker, CommandWorker)]
+        yield from [worker.remove for worker in self._workshop.made if isinstance(worker, CommandWorker)]
         # Removing the containers also ends the waits of starters that are under way.
         yield self._remove_containers
-        yield from [server.stop for server in self._servers]
+        yield from [server.stop for server in self._workshop.servers]
         yield self._wait_for_starters
         if self._contents is not None:
             yield self._contents.close
-        yield from [server.stop for server in self._servers]
-        yield from [tap.close for tap in self._taps]
+        yield from [server.stop for server in self._workshop.servers]
+        yield from [tap.close for tap in self._workshop.taps]
         yield self._keep_transcripts
-        yield self._wire_loop.close
+        yield self._workshop.wire_loop.close
         if self._session is not None:
             yield self._session.close
         if self._client is not None:
@@ -206,7 +200,7 @@ class Stage:
         if self.settings.report_dir is None:
             return
         try:
-            describe.keep_transcripts(self._taps, self.settings.report_dir, self.redactor)
+            describe.keep_transcripts(self._workshop.taps, self.settings.report_dir, self.redactor)
         except OSError as error:
             self.unwritten.append(f"cannot write {error.filename}: {error.strerror}")
 
@@ -256,8 +250,8 @@ class Stage:
         try:
             return self.worker(role)
         except WorkerFault:
-            for worker in self._workers:
-                if worker.name == role and worker.started:
+            for worker in self.workers():
+                if worker.name == role:
                     return worker
             raise
 
@@ -307,55 +301,8 @@ class Stage:
     def _who_plays(self) -> Turns | Starts:
         # On a server that is not ours, all workers would be offered the same calls.
         if self.settings.image is None or not self.controllable:
-            return Turns(self._prepare, self._running, self._put_away, share_ports=self.settings.image is None)
-        return Starts(self._prepare, self.background.start, lambda role, worker: self._of_role(role).append(worker))
-
-    def _of_role(self, role: str) -> list[Worker]:
-        return self._by_role.setdefault(role, [])
-
-    def _prepare(self, role_name: str, name: str) -> Worker:
-        self.raise_if_closing()
-        role = ROLES[role_name]
-        server = self.worker(role.beside).server if role.beside is not None else self._start_server(name)
-        if not role.server_up and not server.controllable:
-            raise StageError("the LiveKit server given cannot be stopped by this suite")
-        tap = Tap(self._wire_loop, self.session.gateway, server.url, name, self.settings.metadata)
-        self._taps.append(tap)
-        tap.start()
-        worker = self._make_worker(name, role, server, tap)
-        self._workers.append(worker)
-        self._of_role(role_name).append(worker)
-        if not role.server_up:
-            worker.stop_server()
-        if role.firewall == "drop-inbound":
-            worker.drop_inbound()
-        elif role.firewall == "only-server":
-            media = urlsplit(server.worker_url).hostname or ""
-            worker.allow_only(sorted({worker.server_peer.partition(":")[0], media}))
-        if not role.server_up:
-            worker.count_attempts()
-        replace = role.replace() if role.replace else {}
-        for variable, value in replace.items():
-            if looks_secret(variable):
-                self.redactor.add(variable, value)
-        with self.memory.room():
-            worker.start(without=role.without, replace=replace)
-            if role.registered:
-                self.wait_registered(worker)
-        return worker
-
-    def _make_worker(self, name: str, role: Role, server: Server, tap: Tap) -> Worker:
-        if self.settings.image is None:
-            return CommandWorker(name, self.settings, self.session, server, tap, self.ledger)
-        cpus = role.cpus if self.settings.cpus is None else self.settings.cpus
-        settings = self.settings
-        old = role.old and settings.from_image is not None
-        if old:
-            settings = dataclasses.replace(settings, image=settings.from_image)
-        worker = ImageWorker(name, settings, self.session, server, tap, self.ledger, cpus, read_only=role.read_only)
-        # The image under test does not answer for what the old one does.
-        worker.disturbed |= old
-        return worker
+            return Turns(self._workshop.prepare, self._running, self._put_away, share_ports=self.settings.image is None)
+        return Starts(self._workshop.prepare, self.background.start, self._workshop.give)
 
     def _running(self) -> list[Worker]:
         return [worker for worker in self.workers() if worker.is_running]
@@ -368,22 +315,9 @@ class Stage:
         if all(other is worker or other.server is not worker.server for other in self._running()):
             worker.server.stop()
 
-    def _start_server(self, chain: str) -> Server:
-        server = make_server(self.settings, self.session)
-        self._servers.append(server)
-        self.redactor.add("api-secret", server.api_secret)
-        self.redactor.add("api-key", server.api_key)
-        with self.ledger.waiting(chain):
-            server.start()
-        return server
-
     def wait_registered(self, worker: Worker) -> str:
         """The agent name under which the worker registered. Raises WorkerFault, or StageError on a busy machine."""
-        try:
-            return worker.wait_registered().agent_name
-        except WorkerFault:
-            self.raise_if_closing()
-            raise
+        return self._workshop.wait_registered(worker)
 
     @property
     def takes_turns(self) -> bool:
@@ -397,12 +331,11 @@ class Stage:
 
     def workers(self, role: str | None = None) -> list[Worker]:
         """Every worker that was started so far, or those of one role."""
-        return [worker for worker in list(self._workers if role is None else self._by_role.get(role, ())) if worker.started]
+        return self._workshop.workers(role)
 
     def alike(self, worker: Worker) -> list[Worker]:
         """Every worker so far of this one's image, itself included; of the image that is replaced (--lk-from) it alone."""
-        replaced = self.workers("old") if self.settings.from_image is not None else []
-        return [worker] if worker in replaced else [other for other in self.workers() if other not in replaced]
+        return self._workshop.alike(worker)
 
     # -- other hosts
 
@@ -508,8 +441,8 @@ class Stage:
 
     def lanes(self) -> list[Lane]:
         """The workers' lives, for the report."""
-        return describe.lanes(self._taps)
+        return describe.lanes(self._workshop.taps)
 
     def facts(self) -> dict[str, Any]:
         """The verdict's ``stage``."""
-        return describe.stage(self.settings, self._servers[0] if self._servers else None, self._client)
+        return describe.stage(self.settings, self._workshop.servers[0] if self._workshop.servers else None, self._client)

@@ -185,8 +185,8 @@ def test_a_server_that_cannot_be_stopped_is_removed_for_the_next_one() -> None:
 def test_whatever_cannot_be_closed_the_rest_is(capsys: pytest.CaptureFixture[str]) -> None:
     stage: Any = Stage(Settings(image="agent:1"), Redactor())
     closed = []
-    stage._servers = [server_in(Gone(), hangs=False), SimpleNamespace(stop=lambda: closed.append("server"))]
-    stage._taps = [SimpleNamespace(close=lambda: {}["nothing"]), SimpleNamespace(close=lambda: closed.append("tap"))]
+    stage._workshop.servers = [server_in(Gone(), hangs=False), SimpleNamespace(stop=lambda: closed.append("server"))]
+    stage._workshop.taps = [SimpleNamespace(close=lambda: {}["nothing"]), SimpleNamespace(close=lambda: closed.append("tap"))]
     stage.close()
     assert closed == ["server", "server", "tap"]
     told = capsys.readouterr().err.splitlines()

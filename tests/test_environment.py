@@ -11,6 +11,7 @@ import pytest
 from pytest_lkagents.checks import Evidence, NotJudgeable, StageError, TooBusy, WorkerFault
 from pytest_lkagents.secrets import Redactor
 from pytest_lkagents.stage import Stage
+from pytest_lkagents.workshop import Workshop
 from suites import test_environment as checks
 from suites.observations import FirstCall
 from tests.test_tokens import HERE, token
@@ -46,11 +47,12 @@ def stage(*workers: Seen, env: dict[str, str] | None = None, from_image: str | N
     """Workers by the name of their role."""
     made = object.__new__(Stage)
     made.settings = SimpleNamespace(env=env or {}, from_image=from_image)
-    made._workers = list(workers)
-    made._by_role = {worker.name: [worker] for worker in workers}
+    workshop = made._workshop = object.__new__(Workshop)
+    workshop._settings, workshop.made = made.settings, list(workers)
+    workshop._by_role = {worker.name: [worker] for worker in workers}
 
     def worker(role: str = "shared") -> Seen:
-        found = made._by_role[role][0]
+        found = workshop._by_role[role][0]
         if not found.registered:
             raise WorkerFault("it did not register")
         return found
