@@ -44,7 +44,8 @@ def own_environment() -> dict[str, str]:
 
 def tree_of(leader: int, known: Iterable[psutil.Process] = ()) -> list[psutil.Process]:
     """The processes that descend from ``leader``, itself first: its children's children, its POSIX session, and those of
-    ``known`` that still are who they were. Zombies (see ``is_zombie``) are among them."""
+    ``known`` that still are who they were. Those that have ended, and whose exit code nobody
+    asked for, are among them."""
     found: dict[int, psutil.Process] = {}
     with contextlib.suppress(psutil.Error):
         first = psutil.Process(leader)
@@ -60,11 +61,6 @@ def tree_of(leader: int, known: Iterable[psutil.Process] = ()) -> list[psutil.Pr
         if process.pid not in found and process.is_running():
             found[process.pid] = process
     return list(found.values())
-
-
-def is_zombie(process: psutil.Process) -> bool:
-    """Whether it has ended and nobody asked for its exit code. Raises psutil.NoSuchProcess."""
-    return bool(process.status() == psutil.STATUS_ZOMBIE)
 
 
 def marked(sessions: Iterable[str]) -> list[psutil.Process]:

@@ -83,11 +83,11 @@ class Sampler:
         seen = [usage for usage in self.seen if since - self._every <= usage.at <= until + self._every]
         return (seen[-1].cpu_s - seen[0].cpu_s) / (seen[-1].at - seen[0].at) if len(seen) > 1 else 0.0
 
-    def series(self, every: int = 2) -> list[list[float]]:
-        """Seconds since the first reading, cores since the one before, bytes."""
+    def series(self) -> list[list[float]]:
+        """Of every other reading: seconds since the first one, cores since the one before, bytes."""
         if not self.seen:
             return []
-        kept = self.seen[::every]
+        kept = self.seen[::2]
         return [
             [round(now.at - self.seen[0].at, 1), round((now.cpu_s - last.cpu_s) / (now.at - last.at), 3), now.memory_bytes]
             for last, now in itertools.pairwise(kept)

@@ -405,7 +405,7 @@ def test_a_tree_has_orphans_and_zombies() -> None:
         orphan, zombie = int(leader.stdout.readline()), int(leader.stdout.readline())
         found = {process.pid: process for process in machine.tree_of(leader.pid)}
         assert set(found) == {leader.pid, orphan, zombie}
-        assert [pid for pid, process in found.items() if machine.is_zombie(process)] == [zombie]
+        assert [pid for pid, process in found.items() if process.status() == psutil.STATUS_ZOMBIE] == [zombie]
     finally:
         leader.kill()
         leader.communicate()

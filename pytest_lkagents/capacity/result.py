@@ -28,10 +28,10 @@ class Result:
     """``calls`` came, and were served, refused (``unseen`` of them without a worker being asked: the server saw none below
     its target load), cut by the end of a grace period, or were ``in_progress`` at the end.
 
-    ``refused_at_ceiling``: while all replicas were ready that there may be. ``strained``: calls that were accepted although
-    the worker's load, had it been known at once, was at its threshold already. ``utilisation``: time of calls as a share of
-    what all replicas (starting and draining ones too, they are paid for) could have carried below the threshold.
-    ``mean_load``: of the ready replicas. ``refusals_s`` and ``cuts_s``: the first such moments.
+    ``strained``: calls that were accepted although the worker's load, had it been known at once, was at its threshold
+    already. ``utilisation``: time of calls as a share of what all replicas (starting and draining ones too, they are paid
+    for) could have carried below the threshold. ``mean_load``: of the ready replicas. ``refusals_s`` and ``cuts_s``: the first
+    such moments.
     """
 
     calls: int
@@ -40,7 +40,6 @@ class Result:
     cut: int
     in_progress: int
     unseen: int
-    refused_at_ceiling: int
     strained: int
     utilisation: float
     mean_load: float

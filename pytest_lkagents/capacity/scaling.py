@@ -83,9 +83,9 @@ class Scaling:
             raise ValueError("the grace period is at least 0 s, the autoscaler's period above 0 s")
 
     @classmethod
-    def fixed(cls, replicas: int, *, grace_s: float = GRACE_SECONDS, source: str = "") -> Scaling:
+    def fixed(cls, replicas: int, *, grace_s: float = GRACE_SECONDS) -> Scaling:
         """No autoscaler."""
-        return cls(replicas, replicas, None, grace_s=grace_s, source=source)
+        return cls(replicas, replicas, None, grace_s=grace_s)
 
     @property
     def ceiling(self) -> int:

@@ -57,7 +57,7 @@ class _Simulation:
         self._arrivals = _pairs(trace)
         self._next = next(self._arrivals, None)
         self._ends: list[tuple[float, int, int]] = []  # end, slot, era
-        self._served = self._refused = self._unseen = self._at_ceiling = self._cut = self._strained = self._calls = 0
+        self._served = self._refused = self._unseen = self._cut = self._strained = self._calls = 0
         self._refusals: list[float] = []
         self._cuts: list[float] = []
         self._points: list[Point] = []
@@ -110,7 +110,6 @@ class _Simulation:
         if slot is None:
             self._refused += 1
             self._unseen += not self._dispatcher.bids
-            self._at_ceiling += fleet.ready >= self._scaling.ceiling
             if len(self._refusals) < EXAMPLES:
                 self._refusals.append(now)
             return
@@ -207,7 +206,6 @@ class _Simulation:
             cut=self._cut,
             in_progress=self._fleet.in_progress,
             unseen=self._unseen,
-            refused_at_ceiling=self._at_ceiling,
             strained=self._strained,
             utilisation=self._call_seconds / could_carry if could_carry else 0.0,
             mean_load=self._load_seconds / self._ready_seconds if self._ready_seconds else 0.0,

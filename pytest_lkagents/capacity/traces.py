@@ -80,12 +80,12 @@ def burst(
     return _poisson("burst", in_progress, lambda t: np.interp(t, times, [quiet, quiet, 1, 1, quiet]), length_s, seed, longest_s)
 
 
-def standard(kind: str, in_progress: float, *, seed: int = 0, longest_s: float = LONGEST_SECONDS) -> Trace:
+def standard(kind: str, in_progress: float, *, longest_s: float = LONGEST_SECONDS) -> Trace:
     """The trace of this kind, with calls of up to ``longest_s``. Raises ValueError for another kind."""
     made = {"steady": steady, "daily": daily, "burst": burst}.get(kind)
     if made is None:
         raise ValueError(f"trace {kind!r} is not one of {', '.join(KINDS)}")
-    return made(in_progress, seed=seed, longest_s=longest_s)
+    return made(in_progress, longest_s=longest_s)
 
 
 def from_csv(path: Path) -> Trace:

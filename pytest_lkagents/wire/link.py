@@ -68,8 +68,8 @@ class Link:
     def alive(self) -> bool:
         return not self._closed
 
-    def record(self, source: str, kind: str, data: dict[str, Any], at: float | None = None) -> None:
-        self._owner.transcript.add(Entry(time.monotonic() if at is None else at, self.number, source, kind, data, 0))
+    def record(self, source: str, kind: str, data: dict[str, Any]) -> None:
+        self._owner.transcript.add(Entry(time.monotonic(), self.number, source, kind, data, 0))
 
     def made(self, side: Side) -> None:
         if side is self.worker:

@@ -11,7 +11,6 @@ CONTROL = 0x8
 # Bytes of payload. The server itself refuses agent messages over 2 MiB (SignalMessageSizeLimit), so what is larger than
 # twice that is no message that anyone could judge; it is streamed through instead of being buffered.
 FRAME_BOUND = 4 * 1024 * 1024
-LONGEST_HEADER = 14
 
 
 @dataclass(frozen=True)
