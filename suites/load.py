@@ -14,7 +14,6 @@ from pytest_lkagents.busyness import Reading
 from pytest_lkagents.callers.caller import Caller
 from pytest_lkagents.calls import ANSWER_SECONDS
 from pytest_lkagents.checks import NotJudgeable, StageError, WorkerFault
-from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.settings import MORE_CALLS, SESSIONS, Settings
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.model import Status
@@ -24,22 +23,15 @@ from pytest_lkagents.worker.base import Worker
 from .healthy import answers, unhealthy_when_full
 from .loaded import LEAST_STEPS, Loaded
 from .placed import RECOVER_SECONDS, TRIES, place, wait_free
-from .reports import LONGEST_SECONDS, still_counts
+from .reports import LONGEST_SECONDS
+from .unloaded import UNMOVED, look_whether_it_forgot, look_whether_it_stays, recover
 
 # A status at least every 10 s, and a load that is averaged over some seconds before.
 RISE_SECONDS = 20
 # A load of CPU moves by then, if only a little: SDKs average over 2.5 s, the kernel adds to its average every 5 s.
 MOVES_SECONDS = 8
-# An accepted job that is not assigned may still come, as the SDKs see it, for 7.5 s; the next report tells.
-PROMISED_SECONDS = 10
-# So long any worker may wait for it.
-FORGET_SECONDS = 50
 # Four of the SDKs' reports.
 NEXT_SECONDS = 10
-# Longer than the minute for which some count what was.
-STAYS_SECONDS = 75
-# So many reports of exactly the same load.
-UNMOVED = 3
 # Less than this is noise of an idle worker's CPU; a job or a burnt core adds more.
 NOTICEABLE = 0.02
 HALF_HEARTED = 0.3
@@ -105,7 +97,7 @@ def observe(stage: Stage) -> Loaded:
             if not worker.is_running:
                 raise worker.ended() from None
             raise
-    _look_whether_it_forgot(worker, seen)
+    look_whether_it_forgot(worker, seen)
     return seen
 
 
@@ -131,7 +123,7 @@ def _observe(stage: Stage, worker: Worker, peer: Worker | None) -> Loaded:
         seen.patience = max(RECOVER_SECONDS, stage.settings.exit_timeout) + NEXT_SECONDS
     if seen.over:
         before = worker.reading()
-        _recover(worker, seen, ended)
+        recover(worker, seen, ended)
         if seen.recovered_after is None and worker.is_running:
             stage.raise_if_filled_by_others(worker, before)
             stage.raise_if_too_busy()
@@ -378,59 +370,3 @@ def _real_calls(stage: Stage, worker: Worker, peer: Worker, caller: Caller, seen
             seen.refused_call = placed
             if not asked.available:
                 return
-
-
-def look_whether_it_stays(worker: Worker, seen: Loaded, ended: float) -> None:
-    """Whether its reports stay what they were with the calls, that are over. A load that is measured moves by itself, a count
-    falls with the jobs."""
-    log = worker.wire.transcript
-
-    def moves() -> bool:
-        loads = [status.load for status in log.statuses(ended)]
-        return len(set(loads)) > 1 or any(load <= seen.idle for load in loads) or not log.live()
-
-    with worker.ledger.waiting(worker.name):
-        moved = log.wait(lambda _: moves(), max(seen.patience, STAYS_SECONDS))
-    loads = [status.load for status in log.statuses(ended)]
-    if not moved and len(loads) >= UNMOVED and not seen.job_pids & set(worker.snapshot().living()):
-        seen.stayed_at, seen.stayed_s = loads[-1], round(time.monotonic() - ended, 1)
-
-
-def _recover(worker: Worker, seen: Loaded, ended: float) -> None:
-    def available(transcript: Transcript) -> Status | None:
-        status = transcript.latest_status(ended)
-        return status if status is not None and not status.full else None
-
-    status = worker.wire.transcript.wait(available, seen.patience)
-    if status is None:
-        return
-
-    def accepts() -> bool:
-        seen.asked_after = worker.wire.ask(ANSWER_SECONDS)
-        # Silence is another check's business; asking on would take a slot of the worker each time.
-        return seen.asked_after.available is not False
-
-    try:
-        poll(accepts, what="accepted question", seconds=RECOVER_SECONDS, every=1)
-        if seen.asked_after is not None and seen.asked_after.available:
-            seen.recovered_after = time.monotonic() - ended
-    except DeadlineMissed:
-        pass
-
-
-def _look_whether_it_forgot(worker: Worker, seen: Loaded) -> None:
-    """Whether a worker that counts its calls gives back the place of a call that is over, and of the job that it has accepted
-    and that does not come: the last one after all calls, unless these did not fill it."""
-    if seen.moved_by != "calls" or not seen.steps or not worker.wire.transcript.live():
-        return
-    if seen.recovered_after is not None:
-        since = time.monotonic() + PROMISED_SECONDS
-    elif not seen.over and seen.stayed_at is None and seen.counts_calls:
-        since = max(seen.ended, seen.promised + PROMISED_SECONDS)
-    else:
-        return
-    # The first one may have begun with what a burner left.
-    counted = still_counts(worker, seen.idle, seen.first_steps(2), PROMISED_SECONDS + FORGET_SECONDS, since)
-    # A job that does not end is another check's business.
-    if counted is not None and not seen.job_pids & set(worker.snapshot().living()):
-        seen.still_counted = counted

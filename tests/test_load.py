@@ -17,16 +17,17 @@ from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.model import Answer, Entry, Status
 from pytest_lkagents.wire.transcript import Transcript
 from pytest_lkagents.worker.base import Worker
-from suites import load, reports
+from suites import load, reports, unloaded
 from suites import test_availability as availability
 from suites import test_resources as resources
 from suites.crowds import LoadTest
-from suites.load import look_whether_it_stays, most_calls, sunk
+from suites.load import most_calls, sunk
 from suites.loaded import Loaded
 from suites.placed import Placed
 from suites.quality import Quality
 from suites.reports import counted_at_rest, forgets_call, still_counts
 from suites.sampling import Level
+from suites.unloaded import look_whether_it_stays
 
 
 class Log:
@@ -177,7 +178,7 @@ def test_a_load_that_was_watched_on_a_busy_machine_is_watched_again(
     monkeypatch.setattr(load, "_at_rest", lambda *_: Loaded("w", "", 0.1, 0.1))
     monkeypatch.setattr(load, "_by_cpu", by_cpu)
     monkeypatch.setattr(load, "_by_calls", lambda *_: None)
-    monkeypatch.setattr(load, "_recover", recover)
+    monkeypatch.setattr(load, "recover", recover)
     wire = SimpleNamespace(transcript=Transcript(), hold=lambda *_: nullcontext())
     watched: Any = SimpleNamespace(wire=wire, is_running=True, reading=lambda: None)
     stage: Any = SimpleNamespace(
@@ -220,17 +221,17 @@ def test_a_load_that_rose_a_little_with_each_of_few_calls(loads: list[float], un
 def test_a_place_that_is_kept_by_a_worker_with_room_for_many(
     loads: list[float], after: list[float], living: set[int], kept: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(load, "FORGET_SECONDS", -load.PROMISED_SECONDS)
+    monkeypatch.setattr(unloaded, "FORGET_SECONDS", -unloaded.PROMISED_SECONDS)
     seen = Loaded("w", "", 0.0, max(loads), moved_by="calls", calls=len(loads), job_pids={7}, ended=time.monotonic())
     seen.steps = [(number, one, False) for number, one in enumerate(loads, 1)]
     made: Any = worker([0.0, *loads], after)
     made.snapshot = lambda: SimpleNamespace(living=lambda: living)
     seen.promised = seen.ended - 1
     looked: list[float] = []
-    monkeypatch.setattr(load, "still_counts", lambda *how: looked.append(how[-1]) or still_counts(*how))
-    load._look_whether_it_forgot(made, seen)
+    monkeypatch.setattr(unloaded, "still_counts", lambda *how: looked.append(how[-1]) or still_counts(*how))
+    unloaded.look_whether_it_forgot(made, seen)
     # What was promised is lost some seconds later, when all calls are over and not counted any more.
-    assert not looked or looked == [pytest.approx(seen.promised + load.PROMISED_SECONDS)]
+    assert not looked or looked == [pytest.approx(seen.promised + unloaded.PROMISED_SECONDS)]
     assert seen.still_counted == kept
     with pytest.raises(AssertionError if kept else NotJudgeable):
         availability.test_recovers(cast(Stage, SimpleNamespace(workers=lambda _: [])), Evidence(), lambda: seen)
