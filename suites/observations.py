@@ -1,4 +1,4 @@
-"""Observations that serve several checks; conftest.py makes each of them once per run."""
+"""An ordinary call, and a worker without calls that is asked to stop."""
 
 from __future__ import annotations
 

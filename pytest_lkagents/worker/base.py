@@ -430,6 +430,8 @@ class Worker(ABC):
         self.server.start()
         self.wire.accept()
 
+    # -- what it serves, health first
+
     def get(self, path: str, port: int, seconds: float = 5) -> tuple[int | None, str]:
         """HTTP status and body of a GET from this machine; status None when nothing answers."""
         answer = ask(f"http://{self.address}:{port}{path}", seconds)
