@@ -414,6 +414,12 @@ class Worker(ABC):
 
     # -- its server, seen from this worker
 
+    @property
+    def server_peer(self) -> str:
+        """The server as the worker's sockets show it, which is the tap: ``address:port``."""
+        parts = urlsplit(self.wire.url)
+        return f"{parts.hostname}:{parts.port}"
+
     def stop_server(self) -> None:
         """Stop the LiveKit server for real; the worker's address of it refuses connections, as that of a host whose
         server is down."""
@@ -476,9 +482,3 @@ class Worker(ABC):
             if status == 200 and isinstance(data, dict):
                 return data
         return {}
-
-    @property
-    def server_peer(self) -> str:
-        """The server as the worker's sockets show it, which is the tap: ``address:port``."""
-        parts = urlsplit(self.wire.url)
-        return f"{parts.hostname}:{parts.port}"
