@@ -226,6 +226,11 @@ class Calls:
         """Whether agents of this worker were seen to leave calls that nothing disturbed."""
         return bool(self._habit.stays)
 
+    @property
+    def longest_stay(self) -> float | None:
+        """Seconds after which one of these left, the last of them; None: none did."""
+        return max(self._habit.stays.values(), default=None)
+
     def usual_stay(self, calls: Sequence[Call], more: Callable[[], Call]) -> Stay:
         """How long agents stay that leave by themselves: of these calls, and of further ones until there are enough.
         Raises AgentsLeave if that differs too much, or is too short, for a leave to mean anything."""

@@ -15,7 +15,7 @@ from pytest_lkagents.verdict import SEEN_BESIDE
 from pytest_lkagents.worker.base import Worker
 from pytest_lkagents.worker.processes import Snapshot
 
-from . import accepted, harm, leftovers, pool
+from . import accepted, departures, harm, leftovers, pool
 from .drained import Drain
 from .observations import FirstCall
 from .scenario import CHECK_SECONDS
@@ -70,14 +70,14 @@ def test_joins(lk_stage: Stage, lk_evidence: Evidence, lk_first_call: Callable[[
     MUST,
     section="Overview",
     why="The server gives a call to one worker only: what that one accepts and does not serve, nobody serves.",
-    remedy="read the worker's log of the lost jobs: a service that is not always there, a limit on sessions, a process that is "
-    "not always ready in time",
+    remedy="read the worker's log of the lost jobs: a service that is not always there, a limit on sessions, a lock that one "
+    "call holds, a process that is not always ready in time; refuse calls that cannot be served",
     roles=("shared",),
-    seconds=400,
+    seconds=600,
     order=9,
 )
 def test_serves_every_call(lk_stage: Stage, lk_comers: Callable[[], dict[str, str]], lk_evidence: Evidence) -> None:
-    """Every call that the worker accepted got its agent.
+    """Every call that the worker accepted got its agent, and keeps it beside another call.
 
     At the end of the run all calls so far are counted that a worker accepted and was given, and to which nothing had
     been done (no signal, no lost connection, no killed process, no limit of CPU but the user's). More are placed with
@@ -86,8 +86,12 @@ def test_serves_every_call(lk_stage: Stage, lk_comers: Callable[[], dict[str, st
     if no agent came within 30 s, on a machine that had time, and missed if it came after 15 s. Two such calls are a
     failure; one is not, nor are those for which this machine had no time, if eight others were served since the first
     (where two got no agent at all, since the last of these), for which more calls are placed if need be. What the load
-    test of `resources.quality-of-service` places is judged there. Skipped if calls are refused, or none is served: see
-    `jobs.joins`.
+    test of `resources.quality-of-service` places is judged there. Where agents left calls that nothing disturbed,
+    within 20 s, a call is held alone, for twice as long as the longest of them stayed and 3 s: if its agent leaves,
+    too, they do so by themselves. If it stays, three more are held alone, with nothing else under way, and beside each
+    of these one or two others come, one after the other. It is a failure if all five agents beside another call leave,
+    and all four that were alone stayed for half as long again and 3 s; on an overloaded machine it is an error. Skipped
+    if calls are refused, or none is served: see `jobs.joins`.
     """
     observed = accepted.observe(lk_stage, lk_comers())
     seen = observed.calls
@@ -110,6 +114,11 @@ def test_serves_every_call(lk_stage: Stage, lk_comers: Callable[[], dict[str, st
     but = " but one, which did not happen again," if missed else ""
     if unsure := sum(call.missed and call.busy for call in seen):
         but += f" but {unsure}, for which this machine had no time,"
+    held = departures.observe(lk_stage)
+    if held is not None:
+        lk_evidence["alone_stayed_s"] = [round(stayed, 1) for stayed in held.alone]
+        lk_evidence["left_beside_another_call_after_s"] = [round(stayed, 1) for stayed in held.beside]
+        assert held.problem is None, held.problem
     lk_evidence.summary = f"{len(seen)} calls accepted; all{but} got their agent, within {max(served):.1f} s"
 
 
