@@ -72,10 +72,14 @@ class Contrast:
 
 
 def observe(stage: Stage) -> Contrast | None:
-    """None where no agent was seen to leave a call that nothing disturbed, where those of calls that are alone leave, too, or
-    where no second call is served. Raises TooBusy where this machine may be the reason, StageError where it cannot be told."""
-    known = stage.calls.longest_stay
+    """None where no agent was seen to leave a call that nothing disturbed, where those of calls that are alone leave, too, and
+    where no second call is served, or may not be. Raises TooBusy where this machine may be the reason, and StageError where it
+    cannot be told."""
+    known, settings = stage.calls.longest_stay, stage.settings
     if known is None or known > LONGEST_SECONDS:
+        return None
+    # By these the callers may all be the same customer, who is not to have two calls at once.
+    if settings.metadata or settings.attributes:
         return None
     seen = Contrast(known)
     try:

@@ -87,11 +87,12 @@ def test_serves_every_call(lk_stage: Stage, lk_comers: Callable[[], dict[str, st
     failure; one is not, nor are those for which this machine had no time, if eight others were served since the first
     (where two got no agent at all, since the last of these), for which more calls are placed if need be. What the load
     test of `resources.quality-of-service` places is judged there. Where agents left calls that nothing disturbed,
-    within 20 s, a call is held alone, for twice as long as the longest of them stayed and 3 s: if its agent leaves,
-    too, they do so by themselves. If it stays, three more are held alone, with nothing else under way, and beside each
-    of these one or two others come, one after the other. It is a failure if all five agents beside another call leave,
-    and all four that were alone stayed for half as long again and 3 s; on an overloaded machine it is an error. Skipped
-    if calls are refused, or none is served: see `jobs.joins`.
+    within 20 s, and callers bring nothing by which an agent may know them (`--lk-metadata`, `--lk-attribute`), a call
+    is held alone, for twice as long as the longest of them stayed and 3 s: if its agent leaves, too, they do so by
+    themselves. If it stays, three more are held alone, with nothing else under way, and beside each of these one or two
+    others come, one after the other. It is a failure if all five agents beside another call leave, and all four that
+    were alone stayed for half as long again and 3 s; on an overloaded machine it is an error. Skipped if calls are
+    refused, or none is served: see `jobs.joins`.
     """
     observed = accepted.observe(lk_stage, lk_comers())
     seen = observed.calls

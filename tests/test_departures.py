@@ -15,6 +15,7 @@ import pytest
 from pytest_lkagents.callers.caller import Call
 from pytest_lkagents.checks import Evidence, StageError, TooBusy, WorkerFault
 from pytest_lkagents.clock import Ledger
+from pytest_lkagents.settings import Settings
 from pytest_lkagents.stage import Stage
 from suites import accepted, departures
 from suites import test_jobs as jobs
@@ -51,7 +52,7 @@ class Looked:
                 calls=calls,
                 worker=lambda _role: worker,
                 background=SimpleNamespace(in_peace=contextlib.nullcontext),
-                settings=SimpleNamespace(exit_timeout=1.0),
+                settings=Settings(exit_timeout=1.0),
                 raise_if_closing=lambda: None,
                 raise_if_too_busy=self._raise_if_too_busy,
             ),
@@ -151,6 +152,14 @@ def test_a_first_call_that_differs(monkeypatch: pytest.MonkeyPatch) -> None:
         for others in (None, 7.5):
             look = Looked(monkeypatch, lambda number, _beside, first=first, others=others: first if number == 1 else others)
             assert observe(look.stage) is None
+
+
+@pytest.mark.parametrize("told", [Settings(metadata="customer 7"), Settings(attributes={"sip.phoneNumber": "+15550100"})])
+def test_a_customer_may_have_one_call_at_a_time(told: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    look = Looked(monkeypatch, fails_beside)
+    look.stage.settings = told
+    assert observe(look.stage) is None
+    assert look.placed == 0
 
 
 def later_and_later(number: int, beside: bool) -> float | None:
