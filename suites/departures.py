@@ -64,10 +64,9 @@ class Contrast:
         """What is wrong, in words; None where agents may leave by themselves."""
         if len(self.beside) < sum(BESIDE) or len(self.alone) <= len(BESIDE) or not self.differs:
             return None
-        least, most, stayed = min(self.beside), max(self.beside), min(self.alone)
         return (
-            f"in each of {len(self.beside)} calls beside another the agent left after {least:.1f} to {most:.1f} s; in each of "
-            f"{len(self.alone)} calls that were alone it stayed, for the {stayed:.1f} s or more for which it was watched"
+            f"in each of {len(self.beside)} calls beside another the agent left after {max(self.beside):.1f} s at the latest; in "
+            f"each of {len(self.alone)} calls that were alone it stayed for the {min(self.alone):.1f} s or more of the watch"
         )
 
 

@@ -97,8 +97,8 @@ def test_agents_that_leave_beside_another_call_and_never_alone_fail(monkeypatch:
     assert seen is not None
     assert (len(seen.alone), seen.beside, look.placed) == (ALONE, [7.5] * ALL, ALONE + ALL)
     assert seen.problem == (
-        "in each of 5 calls beside another the agent left after 7.5 to 7.5 s; in each of 4 calls that were alone it stayed, "
-        "for the 19.0 s or more for which it was watched"
+        "in each of 5 calls beside another the agent left after 7.5 s at the latest; in each of 4 calls that were alone it "
+        "stayed for the 19.0 s or more of the watch"
     )
 
 
