@@ -65,8 +65,8 @@ class Contrast:
         if len(self.beside) < sum(BESIDE) or len(self.alone) <= len(BESIDE) or not self.differs:
             return None
         return (
-            f"in each of {len(self.beside)} calls beside another the agent left after {max(self.beside):.1f} s at the latest; in "
-            f"each of {len(self.alone)} calls that were alone it stayed for the {min(self.alone):.1f} s or more of the watch"
+            f"in each of {len(self.beside)} calls beside another the agent left after {max(self.beside):.1f} s at the latest; "
+            f"in each of {len(self.alone)} calls that were alone it stayed for the {min(self.alone):.1f} s or more of the watch"
         )
 
 
