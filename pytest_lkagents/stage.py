@@ -380,6 +380,11 @@ class Stage:
         with self.ledger.waiting("image"):
             return self.contents.scan()
 
+    def image_bytes(self) -> int:
+        """Those of the files in the image's layers. Raises as ``image_scan`` does."""
+        with self.ledger.waiting("image"):
+            return self.contents.unpacked_bytes()
+
     # -- what the verdict says about all this
 
     def raise_if_too_busy(self, worker: Worker | None = None, since: Reading | None = None) -> None:

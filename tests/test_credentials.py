@@ -473,6 +473,9 @@ class Saved:
             entry = tarfile.TarInfo("etc/ssl/cert.pem")
             entry.type, entry.linkname = tarfile.LNKTYPE, "nix/store/cacert/ca-bundle.crt"
             layer.addfile(entry)
+            entry = tarfile.TarInfo("usr/bin/python3")
+            entry.type, entry.linkname = tarfile.SYMTYPE, "python3.11"
+            layer.addfile(entry)
         data = {"plain": plain.getvalue(), "gzip": gzip.compress(plain.getvalue()), "zstd": b"\x28\xb5\x2f\xfd" + b"x" * 600}
         whole = io.BytesIO()
         with tarfile.open(fileobj=whole, mode="w") as outer:
@@ -539,21 +542,53 @@ LAYERS = {"Size": 300, "RootFS": {"Layers": ["a", "b"]}}
 
 
 @pytest.mark.parametrize(
-    ("sizes", "unpacked"),
+    ("sizes", "stated", "unpacked"),
     [
-        ((500, 0, 400), 900),  # as containerd's store has it: what is compressed is less
-        ((100, 0, 100), 200),  # and both together are more
-        ((), 300),
-        ((100,), 300),  # a part of it
-        ((0, 0, 0), 300),
+        ((200, 0, 100), 300, 300),  # as the classic store has it, which nobody needs to read
+        ((500, 0, 400), 900, 850),  # as containerd's store has it: what is compressed is less
+        ((100, 0, 100), 200, 850),  # and both together are more
+        ((), 300, 850),
+        ((100,), 300, 850),  # a part of it
+        ((0, 0, 0), 300, 850),
     ],
 )
-def test_an_images_size_is_that_of_its_unpacked_layers(sizes: tuple[int, ...], unpacked: int) -> None:
+def test_an_images_size_is_that_of_the_files_in_its_layers(
+    sizes: tuple[int, ...], stated: int, unpacked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scanner.Scanner, "scan", lambda *_: ImageScan(file_bytes=850))
     steps = [{"Size": size, "CreatedBy": "RUN x"} for size in sizes]
-    made = contents.ImageContents(SimpleNamespace(attrs=LAYERS, history=lambda: steps), [])  # type: ignore[arg-type]
-    assert (made.unpacked_bytes(), made.stated_bytes()) == (unpacked, unpacked)
+    made = contents.ImageContents(SimpleNamespace(id="x", attrs=LAYERS, history=lambda: steps), [])  # type: ignore[arg-type]
+    assert (made.stated_bytes(), made.unpacked_bytes(), made.stated_bytes()) == (stated, unpacked, unpacked)
+    assert bool(made.under_way()) is (unpacked == 850)
     assert made.history() == ["RUN x"] * len(sizes)
     made.close()
+
+
+@pytest.mark.parametrize("found", [ImageScan(file_bytes=1, unread="1 of 2 are damaged"), StageError("cannot be read")])
+def test_the_engines_word_counts_where_the_layers_cannot_be_read(
+    found: ImageScan | StageError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scanned(*_: object) -> ImageScan:
+        if isinstance(found, StageError):
+            raise found
+        return found
+
+    monkeypatch.setattr(scanner.Scanner, "scan", scanned)
+    steps = [{"Size": size} for size in (500, 0, 400)]
+    made = contents.ImageContents(SimpleNamespace(id="x", attrs=LAYERS, history=lambda: steps), [])  # type: ignore[arg-type]
+    if isinstance(found, StageError):
+        with pytest.raises(StageError, match="cannot be read"):
+            made.unpacked_bytes()
+    else:
+        assert made.unpacked_bytes() == 900
+    assert made.stated_bytes() == 900
+    made.close()
+
+
+def test_the_bytes_of_files_are_counted_as_a_classic_store_does() -> None:
+    one = scan(Saved("plain"), []).file_bytes  # type: ignore[arg-type]
+    assert one == len(f'api_secret = "{SECRET}"') + 3 * 2000 + len("python3.11")
+    assert scan(Saved("gzip", "plain", "link"), []).file_bytes == 3 * one  # type: ignore[arg-type]
 
 
 def test_an_engine_that_is_gone_takes_no_verdict_away() -> None:

@@ -53,24 +53,39 @@ class ImageContents:
         return [str(step.get("CreatedBy") or "") for step in self._steps]
 
     def unpacked_bytes(self) -> int:
-        """What its files take on a node's disk, layer by layer.
+        """The bytes of the files in its layers, as they lie unpacked on a node: the same figure whatever engine has the image.
 
-        ``Size`` of an inspection is that with the classic image store only: with containerd's it is what lies compressed in
-        the store, and from 2026 on both together (moby/moby, pull request 53426). An image may come without a history, or
-        with a part of one; then that figure is all there is.
+        That is ``Size`` of an inspection, and the sum of the history, with the classic image store only. With containerd's
+        the one is what lies compressed in the store, and from 2026 on both together (moby/moby, pull request 53426), the
+        other counts blocks of its disk: for these the layers are read. Raises StageError, as ``scan`` does.
         """
+        told = self._told_bytes()
+        if told == int(self.attrs["Size"]) and self._has_history:
+            return told
+        scanned = self.scan()
+        return told if scanned.unread else scanned.file_bytes
+
+    @property
+    def _has_history(self) -> bool:
+        """Whether it says of all layers how they were made: an image may come without a history, or with a part of one."""
         layers = (self.attrs.get("RootFS") or {}).get("Layers") or []
-        told = sum(int(step.get("Size") or 0) for step in self._steps)
-        return told if told and len(self._steps) >= len(layers) else int(self.attrs["Size"])
+        return len(self._steps) >= len(layers) and any(step.get("Size") for step in self._steps)
+
+    def _told_bytes(self) -> int:
+        """As the engine knows them best."""
+        return sum(int(step.get("Size") or 0) for step in self._steps) if self._has_history else int(self.attrs["Size"])
 
     def stated_bytes(self) -> int:
-        """The same, or what the engine said at first if it does not answer any more."""
+        """The same, as far as it is known without reading the layers, which may not have begun."""
         from docker.errors import DockerException
         from requests import RequestException
 
+        reading = self._reading
         try:
-            return self.unpacked_bytes()
-        except (DockerException, RequestException):
+            if reading is not None and reading.done() and reading.exception() is None:
+                return self.unpacked_bytes()
+            return self._told_bytes()
+        except (DockerException, RequestException, concurrent.futures.CancelledError):
             return int(self.attrs["Size"])
 
     def read(self) -> Future[ImageScan]:

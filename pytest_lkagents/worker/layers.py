@@ -42,13 +42,15 @@ CERTIFI = re.compile(r"(^|/)(?<!_vendor/)certifi/cacert\.pem$")
 @dataclass
 class ImageScan:
     """``secrets`` names what was found and where, never the value; ``files`` counts what was read for them; ``ca_bundles`` are
-    paths in the final file system, as far as its layers could be read; ``unread`` says why some could not (empty: all were)."""
+    paths in the final file system, as far as its layers could be read; ``unread`` says why some could not (empty: all were);
+    ``file_bytes`` are those of the files in all layers, also of what a later one deletes."""
 
     secrets: list[str] = field(default_factory=list)
     ca_bundles: list[str] = field(default_factory=list)
     layers: int = 0
     files: int = 0
     unread: str = ""
+    file_bytes: int = 0
 
     def raise_if_unread(self) -> None:
         """Raises StageError unless all layers were read."""
@@ -79,6 +81,7 @@ class _Stream(io.RawIOBase):
 class _Layer:
     present: set[str] = field(default_factory=set)
     gone: list[str] = field(default_factory=list)
+    file_bytes: int = 0
 
 
 @dataclass
@@ -112,6 +115,8 @@ class _Search:
                         found.present.add(path)
                     else:
                         found.gone.append(path)
+                # As a classic image store counts: a link has the length of the path in it.
+                found.file_bytes += len(member.linkname.encode()) if member.issym() else member.size
                 if not member.isfile():
                     continue
                 largest = LARGEST_PACK if PACK.search(path) else LARGEST_READ
@@ -163,7 +168,7 @@ def scan(image: Image, planted: Sequence[str]) -> ImageScan:
         result.unread = f"{len(read) - len(whole)} of {len(read)} are damaged, or compressed in an unknown way (zstd)"
     result.ca_bundles = sorted(_bundles_left(whole))
     result.secrets = sorted(set(result.secrets))
-    result.layers = len(order)
+    result.layers, result.file_bytes = len(order), sum(layer.file_bytes for layer in whole)
     return result
 
 
