@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_lkagents.checks import StageError
+
 if TYPE_CHECKING:
     from docker.models.containers import Container
 
@@ -17,12 +19,22 @@ CONTROL_GROUPS = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True)
 class Usage:
-    """``at`` in monotonic seconds; ``cpu_s`` core-seconds since the start; ``memory_bytes`` what nobody can take back
-    without ending a process: anonymous and shared memory, no cached files."""
+    """``at`` in monotonic seconds; ``cpu_s`` core-seconds since the start; ``memory`` in bytes, as far as it is counted."""
 
     at: float
     cpu_s: float
-    memory_bytes: int
+    memory: int | None
+
+    @property
+    def memory_bytes(self) -> int:
+        """What nobody can take back without ending a process: anonymous and shared memory, no cached files. Raises StageError
+        where nobody counts it: some systems boot without the memory controller, and an engine then says 0."""
+        if self.memory is None:
+            raise StageError(
+                "neither kernel nor engine counts the memory of containers (docker info warns of it): boot this machine "
+                "with cgroup_enable=memory"
+            )
+        return self.memory
 
 
 class Meter:
@@ -48,8 +60,8 @@ class Meter:
         group = self._groups.get("memory")
         events = self._groups[""] / "memory.events" if group is None else group / "memory.oom_control"
         with contextlib.suppress(OSError, ValueError):
-            return seen.memory_bytes, _table(events).get("oom_kill", 0)
-        return seen.memory_bytes, 0
+            return seen.memory or 0, _table(events).get("oom_kill", 0)
+        return seen.memory or 0, 0
 
     def _find(self) -> Mapping[str, Path]:
         """The container's control groups by controller (version 2 has one for all: ""); empty if they are not to be seen."""
@@ -64,9 +76,12 @@ class Meter:
         found = {}
         for _, controllers, path in (line.split(":", 2) for line in lines):
             # The engine may count processes from another namespace than this one.
-            if str(self._container.id) in path:
+            above, own, below = path.partition(str(self._container.id))
+            if own:
+                # Not one of the groups that may be in it (Podman's "container"), which may hold a part of it.
+                group = above.lstrip("/") + own + below.partition("/")[0]
                 for name in controllers.split(","):
-                    found[name] = CONTROL_GROUPS / name / path.lstrip("/")
+                    found[name] = CONTROL_GROUPS / name / group
         return found
 
 
@@ -99,11 +114,13 @@ def _as_the_engine_says(container: Container) -> Usage | None:
     cpu = float(stats["cpu_stats"]["cpu_usage"]["total_usage"]) / 1e9
     if not cpu:
         return None  # what it says of a container that has ended
-    return Usage(time.monotonic(), cpu, _own_memory(stats.get("memory_stats", {}).get("stats", {})))
+    # Podman has no table there.
+    return Usage(time.monotonic(), cpu, _own_memory((stats.get("memory_stats") or {}).get("stats") or {}))
 
 
-def _own_memory(counted: Mapping[str, int]) -> int:
-    """The kernel's names differ between control groups of version 1 (total_rss, total_shmem) and 2 (anon, shmem)."""
+def _own_memory(counted: Mapping[str, int]) -> int | None:
+    """The kernel's names differ between control groups of version 1 (total_rss, total_shmem) and 2 (anon, shmem). No container
+    with a process in it has nothing: None where that is said."""
     if "anon" in counted:
-        return counted["anon"] + counted.get("shmem", 0)
-    return counted.get("total_rss", 0) + counted.get("total_shmem", 0)
+        return counted["anon"] + counted.get("shmem", 0) or None
+    return counted.get("total_rss", 0) + counted.get("total_shmem", 0) or None
