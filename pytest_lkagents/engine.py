@@ -126,8 +126,10 @@ def is_here(network: Network) -> bool:
 
 
 def gateway_of(network: Network) -> str:
-    """This machine's address there, as containers see it."""
-    config: dict[str, Any] = network.attrs["IPAM"]["Config"][0]
+    """This machine's address there, as containers see it: that of IPv4, wherever it stands, if an engine is set to give IPv6 to
+    every network."""
+    configs: list[dict[str, Any]] = network.attrs["IPAM"]["Config"]
+    config = next((found for found in configs if ":" not in found["Subnet"]), configs[0])
     return str(config.get("Gateway") or config["Subnet"].rpartition(".")[0] + ".1")
 
 

@@ -135,6 +135,14 @@ def test_an_engine_elsewhere_is_known_by_its_own_network() -> None:
     assert not engine.is_elsewhere(client(here, SecurityOptions=["name=apparmor"], OperatingSystem="Debian GNU/Linux 12"))
 
 
+def test_the_address_of_a_network_with_both_protocols_is_that_of_ipv4() -> None:
+    """As an engine gives them whose ``default-network-opts`` say IPv6."""
+    old, new = {"Subnet": "172.18.0.0/16", "Gateway": "172.18.0.1"}, {"Subnet": "fd00:1::/64", "Gateway": "fd00:1::1"}
+    for configs in ([old, new], [new, old]):
+        network: Any = SimpleNamespace(attrs={"IPAM": {"Config": configs}})
+        assert engine.gateway_of(network) == "172.18.0.1"
+
+
 def test_a_bridge_is_here_under_the_name_that_this_session_gave_it(monkeypatch: pytest.MonkeyPatch) -> None:
     session: Any = object.__new__(Session)
     session._client, session.id = object(), "0123456789abcdef"
