@@ -161,6 +161,7 @@ def answering() -> Iterator[None]:
 
 
 def describe(client: DockerClient) -> str:
-    """Engine and version, such as ``docker 20.10.24 (linux, cgroup v1)``."""
-    info = client.info()
-    return f"docker {info.get('ServerVersion')} ({platform.system().lower()}, cgroup v{info.get('CgroupVersion', '1')})"
+    """Engine and version, such as ``docker 20.10.24 (linux, cgroup v1)``; Podman has the same interface."""
+    info, parts = client.info(), client.version().get("Components") or ()
+    name = "podman" if any("podman" in str(part.get("Name")).lower() for part in parts) else "docker"
+    return f"{name} {info.get('ServerVersion')} ({platform.system().lower()}, cgroup v{info.get('CgroupVersion', '1')})"

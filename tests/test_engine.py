@@ -135,6 +135,13 @@ def test_an_engine_elsewhere_is_known_by_its_own_network() -> None:
     assert not engine.is_elsewhere(client(here, SecurityOptions=["name=apparmor"], OperatingSystem="Debian GNU/Linux 12"))
 
 
+@pytest.mark.parametrize(("name", "said"), [("Engine", "docker 5"), ("Podman Engine", "podman 5"), (None, "docker 5")])
+def test_an_engine_is_called_by_its_name(name: str | None, said: str) -> None:
+    about = {"Components": [{"Name": name}, {"Name": "Conmon"}]} if name else {}
+    client: Any = SimpleNamespace(info=lambda: {"ServerVersion": "5", "CgroupVersion": "2"}, version=lambda: about)
+    assert engine.describe(client).startswith(said)
+
+
 def test_the_address_of_a_network_with_both_protocols_is_that_of_ipv4() -> None:
     """As an engine gives them whose ``default-network-opts`` say IPv6."""
     old, new = {"Subnet": "172.18.0.0/16", "Gateway": "172.18.0.1"}, {"Subnet": "fd00:1::/64", "Gateway": "fd00:1::1"}
