@@ -113,7 +113,8 @@ def too_few_cores(client: DockerClient, wanted: float | None, origin: str = "--l
 
 ELSEWHERE = (
     "the container engine's networks are not on this machine, which the callers and the tap need: run pytest on the "
-    "engine's own host, with an engine that is neither rootless nor in a machine of its own (DOCKER_HOST, Docker Desktop)"
+    "engine's own host, with Docker, neither rootless nor in a machine of its own (DOCKER_HOST, Docker Desktop); Podman "
+    "makes a network's bridge with its first container only, and is taken for an engine elsewhere"
 )
 # Their networks are in a namespace or a machine of their own.
 ROOTLESS, DESKTOP = "name=rootless", "Docker Desktop"
