@@ -315,6 +315,8 @@ class Scene:
         harm.evidence["then_harmed_pid"] = self.pid
         harm.evidence["new_call_then"] = self._judge_bystander()
         self._judge_registered()
+        if harm.verdict is None and harm.evidence.get("new_calls_lost"):
+            self._call_after_both()
         if harm.verdict is None:
             harm.worker_trouble = stays_unhealthy(self.stage, self.worker, self.health)
         self._raise_if_uncertain(before)
@@ -369,11 +371,24 @@ class Scene:
         else:
             self._newest = call
         harm.served_s = round(call.agent_after, 2)
-        harm.evidence["new_calls_lost"] = lost = lost_before(self.stage, self.worker, self.caller, call, began)
-        if lost >= ENOUGH_LOST:
-            harm.not_served = f"of the new calls the first {lost} are lost: {self._said(began)}"
+        self._count_lost(call, began)
         if self._rest is not None:
             self._jobs = {self.pid, self.other_pid, *self.worker.jobs_of(self.worker.snapshot())}
+
+    def _count_lost(self, served: Call | None, began: float) -> None:
+        """Calls that the worker lost before the one that was served. One may be chance."""
+        lost = self.harm.evidence.get("new_calls_lost", 0)
+        lost += lost_before(self.stage, self.worker, self.caller, served, began)
+        self.harm.evidence["new_calls_lost"] = lost
+        if lost >= ENOUGH_LOST:
+            self.harm.not_served = f"of the new calls {lost} are lost: {self._said(began)}"
+
+    def _call_after_both(self) -> None:
+        """Once more a new call, where one was lost before: whether it was chance. That it is refused says nothing."""
+        began, call = time.monotonic(), None
+        with contextlib.suppress(WorkerFault):
+            call = self.stage.calls.served(self.caller)
+        self._count_lost(call, began)
 
     def _raise_if_rightly_full(self, since: Reading) -> None:
         """A worker without a call that refuses: it may be for the CPU that others use. Raises StageError then."""

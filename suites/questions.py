@@ -74,14 +74,14 @@ def asked(worker: Worker) -> list[Asked]:
     ]
 
 
-def taken_in_vain(worker: Worker, caller: Caller, served: Call, since: float) -> set[str]:
-    """The rooms of the calls before the one that was served which it took and did not serve. Not of those that others made,
-    such as a job that came back to a call that was over."""
+def taken_in_vain(worker: Worker, caller: Caller, served: Call | None, since: float) -> set[str]:
+    """The rooms of the calls before the one that was served (None: none was) which it took and did not serve. Not of those that
+    others made, such as a job that came back to a call that was over."""
     taken = {asked.room for asked in worker.wire.transcript.questions(since) if asked.assigned is not None and not asked.probe}
-    return taken & caller.rooms - {served.room_name}
+    return taken & _rooms(caller, served)
 
 
-def lost_before(stage: Stage, worker: Worker, caller: Caller, served: Call, since: float) -> int:
+def lost_before(stage: Stage, worker: Worker, caller: Caller, served: Call | None, since: float) -> int:
     """How many calls it lost before the one that was served: it took them and did not serve them, or did not answer the server
     in time, on a machine that had time for that."""
     unanswered = {
@@ -90,7 +90,11 @@ def lost_before(stage: Stage, worker: Worker, caller: Caller, served: Call, sinc
         if one.question.asked >= since and not one.question.probe and one.is_late
         if not answer_held_up(stage.history, one.question, one.limit)
     }
-    return len(taken_in_vain(worker, caller, served, since) | unanswered & caller.rooms - {served.room_name})
+    return len(taken_in_vain(worker, caller, served, since) | unanswered & _rooms(caller, served))
+
+
+def _rooms(caller: Caller, served: Call | None) -> set[str]:
+    return caller.rooms - ({served.room_name} if served is not None else set())
 
 
 def asked_beside_calls(workers: Iterable[Worker], drain: Drain | None) -> list[Asked]:

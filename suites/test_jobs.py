@@ -362,10 +362,11 @@ def test_crash_isolated(lk_evidence: Evidence, lk_crash: Callable[[], harm.Harm]
     three new calls must get its agent (two that are lost before it, as it does not answer within 3 s or takes them and
     does not serve them, are a failure), tried again without the old calls if the worker refuses; a health endpoint that
     answered 200 before must do so again within 10 s, unless the worker is full. Where the new call came beside the
-    other one, that one's process, the oldest now, is killed as well, and the new call is watched likewise. A worker
-    that counts its calls, by the load that it reports, must not count one any more `lk_exit_timeout` (default 30 s)
-    after all of them are over. A worker that takes only one call at a time is judged by what comes after. Skipped if
-    jobs share a process or calls are not served; on an overloaded machine what is not certain is an error.
+    other one, that one's process, the oldest now, is killed as well, and the new call is watched likewise; if a call
+    was lost before, another one is placed. A worker that counts its calls, by the load that it reports, must not count
+    one any more `lk_exit_timeout` (default 30 s) after all of them are over. A worker that takes only one call at a
+    time is judged by what comes after. Skipped if jobs share a process or calls are not served; on an overloaded
+    machine what is not certain is an error.
     """
     _judge(lk_crash(), lk_evidence, "a job's process killed")
 
