@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from pytest_lkagents.busyness import History
 from pytest_lkagents.callers.caller import Call, Caller
 from pytest_lkagents.calls import ANSWER_SECONDS
 from pytest_lkagents.checks import StageError, TooBusy, WorkerFailed, WorkerFault
@@ -22,6 +23,8 @@ from .pool import still
 
 # By which the server's clock may be ahead of ours, on a busy machine.
 AHEAD_SECONDS = 0.3
+# An answer takes milliseconds of CPU. Where it has to wait this long for them, more is wrong than that all cores are in use.
+SILENT_SECONDS = 10
 # How often one is asked again that refuses at once, as it may be full for a moment.
 ASKS = 3
 
@@ -49,6 +52,12 @@ class Asked:
         asked = self.question
         passed = asked.answered_after if asked.answered_after is not None else time.monotonic() - asked.asked
         return passed > self.limit
+
+    def is_silent(self, history: History) -> bool:
+        """Whether it was answered so late, or is not yet, that no use of all cores explains it. While we stood still does not
+        count."""
+        until = self.question.answered if self.question.answered is not None else time.monotonic()
+        return until - self.question.asked - history.stood_still(self.question.asked, until) > SILENT_SECONDS
 
     @property
     def how_late(self) -> str:
@@ -88,7 +97,7 @@ def lost_before(stage: Stage, worker: Worker, caller: Caller, served: Call | Non
         one.question.room
         for one in asked(worker)
         if one.question.asked >= since and not one.question.probe and one.is_late
-        if not answer_held_up(stage.history, one.question, one.limit)
+        if one.is_silent(stage.history) or not answer_held_up(stage.history, one.question, one.limit)
     }
     return len(taken_in_vain(worker, caller, served, since) | unanswered & _rooms(caller, served))
 

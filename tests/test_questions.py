@@ -60,15 +60,16 @@ def worker(*asked: Question, disturbed_at: float = float("inf"), says: Answer | 
 
 
 class Machine:
-    """One that had time, but stood still for so many seconds."""
+    """One that had time, but stood still for so many seconds; ``full``: that had none."""
 
     held_up = History.held_up
 
-    def __init__(self, still: float) -> None:
+    def __init__(self, still: float, *, full: bool = False) -> None:
         self._still = still
+        self._full = full
 
     def had_no_time(self, _since: float, _until: float, _own: float = 0.0) -> bool:
-        return False
+        return self._full
 
     def stood_still(self, _since: float, _until: float) -> float:
         return self._still
@@ -264,3 +265,12 @@ def test_calls_that_were_lost_before_one_that_was_served(
     caller = cast(Any, SimpleNamespace(rooms={"a", "b", "c"}))
     served = cast(Any, SimpleNamespace(room_name="c"))
     assert questions.lost_before(stage, made, caller, served, now - 1) == lost
+
+
+@pytest.mark.parametrize(("answered_after", "lost"), [(8.0, 0), (12.0, 1)])
+def test_a_long_silence_is_none_of_a_machines_whose_cores_are_in_use(answered_after: float, lost: int) -> None:
+    now = time.monotonic() - 60
+    made = worker(question("a", now, answered_after, assigned=False), question("c", now + 20, 0.1))
+    stage = cast(Stage, SimpleNamespace(history=Machine(0.0, full=True)))
+    caller = cast(Any, SimpleNamespace(rooms={"a", "c"}))
+    assert questions.lost_before(stage, made, caller, cast(Any, SimpleNamespace(room_name="c")), now - 1) == lost
