@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 
@@ -30,8 +31,9 @@ class Refusing:
 
 
 def for_good(stage: Stage) -> Refusing | None:
-    """Whether the shared worker refuses whatever it is asked, where it took calls before, has none now, and does not say that
-    it is full. Asks only where its last calls were refused. Raises StageError (TooBusy) where this machine may be why."""
+    """Whether the shared worker refuses whatever it is asked, a real call in the end, where it took calls before, has none now,
+    and does not say that it is full. Asks only where its last calls were refused. Raises StageError (TooBusy) where this
+    machine may be why."""
     for worker in stage.workers("shared"):
         taken, refused = _in_a_row(worker)
         if not taken or refused < REFUSED or not _is_free(worker):
@@ -44,7 +46,7 @@ def for_good(stage: Stage) -> Refusing | None:
                 continue
             before, since = worker.reading(), time.monotonic()
             asked = _refuses(worker)
-            if asked and _is_free(worker):
+            if asked and _is_free(worker) and _refuses_a_call(stage, worker):
                 stage.raise_if_filled_by_others(worker, before)
                 stage.raise_if_too_busy(worker, before)
                 lines = worker.wire.transcript.lines(since, kinds=("status", "question", "answer"), last=8)
@@ -85,3 +87,16 @@ def _refuses(worker: Worker) -> int:
     except DeadlineMissed:
         return asked
     return 0
+
+
+def _refuses_a_call(stage: Stage, worker: Worker) -> bool:
+    """Whether a real call is refused by each of its registrations. A worker may tell the jobs that do not exist from others, and
+    of several registrations only the latest one was asked about those."""
+    with contextlib.closing(stage.calls.caller(worker)) as caller:
+        call = caller.join()
+
+        def is_refused() -> bool:
+            return stage.calls.refused(call, caller.server)
+
+        stage.calls.wait_settled(call, caller.server, is_over=is_refused)
+        return not call.agents and is_refused()

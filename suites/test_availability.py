@@ -275,8 +275,8 @@ def test_recovers(lk_stage: Stage, lk_evidence: Evidence, lk_load: Callable[[], 
     60 s of that, as that job never comes; where three or more raise it by the same each, and do not fill it, within 60 s
     of their end. Else it is skipped if the worker was never over its threshold, or does not answer the question within 3 s; a
     miss on an overloaded machine is an error. Where the shared worker has taken calls and refused the last three or more of
-    the run, it is asked in the same way when it has no call and does not say that it is full, for 30 s: to refuse all is a
-    failure, too.
+    the run, it is asked in the same way when it has no call and does not say that it is full, for 30 s, and called once
+    after that: to refuse all is a failure, too.
     """
     if (refusing := for_good(lk_stage)) is not None:
         lk_evidence[SEEN_BESIDE] = "jobs.serves-every-call"

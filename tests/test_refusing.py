@@ -23,7 +23,7 @@ class Machine:
     """A stage with one shared worker, which answered its calls so and says this to whom asks it again, the last for ever."""
 
     def __init__(self, calls: list[bool | None], says: list[bool | None], **worker: Any) -> None:
-        self.asked = 0
+        self.asked = self.called = 0
         self.busy = self.jobs_left = False
         known = [
             Question(str(number), "room", "", float(number), () if answer is None else ((number + 0.1, answer),))
@@ -45,7 +45,16 @@ class Machine:
             ),
         )
         self.background = SimpleNamespace(in_peace=nullcontext)
-        self.calls = SimpleNamespace(wait_idle=self._wait_idle)
+        self.calls = SimpleNamespace(
+            wait_idle=self._wait_idle,
+            caller=lambda _worker: SimpleNamespace(server=None, join=self._join, close=lambda: None),
+            wait_settled=lambda *_, **__: None,
+            refused=lambda *_: worker.get("refuses_calls", True),
+        )
+
+    def _join(self) -> Any:
+        self.called += 1
+        return SimpleNamespace(agents={})
 
     def _say(self, says: list[bool | None]) -> bool | None:
         self.asked += 1
@@ -86,6 +95,7 @@ def test_one_that_never_takes_a_call_again() -> None:
     with pytest.raises(AssertionError, match=r"took 2 calls and refused the 3 after these; .* refuses all of \d+ jobs"):
         judged(machine)
     assert machine.asked > 3
+    assert machine.called == 1
 
 
 def test_one_that_takes_the_next_job() -> None:
@@ -111,6 +121,13 @@ def test_where_nothing_speaks_for_it_nobody_is_asked(calls: list[bool | None], w
     machine = Machine(calls, [NO], **worker)
     judged(machine)
     assert machine.asked == 0
+
+
+def test_one_that_refuses_only_jobs_that_do_not_exist() -> None:
+    """Or another of whose registrations takes the call."""
+    machine = Machine([YES, NO, NO, NO], [NO], refuses_calls=False)
+    judged(machine)
+    assert machine.called == 1
 
 
 def test_silence_is_another_checks_business() -> None:
