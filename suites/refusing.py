@@ -90,8 +90,8 @@ def _refuses(worker: Worker) -> int:
 
 
 def _refuses_a_call(stage: Stage, worker: Worker) -> bool:
-    """Whether a real call is refused by each of its registrations. A worker may tell the jobs that do not exist from others, and
-    of several registrations only the latest one was asked about those."""
+    """Whether a real call is refused by each of its registrations. A worker may tell jobs that do not exist from others, and of
+    several registrations only the latest one was asked about those."""
     with contextlib.closing(stage.calls.caller(worker)) as caller:
         call = caller.join()
 

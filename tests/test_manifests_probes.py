@@ -129,6 +129,24 @@ def test_a_probe_may_ask_where_the_redirect_of_the_measured_path_leads(tmp_path:
     assert (found.findings, found.looked_at) == ([], 1)
 
 
+@pytest.mark.parametrize(
+    ("leads_to", "there"),
+    [
+        ("http://172.18.0.3:9000/live", "httpGet: {path: /live, port: 9000}"),
+        ("https://172.18.0.3:8443/live", "httpGet: {path: /live, port: 8443, scheme: HTTPS}"),
+        ("https://172.18.0.3/", "httpGet: {port: 443, scheme: HTTPS}"),
+    ],
+)
+def test_a_probe_may_ask_on_the_port_to_which_a_redirect_leads(tmp_path: Path, leads_to: str, there: str) -> None:
+    def of(probe: str) -> Judgement:
+        needs = Needs(health_port=8081, health_path="/", health_leads_to=leads_to)
+        return probed(tmp_path, {"worker.yaml": pod("args: [start]", probe)}, needs)
+
+    assert of(there).findings == []
+    (wrong,) = of("httpGet: {path: /other, port: 8081}").findings
+    assert leads_to not in str(wrong)
+
+
 def test_a_single_failure_that_ends_the_worker_is_named_where_it_is_allowed(tmp_path: Path) -> None:
     probe = "          livenessProbe:\n            httpGet: {port: 8081}\n            failureThreshold: 1\n"
     agent = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: agent}\nspec:\n  template:\n    spec:\n      containers:\n"

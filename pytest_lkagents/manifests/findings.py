@@ -57,7 +57,7 @@ class Needs:
     load_metric: str | None = None
     health_port: int | None = None
     health_path: str | None = None
-    # Where a redirect from there leads.
+    # Where a redirect from there leads: a path, or a URL where that is on another port or over TLS.
     health_leads_to: str | None = None
     sessions: int | None = None
     cores_per_session: float | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from urllib.parse import urlsplit
 
 from pytest_lkagents.manifests.commands import SCRIPT, runs_agent, split
 from pytest_lkagents.manifests.findings import Finding, Judgement, Needs
@@ -23,7 +24,7 @@ def health_probe(files: Files, needs: Needs) -> Judgement:
     made = Judgement()
     port = needs.health_port or HEALTH_PORT
     paths = (needs.health_path,) if needs.health_path not in (None, "/") else HEALTH_PATHS
-    if needs.health_leads_to is not None:
+    if needs.health_leads_to is not None and needs.health_leads_to.startswith("/"):
         paths = (*paths, needs.health_leads_to)
     for deployment in files.deployments:
         said = _what_says_something(deployment, files)
@@ -37,7 +38,7 @@ def health_probe(files: Files, needs: Needs) -> Judgement:
             made.looked_at += 1
             if probe.any_answer:
                 made.notes.append(f"{probe.place}: curl without --fail takes any answer, such as 503, for a good one")
-            wrong = _wrong_probe(probe, port, paths) if reason is None else None
+            wrong = _wrong_probe(probe, port, paths) if reason is None and not _asks_where_it_leads(probe, needs) else None
             if wrong is not None:
                 why = "A probe that cannot succeed has the platform restart, or never use, a worker that is well."
                 made.findings.append(Finding(probe.place, wrong[0], wrong[1], why))
@@ -112,6 +113,13 @@ def _is_plain(said: list[Deployment]) -> bool:
 
 def _path(probe: Probe) -> str | None:
     return probe.path.split("?")[0] if probe.path is not None else None
+
+
+def _asks_where_it_leads(probe: Probe, needs: Needs) -> bool:
+    """Whether it asks itself for what a redirect of the worker's leads to, on another port or over TLS."""
+    leads_to = urlsplit(needs.health_leads_to or "")
+    port = leads_to.port or {"http": 80, "https": 443}.get(leads_to.scheme)
+    return (probe.over, probe.port, _path(probe) or "/") == (leads_to.scheme, port, leads_to.path or "/")
 
 
 def _wrong_probe(probe: Probe, port: int, paths: tuple[str | None, ...]) -> tuple[str, str] | None:
