@@ -22,8 +22,8 @@ from .observations import HANDOVER_SECONDS
 from .scenario import LIMIT_SECONDS
 
 # How many calls come, one after the other, beside each of those that are alone until then: with the call before these, which is
-# alone throughout, four and five. Of agents that stay or leave by chance, or at every second, third, ... call, one worker in 484
-# at most has exactly these leave (at best 5/9 to the fifth by 4/9 to the fourth power).
+# alone throughout, four and five. Of agents that stay or leave by chance, or at every second, third, ... call, one worker
+# in 484 at most has exactly these leave (5/9 to the fifth by 4/9 to the fourth power).
 BESIDE = (2, 1, 2)
 # No call of core is watched for longer while nothing disturbs it, and nine of them are to end within the check's time.
 LONGEST_SECONDS = LIMIT_SECONDS

@@ -152,3 +152,14 @@ def test_memory_that_nobody_counts_is_not_none_used(
     assert (seen.cpu_s, meter.at_once()) == (2.5, (0, 0))
     with pytest.raises(StageError, match=r"counts the memory of containers .*cgroup_enable=memory"):
         _ = seen.memory_bytes
+
+
+def test_a_group_whose_processes_have_ended_is_of_a_container_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a moment it is there yet, empty: that does not say that nobody counts."""
+    groups_of_version_2(tmp_path, f"docker/{ID}", f"0::/docker/{ID}\n", MEMORY_OF_VERSION_2, monkeypatch)
+    meter = usage.Meter(told({}))
+    assert meter.read() is not None
+    (tmp_path / f"cgroup/docker/{ID}/memory.stat").write_text("anon 0\nfile 5000000\nshmem 0\n")
+    assert meter.read() is None

@@ -44,12 +44,19 @@ class Meter:
     def __init__(self, container: Container) -> None:
         self._container = container
         self._groups: Mapping[str, Path] | None = None
+        self._has_memory = False
 
     def read(self) -> Usage | None:
-        """None once the container is gone."""
+        """None once the container is gone, or its last process."""
         if self._groups is None:
             self._groups = self._find()
-        return _as_the_kernel_counts(self._groups) or _as_the_engine_says(self._container)
+        seen = _as_the_kernel_counts(self._groups) or _as_the_engine_says(self._container)
+        if seen is not None and seen.memory is not None:
+            self._has_memory = True
+        # Its groups outlive its processes by a moment, in which nothing is counted that was counted before.
+        elif self._has_memory:
+            return None
+        return seen
 
     def at_once(self) -> tuple[int, int]:
         """Bytes, and how many of its processes the kernel ended as there was no memory, whoever had taken it; both 0 where the
