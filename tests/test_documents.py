@@ -1,7 +1,10 @@
-"""README.md and docs/: what they link to is there, and the options and checks that they name exist."""
+"""README.md and docs/: what they link to is there, and the options and checks that they name exist. So does what the
+benchmarks, by which their figures were measured, take from the package."""
 
 from __future__ import annotations
 
+import ast
+import importlib
 import re
 from pathlib import Path
 
@@ -55,3 +58,19 @@ def test_what_a_command_cannot_show_is_said_in_full() -> None:
     names = {check.id for check in skipped if f"`{check.suite}.*`" not in told[0]}
     # Which is said in words.
     assert names - set(re.findall(r"`([a-z.-]+)`", told[0])) == {"registration.refuses-incomplete-configuration"}
+
+
+@pytest.mark.parametrize("benchmark", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.name)
+def test_what_benchmarks_take_from_the_package_exists(benchmark: Path) -> None:
+    tree = ast.parse(benchmark.read_text())
+    found: dict[str, object] = {}
+    for made in ast.walk(tree):
+        if isinstance(made, ast.ImportFrom) and (made.module or "").partition(".")[0] == "pytest_lkagents":
+            module = importlib.import_module(str(made.module))
+            for name in made.names:
+                if not hasattr(module, name.name):
+                    importlib.import_module(f"{made.module}.{name.name}")
+                found[name.asname or name.name] = getattr(module, name.name)
+    for used in ast.walk(tree):
+        if isinstance(used, ast.Attribute) and isinstance(used.value, ast.Name) and used.value.id in found:
+            assert hasattr(found[used.value.id], used.attr), ast.unparse(used)
