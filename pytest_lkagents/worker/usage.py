@@ -50,12 +50,13 @@ class Meter:
         """None once the container is gone, or its last process."""
         if self._groups is None:
             self._groups = self._find()
-        seen = _as_the_kernel_counts(self._groups) or _as_the_engine_says(self._container)
-        if seen is not None and seen.memory is not None:
-            self._has_memory = True
+        seen = _as_the_kernel_counts(self._groups)
+        if seen is None:
+            return _as_the_engine_says(self._container)
         # Its groups outlive its processes by a moment, in which nothing is counted that was counted before.
-        elif self._has_memory:
+        if seen.memory is None and self._has_memory:
             return None
+        self._has_memory = seen.memory is not None
         return seen
 
     def at_once(self) -> tuple[int, int]:
