@@ -6,6 +6,8 @@ import http.server
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from docker.errors import APIError
@@ -65,6 +67,13 @@ def test_where_a_redirect_leads_is_told_and_followed(sidecar: Sidecar, server: s
     followed = follow(sidecar.ask, f"{server}leads", 5)
     assert (followed.status, followed.first) == (204, 302)
     assert sidecar.ask(server, 5).location == ""
+
+
+def test_a_moment_is_no_time_without_a_limit() -> None:
+    asked: list[str] = []
+    sidecar = cast(Sidecar, SimpleNamespace(read=lambda *command: asked.extend(command) or "\n000 "))
+    assert Sidecar.ask(sidecar, "http://127.0.0.1:8081/", 0.0001).status is None
+    assert float(asked[asked.index("-m") + 1]) > 0
 
 
 def rules(sidecar: Sidecar) -> str:

@@ -281,7 +281,9 @@ class Sidecar:
     def ask(self, url: str, seconds: float) -> Answer:
         """One GET as seen from inside the namespace; as the kubelet does it, no certificate is checked."""
         written = "\n%{http_code} %{redirect_url}"
-        output = self.read("curl", "-sSgk", "--noproxy", "*", "-m", f"{seconds:.3f}", "-w", written, url)
+        # For curl 0 is no limit at all.
+        limit = f"{max(seconds, 0.001):.3f}"
+        output = self.read("curl", "-sSgk", "--noproxy", "*", "-m", limit, "-w", written, url)
         body, _, told = output.rpartition("\n")
         status, _, leads_to = told.partition(" ")
         code = int(status) or None if status.isdigit() else None
