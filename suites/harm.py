@@ -384,10 +384,13 @@ class Scene:
             self.harm.not_served = f"of the new calls {lost} are lost: {self._said(began)}"
 
     def _call_after_both(self) -> None:
-        """Once more a new call, where one was lost before: whether it was chance. That it is refused says nothing."""
+        """Once more a new call, where one was lost before: whether it was chance. That it is refused says nothing, whatever the
+        reason."""
         began, call = time.monotonic(), None
-        with contextlib.suppress(WorkerFault):
+        with contextlib.suppress(WorkerFault, TooBusy):
             call = self.stage.calls.served(self.caller)
+            if self._rest is not None:
+                self._jobs |= set(self.worker.jobs_of(self.worker.snapshot()))
         self._count_lost(call, began)
 
     def _raise_if_rightly_full(self, since: Reading) -> None:

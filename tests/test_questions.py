@@ -16,7 +16,7 @@ from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.model import Answer, Question
 from pytest_lkagents.worker.base import Worker
 from pytest_lkagents.worker.usage import Usage
-from suites import questions
+from suites import harm, questions
 from suites import test_balancing as balancing
 from suites.crowds import Audience
 from suites.drained import Drain
@@ -274,3 +274,29 @@ def test_a_long_silence_is_none_of_a_machines_whose_cores_are_in_use(answered_af
     stage = cast(Stage, SimpleNamespace(history=Machine(0.0, full=True)))
     caller = cast(Any, SimpleNamespace(rooms={"a", "c"}))
     assert questions.lost_before(stage, made, caller, cast(Any, SimpleNamespace(room_name="c")), now - 1) == lost
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+@pytest.mark.parametrize("why", [None, WorkerFault("no agent came"), TooBusy("this machine is too busy to judge")])
+def test_a_call_that_is_placed_once_more_after_a_crash_counts_where_it_is_lost(
+    lost: int, why: Exception | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That it is refused says nothing; its job is one of those that may keep a place while they live."""
+    monkeypatch.setattr(harm, "lost_before", lambda *_: lost)
+
+    def served(_caller: object) -> Any:
+        if why is not None:
+            raise why
+        return SimpleNamespace()
+
+    scene = object.__new__(harm.Scene)
+    scene.stage = cast(Stage, SimpleNamespace(calls=SimpleNamespace(served=served)))
+    transcript = SimpleNamespace(answers=lambda _since: [True])
+    jobs = SimpleNamespace(jobs_of=lambda _snapshot: [9], snapshot=lambda: None, wire=SimpleNamespace(transcript=transcript))
+    scene.worker, scene.caller = cast(Worker, jobs), cast(Any, None)
+    scene._rest, scene._jobs = 0.0, {7, 8}
+    scene.harm = harm.Harm(7, alone=False, evidence={"new_calls_lost": 1})
+    scene._call_after_both()
+    assert scene.harm.evidence["new_calls_lost"] == 1 + lost
+    assert bool(scene.harm.not_served) is bool(lost)
+    assert scene._jobs == ({7, 8, 9} if why is None else {7, 8})
