@@ -213,7 +213,6 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         ctrl_c = signals.CtrlC(lambda: holder.closing, lambda: holder.removing)
         config.pluginmanager.register(ctrl_c, "lkagents-ctrl-c")
         config.add_cleanup(ctrl_c.handle())
-    if not is_xdist_worker(config):
         if uses_xdist(config) or adds_worker_checks(config):
             require_or_end(config)
         elif names_worker(config):

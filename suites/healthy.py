@@ -7,6 +7,7 @@ import re
 import time
 
 from pytest_lkagents.clock import DeadlineMissed, poll
+from pytest_lkagents.probe.answers import Answer
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
 from pytest_lkagents.worker.health import Health
@@ -41,21 +42,21 @@ def answers(worker: Worker) -> Health | None:
     return found if found is not None and worker.health_status(found) == 200 else None
 
 
-def status_within(stage: Stage, worker: Worker, health: Health, seconds: float) -> int | None:
-    """200 as soon as the endpoint answers so, else what it answered last (None: nothing). Raises TooBusy where that may be this
-    machine's doing."""
-    before, status = worker.reading(), None
+def answer_within(stage: Stage, worker: Worker, health: Health, seconds: float) -> Answer:
+    """200 as soon as the endpoint answers so, else what it answered last. Raises TooBusy where nothing answers, which may be
+    this machine's doing."""
+    before = worker.reading()
+    said: list[Answer] = []
 
     def healthy() -> bool:
-        nonlocal status
-        status = worker.health_status(health)
-        return status == 200
+        said.append(worker.health_answer(health))
+        return said[-1].status == 200
 
     with contextlib.suppress(DeadlineMissed), worker.ledger.waiting(worker.name):
         poll(healthy, what="200", seconds=seconds, every=0.5)
-    if status is None:
+    if said[-1].status is None:
         stage.raise_if_too_busy(worker, before)
-    return status
+    return said[-1]
 
 
 def unhealthy_when_full(stage: Stage, worker: Worker, health: Health | None) -> int | None:
@@ -82,7 +83,7 @@ def stays_unhealthy(stage: Stage, worker: Worker, health: Health | None) -> str 
     which probes are health.answers-under-load's business. Raises TooBusy."""
     if health is None:
         return None
-    status = status_within(stage, worker, health, HEALTHY_SECONDS)
+    status = answer_within(stage, worker, health, HEALTHY_SECONDS).status
     last = worker.wire.transcript.latest_status()
     if status == 200 or (last is not None and last.full):
         return None

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 from pytest_lkagents.busyness import History
 from pytest_lkagents.callers.caller import Call, Caller
 from pytest_lkagents.calls import ANSWER_SECONDS
 from pytest_lkagents.checks import StageError
+from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
-from pytest_lkagents.wire.model import Question
+from pytest_lkagents.wire.model import Answer, Question
 from pytest_lkagents.wire.transcript import Transcript
 from pytest_lkagents.worker.base import Worker
 
@@ -57,6 +59,20 @@ def wait_free(worker: Worker, seconds: float = RECOVER_SECONDS, since: float = 0
 
     if not worker.wire.transcript.wait(free, seconds):
         raise StageError(f"worker {worker.name} never came to rest within {seconds:g} s")
+
+
+def ask_until_accepted(worker: Worker) -> list[Answer]:
+    """What it answers to jobs that do not exist, asked once a second until it accepts one or is silent, for RECOVER_SECONDS.
+    Silence is another check's business, and asking on would take a slot of the worker each time. At least one answer."""
+    answers: list[Answer] = []
+
+    def accepts() -> bool:
+        answers.append(worker.wire.ask(ANSWER_SECONDS))
+        return answers[-1].available is not False
+
+    with contextlib.suppress(DeadlineMissed):
+        poll(accepts, what="accepted question", seconds=RECOVER_SECONDS, every=1)
+    return answers
 
 
 def answer_held_up(history: History, question: Question, limit: float) -> bool:

@@ -6,13 +6,11 @@ import contextlib
 import time
 from dataclasses import dataclass
 
-from pytest_lkagents.calls import ANSWER_SECONDS
 from pytest_lkagents.checks import StageError
-from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
 
-from .placed import RECOVER_SECONDS
+from .placed import ask_until_accepted
 
 # The last calls, all of them refused. One or two a worker may refuse that is full for a moment, or starts a process.
 REFUSED = 3
@@ -45,18 +43,18 @@ def for_good(stage: Stage) -> Refusing | None:
             except StageError:
                 continue
             before, since = worker.reading(), time.monotonic()
-            asked = _refuses(worker)
-            if asked and _is_free(worker) and _refuses_a_call(stage, worker):
+            answers = ask_until_accepted(worker)
+            if answers[-1].available is False and _is_free(worker) and _refuses_a_call(stage, worker):
                 stage.raise_if_filled_by_others(worker, before)
                 stage.raise_if_too_busy(worker, before)
                 lines = worker.wire.transcript.lines(since, kinds=("status", "question", "answer"), last=8)
-                return Refusing(taken, refused, asked, time.monotonic() - since, lines)
+                return Refusing(taken, refused, len(answers), time.monotonic() - since, lines)
     return None
 
 
 def _in_a_row(worker: Worker) -> tuple[int, int]:
     """How many of the server's questions it accepted, and how many it refused after the last of these."""
-    answers = [asked.available for asked in worker.wire.transcript.questions() if not asked.probe]
+    answers = worker.wire.transcript.answers()
     refused = 0
     for answer in reversed(answers):
         if answer is not False:
@@ -69,24 +67,6 @@ def _is_free(worker: Worker) -> bool:
     """Whether it is registered, and says that it has room."""
     live = worker.wire.transcript.live()
     return worker.is_running and bool(live) and not worker.wire.transcript.says_full(live[-1].connection)
-
-
-def _refuses(worker: Worker) -> int:
-    """About how many jobs it was asked, once a second, if it refused all of them; else 0."""
-    asked = 0
-
-    def accepts() -> bool:
-        nonlocal asked
-        answer = worker.wire.ask(ANSWER_SECONDS).available
-        asked += 1
-        # Silence is another check's business.
-        return answer is not False
-
-    try:
-        poll(accepts, what="accepted question", seconds=RECOVER_SECONDS, every=1)
-    except DeadlineMissed:
-        return asked
-    return 0
 
 
 def _refuses_a_call(stage: Stage, worker: Worker) -> bool:

@@ -16,7 +16,7 @@ from pytest_lkagents.worker.base import Worker
 from pytest_lkagents.worker.health import Health
 
 from .drained import FAILED_PROBES, Drain
-from .healthy import HEALTHY_SECONDS, Failing, answers, status_within
+from .healthy import HEALTHY_SECONDS, Failing, answer_within, answers
 from .load import BURNT_SHARE
 from .loaded import Loaded
 from .scenario import CHECK_SECONDS
@@ -100,17 +100,16 @@ def test_answers(lk_stage: Stage, lk_evidence: Evidence, lk_filled: Callable[[],
     worker = lk_stage.worker("shared")
     health = _own_health(lk_stage, worker)
     lk_evidence["port"], lk_evidence["path"] = health.port, health.path
-    lk_evidence["status"] = status = status_within(lk_stage, worker, health, 5)
-    answer = worker.health_answer(health)
+    answer = answer_within(lk_stage, worker, health, 5)
+    lk_evidence["status"] = answer.status
     if answer.first is not None:
         lk_evidence["redirect"], lk_evidence["redirected_to"] = answer.first, shown_from(health.port, answer.url)
         lk_evidence["redirect_not_followed_by"] = NOT_FOLLOWED
-    said = answer if status != 200 and answer.status == status else status or "nothing"
-    assert status == 200, f"GET {health.path} on port {health.port} answers {said}"
+    assert answer.status == 200, f"GET {health.path} on port {health.port} answers {answer}"
     answered, status = _in_a_row(worker, health)
     lk_evidence["probes_in_a_row"] = answered
     if status not in (200, TOO_MANY):
-        if (status := status_within(lk_stage, worker, health, HEALTHY_SECONDS)) != 200:
+        if (status := answer_within(lk_stage, worker, health, HEALTHY_SECONDS).status) != 200:
             raise AssertionError(f"GET {health.path} answers 200 to {answered} probes, and {status or 'nothing'} from then on")
         failed, asked = _failed_slowly(lk_stage, worker, health)
         lk_evidence["failed_now_and_then"] = failed

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import time
 
-from pytest_lkagents.calls import ANSWER_SECONDS
-from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.wire.model import Status
 from pytest_lkagents.wire.transcript import Transcript
 from pytest_lkagents.worker.base import Worker
 
 from .loaded import Loaded
-from .placed import RECOVER_SECONDS
+from .placed import ask_until_accepted
 from .reports import still_counts
 
 # An accepted job that is not assigned may still come, as the SDKs see it, for 7.5 s; the next report tells.
@@ -50,18 +48,9 @@ def recover(worker: Worker, seen: Loaded, ended: float) -> None:
     status = worker.wire.transcript.wait(available, seen.patience)
     if status is None:
         return
-
-    def accepts() -> bool:
-        seen.asked_after = worker.wire.ask(ANSWER_SECONDS)
-        # Silence is another check's business; asking on would take a slot of the worker each time.
-        return seen.asked_after.available is not False
-
-    try:
-        poll(accepts, what="accepted question", seconds=RECOVER_SECONDS, every=1)
-        if seen.asked_after is not None and seen.asked_after.available:
-            seen.recovered_after = time.monotonic() - ended
-    except DeadlineMissed:
-        pass
+    seen.asked_after = ask_until_accepted(worker)[-1]
+    if seen.asked_after.available:
+        seen.recovered_after = time.monotonic() - ended
 
 
 def look_whether_it_forgot(worker: Worker, seen: Loaded) -> None:

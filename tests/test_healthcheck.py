@@ -196,6 +196,8 @@ def test_an_endpoint_that_fails_now_and_then(
     """Asked without a pause it answers these again and again; the limit is for that alone."""
     monkeypatch.setattr(health, "SLOW_EVERY", 0.0)
     asked = itertools.count()
+    # Whether it leads to another host is asked before.
+    leads = iter([Answer("http://127.0.0.1:8081/", 200)])
     limited = statuses == [200, 503, 200]
 
     def answer(_found: Health) -> int | None:
@@ -212,7 +214,7 @@ def test_an_endpoint_that_fails_now_and_then(
         reading=lambda: None,
         wait_health=lambda: Health(8081, loopback=False),
         health_status=answer,
-        health_answer=lambda _found: Answer("http://127.0.0.1:8081/", 200),
+        health_answer=lambda found: next(leads, None) or Answer("http://127.0.0.1:8081/", answer(found)),
     )
     stage: Any = SimpleNamespace(
         settings=Settings(), worker=lambda _role: made, raise_if_closing=lambda: None, raise_if_too_busy=raise_if_too_busy
@@ -357,7 +359,7 @@ def test_an_endpoint_that_leads_on_is_well_and_the_evidence_says_so(leading: tup
 def test_an_endpoint_that_leads_to_nothing_good_fails(
     path: str, leading: tuple[int, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health, "status_within", lambda _stage, worker, found, _seconds: worker.health_status(found))
+    monkeypatch.setattr(health, "answer_within", lambda _stage, worker, found, _seconds: worker.health_answer(found))
     stage, _ = stage_and_worker(leading[0], path)
     with pytest.raises(AssertionError, match=f"GET {path} on port {leading[0]} answers (404|500|302|nothing)"):
         health.test_answers(stage, Evidence(), lambda: None)

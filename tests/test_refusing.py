@@ -12,7 +12,7 @@ import pytest
 from pytest_lkagents.checks import Evidence, NotJudgeable, StageError, TooBusy
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.model import Question
-from suites import refusing
+from suites import placed
 from suites import test_availability as availability
 from suites.loaded import Loaded
 
@@ -37,7 +37,7 @@ class Machine:
             wire=SimpleNamespace(
                 ask=lambda _seconds: SimpleNamespace(available=self._say(says)),
                 transcript=SimpleNamespace(
-                    questions=lambda: known,
+                    answers=lambda: [asked.available for asked in known if not asked.probe],
                     live=lambda: [SimpleNamespace(connection=1)] * worker.get("live", 1),
                     says_full=lambda _connection: worker.get("full", False),
                     lines=lambda *_, **__: ["a line"],
@@ -76,11 +76,11 @@ class Machine:
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(refusing, "RECOVER_SECONDS", 0.2)
-    monkeypatch.setattr(refusing, "poll", lambda probe, **how: real(probe, **{**how, "every": 0.01}))
+    monkeypatch.setattr(placed, "RECOVER_SECONDS", 0.2)
+    monkeypatch.setattr(placed, "poll", lambda probe, **how: real(probe, **{**how, "every": 0.01}))
 
 
-real = refusing.poll
+real = placed.poll
 
 
 def judged(machine: Machine) -> Evidence:
