@@ -17,6 +17,7 @@ from pytest_lkagents.callers import child
 from pytest_lkagents.callers import media as media_module
 from pytest_lkagents.callers import network as network_module
 from pytest_lkagents.callers.caller import Caller
+from pytest_lkagents.callers.crowd import Crowd
 from pytest_lkagents.callers.media import Media
 from pytest_lkagents.callers.network import OwnNetwork
 from pytest_lkagents.callers.place import HERE, namespace_of
@@ -142,6 +143,34 @@ def test_one_that_is_closed_says_so(server: RealServer, media: Media) -> None:
     call.leave()
     with pytest.raises(StageError, match="closed"):
         calls.join()
+
+
+def open_files() -> set[str]:
+    return {found for fd in os.listdir("/proc/self/fd") if (found := where(fd)).startswith(("pipe:", "socket:"))}
+
+
+def where(descriptor: str) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    except FileNotFoundError:  # of the listing itself
+        return ""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="no list of open files here")
+@pytest.mark.parametrize("lost", [False, True])
+def test_what_was_open_is_closed_with_it_and_not_when_it_is_forgotten(lost: bool) -> None:
+    before = open_files()
+    keys = {"LIVEKIT_API_KEY": "key", "LIVEKIT_API_SECRET": "secret"}
+    media, crowd = Media(), Crowd(ExternalServer("ws://127.0.0.1:1", "", keys))
+    media.start()
+    if lost:
+        assert media.pid is not None
+        os.kill(media.pid, signal.SIGKILL)
+        comes(lambda: media._process is not None and media._process.poll() is not None)
+        media.start()
+    crowd.close()
+    media.close()
+    comes(lambda: open_files() == before)
 
 
 def test_nothing_is_left_when_the_run_is_killed(server: RealServer) -> None:

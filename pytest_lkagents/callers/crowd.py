@@ -140,9 +140,10 @@ class Crowd:
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            with contextlib.suppress(ValueError, KeyError):
-                self._note(json.loads(line))
+        with self._process.stdout as lines:
+            for line in lines:
+                with contextlib.suppress(ValueError, KeyError):
+                    self._note(json.loads(line))
 
     def _note(self, event: dict[str, Any]) -> None:
         if "cpu" in event:

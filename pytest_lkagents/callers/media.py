@@ -33,6 +33,7 @@ class Media:
         self._find_place = find_place
         self._place: Place | None = None
         self._process: child.Child | None = None
+        self._reader: threading.Thread | None = None
         # The calls of this process, by their numbers; empty when it has ended.
         self._calls: dict[int, Call] = {}
         self._last = 0
@@ -62,7 +63,8 @@ class Media:
             # In production users do not wait for the worker's machine, and what they do is little.
             self._process = child.start("media_process", self._where(), before_others=True)
             self._calls = {}
-            threading.Thread(target=_read, args=(self._process, self._calls), name="lk-media", daemon=True).start()
+            self._reader = threading.Thread(target=_read, args=(self._process, self._calls), name="lk-media", daemon=True)
+            self._reader.start()
         return self._process
 
     @property
@@ -99,9 +101,11 @@ class Media:
         """End it, and all its calls."""
         with self._lock:
             self._closed = True
-            process = self._process
+            process, reader = self._process, self._reader
         if process is not None:
             child.end(process)
+        if reader is not None:
+            reader.join(child.END_SECONDS)
 
 
 def _ask(process: child.Child, **request: Any) -> None:
@@ -122,12 +126,17 @@ def _wait(process: child.Child, answered: Callable[[], bool]) -> None:
 
 def _read(process: child.Child, calls: dict[int, Call]) -> None:
     assert process.stdout is not None
-    for line in process.stdout:
-        with contextlib.suppress(ValueError, KeyError):
-            event = json.loads(line)
-            if (call := calls.get(event["call"])) is not None:
-                call.note(event)
+    # Closed here, as what is left open until it is forgotten is a warning of Python's, and an error to those who want it so.
+    with process.stdout as lines:
+        for line in lines:
+            with contextlib.suppress(ValueError, KeyError):
+                event = json.loads(line)
+                if (call := calls.get(event["call"])) is not None:
+                    call.note(event)
     process.wait()
+    with contextlib.suppress(OSError, ValueError):
+        if process.stdin is not None:
+            process.stdin.close()
     for call in list(calls.values()):
         call.disconnected = time.monotonic()
     calls.clear()
