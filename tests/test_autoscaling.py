@@ -64,6 +64,20 @@ def test_policies_limit_the_pace() -> None:
     assert counts == [72, 64, 57, 51]
 
 
+def test_a_policy_starts_from_the_number_before_what_was_added_and_removed_in_its_period() -> None:
+    """The controller's own rule (calculateScaleUpLimitWithScalingRules): what was taken away may come back."""
+    up, down = Rules(0, (Policy(PODS, 2, 600),)), Rules(0, (Policy(PODS, 4, 600),))
+    scaler = Autoscaler(Scaling(1, 100, 0.5, up=up, down=down), 10)
+    assert scaler.decide(15.0, 10, Seen(0.01, 10)) == 6
+    assert scaler.decide(30.0, 6, Seen(0.9, 6)) == 11
+    assert scaler.decide(45.0, 11, Seen(0.9, 11)) == 12
+    assert scaler.decide(60.0, 12, Seen(0.9, 12)) == 12
+    assert scaler.decide(75.0, 12, Seen(0.01, 12)) == 6
+    assert scaler.decide(90.0, 6, Seen(0.01, 6)) == 6
+    # Everything is forgotten in time.
+    assert scaler.decide(700.0, 6, Seen(0.01, 6)) == 2
+
+
 def test_down_waits_for_the_window() -> None:
     scaler = Autoscaler(Scaling(1, 10, 0.5, down=Rules(300, (Policy(PERCENT, 100, 15),))), 4)
     decided = {now: scaler.decide(float(now), 4, Seen(0.1, 4)) for now in range(15, 315, 15)}

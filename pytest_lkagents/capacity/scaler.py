@@ -10,7 +10,7 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
-from pytest_lkagents.capacity.scaling import DISABLED, MIN, PERCENT, Rules, Scaling
+from pytest_lkagents.capacity.scaling import DISABLED, LONGEST_PERIOD, MIN, PERCENT, Rules, Scaling
 
 # Replicas are whole numbers: what floating point adds to a quotient must not cost one more.
 TINY = 1e-9
@@ -53,8 +53,7 @@ class Autoscaler:
         self._scaling, self._target = scaling, scaling.target
         # The number that it finds counts as its first recommendation, so that it does not begin by removing.
         self._recommended = deque([(0.0, replicas)])
-        self._added: deque[tuple[float, int]] = deque()
-        self._removed: deque[tuple[float, int]] = deque()
+        self._changes: deque[tuple[float, int]] = deque()
 
     def decide(self, now: float, current: int, seen: Seen) -> int:
         """The number of replicas wanted at ``now`` (seconds, not before the last call's)."""
@@ -63,10 +62,8 @@ class Autoscaler:
             return min(max(current, scaling.min_replicas), scaling.max_replicas)
         desired = recommended(current, seen, self._target, scaling.up.tolerance, scaling.down.tolerance)
         wanted = self._limited(now, current, self._stabilized(now, current, desired))
-        if wanted > current:
-            self._added.append((now, wanted - current))
-        elif wanted < current:
-            self._removed.append((now, current - wanted))
+        if wanted != current:
+            self._changes.append((now, wanted - current))
         return wanted
 
     def _stabilized(self, now: float, current: int, desired: int) -> int:
@@ -83,28 +80,26 @@ class Autoscaler:
         """No faster than the policies allow, and within minimum and maximum."""
         scaling = self._scaling
         if wanted > current:
-            limit = max(current, _limit(scaling.up, self._added, now, current, up=True))
+            limit = max(current, self._limit(scaling.up, now, current, up=True))
             return min(wanted, limit, scaling.max_replicas)
         if wanted < current:
-            limit = min(current, _limit(scaling.down, self._removed, now, current, up=False))
+            limit = min(current, self._limit(scaling.down, now, current, up=False))
             return max(wanted, limit, scaling.min_replicas)
         return current
 
-
-def _limit(rules: Rules, changes: deque[tuple[float, int]], now: float, current: int, *, up: bool) -> int:
-    """How far the policies let the number go. Each starts from the number at the beginning of its own period; a percentage
-    is rounded in favour of a change, as the page's example does (10 % of 72 are 8)."""
-    if rules.select == DISABLED:
-        return current
-    _forget(changes, now - max(policy.period_s for policy in rules.policies))
-    sign = 1 if up else -1
-    steps = []
-    for policy in rules.policies:
-        already = sum(count for when, count in changes if when > now - policy.period_s)
-        began = current - sign * already
-        step = math.ceil(began * policy.value / 100 - TINY) if policy.kind == PERCENT else policy.value
-        steps.append(step - already)
-    return current + sign * (min(steps) if rules.select == MIN else max(steps))
+    def _limit(self, rules: Rules, now: float, current: int, *, up: bool) -> int:
+        """How far the policies let the number go. Each starts from the number at the beginning of its own period, whatever was
+        added and removed since (calculateScaleUpLimitWithScalingRules); a percentage is rounded in favour of a change, as the
+        page's example does (10 % of 72 are 8)."""
+        if rules.select == DISABLED:
+            return current
+        _forget(self._changes, now - LONGEST_PERIOD)
+        limits = []
+        for policy in rules.policies:
+            began = current - sum(change for when, change in self._changes if when > now - policy.period_s)
+            step = math.ceil(began * policy.value / 100 - TINY) if policy.kind == PERCENT else policy.value
+            limits.append(began + step if up else began - step)
+        return min(limits) if up == (rules.select == MIN) else max(limits)
 
 
 def _forget(entries: deque[tuple[float, int]], before: float) -> None:

@@ -13,6 +13,8 @@ PODS = "Pods"
 MAX = "Max"
 MIN = "Min"
 DISABLED = "Disabled"
+# Seconds: no policy counts over more.
+LONGEST_PERIOD = 1800
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,8 @@ class Policy:
     def __post_init__(self) -> None:
         if self.kind not in (PERCENT, PODS):
             raise ValueError(f"policy type {self.kind!r} is not {PERCENT} or {PODS}")
-        if self.value < 1 or not 0 < self.period_s <= 1800:
-            raise ValueError(f"policy {self}: the value is at least 1, the period above 0 s and at most 1800 s")
+        if self.value < 1 or not 0 < self.period_s <= LONGEST_PERIOD:
+            raise ValueError(f"policy {self}: the value is at least 1, the period above 0 s and at most {LONGEST_PERIOD} s")
 
 
 @dataclass(frozen=True)
