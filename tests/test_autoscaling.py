@@ -155,6 +155,10 @@ def test_a_grace_period_cuts_what_is_longer() -> None:
     assert advised is not None
     assert advised.scaling.grace_s == 3000
     assert "grace period" in advised.changes[0]
+    half = better(scaling, 3000.4, lambda tried: simulate(trace, tried, worker), lambda result: not result.cut)
+    assert half is not None
+    assert half.scaling.grace_s == 3001
+    assert half.changes == ("a grace period of 3001 s (beside a preStop hook's), as calls last so long",)
 
 
 def test_a_target_above_the_threshold_refuses_and_the_advice_does_not() -> None:
@@ -235,6 +239,8 @@ def test_memory_does_not_grow_with_the_calls() -> None:
         ("start_s,duration_s\n1,2\n3\n", ":3: 1 values"),
         ("start_s,duration_s\n1,-2\n", ":2: duration_s: '-2' is not"),
         ("start_s,duration_s\nnan,2\n", ":2: start_s: 'nan' is not"),
+        ("start_s,duration_s\n1764567890123,2\n", r":2: start_s: '1764567890123' is not .* below 1e\+10 \(milliseconds\?\)"),
+        ("start_s,duration_s\n0,240000\n86400000,240000\n", "over 1003 days, and both columns are seconds"),
     ],
 )
 def test_a_trace_that_cannot_be_read_names_its_line(text: str, message: str, tmp_path: Path) -> None:
@@ -353,6 +359,9 @@ def test_a_trace_of_ones_own_begins_with_its_first_call(tmp_path: Path) -> None:
     path.write_text("start_s,duration_s\n28830,60\n28800,90\n")
     trace = traces.from_csv(path)
     assert (trace.start_s.tolist(), trace.duration_s.tolist(), trace.length_s) == ([0, 30], [90, 60], 90)
+    path.write_text("start_s,duration_s\n1764567920,60\n1764567890,90\n")
+    again = traces.from_csv(path)
+    assert (again.start_s.tolist(), again.duration_s.tolist(), again.length_s) == ([0, 30], [90, 60], 90)
 
 
 # As a user does

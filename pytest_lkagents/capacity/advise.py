@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from pytest_lkagents.capacity.result import Result
+from pytest_lkagents.capacity.scaler import TINY
 from pytest_lkagents.capacity.scaling import UP, Scaling
 
 # Lower ones pay for more than three workers where one would do.
@@ -41,8 +43,9 @@ def _settings(scaling: Scaling, longest_s: float) -> Iterator[tuple[Scaling, tup
     """What is changed stays changed in the next one."""
     changes: tuple[str, ...] = ()
     if scaling.grace_s < longest_s:
-        scaling = dataclasses.replace(scaling, grace_s=longest_s)
-        changes += (f"a grace period of {longest_s:.0f} s, as calls last so long",)
+        # Whole seconds, as files have them, and enough of them.
+        scaling = dataclasses.replace(scaling, grace_s=math.ceil(longest_s - TINY))
+        changes += (f"a grace period of {scaling.grace_s:.0f} s (beside a preStop hook's), as calls last so long",)
         yield scaling, changes
     if scaling.target is None:
         return

@@ -8,12 +8,18 @@ from array import array
 from pathlib import Path
 
 COLUMNS = ["start_s", "duration_s"]
+# Seconds since 1970 are below it, and the milliseconds that other exports have are not.
+MOST_SECONDS = 1e10
+# A month is played in a minute; a day in milliseconds would be three years, and not be over within a check's limit.
+LONGEST_DAYS = 31
+DAY = 86400.0
 
 
 def read_rows(path: Path) -> tuple[array[float], array[float]]:
     """A CSV file with the columns ``start_s,duration_s``: when each call comes and how long it takes, in seconds.
 
-    Returns both columns in the file's order. Raises ValueError with file, line and what is wanted.
+    The times may be those of any clock, such as seconds since 1970: they count from the first call. Returns both columns in the
+    file's order. Raises ValueError with file, line and what is wanted.
     """
     starts, durations = array("d"), array("d")
     try:
@@ -28,13 +34,18 @@ def read_rows(path: Path) -> tuple[array[float], array[float]]:
                 where = f"{path}:{lines.line_num}"
                 if len(cells) != len(COLUMNS):
                     raise ValueError(f"{where}: {len(cells)} values, wanted are two: {','.join(COLUMNS)}")
-                starts.append(_seconds(cells[0], f"{where}: start_s", "a number of seconds, at least 0", least=0))
-                durations.append(_seconds(cells[1], f"{where}: duration_s", "a number of seconds above 0", least=1e-6))
+                starts.append(_seconds(cells[0], f"{where}: start_s", "a number of seconds, at least 0", 0))
+                durations.append(_seconds(cells[1], f"{where}: duration_s", "a number of seconds above 0", 1e-6))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a CSV file in UTF-8"
         raise ValueError(f"{path}: cannot be read: {reason}") from None
     if not starts:
         raise ValueError(f"{path}: no call; wanted is a line {','.join(COLUMNS)} and then one line per call")
+    days = (max(map(sum, zip(starts, durations, strict=True))) - min(starts)) / DAY
+    if days > LONGEST_DAYS:
+        raise ValueError(
+            f"{path}: its calls last over {days:.0f} days, and both columns are seconds; at most {LONGEST_DAYS} days are played"
+        )
     return starts, durations
 
 
@@ -43,6 +54,8 @@ def _seconds(text: str, where: str, wanted: str, least: float) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not least <= value < 1e9:
+    if value >= MOST_SECONDS:
+        wanted += f" and below {MOST_SECONDS:.0e} (milliseconds?)"
+    if not least <= value < MOST_SECONDS:
         raise ValueError(f"{where}: {text.strip()[:40]!r} is not {wanted}")
     return value
