@@ -6,7 +6,7 @@ import pytest
 
 from pytest_lkagents.capacity import card
 from pytest_lkagents.capacity.card import Step
-from pytest_lkagents.capacity.fit import line
+from pytest_lkagents.capacity.fit import errors_of_95, line
 
 MB = 1_000_000
 
@@ -41,6 +41,19 @@ def test_the_card_of_a_worker_that_refuses_the_eighth_call() -> None:
     assert made.sessions_at_scale_up == 4
     assert made.replicas(10) == 3
     assert made.evidence()["replicas_for_calls"] == {"10": 3, "50": 13, "100": 25, "500": 125}
+
+
+@pytest.mark.parametrize(("points", "errors"), [(3, 12.71), (4, 4.30), (7, 2.57), (12, 2.23), (13, 2.20), (22, 2.09)])
+def test_few_levels_tell_little(points: int, errors: float) -> None:
+    """Student's t, by its usual table."""
+    assert errors_of_95(points) == pytest.approx(errors, abs=0.02)
+
+
+def test_the_error_of_a_card_is_that_of_so_few_levels() -> None:
+    steps = [Step(0, 0.0, 200 * MB), Step(1, 0.1, 300 * MB), Step(2, 0.26, 400 * MB)]
+    made = make(steps)
+    assert made.cores.stderr == pytest.approx(0.0173, abs=1e-4)
+    assert "0.130 ± 0.220 cores, 100 ± 0 MB (95 %)" in "\n".join(made.lines())
 
 
 def test_what_was_not_reached_is_said() -> None:

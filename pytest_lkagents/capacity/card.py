@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_lkagents.capacity.fit import Line, line
+from pytest_lkagents.capacity.fit import Line, errors_of_95, line
 
 # What may give way first, in words for the card.
 REASONS = {
@@ -38,7 +38,8 @@ class Step:
 
 @dataclass(frozen=True)
 class Card:
-    """``sessions``: the most calls at which all was well; ``limit_cores`` and ``limit_bytes`` are the worker's, if any."""
+    """``sessions``: the most calls at which all was well; ``limit_cores`` and ``limit_bytes`` are the worker's, if any;
+    ``levels``: how many the lines go through."""
 
     sessions: int
     gave_way: str
@@ -48,6 +49,7 @@ class Card:
     limit_cores: float | None
     limit_bytes: int | None
     threshold: float | None
+    levels: int
 
     @property
     def suggested_cores(self) -> float:
@@ -107,12 +109,13 @@ class Card:
             if self.threshold is not None
             else "its load threshold was not met: scale up where two thirds of these sessions are in progress"
         )
+        errors = errors_of_95(self.levels)
         needed = ", ".join(f"{self.replicas(calls)} for {calls}" for calls in CALLS)
         return [
             f"sessions per worker   {self.sessions}{more} ({limits[0]}, {limits[1]})",
             f"gives way first       {REASONS[self.gave_way]}{': ' if self.detail else ''}{self.detail}",
-            f"per session           {self.cores.slope:.3f} ± {2 * self.cores.stderr:.3f} cores, "
-            f"{self.memory.slope / MEGABYTE:.0f} ± {2 * self.memory.stderr / MEGABYTE:.0f} MB (95 %)",
+            f"per session           {self.cores.slope:.3f} ± {errors * self.cores.stderr:.3f} cores, "
+            f"{self.memory.slope / MEGABYTE:.0f} ± {errors * self.memory.stderr / MEGABYTE:.0f} MB (95 %)",
             f"at rest               {self.cores.base:.3f} cores, {self.memory.base / MEGABYTE:.0f} MB",
             f"suggested limits      {self.suggested_cores:g} cores, {self.suggested_bytes / MEGABYTE:.0f} MB "
             f"for {self.sessions} sessions",
@@ -141,4 +144,5 @@ def make(
         limit_cores,
         limit_bytes,
         threshold,
+        len(steps),
     )

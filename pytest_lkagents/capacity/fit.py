@@ -6,6 +6,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+# Student's t for 95 % (two-sided), by degrees of freedom from 1 on: with few points two standard errors are far too few.
+STUDENT_95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
+
+
+def errors_of_95(points: int) -> float:
+    """How many standard errors a slope lies within with a probability of 95 %, of a line through so many points (three at
+    least)."""
+    freedom = points - 2
+    # Further on, the first terms of its series.
+    return STUDENT_95[freedom - 1] if freedom <= len(STUDENT_95) else 1.96 + 2.5 / freedom
+
 
 @dataclass(frozen=True)
 class Line:
