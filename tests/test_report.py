@@ -249,6 +249,14 @@ def test_a_lane_shows_all_of_a_workers_life() -> None:
     assert points[0].startswith(f"{charts.LEFT * 2}.0,")
 
 
+def test_a_load_that_is_no_number_does_not_spoil_the_curve() -> None:
+    loads = [(0.0, 0.5), (1.0, float("nan")), (2.0, float("inf")), (3.0, float("-inf"))]
+    drawn = charts.lanes([Lane("shared", [(0, 3)], [], [], loads, [])])
+    points = drawn.partition('class="load" points="')[2].partition('"')[0]
+    assert [point.partition(",")[2] for point in points.split()] == ["18.0", "4.0", "32.0"]
+    assert "points" not in charts.lanes([Lane("shared", [(0, 3)], [], [], loads[1:2], [])])
+
+
 def test_what_got_worse() -> None:
     before = verdict(result("a.b", start_s=4.0, limit_s=1, size_bytes=700e6), result("a.c"), result("a.gone")).to_json()
     now = verdict(result("a.b", start_s=9.0, limit_s=9, size_bytes=705e6), result("a.c", FAIL), result("a.new", FAIL))

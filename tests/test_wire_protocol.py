@@ -6,6 +6,8 @@ import asyncio
 import base64
 import itertools
 import json
+import math
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -18,11 +20,13 @@ from hypothesis import strategies as st
 from hypothesis.configuration import set_hypothesis_home_dir
 from livekit.protocol import agent, models
 
+from pytest_lkagents.secrets import Redactor
 from pytest_lkagents.wire import http, protocol
 from pytest_lkagents.wire import websocket as ws
 from pytest_lkagents.wire.flow import Flow, Host
 from pytest_lkagents.wire.model import Entry
 from pytest_lkagents.wire.rules import HOLD, Rule, RuleBook
+from pytest_lkagents.wire.transcript import Transcript
 
 from .conftest import ROOT
 
@@ -200,6 +204,21 @@ def test_absent_status_and_load(text: bool) -> None:
     assert decoded(agent.UpdateWorkerStatus(status=agent.WorkerStatus.WS_FULL))["status"] == "full"
 
 
+@pytest.mark.parametrize("text", [False, True])
+@pytest.mark.parametrize(("load", "word"), [(math.nan, "NaN"), (math.inf, "Infinity"), (-math.inf, "-Infinity")])
+def test_a_load_that_is_no_number_is_kept_as_json_has_it(load: float, word: str, text: bool, tmp_path: Path) -> None:
+    message = agent.WorkerMessage(update_worker=agent.UpdateWorkerStatus(load=load))
+    payload = MessageToJson(message).encode() if text else message.SerializeToString()
+    kind, data = protocol.decode("worker", payload, text=text)
+    assert data["load"] == word
+    seen = Transcript()
+    seen.add(Entry(1.0, 1, "worker", kind, data, len(payload)))
+    assert str(seen.statuses()[0].load) == str(load)
+    assert f"load {load:.2f}" in seen.lines()[0]
+    seen.write(tmp_path / "wire.jsonl")
+    json.loads((tmp_path / "wire.jsonl").read_text(), parse_constant=pytest.fail)
+
+
 def test_unknown_fields_and_kinds_are_told() -> None:
     ping = agent.WorkerMessage(ping=agent.WorkerPing(timestamp=5)).SerializeToString()
     field_2000 = b"\x82\x7d\x02hi"
@@ -216,6 +235,23 @@ def test_long_values_are_cut() -> None:
     message = agent.ServerMessage(availability=agent.AvailabilityRequest(job=agent.Job(metadata="x" * 100_000)))
     _, data = protocol.decode("server", message.SerializeToString(), text=False)
     assert len(data["job"]["metadata"]) < 2100
+
+
+SECRET = "pq8f7Gh2kZ5vN1xW9bT4"
+
+
+@pytest.mark.parametrize("before", range(180, 202))
+@pytest.mark.parametrize("around", ["", '"', " "])
+def test_no_secret_is_cut_before_it_is_hidden(before: int, around: str) -> None:
+    redactor = Redactor()
+    redactor.add("SOME_API_KEY", SECRET)
+    text = f"{'word ' * (before // 5)}{'x' * (before % 5)} {around}{SECRET}{around} and more {'word ' * 100}"
+    line = Entry(1.0, 1, "worker", "job", {"job_id": "", "status": "", "error": text}, 0).line()
+    kept = protocol.clip("word " * 360 + text)
+    for shown in (redactor.text(line), redactor.text(kept)):
+        assert SECRET[:3] not in shown
+        assert "..." in shown
+        assert shown.count("word") > 30
 
 
 def test_rules_for_kinds_that_do_not_exist_are_refused() -> None:

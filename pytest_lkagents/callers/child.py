@@ -14,6 +14,7 @@ from typing import Any
 
 from pytest_lkagents import machine
 from pytest_lkagents.callers.place import Place
+from pytest_lkagents.secrets import without_tokens
 
 END_SECONDS = 5
 NICE = -10
@@ -52,7 +53,7 @@ class Child(subprocess.Popen[str]):
     def ended(self) -> str:
         """How it did, in words: such as "ended with code 1: ModuleNotFoundError: ..."."""
         self._reader.join(WORDS_SECONDS)
-        return ": ".join([f"ended with code {self.poll()}", *(line[:LONGEST_WORDS] for line in self._last)])
+        return ": ".join([f"ended with code {self.poll()}", *(without_tokens(line)[:LONGEST_WORDS] for line in self._last)])
 
 
 def start(module: str, place: Place, *, before_others: bool = False) -> Child:

@@ -100,8 +100,9 @@ def lanes(found: Sequence[Lane]) -> str:
         parts += [bar("registered", span, top + 4, 12, "registered") for span in lane.registered]
         parts += [bar("full", span, top + 4, 12, "full") for span in lane.full]
         parts += [bar("call", span, top + 18, 6, "call") for span in lane.calls]
-        if lane.loads:
-            points = " ".join(f"{x(at):.1f},{top + 32 - min(load, 1.0) * 28:.1f}" for at, load in thinned(lane.loads))
+        # One who reports what is no number has no curve there.
+        if loads := [(at, min(max(load, 0.0), 1.0)) for at, load in lane.loads if not math.isnan(load)]:
+            points = " ".join(f"{x(at):.1f},{top + 32 - load * 28:.1f}" for at, load in thinned(loads))
             parts.append(f'<polyline class="load" points="{points}"/>')
         for at, words in lane.marks:
             parts.append(

@@ -6,6 +6,21 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+# What a word ends at; keys and passwords have hardly one of these.
+WORD = re.compile(r"[^\s\"',;()\[\]{}<>]*")
+# Of an entry's line.
+LONGEST_WORDS = 200
+
+
+def shortened(text: str, longest: int) -> str:
+    """At most so many characters of it, cut between words: whoever hides secrets afterwards does not know the half of one."""
+    if len(text) <= longest:
+        return text
+    end = longest
+    while end and WORD.fullmatch(text[end - 1 : end + 1]):
+        end -= 1
+    return text[:end]
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -61,7 +76,7 @@ def _words(kind: str, data: dict[str, Any]) -> str:
         words = " ".join([str(data.get("act")), *(f"{name} {value}" for name, value in data.items() if name != "act")])
     else:
         words = " ".join(f"{name} {value}" for name, value in data.items() if name not in ("fate", "unknown_fields"))
-    return words if len(words) <= 200 else f"{words[:200]}..."
+    return words if len(words) <= LONGEST_WORDS else f"{shortened(words, LONGEST_WORDS)}..."
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import re
 import secrets
 import time
@@ -17,6 +18,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from livekit.protocol import agent, models
 
 from pytest_lkagents.secrets import looks_secret
+from pytest_lkagents.wire.model import shortened
 
 WORKER, SERVER, TAP = "worker", "server", "tap"
 
@@ -49,13 +51,14 @@ JWT = re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*")
 LONGEST_TEXT = 2000
 MOST_ELEMENTS = 100
 DEEPEST = 20
+NO_NUMBERS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 SCALARS = frozenset((str, int, bool, float, bytes))
 
 
 def decode(source: str, payload: bytes, *, text: bool) -> tuple[str, dict[str, Any]]:
     """Kind and data of one message of ``source`` ("worker" or "server"); ``text`` is protojson, else protobuf.
 
-    Never raises. Data are dicts, lists, strings, numbers; field names as in the proto file, enumerations by name
+    Never raises. Data are dicts, lists, strings, finite numbers; field names as in the proto file, enumerations by name
     without their prefix (``"available"`` for WS_AVAILABLE), every field without presence is there; tokens are
     "[token]". What does not parse is ``("malformed", {"problem": ...})``; a message without a kind that we know is
     ``("unknown", {"fields": [numbers or names]})``; unknown fields elsewhere add ``"unknown_fields": True``.
@@ -159,8 +162,8 @@ def _value(value: Any, field: Field | None, unknown: list[bool], depth: int) -> 
     if kind is bool or kind is int:
         return value
     if kind is float:
-        # The load is a 32-bit float: 0.1 and not 0.10000000149011612.
-        return float(f"{value:.7g}")
+        # The load is a 32-bit float: 0.1 and not 0.10000000149011612. What is none has a name in protojson, as JSON has none.
+        return float(f"{value:.7g}") if math.isfinite(value) else NO_NUMBERS[str(value)]
     if kind is bytes:
         return f"({len(value)} bytes)"
     return plain(value, unknown, depth + 1)
@@ -181,7 +184,7 @@ def clip(value: Any) -> Any:
         return value
     if "eyJ" in value:
         value = JWT.sub(TOKEN, value)
-    return value if len(value) <= LONGEST_TEXT else f"{value[:LONGEST_TEXT]}... ({len(value)} characters)"
+    return value if len(value) <= LONGEST_TEXT else f"{shortened(value, LONGEST_TEXT)}... ({len(value)} characters)"
 
 
 def probe_question(registration: Mapping[str, Any], room: str | None, metadata: str = "") -> tuple[str, Message]:
