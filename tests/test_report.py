@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from pytest_lkagents.outcomes import redacted
-from pytest_lkagents.report import baseline, charts, markdown, page, terminal, words
+from pytest_lkagents.report import baseline, charts, json_file, markdown, page, terminal, words
 from pytest_lkagents.secrets import Redactor, hidden_in
 from pytest_lkagents.selection import FILES, packaged_checks, packaged_suites
 from pytest_lkagents.verdict import ERROR, FAIL, INFO, MUST, PASS, SHOULD, SKIP, WAIVED, CheckResult, Lane, Subject, Verdict
@@ -217,6 +217,57 @@ def test_markdown_shows_what_a_worker_wrote_and_does_nothing_with_it() -> None:
     assert f"- pairs: ```` {json.dumps({ticks: [ticks]})} ````" in text
     assert f"\n````\n{ticks}\na ``` b\n````\n" in text
     assert "Again: `` pytest --lk-command 'a `b`' --lk-suite a.bad ``" in text
+
+
+# Colours, a cleared screen, a title, another character set, bells; with a carriage return, and lines that are none.
+OBEYED = "\x1b[2J\x1b[1;31mERROR\x1b[0m \x1b]0;Zork\x07\x1b(B\x9b31mbad\x07 \x00\x85\r\nnext"
+
+
+def test_no_form_does_what_a_worker_wrote_to_a_terminal() -> None:
+    assert words.readable(OBEYED) == "ERROR bad? ?? \nnext"
+    known = result("a.b", FAIL, SHOULD, transcript=[OBEYED], seen=OBEYED, details=OBEYED, card=[OBEYED])
+    bad = dataclasses.replace(known, summary=OBEYED, why=OBEYED, remedy=OBEYED)
+    found = verdict(bad, subject=Subject("command", OBEYED))
+    shown: list[str] = []
+    terminal.show(found, lambda line, _colour: shown.append(line), 80, whole=True)
+    shown += [terminal.progress(bad, 80, "1/1")[0], *terminal.explain(bad), *terminal.wrapped(OBEYED, "  ", 80)]
+    shown += [page.render(found, [OBEYED]), markdown.render(found, [OBEYED])]
+    for text in shown:
+        assert all(sign.isprintable() or sign == "\n" for sign in text), text
+        assert "Zork" not in text or "\\u001b" in text  # within a list it is told as JSON tells it
+    assert all("ERROR bad" in text for text in shown[-2:])
+
+
+def test_halves_of_signs_keep_nobody_from_the_report(tmp_path: Path) -> None:
+    found = verdict(result("a.b", FAIL, **{"half \ud800": "\udcff"}))
+    page.write(found, tmp_path, ["\ud800"])
+    markdown.write(found, tmp_path / "summary.md", None)
+    json_file.write(found, tmp_path / "v.json")
+    assert "half \\ud800" in (tmp_path / "report.html").read_text()
+    assert "half \\ud800" in (tmp_path / "summary.md").read_text()
+    (check,) = json.loads((tmp_path / "v.json").read_text())["checks"]
+    assert check["evidence"] == {"half \ud800": "\udcff"}
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("# of calls", "\\# of calls"),
+        ("> 3 s", "\\> 3 s"),
+        ("- cut", "\\- cut"),
+        ("2. cut", "2\\. cut"),
+        ("2.5 s, #7", "2.5 s, #7"),
+        ("-5 s", "-5 s"),
+        ("$HOME and $PATH ~~x~~", "\\$HOME and \\$PATH \\~\\~x\\~\\~"),
+    ],
+)
+def test_markdown_makes_neither_list_nor_formula_of_a_line(text: str, shown: str) -> None:
+    bad = dataclasses.replace(result("a.bad", FAIL), summary=text, why=f"<b> {text}", remedy=text, doc=f"{GUIDE}#a-<b>-&")
+    made = markdown.render(verdict(bad))
+    assert f"fail\n\n{shown}\n" in made
+    assert f"How to fix it: {shown}\n" in made
+    assert "Why it matters: &lt;b> " in made
+    assert "<summary>A &lt;b&gt; &amp;: 1</summary>" in made
 
 
 @pytest.mark.parametrize(("longest", "last"), [(0, 0), (7, 6), (61.5, 60), (3600, 3000), (0.004, 0.004)])

@@ -9,6 +9,7 @@ import os
 import shutil
 from pathlib import Path
 
+from pytest_lkagents.report.words import NO_TEXT
 from pytest_lkagents.verdict import Verdict
 
 # Of a name so much goes into that of a temporary file, which may be no longer than 255 bytes either.
@@ -36,21 +37,21 @@ def write(verdict: Verdict, path: Path) -> None:
     text = json.dumps(verdict.to_json(), indent=2, ensure_ascii=False) + "\n"
     if (opened := _descriptor(path)) is not None:
         try:
-            with os.fdopen(os.dup(opened), "w", encoding="utf-8") as file:
+            with os.fdopen(os.dup(opened), "w", encoding="utf-8", errors=NO_TEXT) as file:
                 file.write(text)
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(path)) from None
         return
     target = path.resolve()
     if target.exists() and not target.is_file():
-        target.write_text(text, encoding="utf-8")
+        target.write_text(text, encoding="utf-8", errors=NO_TEXT)
         return
     try:
         _replace(target, text)
     except OSError as error:
         if error.errno not in IRREPLACEABLE or not target.exists():
             raise
-        target.write_text(text, encoding="utf-8")
+        target.write_text(text, encoding="utf-8", errors=NO_TEXT)
 
 
 def withdraw(verdict: Verdict, path: Path) -> None:
@@ -63,7 +64,7 @@ def _replace(target: Path, text: str) -> None:
     target.parent.mkdir(exist_ok=True)
     temporary = target.with_name(f".{os.getpid()}.{target.name[-NAME_BYTES:]}")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors=NO_TEXT)
         if target.exists():
             shutil.copymode(target, temporary)
         temporary.replace(target)

@@ -148,10 +148,10 @@ def _can_be_drawn(value: Any) -> bool:
 
 
 def _text(text: str) -> str:
-    return html.escape(text)
+    return html.escape(words.readable(text))
 
 
 def write(verdict: Verdict, folder: Path, worse: Sequence[str] | None) -> None:
     """Raises OSError."""
     folder.mkdir(exist_ok=True)
-    (folder / NAME).write_text(render(verdict, worse), encoding="utf-8")
+    (folder / NAME).write_text(render(verdict, worse), encoding="utf-8", errors=words.NO_TEXT)

@@ -44,7 +44,7 @@ def explain(check: CheckResult) -> list[str]:
         lines += [f"why it matters: {check.why}"] if check.why else []
         lines += [f"how to fix it: {check.remedy}"] if check.remedy else []
         lines += [f"see: {check.doc}"] if check.doc else []
-    return lines
+    return [words.readable(line) for line in lines]
 
 
 def lines(verdict: Verdict, width: int, *, whole: bool) -> list[Line]:
@@ -56,7 +56,9 @@ def lines(verdict: Verdict, width: int, *, whole: bool) -> list[Line]:
             if whole or check.status != PASS:
                 rows += _entry(verdict, check, width)
             card = check.evidence.get("card")
-            rows += [(f"{'':{MARK_COLUMNS}}{text}", None) for text in card] if isinstance(card, list) else []
+            rows += (
+                [(f"{'':{MARK_COLUMNS}}{words.readable(str(text))}", None) for text in card] if isinstance(card, list) else []
+            )
     return rows
 
 
@@ -93,8 +95,8 @@ def show(verdict: Verdict, write_line: Callable[[str, str | None], None], width:
     for line, colour in lines(verdict, width, whole=whole):
         write_line(line, colour)
     colour = {PASS: "green", FAIL: "red", ERROR: "red"}[verdict.verdict]
-    write_line(closing(verdict), colour)
-    write_line(words.decision(verdict), colour)
+    write_line(words.readable(closing(verdict)), colour)
+    write_line(words.readable(words.decision(verdict)), colour)
 
 
 def _colour(check: CheckResult) -> str:
@@ -102,7 +104,7 @@ def _colour(check: CheckResult) -> str:
 
 
 def _flat(text: str) -> str:
-    return " ".join(text.split())
+    return " ".join(words.readable(text).split())
 
 
 def _cut(text: str, columns: int) -> str:
@@ -115,4 +117,5 @@ def _indented(text: str, width: int) -> list[str]:
 
 def wrapped(text: str, indent: str, width: int) -> list[str]:
     """In lines of at most ``width`` columns, or 40."""
+    text = words.readable(text)
     return textwrap.wrap(text, max(width, 40), initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)

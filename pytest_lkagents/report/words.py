@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable
@@ -12,6 +13,16 @@ from pytest_lkagents.verdict import ERROR, FAIL, MUST, PASS, SEEN_BESIDE, SHOULD
 SERIES = "series_s_"
 ORDER = (FAIL, ERROR, PASS, WAIVED, SKIP)
 OTHER = "Other"
+# What a terminal obeys (ECMA-48): colours and the like, titles, and signs of one letter; and whatever else is no text.
+SEQUENCE = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[ -/]*[0-~]")
+# Halves of signs, as names of files may have, cannot be written otherwise.
+NO_TEXT = "backslashreplace"
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def readable(text: str) -> str:
+    """What a worker wrote, without what it would do to a terminal or a page."""
+    return CONTROL.sub("?", SEQUENCE.sub("", text).replace("\r", " "))
 
 
 def decision(verdict: Verdict) -> str:
