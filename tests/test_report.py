@@ -314,9 +314,26 @@ def test_what_got_worse() -> None:
     assert baseline.worse(before, now) == [
         "a.b: start_s 9, was 4",
         "a.c: fail, was pass: what a.c saw",
+        "a.new: fail, was not judged: what a.new saw",
         "not judged this time: a.gone",
     ]
     assert not baseline.worse(before, verdict(result("a.b", start_s=4.5), result("a.c"), result("a.gone")))
+
+
+@pytest.mark.parametrize(
+    ("status", "lines"),
+    [(FAIL, ["a.new: fail, was not judged: what a.new saw"]), (ERROR, ["a.new: error, was not judged: what a.new saw"])]
+    + [(status, []) for status in (PASS, WAIVED, SKIP)],
+)
+def test_a_check_that_is_new_and_not_well_is_said(status: str, lines: list[str]) -> None:
+    before = verdict(result("a.b")).to_json()
+    assert baseline.worse(before, verdict(result("a.b"), result("a.new", status))) == lines
+
+
+def test_a_failure_that_binds_now_is_said() -> None:
+    before = verdict(result("a.b", FAIL, SHOULD)).to_json()
+    assert baseline.worse(before, verdict(result("a.b", FAIL))) == ["a.b: the failure of a MUST, was of a SHOULD: what a.b saw"]
+    assert baseline.worse(before, verdict(result("a.b", FAIL, SHOULD))) == []
 
 
 def test_nothing_is_no_baseline_than_which_nothing_got_worse() -> None:

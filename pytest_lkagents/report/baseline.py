@@ -9,7 +9,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from pytest_lkagents.verdict import ERROR, PASS, RANKS, VERSION, Verdict, in_order
+from pytest_lkagents.verdict import ERROR, FAIL, INFO, MUST, PASS, RANKS, SHOULD, VERSION, Verdict, in_order
 
 # How much larger a figure is before it counts: by factor, and by amount. Start and drain times vary by half on a shared
 # machine; memory and image sizes hardly vary; CPU is in between.
@@ -62,7 +62,7 @@ def _are_checks(found: object) -> bool:
 
 
 def worse(before: dict[str, Any], verdict: Verdict) -> list[str]:
-    """A line for each check that got worse, and for each figure that is larger beyond noise."""
+    """A line for each check that got worse, or that is new and not well, and for each figure that is larger beyond noise."""
     known = {check["id"]: check for check in before["checks"]}
     found = []
     if before.get("verdict") == ERROR and not known:
@@ -77,10 +77,14 @@ def worse(before: dict[str, Any], verdict: Verdict) -> list[str]:
     for check in in_order(verdict.checks):
         old = known.get(check.id)
         if old is None:
+            if known and check.status in (FAIL, ERROR):
+                found.append(f"{check.id}: {check.status}, was not judged: {check.summary}")
             continue
         was = old["status"]
         if RANKS[check.status] > RANKS[was]:
             found.append(f"{check.id}: {check.status}, was {was}: {check.summary}")
+        elif check.status == was == FAIL and check.severity == MUST and old.get("severity") in (SHOULD, INFO):
+            found.append(f"{check.id}: the failure of a MUST, was of a {old['severity']}: {check.summary}")
         elif check.status == PASS:
             found += [f"{check.id}: {line}" for line in _grown(old.get("evidence") or {}, check.evidence)]
     gone = sorted(str(name) for name in set(known) - {check.id for check in verdict.checks})
