@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -12,6 +14,7 @@ from typing import cast
 import pytest
 from livekit import api
 
+from pytest_lkagents.callers import crowd as crowd_module
 from pytest_lkagents.callers.crowd import Crowd
 from pytest_lkagents.checks import StageError
 from pytest_lkagents.clock import holds, poll
@@ -120,6 +123,29 @@ def test_a_call_that_is_handed_over_has_its_agent(server: Server, crowd: Crowd) 
         second.communicate(timeout=NOTICE_SECONDS)
         poll(lambda: not user.served, what="leave", seconds=NOTICE_SECONDS)
         assert user.agent_left is not None
+
+
+@pytest.mark.timeout(60)
+def test_a_user_who_may_not_speak_is_no_load(server: Server, crowd: Crowd, monkeypatch: pytest.MonkeyPatch) -> None:
+    grants = api.VideoGrants(room_join=True, room="mute", can_publish=False)
+    mute = api.AccessToken(server.api_key, server.api_secret).with_identity("mute").with_grants(grants).to_jwt()
+    began = time.monotonic()
+    crowd.join("speaking")
+    assert crowd.starved(began) is None
+    monkeypatch.setattr(crowd_module, "token", lambda *_: mute)
+    with contextlib.suppress(StageError):
+        crowd.join("mute")
+    poll(lambda: "a simulated user cannot speak: " in (crowd.starved(began) or ""), what="why", seconds=NOTICE_SECONDS)
+    crowd.leave([user for user in crowd.users if user.room == "mute"])
+    assert crowd.starved(began) is None
+
+
+@pytest.mark.timeout(60)
+def test_who_cannot_join_is_no_user(server: Server, crowd: Crowd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crowd_module, "token", lambda *_: "no.to.ken")
+    with pytest.raises(StageError, match="a simulated user cannot join the LiveKit server"):
+        crowd.join()
+    assert crowd.users == []
 
 
 @pytest.mark.timeout(60)

@@ -352,6 +352,14 @@ def test_figures_of_the_worker_are_compared(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("old", "new"), [(10**400, 10**401), (1, 10**400), (10**400, 1.0), (True, 9.0), (None, 9.0), ("1", 9.0)]
+)
+def test_what_is_no_figure_is_not_compared(old: object, new: object) -> None:
+    before = verdict(result("a.b", start_s=old)).to_json()
+    assert baseline.worse(before, verdict(result("a.b", start_s=new))) == []
+
+
+@pytest.mark.parametrize(
     "name",
     [
         "simulated_users_cores",

@@ -30,7 +30,8 @@ MOST_CORES = 0.85
 
 @dataclass
 class User:
-    """One simulated user. Times are monotonic seconds; None: it did not happen. ``why`` says why it could not join."""
+    """One simulated user. Times are monotonic seconds; None: it did not happen. ``why`` says why it could not join, or
+    not speak."""
 
     room: str
     joined: float | None = None
@@ -94,6 +95,7 @@ class Crowd:
         self._ask(join=[{"room": user.room, "url": self._place.url(self._server), "token": mine}])
         self._wait(lambda: user.joined is not None or user.why is not None, START_SECONDS, "does not answer")
         if user.why is not None:
+            self._state.users.pop(user.room, None)
             raise StageError(f"a simulated user cannot join the LiveKit server: {user.why}")
         return user
 
@@ -110,6 +112,9 @@ class Crowd:
 
     def starved(self, since: float) -> str | None:
         """Why what it did since then was no proper load, in a few words, or None."""
+        mute = next((user.why for user in self.users if user.why is not None), None)
+        if mute is not None:
+            return f"a simulated user cannot speak: {mute}"
         beats = [beat for beat in self.beats if beat.at >= since]
         late = max((beat.behind for beat in beats), default=0.0)
         if late > BEHIND_SECONDS:

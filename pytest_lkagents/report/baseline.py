@@ -95,12 +95,22 @@ def worse(before: dict[str, Any], verdict: Verdict) -> list[str]:
 
 def _grown(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
     for name, value in now.items():
-        old = before.get(name)
         unit = UNIT.search(name)
         if unit is None or any(word in name for word in GIVEN):
             continue
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not isinstance(old, (int, float)):
+        new, old = _figure(value), _figure(before.get(name))
+        if new is None or old is None:
             continue
         factor, amount = NOISE[unit[1]]
-        if value > old * factor and value - old > amount:
-            yield f"{name} {value:g}, was {old:g}"
+        if new > old * factor and new - old > amount:
+            yield f"{name} {new:g}, was {old:g}"
+
+
+def _figure(value: object) -> float | None:
+    """None for what is no number, or, as users' own checks may have it, too large for one."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return None
