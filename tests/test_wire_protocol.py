@@ -183,6 +183,22 @@ def test_tokens_are_replaced_wherever_they_are(text: bool) -> None:
     assert "eyJ" not in str(data)
 
 
+def test_secrets_of_a_jobs_metadata_are_replaced() -> None:
+    metadata = {
+        "customer": 'a: "b"',
+        "api_key": 't0p"secret',
+        "inner": [{"authToken": "t0psecret", "tokens": 5}],
+        "empty_token": "",
+    }
+    for indent in (None, 2):
+        text = json.dumps(metadata, indent=indent)
+        message = agent.ServerMessage(availability=agent.AvailabilityRequest(job=agent.Job(metadata=text)))
+        _, data = protocol.decode("server", message.SerializeToString(), text=False)
+        known = {**metadata, "api_key": "[token]", "inner": [{"authToken": "[token]", "tokens": 5}]}
+        assert json.loads(data["job"]["metadata"]) == known
+    assert protocol.clip('he said "token": "') == 'he said "token": "'
+
+
 @pytest.mark.parametrize("text", [False, True])
 def test_absent_status_and_load(text: bool) -> None:
     def decoded(status: agent.UpdateWorkerStatus) -> dict[str, Any]:

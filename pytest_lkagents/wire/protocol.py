@@ -47,6 +47,8 @@ UNKNOWN, MALFORMED, OVERSIZED = "unknown", "malformed", "oversized"
 
 TOKEN = "[token]"  # noqa: S105
 JWT = re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*")
+# A field of a JSON document with a string as its value: what jobs are told is mostly one.
+PAIR = re.compile(r'"([^"\\]{1,100})"\s*:\s*"((?:[^"\\]|\\.)+)"')
 # Characters and elements that the transcript keeps of one value: 100,000 entries must fit into memory.
 LONGEST_TEXT = 2000
 MOST_ELEMENTS = 100
@@ -179,11 +181,13 @@ def _words(enumeration: Any) -> dict[int, str]:
 
 
 def clip(value: Any) -> Any:
-    """A string without tokens and of bounded length; other values as they are."""
+    """A string without tokens, nor secrets of a JSON document, and of bounded length; other values as they are."""
     if not isinstance(value, str):
         return value
     if "eyJ" in value:
         value = JWT.sub(TOKEN, value)
+    if ":" in value and '"' in value:
+        value = PAIR.sub(lambda pair: f'"{pair[1]}": "{TOKEN}"' if looks_secret(pair[1]) else pair[0], value)
     return value if len(value) <= LONGEST_TEXT else f"{shortened(value, LONGEST_TEXT)}... ({len(value)} characters)"
 
 
