@@ -421,6 +421,7 @@ def test_a_message_over_the_bound_is_streamed_past_rules() -> None:
         (b"Authorization: Bearer " + jwt.encode({"sub": "x"}, "s" * 32).encode(), ""),
         (b"Authorization: Bearer e30." + base64.urlsafe_b64encode(b'{"iss": null}') + b".c", ""),
         (b"Authorization: Bearer a.!.c", ""),
+        (b"Authorization: Bearer a." + base64.urlsafe_b64encode(b"[" * 40_000) + b".c", ""),
         (b"Authorization: Bearer", ""),
         (b"Host: here", ""),
     ],

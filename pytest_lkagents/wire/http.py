@@ -91,7 +91,7 @@ def _claims(head: bytes) -> dict[str, Any]:
     claims = token.split(b".")[1:2]
     try:
         known = json.loads(base64.urlsafe_b64decode(claims[0] + b"=="))
-    except (IndexError, ValueError):
+    except (IndexError, ValueError, RecursionError):
         return {}
     return known if isinstance(known, dict) else {}
 
