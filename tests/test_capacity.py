@@ -56,6 +56,15 @@ def test_the_error_of_a_card_is_that_of_so_few_levels() -> None:
     assert "0.130 ± 0.220 cores, 100 ± 0 MB (95 %)" in "\n".join(made.lines())
 
 
+def test_no_limit_is_suggested_below_what_was_used() -> None:
+    """A curve that bends upwards, and memory that calls do not add to."""
+    cores, memory = (0.02, 0.1, 0.2, 0.3, 2.0), (900, 500, 500, 500, 500)
+    made = make([Step(number, cores[number], memory[number] * MB) for number in range(5)])
+    assert made.cores.at(4) < 1.5
+    assert made.suggested_cores == 2.5
+    assert made.suggested_bytes == 1152 * MB
+
+
 def test_what_was_not_reached_is_said() -> None:
     text = "\n".join(make(levels(4), "bound", None).lines())
     assert "3 or more" in text

@@ -39,7 +39,7 @@ class Step:
 @dataclass(frozen=True)
 class Card:
     """``sessions``: the most calls at which all was well; ``limit_cores`` and ``limit_bytes`` are the worker's, if any;
-    ``levels``: how many the lines go through."""
+    ``levels``: how many the lines go through; ``most_cores`` and ``most_bytes``: what was used at most at one of them."""
 
     sessions: int
     gave_way: str
@@ -50,17 +50,21 @@ class Card:
     limit_bytes: int | None
     threshold: float | None
     levels: int
+    most_cores: float
+    most_bytes: float
 
     @property
     def suggested_cores(self) -> float:
-        """For this many sessions, in quarters of a core."""
-        return max(math.ceil(self.cores.at(self.sessions) * HEADROOM * 4) / 4, 0.25)
+        """For this many sessions, in quarters of a core: by the line, or by what they used where it bends upwards."""
+        expected = max(self.cores.at(self.sessions), self.most_cores)
+        return max(math.ceil(expected * HEADROOM * 4) / 4, 0.25)
 
     @property
     def suggested_bytes(self) -> int:
-        """For this many sessions, in steps of 64 MB."""
+        """For this many sessions, in steps of 64 MB, likewise."""
         step = 64 * MEGABYTE
-        return max(math.ceil(self.memory.at(self.sessions) * HEADROOM / step), 1) * step
+        expected = max(self.memory.at(self.sessions), self.most_bytes)
+        return max(math.ceil(expected * HEADROOM / step), 1) * step
 
     @property
     def scale_up(self) -> float | None:
@@ -145,4 +149,6 @@ def make(
         limit_bytes,
         threshold,
         len(steps),
+        max(step.cores for step in steps),
+        max(step.memory_bytes for step in steps),
     )
