@@ -177,6 +177,20 @@ def test_a_target_above_the_threshold_refuses_and_the_advice_does_not() -> None:
     assert good(advised.result)
 
 
+def test_only_what_is_needed_is_advised() -> None:
+    """Calls for which there can be too few workers, whatever else is changed."""
+    trace, worker = traces.steady(20, length_s=7200), WorkerModel(slope=0.1)
+    advised = better(
+        Scaling(1, 4, 0.5, grace_s=30),
+        trace.longest_s,
+        lambda tried: simulate(trace, tried, worker),
+        lambda result: result.refused <= 0.001 * result.calls,
+    )
+    assert advised is not None
+    assert advised.changes == ("up to 8 workers",)
+    assert advised.scaling == Scaling(1, 8, 0.5, grace_s=30)
+
+
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 1000), target=st.floats(0.2, 0.9), grace=st.floats(0, 700))
 def test_every_call_is_accounted_for(seed: int, target: float, grace: float) -> None:

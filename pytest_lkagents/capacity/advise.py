@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pytest_lkagents.capacity.result import Result
 from pytest_lkagents.capacity.scaler import TINY
@@ -25,48 +26,77 @@ class Advice:
     result: Result
 
 
+@dataclass(frozen=True)
+class Change:
+    """One of the fields of a Scaling, and in words what it is to be."""
+
+    field: str
+    value: Any
+    words: str
+
+
 def better(
     scaling: Scaling, longest_s: float, play: Callable[[Scaling], Result], good: Callable[[Result], bool]
 ) -> Advice | None:
-    """The first of a few settings, each going further than the one before, with which ``good`` holds; None: none does.
+    """The first of a few settings, each going further than the one before, with which ``good`` holds, less what it does not
+    need of them; None: none does.
 
-    ``longest_s`` is the longest call; ``play`` simulates a setting. At most about eight simulations.
+    ``longest_s`` is the longest call; ``play`` simulates a setting. At most about twelve simulations.
     """
-    for tried, changes in _settings(scaling, longest_s):
-        result = play(tried)
-        if good(result):
-            return Advice(tried, changes, result)
+    for changes in _settings(scaling, longest_s):
+        advice = _tried(scaling, changes, play)
+        if good(advice.result):
+            return _pruned(scaling, changes, advice, play, good)
     return None
 
 
-def _settings(scaling: Scaling, longest_s: float) -> Iterator[tuple[Scaling, tuple[str, ...]]]:
+def _tried(scaling: Scaling, changes: Sequence[Change], play: Callable[[Scaling], Result]) -> Advice:
+    changed = dataclasses.replace(scaling, **{change.field: change.value for change in changes})
+    return Advice(changed, tuple(change.words for change in changes), play(changed))
+
+
+def _pruned(
+    scaling: Scaling,
+    changes: Sequence[Change],
+    advice: Advice,
+    play: Callable[[Scaling], Result],
+    good: Callable[[Result], bool],
+) -> Advice:
+    """Without those changes that came first and did not do it, where it is as good without them."""
+    for change in changes[:-1]:
+        fewer = [kept for kept in changes if kept is not change]
+        if fewer and good((found := _tried(scaling, fewer, play)).result):
+            changes, advice = fewer, found
+    return advice
+
+
+def _settings(scaling: Scaling, longest_s: float) -> Iterator[list[Change]]:
     """What is changed stays changed in the next one."""
-    changes: tuple[str, ...] = ()
+    changes: list[Change] = []
     if scaling.grace_s < longest_s:
         # Whole seconds, as files have them, and enough of them.
-        scaling = dataclasses.replace(scaling, grace_s=math.ceil(longest_s - TINY))
-        changes += (f"a grace period of {scaling.grace_s:.0f} s (beside a preStop hook's), as calls last so long",)
-        yield scaling, changes
+        grace = math.ceil(longest_s - TINY)
+        changes = [Change("grace_s", grace, f"a grace period of {grace} s (beside a preStop hook's), as calls last so long")]
+        yield changes
     if scaling.target is None:
         return
     if scaling.up != UP:
-        scaling = dataclasses.replace(scaling, up=UP)
-        changes += ("scaling up at once, with the platform's own policies (twice as many every 15 s)",)
-        yield scaling, changes
+        words = "scaling up at once, with the platform's own policies (twice as many every 15 s)"
+        changes = [*changes, Change("up", UP, words)]
+        yield changes
     before = changes
-    assert scaling.target is not None
     target = scaling.target - TARGET_STEP
-    while target >= LOWEST_TARGET - 1e-9:
-        scaling = dataclasses.replace(scaling, target=round(target, 2))
-        changes = (*before, f"a target load of {target:.2f}, which leaves room until new workers have started")
-        yield scaling, changes
+    while target >= LOWEST_TARGET - TINY:
+        words = f"a target load of {target:.2f}, which leaves room until new workers have started"
+        changes = [*before, Change("target", round(target, 2), words)]
+        yield changes
         target -= TARGET_STEP
     before = changes
     least = scaling.min_replicas * 2
     while least < scaling.max_replicas:
-        scaling = dataclasses.replace(scaling, min_replicas=least)
-        changes = (*before, f"at least {least} workers, as the calls come faster than workers start")
-        yield scaling, changes
+        words = f"at least {least} workers, as the calls come faster than workers start"
+        changes = [*before, Change("min_replicas", least, words)]
+        yield changes
         least *= 2
-    scaling = dataclasses.replace(scaling, max_replicas=2 * scaling.max_replicas)
-    yield scaling, (*changes, f"up to {scaling.max_replicas} workers")
+    most = 2 * scaling.max_replicas
+    yield [*changes, Change("max_replicas", most, f"up to {most} workers")]
