@@ -56,6 +56,14 @@ def test_the_error_of_a_card_is_that_of_so_few_levels() -> None:
     assert "0.130 ± 0.220 cores, 100 ± 0 MB (95 %)" in "\n".join(made.lines())
 
 
+def test_what_a_worker_said_last_is_no_part_of_the_card() -> None:
+    detail = "the worker exited with code 1\n\nits last lines:\n  DB_PASSWORD=t0psecret"
+    made = card.make(levels(4), "worker", detail, limit_cores=1.0, limit_bytes=None, threshold=None)
+    assert made.lines()[1] == "gives way first       the worker itself: the worker exited with code 1"
+    assert not any("\n" in line or "t0psecret" in line for line in made.lines())
+    assert made.evidence()["gave_way_detail"] == detail  # in which secrets are hidden
+
+
 def test_no_limit_is_suggested_below_what_was_used() -> None:
     """A curve that bends upwards, and memory that calls do not add to."""
     cores, memory = (0.02, 0.1, 0.2, 0.3, 2.0), (900, 500, 500, 500, 500)

@@ -102,7 +102,8 @@ class Card:
         }
 
     def lines(self) -> list[str]:
-        """For people, ready to print."""
+        """For people, ready to print: of ``detail`` its first line, as what follows are a worker's own last words."""
+        detail = self.detail.partition("\n")[0]
         limits = [
             "no CPU limit" if self.limit_cores is None else f"{self.limit_cores:g} cores",
             "no memory limit" if self.limit_bytes is None else f"{self.limit_bytes / MEGABYTE:.0f} MB",
@@ -117,7 +118,7 @@ class Card:
         needed = ", ".join(f"{self.replicas(calls)} for {calls}" for calls in CALLS)
         return [
             f"sessions per worker   {self.sessions}{more} ({limits[0]}, {limits[1]})",
-            f"gives way first       {REASONS[self.gave_way]}{': ' if self.detail else ''}{self.detail}",
+            f"gives way first       {REASONS[self.gave_way]}{': ' if detail else ''}{detail}",
             f"per session           {self.cores.slope:.3f} ± {errors * self.cores.stderr:.3f} cores, "
             f"{self.memory.slope / MEGABYTE:.0f} ± {errors * self.memory.stderr / MEGABYTE:.0f} MB (95 %)",
             f"at rest               {self.cores.base:.3f} cores, {self.memory.base / MEGABYTE:.0f} MB",
