@@ -11,7 +11,7 @@ from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
 
 from .connections import JOB_GONE, Connections
-from .drained import Kept
+from .kept import Kept
 from .reconnecting import lose_server
 from .scenario import DRAIN_SECONDS, LOOK_SECONDS
 

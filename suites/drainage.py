@@ -16,8 +16,9 @@ from pytest_lkagents.worker.base import Worker
 from pytest_lkagents.worker.health import Health
 
 from .connections import JOB_GONE, Connections
-from .drained import STOPS_SECONDS, Drain, offered_nothing_since, refused_for_all
+from .drained import Drain
 from .instant import Instant
+from .offers import STOPS_SECONDS, offered_nothing_since, refused_for_all
 from .placement import Placement
 from .scenario import (
     AFTER_ENDS_SECONDS,

@@ -19,8 +19,8 @@ from pytest_lkagents.clock import DeadlineMissed, holds, poll
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.processes import Process
 
-from .drained import Kept
 from .healthy import answers, stays_unhealthy
+from .kept import Kept
 from .pool import ONE_AT_A_TIME, require_own_processes
 from .questions import lost_before
 from .reports import counted_at_rest, still_counts

@@ -14,7 +14,9 @@ from pytest_lkagents.checks import Evidence, NotJudgeable, StageError
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
 
-from .drained import STOPS_SECONDS, Drain, Kept
+from .drained import Drain
+from .kept import Kept
+from .offers import STOPS_SECONDS
 
 # With these the first process crashed itself: a fault in it, or an abort.
 OWN_CRASH = {128 + fault for fault in (signal.SIGILL, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV)}

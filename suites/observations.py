@@ -15,8 +15,8 @@ from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.model import Answer
 from pytest_lkagents.worker.base import Worker
 
-from .drained import STOPS_SECONDS, offered_nothing_since
 from .judging import exit_codes
+from .offers import STOPS_SECONDS, offered_nothing_since
 from .pool import settle
 
 # A reaction to a signal (deregistration, exit) takes well under a second where the signal arrives.

@@ -13,7 +13,7 @@ from pytest_lkagents.clock import holds
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
 
-from .drained import Kept
+from .kept import Kept
 from .pool import end
 from .scenario import GOODBYE_SECONDS, Ends, Scenario
 

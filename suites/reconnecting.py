@@ -20,8 +20,9 @@ from pytest_lkagents.worker.base import Worker
 
 from .connections import JOB_GONE, Connections
 from .drainage import Drainage
-from .drained import Drain, Kept
+from .drained import Drain
 from .healthy import answers, stays_unhealthy
+from .kept import Kept
 from .observations import stop_signal, wait_sound
 from .questions import lost_before
 from .reports import LONGEST_SECONDS, forgets_call, pauses, wait_counted

@@ -10,7 +10,7 @@ from pytest_lkagents.stage import Stage
 
 from .compared import judge_loss, judge_without_calls, require_drains, stays
 from .deserted import stop_with_a_call
-from .drained import STOPS_SECONDS, Drain
+from .drained import Drain
 from .drains import by_two_signals, engine_timeout
 from .harm import Harm
 from .judging import (
@@ -25,6 +25,7 @@ from .judging import (
 )
 from .long_call import LongCall, hold
 from .observations import Stop, stop_signal, stop_unassigned, stop_uncalled
+from .offers import STOPS_SECONDS
 from .pool import ONE_AT_A_TIME
 from .reconnecting import CallsEnded, Reconnection
 from .replacement import replace

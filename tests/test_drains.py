@@ -25,9 +25,11 @@ from suites import deserted, drains
 from suites import test_rollout as rollout
 from suites.connections import JOB_GONE, Connections
 from suites.drainage import Drainage
-from suites.drained import Drain, Kept, offered_nothing_since, refused_for_all
+from suites.drained import Drain
 from suites.judging import exit_codes, judge_exit, stops_in_time
+from suites.kept import Kept
 from suites.long_call import LongCall
+from suites.offers import offered_nothing_since, refused_for_all
 from suites.placement import Placement
 from suites.scenario import Ends, Scenario
 

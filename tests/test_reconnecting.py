@@ -20,7 +20,7 @@ from pytest_lkagents.wire.transcript import Transcript
 from pytest_lkagents.worker.base import Worker
 from suites import reconnecting
 from suites import test_rollout as rollout
-from suites.drained import Kept
+from suites.kept import Kept
 from suites.reconnecting import CallsEnded, Reconnection
 from suites.reports import pauses
 from suites.scenario import Scenario
