@@ -40,6 +40,7 @@ from . import (
 )
 from . import load as loads
 from .drained import Drain
+from .harmed import Harm
 from .loaded import Loaded
 from .scenario import DRAIN_SECONDS, LIMIT_SECONDS
 from .shared import Ahead, once, proven
@@ -253,7 +254,7 @@ def lk_pair(lk_stage: Stage) -> Callable[[], pool.Pair]:
 
 
 @pytest.fixture(scope="session")
-def lk_crash(lk_stage: Stage) -> Callable[[], harm.Harm]:
+def lk_crash(lk_stage: Stage) -> Callable[[], Harm]:
     """One of two jobs' processes is killed."""
     return Ahead(lk_stage, harm.crash)
 

@@ -17,6 +17,7 @@ from pytest_lkagents.worker.processes import Snapshot
 
 from . import accepted, departures, harm, leftovers, pool
 from .drained import Drain
+from .harmed import Harm
 from .observations import FirstCall
 from .scenario import CHECK_SECONDS
 
@@ -319,7 +320,7 @@ def test_ends_with_room(lk_stage: Stage, lk_evidence: Evidence) -> None:
     roles=("crashing",),
     order=1,
 )
-def test_side_by_side(lk_evidence: Evidence, lk_crash: Callable[[], harm.Harm]) -> None:
+def test_side_by_side(lk_evidence: Evidence, lk_crash: Callable[[], Harm]) -> None:
     """Two calls at once are both heard, and the second one does nothing to the first.
 
     Before `jobs.crash-isolated` harms one of two calls, both are listened to. The first one is alone until its agent
@@ -351,7 +352,7 @@ def test_side_by_side(lk_evidence: Evidence, lk_crash: Callable[[], harm.Harm]) 
     roles=("crashing",),
     order=1,
 )
-def test_crash_isolated(lk_evidence: Evidence, lk_crash: Callable[[], harm.Harm]) -> None:
+def test_crash_isolated(lk_evidence: Evidence, lk_crash: Callable[[], Harm]) -> None:
     """A killed job process harms no other call, and the worker takes new ones.
 
     Two calls are served by two processes; the process of the newer one is killed with SIGKILL, as the kernel or a fault
@@ -425,7 +426,7 @@ def test_memory_limit(lk_stage: Stage, lk_evidence: Evidence) -> None:
     _judge(seen, lk_evidence, "a job's process out of memory")
 
 
-def _judge(seen: harm.Harm, evidence: Evidence, what: str) -> None:
+def _judge(seen: Harm, evidence: Evidence, what: str) -> None:
     evidence.update(seen.evidence)
     if seen.clash is not None:
         raise NotJudgeable(f"two calls harm each other, with nobody to harm them: {seen.clash}")

@@ -12,7 +12,7 @@ from .compared import judge_loss, judge_without_calls, require_drains, stays
 from .deserted import stop_with_a_call
 from .drained import Drain
 from .drains import by_two_signals, engine_timeout
-from .harm import Harm
+from .harmed import Harm
 from .judging import (
     end_by,
     ends_in_time,

@@ -16,14 +16,16 @@ from pytest_lkagents.stage import Stage
 from pytest_lkagents.wire.model import Answer, Question
 from pytest_lkagents.worker.base import Worker
 from pytest_lkagents.worker.usage import Usage
-from suites import harm, questions
+from suites import new_calls, questions
 from suites import test_balancing as balancing
 from suites.crowds import Audience
 from suites.drained import Drain
+from suites.harmed import Harm
 from suites.loaded import Loaded
 from suites.placed import Placed
 from suites.questions import Asked, asked_beside_calls, late_in_peace
 from suites.sampling import Sampler
+from suites.tally import Tally
 
 
 def question(room: str, asked: float, after: float | None, *, yes: bool = True, assigned: bool = True) -> Question:
@@ -282,21 +284,20 @@ def test_a_call_that_is_placed_once_more_after_a_crash_counts_where_it_is_lost(
     lost: int, why: Exception | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That it is refused says nothing; its job is one of those that may keep a place while they live."""
-    monkeypatch.setattr(harm, "lost_before", lambda *_: lost)
+    monkeypatch.setattr(new_calls, "lost_before", lambda *_: lost)
 
     def served(_caller: object) -> Any:
         if why is not None:
             raise why
         return SimpleNamespace()
 
-    scene = object.__new__(harm.Scene)
-    scene.stage = cast(Stage, SimpleNamespace(calls=SimpleNamespace(served=served)))
+    stage = cast(Stage, SimpleNamespace(calls=SimpleNamespace(served=served)))
     transcript = SimpleNamespace(answers=lambda _since: [True])
     jobs = SimpleNamespace(jobs_of=lambda _snapshot: [9], snapshot=lambda: None, wire=SimpleNamespace(transcript=transcript))
-    scene.worker, scene.caller = cast(Worker, jobs), cast(Any, None)
-    scene._rest, scene._jobs = 0.0, {7, 8}
-    scene.harm = harm.Harm(7, alone=False, evidence={"new_calls_lost": 1})
-    scene._call_after_both()
-    assert scene.harm.evidence["new_calls_lost"] == 1 + lost
-    assert bool(scene.harm.not_served) is bool(lost)
-    assert scene._jobs == ({7, 8, 9} if why is None else {7, 8})
+    tally = object.__new__(Tally)
+    tally._worker, tally._rest, tally._jobs = cast(Worker, jobs), 0.0, {7, 8}
+    seen = Harm(7, alone=False, evidence={"new_calls_lost": 1})
+    new_calls.NewCalls(stage, cast(Worker, jobs), cast(Any, None), seen, tally).place_once_more()
+    assert seen.evidence["new_calls_lost"] == 1 + lost
+    assert bool(seen.not_served) is bool(lost)
+    assert tally._jobs == ({7, 8, 9} if why is None else {7, 8})
