@@ -21,6 +21,7 @@ from pytest_lkagents.worker.processes import SEPARATOR, Connection, Process, Sna
 from suites import leftovers, losses
 from suites import test_jobs as jobs
 from suites.accepted import enough
+from suites.ended import judge_apart
 from suites.leftovers import MOUNTS, Held, Leftovers, Rest, trend
 from suites.losses import Losses
 from suites.pool import Apart, Pair, end_apart, require_no_relay, require_own_processes
@@ -310,17 +311,17 @@ def test_a_job_has_to_end_while_another_call_goes_on() -> None:
     assert ended is not None
     assert (ended.pids, ended.staying, ended.connected) == ([NEWER], [], 0)
     evidence = Evidence()
-    jobs.judge_apart(30, evidence, ended)
+    judge_apart(30, evidence, ended)
     assert evidence["first_job_ended_after_s"] is not None
 
     stays = TwoCalls(TWO, set()).end_apart()
     with pytest.raises(AssertionError, match=r"a job's process is still there 30 s after .* while another call goes on"):
-        jobs.judge_apart(30, Evidence(), stays)
+        judge_apart(30, Evidence(), stays)
 
     connected = TwoCalls({**TWO, 103: ("new", OLDER)}, {NEWER}).end_apart()
     with pytest.raises(AssertionError, match="a job's connection to the server is still open"):
-        jobs.judge_apart(30, Evidence(), connected)
-    jobs.judge_apart(30, Evidence(), None)
+        judge_apart(30, Evidence(), connected)
+    judge_apart(30, Evidence(), None)
 
 
 def whole(two: TwoCalls) -> list[int]:
