@@ -10,20 +10,17 @@ from pytest_lkagents.checks import INFO, MUST, SHOULD, Evidence, NotJudgeable, S
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.verdict import SEEN_BESIDE
 from pytest_lkagents.wire.model import Answer
-from pytest_lkagents.worker.base import Worker
 
 from .drained import Drain
-from .load import BURNT_SHARE, EXHAUSTED, LOAD_SECONDS, NOTICEABLE, RISE_SECONDS, next_status
+from .load import BURNT_SHARE, EXHAUSTED, LOAD_SECONDS, NOTICEABLE, RISE_SECONDS
 from .loaded import Loaded
 from .placed import RECOVER_SECONDS, wait_free
 from .questions import Asked, asked, asked_beside_calls, late_in_peace
 from .refusing import for_good
 from .reports import LONGEST_SECONDS, REPORT_SECONDS, pauses
 from .scenario import CHECK_SECONDS
+from .threshold import by_halves
 
-# Two updates at the SDKs' pace, after the seconds over which they average.
-SETTLE_SECONDS = 6
-STEPS = 6
 BURST = 5
 # A worker that samples its load twice a second answers one burst in four as if it had counted.
 BURSTS = 3
@@ -398,7 +395,7 @@ def test_threshold(lk_stage: Stage, lk_evidence: Evidence, lk_load: Callable[[],
     worker = lk_stage.worker("loaded")
     if seen.moved_by == "cpu":
         with lk_stage.background.alone_on_the_machine():
-            points = _by_halves(worker)
+            points = by_halves(worker)
     else:
         points = [(seen.idle, False), *((round(value, 3), full) for _, value, full in seen.steps)]
     free = max((value for value, full in points if not full), default=None)
@@ -422,23 +419,6 @@ def test_threshold(lk_stage: Stage, lk_evidence: Evidence, lk_load: Callable[[],
     lk_evidence.summary = f"threshold between {free:.2f} and {full:.2f}" + (
         f", declared {declared:g}" if declared is not None else ", none declared (lk_load_threshold)"
     )
-
-
-def _by_halves(worker: Worker) -> list[tuple[float, bool]]:
-    """(load, full) at several degrees of CPU load, halving the interval in which the threshold lies."""
-    low, high = 0.3, 1.0
-    points: list[tuple[float, bool]] = []
-    for _ in range(STEPS):
-        share = (low + high) / 2
-        wait_free(worker)
-        with worker.burn(share):
-            began = time.monotonic()
-            settled = next_status(worker, began + SETTLE_SECONDS, SETTLE_SECONDS + REPORT_SECONDS)
-        if settled is None:
-            raise StageError("no status came while the threshold was looked for")
-        points.append((round(settled.load, 3), settled.full))
-        low, high = (low, share) if settled.full else (share, high)
-    return points
 
 
 @check(
