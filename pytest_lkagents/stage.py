@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from filelock import FileLock, Timeout
@@ -30,6 +28,7 @@ from pytest_lkagents.server.choose import connect
 from pytest_lkagents.session import Session, sweep
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.starts import Starts
+from pytest_lkagents.teardown import tear_down, told
 from pytest_lkagents.turns import Turns
 from pytest_lkagents.values import OWN_SERVERS
 from pytest_lkagents.verdict import Lane, Subject
@@ -50,17 +49,6 @@ PROMISE_SECONDS = 12
 LONGEST_SECONDS = 60
 # A smoke test of another session.
 COMMAND_TURN_SECONDS = 120
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """What does not work is told, and does not keep from closing the rest."""
-    try:
-        yield
-    except StageError as error:
-        print(f"pytest-lkagents: {error}", file=sys.stderr)
-    except Exception as error:
-        print(f"pytest-lkagents: at the end: {type(error).__name__}: {error}", file=sys.stderr)
 
 
 class Stage:
@@ -140,29 +128,10 @@ class Stage:
         return self._session
 
     def close(self) -> None:
-        """Remove everything; safe to call twice and half opened. Never raises: what cannot be removed is told. Ctrl-C is
-        heeded at the second time: what is not removed costs more than the wait for it."""
+        """Remove everything; safe to call twice and half opened. Never raises: what cannot be removed is told."""
         self._closing = True
-        try:
-            self._close_unless_interrupted_twice()
-        except KeyboardInterrupt:
-            print("pytest-lkagents: the next run removes what is left", file=sys.stderr)
+        tear_down(self._last_steps())
         self._session = self._client = None
-
-    def _close_unless_interrupted_twice(self) -> None:
-        interrupted = False
-        for step in self._last_steps():
-            try:
-                with _told():
-                    step()
-            except KeyboardInterrupt:
-                if interrupted:
-                    raise
-                interrupted = True
-                print("pytest-lkagents: still removing what this run started; Ctrl-C once more leaves it", file=sys.stderr)
-                # From its beginning: half of it may be done.
-                with _told():
-                    step()
 
     def _last_steps(self) -> Iterator[Callable[[], object]]:
         """In order, each to be tried whatever became of those before."""
@@ -193,7 +162,7 @@ class Stage:
     def _wait_for_starters(self) -> None:
         """One that was just about to create its container would wait for it in vain: remove that one too."""
         while not self.background.is_over(1):
-            with _told():
+            with told():
                 self._remove_containers()
 
     def _keep_transcripts(self) -> None:
