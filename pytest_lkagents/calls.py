@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from pytest_lkagents.callers.continuity import Continuity
 from pytest_lkagents.callers.habit import Habit, Stay
 from pytest_lkagents.callers.request import CallRequest
 from pytest_lkagents.callers.undisturbed import usual_stay, wait_heard
-from pytest_lkagents.checks import StageError, Unproven, WorkerFailed, WorkerFault
+from pytest_lkagents.checks import NotJudgeable, StageError, Unproven, WorkerFailed, WorkerFault
 from pytest_lkagents.clock import DeadlineMissed, poll
 from pytest_lkagents.server.base import Server
 from pytest_lkagents.wire.model import Question
@@ -31,6 +32,8 @@ AGENT_SECONDS = 15
 LATE_SECONDS = 15
 # So many calls that are lost are enough to know; there is no need to wait for further ones.
 ENOUGH_LOST = 2
+# A worker that has lost so many in a row serves none any more: as many as a check places before it says so.
+IN_A_ROW = 3
 # After this time without an answer the server drops the job (livekit-server, all versions up to 1.13.11).
 ANSWER_SECONDS = 3.0
 # That time begins with the dispatch, 0.2 s before the first worker is asked, and is for all workers together: an answer after
@@ -84,6 +87,9 @@ class Calls:
         self._in_vain: set[str] = set()
         # Names of workers that said that they were full, and were waited for in vain.
         self._full: set[str] = set()
+        # By worker: calls in a row that it was given while it had no other one, and to which no agent came, on a machine that
+        # had time. Beside another call it may be that one which keeps a worker from serving them.
+        self._lost_in_a_row: Counter[str] = Counter()
         self._habit = Habit(raise_if_closing=stage.raise_if_closing)
         self.accepted: list[Accepted] = []
 
@@ -97,14 +103,16 @@ class Calls:
         request = CallRequest(name, settings.metadata, settings.attributes, deployment)
         return Caller(worker.server, self._stage.media, self._stage.ledger, request)
 
-    def served(self, caller: Caller, tries: int = 3) -> Call:
+    def served(self, caller: Caller, tries: int = IN_A_ROW) -> Call:
         """A call that has its agent. Raises WorkerFault if none of ``tries`` calls gets one, StageError if no caller can see
-        agents of this worker, TooBusy if it may rightly refuse calls for what others use of this machine.
+        agents of this worker, TooBusy if it may rightly refuse calls for what others use of this machine, NotJudgeable if a
+        call that it took is lost, and another worker was seen to have ceased to serve.
 
         Several tries, because a worker that is momentarily over its threshold refuses a call rightly, and on a
         self-hosted server nobody asks it again; one, where several were in vain before and none ever was not, and none where
         they were so with two workers. One that says that it is full is given time first: what else is under way here may
         be what fills it. If it still says so, one try more is enough where calls were served before, as it may have those.
+        Nor is a call that was taken and lost repeated with a worker that is known to serve none any more.
         """
         served_before = self._serves
         if served_before is False:
@@ -129,9 +137,15 @@ class Calls:
                 self._raise_if_taken_elsewhere(call, caller.server)
                 return call
             call.raise_if_cut_off()
-            accepted += self.taken(call, caller.server) is not None
+            taken = self.taken(call, caller.server) is not None
+            accepted += taken
             others |= call.others
             call.leave()
+            if taken and worker is not None and self._has_ceased(worker):
+                break
+            alive = worker is not None and worker.is_running
+            if taken and placed < tries and alive and (why := self.ceased) is not None:
+                raise NotJudgeable(why)
         self._stage.raise_if_too_busy(worker, before)
         if worker is not None and before is not None and not accepted and worker.is_running:
             self._stage.raise_if_filled_by_others(worker, before)
@@ -149,8 +163,22 @@ class Calls:
         if worker is not None and worker.name in self._full and not accepted:
             nobody += ", and the worker says that it is full"
         if worker is not None and served_before and accepted == placed:
+            if self._lost_in_a_row[worker.name] > placed:
+                nobody = f"no agent came to any of the last {self._lost_in_a_row[worker.name]} calls within {AGENT_SECONDS} s"
             raise worker.failed(f"{nobody}, which it had accepted, as calls before that were served")
         raise WorkerFault(nobody)
+
+    @property
+    def ceased(self) -> str | None:
+        """That a worker takes calls and serves none any more, in words, once a check has failed for that; None: none has."""
+        for worker in self._stage.workers():
+            if worker.blame.check is not None and self._lost_in_a_row[worker.name] >= IN_A_ROW:
+                return f"worker {worker.name} takes calls and serves none any more: see {worker.blame.check}"
+        return None
+
+    def _has_ceased(self, worker: Worker) -> bool:
+        """Whether it serves none any more, and nothing was done to it since it did."""
+        return self._lost_in_a_row[worker.name] >= IN_A_ROW and not (worker.disturbed or worker.wire.disturbed)
 
     def _raise_if_taken_elsewhere(self, call: Call, server: Server) -> None:
         """Raises StageError if a server that is not ours gave the call to a worker that is not ours either."""
@@ -289,9 +317,11 @@ class Calls:
         ``noted``: it counts among the ``accepted`` ones if it is one of them."""
         before = {worker.name: worker.reading() for worker in self._stage.workers() if worker.server is server}
         self._wait_agent(call, server, AGENT_SECONDS, is_over)
+        taken = self.taken(call, server)
         if call.agents:
             self._serves = True
-        taken = self.taken(call, server)
+            if taken is not None:
+                self._lost_in_a_row.pop(taken[0].name, None)
         # Where no call was served yet, all of them are jobs.joins' business.
         if taken is None or not noted or not self._serves:
             return
@@ -299,9 +329,8 @@ class Calls:
         # A limit of ours may be too little for an agent; a process here has none.
         if self._stage.settings.image is not None and worker.cpus != self._stage.settings.cpus:
             return
-        if not call.agents:
-            if len(self.lost_accepted()) >= ENOUGH_LOST:
-                return
+        patient = len(self.lost_accepted()) < ENOUGH_LOST
+        if not call.agents and patient:
             self._wait_agent(call, server, LATE_SECONDS)
         if worker.disturbed or worker.wire.disturbed or not worker.is_running:
             return
@@ -312,7 +341,12 @@ class Calls:
         if made.missed:
             no_time = served is not None and self._stage.history.held_up(call.joined, call.joined + served, AGENT_SECONDS)
             made = replace(made, busy=no_time or too_busy(before.get(worker.name), worker.reading()) is not None)
-        self.accepted.append(made)
+        if served is not None:
+            self._lost_in_a_row.pop(worker.name, None)
+        elif not made.busy and not worker.wire.calls_at:
+            self._lost_in_a_row[worker.name] += 1
+        if patient or served is not None:
+            self.accepted.append(made)
 
     def lost_accepted(self) -> list[Accepted]:
         """Calls that a worker accepted and did not serve."""

@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 
 import pytest
 
-from pytest_lkagents.checks import StageError, TryAgain, Unproven, WorkerFault
+from pytest_lkagents.checks import NotJudgeable, StageError, TryAgain, Unproven, WorkerFault
 from pytest_lkagents.stage import Stage
 from pytest_lkagents.worker.base import Worker
 
@@ -104,10 +104,13 @@ class Ahead(Generic[T]):
             doubt = getattr(seen, "doubt", None)
             if doubt is None:
                 return seen
-            self.again_because = doubt
         except StageError as error:
             stage.raise_if_closing()
-            self.again_because = str(error)
+            doubt = str(error)
+        # Another worker would cease to serve in the midst of it.
+        if (why := stage.calls.ceased) is not None:
+            raise NotJudgeable(f"{why}; seen before: {doubt}")
+        self.again_because = doubt
         with stage.background.in_peace():
             # The looks before may have ended before they showed what may be a habit.
             again = proven(self._observe, stage, self._note)

@@ -338,7 +338,8 @@ def test_evidence_says_why_something_was_observed_twice() -> None:
         future.set_result(observe(stage))
         return future
 
-    stage = SimpleNamespace(observe_ahead=observed_at_once, background=SimpleNamespace(in_peace=nullcontext))
+    peace, calls = SimpleNamespace(in_peace=nullcontext), SimpleNamespace(ceased=None)
+    stage = SimpleNamespace(observe_ahead=observed_at_once, background=peace, calls=calls)
     looks = iter([SimpleNamespace(doubt="the machine stalled"), SimpleNamespace(doubt=None)])
     drain, evidence = Ahead(stage, lambda _: next(looks)), Evidence()
     judged = pytest_pyfunc_call(SimpleNamespace(funcargs={"lk_evidence": evidence, "drain": drain}))

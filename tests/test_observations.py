@@ -193,7 +193,7 @@ def test_an_agent_that_is_not_heard_once_behind_a_firewall_may_be_late(monkeypat
 def test_what_is_seen_for_the_first_time_in_peace_is_looked_at_again() -> None:
     """The look before had ended without it, as this machine was too busy."""
     peace = SimpleNamespace(in_peace=contextlib.nullcontext)
-    stage: Any = SimpleNamespace(background=peace, raise_if_closing=lambda: None)
+    stage: Any = SimpleNamespace(background=peace, calls=SimpleNamespace(ceased=None), raise_if_closing=lambda: None)
     looks = iter([StageError("too busy"), Unproven("an agent was not heard, which may be chance"), None])
 
     def observe(_stage: Stage) -> str:
