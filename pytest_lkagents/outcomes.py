@@ -186,12 +186,12 @@ def present(
         return
     if result.status == SKIP:
         report.outcome = "skipped"
-        report.longrepr = (where[0], (where[1] or 0) + 1, f"Skipped: {result.summary}")
+        report.longrepr = (where[0], (where[1] or 0) + 1, f"Skipped: {words.readable(result.summary)}")
         return
     binding = (MUST, SHOULD) if strict else (MUST,)
     if result.status == WAIVED or result.severity not in binding:
         report.outcome = "skipped"
-        report.wasxfail = f"{result.severity} {result.summary}"
+        report.wasxfail = f"{result.severity} {words.readable(result.summary)}"
     else:
         report.outcome = "failed"
     report.longrepr = "\n".join([*terminal.explain(result), f"again: {words.again(command, result)}"])

@@ -58,7 +58,7 @@ from pytest_lkagents.gathered import (
 from pytest_lkagents.manifests import STANDARD_INPUT
 from pytest_lkagents.outcomes import doubted, judge, present, redacted, waived, waiver_of
 from pytest_lkagents.report import junit
-from pytest_lkagents.secrets import Redactor, hidden_in
+from pytest_lkagents.secrets import Redactor, hidden_in, hidden_in_document
 from pytest_lkagents.settings import Settings
 from pytest_lkagents.values import SettingsError
 from pytest_lkagents.verdict import ERROR, FAIL, PASS, Verdict
@@ -119,7 +119,8 @@ def _configure(config: pytest.Config) -> None:
     for name, value in settings.env.items():
         redactor.add(name, value)
     secrets = [pair for given in (settings.env, settings.attributes) for one in given.items() for pair in hidden_in(*one)]
-    for name, value in [*secrets, *_command_secrets(settings)]:
+    told = hidden_in_document("metadata", settings.metadata)
+    for name, value in [*secrets, *told, *_command_secrets(settings)]:
         redactor.add(name, value)
         typed.add(name, value)
     config.stash[SETTINGS] = settings

@@ -286,6 +286,29 @@ def hidden_in(name: str, value: str) -> list[tuple[str, str]]:
     )
 
 
+def hidden_in_document(name: str, text: str) -> list[tuple[str, str]]:
+    """The same of a text that may be a JSON document (a job's metadata mostly is one): of its fields, or else of all of it."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        return hidden_in(name, text)
+    return [pair for field, value in _strings(name, document) for pair in hidden_in(field, value)]
+
+
+def _strings(name: str, data: Any) -> list[tuple[str, str]]:
+    """The strings of a document with the names of their fields, from the outermost on; ``name`` for those without one."""
+    found, left = [], [(name, data)]
+    while left:
+        field, value = left.pop(0)
+        if isinstance(value, str):
+            found.append((field, value))
+        elif isinstance(value, dict):
+            left.extend(value.items())
+        elif isinstance(value, list):
+            left.extend((field, one) for one in value)
+    return found
+
+
 # A JSON Web Token: header and claims are JSON objects, and so begin alike in base64.
 TOKEN = re.compile(r"\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{16,}")
 

@@ -49,7 +49,7 @@ def test_sizing(lk_stage: Stage, lk_evidence: Evidence, lk_progress: Callable[[s
     if lk_stage.settings.report_dir is not None:
         lk_stage.settings.report_dir.mkdir(exist_ok=True)
         path = lk_stage.settings.report_dir / FILE
-        path.write_text("".join(f"{text}\n" for text in card.lines()))
+        path.write_text(lk_stage.redactor.text("".join(f"{text}\n" for text in card.lines())))
     lk_evidence.summary = (
         f"{card.sessions} sessions per worker; {card.cores.slope:.3f} cores and {card.memory.slope / 1e6:.0f} MB each"
     )

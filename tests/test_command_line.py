@@ -108,6 +108,19 @@ def test_a_password_in_an_address_is_not_in_the_command_that_repeats_a_check(lk,
     assert "zYc8sLw1mT" not in run.output
 
 
+@pytest.mark.parametrize("metadata", ['{"shop": {"api_key": "zYc8sLw1mT42"}}', "sk-proj-Q7zYc8sLw1mT42vB6nX9rK3pF5hJ0dG8"])
+def test_a_secret_that_jobs_are_told_is_not_in_the_command_that_repeats_a_check(lk, tmp_path: Path, metadata: str) -> None:
+    (tmp_path / "test_own.py").write_text(
+        "from pytest_lkagents.checks import MUST, check\n"
+        "@check('own.one', MUST)\n"
+        "def test_one(lk_evidence):\n"
+        "    assert not 'broken'\n"
+    )
+    run = lk(*HERE, "test_own.py", f"--lk-metadata={metadata}")
+    assert "again: pytest" in run.output
+    assert "zYc8sLw1mT42" not in run.output
+
+
 def test_of_several_files_of_variables_each_counts_and_the_last_one_most(pytester: pytest.Pytester) -> None:
     pytester.path.joinpath("a.env").write_text("A=1\nB=1\nC=1\n")
     pytester.path.joinpath("b.env").write_text("B=2\nC=2\n")

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from pytest_lkagents.outcomes import redacted
+from pytest_lkagents.outcomes import present, redacted
 from pytest_lkagents.report import baseline, charts, json_file, markdown, page, terminal, words
 from pytest_lkagents.secrets import Redactor, hidden_in
 from pytest_lkagents.selection import FILES, packaged_checks, packaged_suites
@@ -394,6 +394,16 @@ def test_a_secret_in_a_long_line_is_hidden_before_it_is_cut() -> None:
         assert "kk" not in text
         assert text.startswith("x" * 180 + "[API_KEY]")
         assert " ... " in text
+
+
+@pytest.mark.parametrize("status", [SKIP, FAIL])
+def test_reasons_do_not_command_a_terminal(status: str) -> None:
+    report = pytest.TestReport("a", ("a", 1, "a"), {}, "failed", None, "call")
+    of = dataclasses.replace(result("a.b"), severity=SHOULD, status=status, summary="\x1b[2Jgone\x07")
+    present(report, of, strict=False, where=("a", 1, "a"), command="pytest")
+    said = report.wasxfail if status == FAIL else report.longrepr[2]
+    assert said.endswith("gone?")
+    assert "\x1b" not in said
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"version": 99, "checks": []}', json.dumps(UNHASHABLE)])
