@@ -83,6 +83,14 @@ def test_a_file_of_variables_may_begin_with_a_byte_order_mark(tmp_path: Path) ->
     assert read_env_file(tmp_path / "worker.env", "--lk-env-file") == {"MY_API_KEY": "planted"}
 
 
+FAILS = """\
+from pytest_lkagents.checks import MUST, check
+@check('own.one', MUST)
+def test_one(lk_evidence):
+    assert not 'broken'
+"""
+
+
 def test_reasons_of_skips_and_expected_failures_hold_no_secret(lk, tmp_path: Path) -> None:
     reason = "'no agent takes planted-secret-4711'"
     (tmp_path / "test_own.py").write_text(
@@ -95,12 +103,7 @@ def test_reasons_of_skips_and_expected_failures_hold_no_secret(lk, tmp_path: Pat
 
 
 def test_a_password_in_an_address_is_not_in_the_command_that_repeats_a_check(lk, tmp_path: Path) -> None:
-    (tmp_path / "test_own.py").write_text(
-        "from pytest_lkagents.checks import MUST, check\n"
-        "@check('own.one', MUST)\n"
-        "def test_one(lk_evidence):\n"
-        "    assert not 'broken'\n"
-    )
+    (tmp_path / "test_own.py").write_text(FAILS)
     run = lk(*HERE, "test_own.py", "--lk-attribute=queue=amqp://me:zYc8sLw1mT@queue")
     again = [line for line in run.output.splitlines() if "again: pytest" in line and "test_own.py" in line]
     assert again, run.output
@@ -110,12 +113,7 @@ def test_a_password_in_an_address_is_not_in_the_command_that_repeats_a_check(lk,
 
 @pytest.mark.parametrize("metadata", ['{"shop": {"api_key": "zYc8sLw1mT42"}}', "sk-proj-Q7zYc8sLw1mT42vB6nX9rK3pF5hJ0dG8"])
 def test_a_secret_that_jobs_are_told_is_not_in_the_command_that_repeats_a_check(lk, tmp_path: Path, metadata: str) -> None:
-    (tmp_path / "test_own.py").write_text(
-        "from pytest_lkagents.checks import MUST, check\n"
-        "@check('own.one', MUST)\n"
-        "def test_one(lk_evidence):\n"
-        "    assert not 'broken'\n"
-    )
+    (tmp_path / "test_own.py").write_text(FAILS)
     run = lk(*HERE, "test_own.py", f"--lk-metadata={metadata}")
     assert "again: pytest" in run.output
     assert "zYc8sLw1mT42" not in run.output

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,18 @@ class Child(subprocess.Popen[str]):
         assert self.stderr is not None
         with self.stderr as lines:
             self._last.extend(line.strip() for line in lines if line.strip())
+
+    def events(self) -> Iterator[Any]:
+        """What it writes, until it ends. Then its output is closed, as what is left open until it is forgotten is a warning of
+        Python's, and an error to those who want it so."""
+        assert self.stdout is not None
+        with self.stdout as lines:
+            for line in lines:
+                try:
+                    event = json.loads(line)
+                except ValueError:
+                    continue
+                yield event
 
     @property
     def ended(self) -> str:

@@ -7,7 +7,6 @@ They are cheap, because they share the machine with the worker that they load: s
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 import uuid
 from collections.abc import Callable, Sequence
@@ -144,11 +143,9 @@ class Crowd:
             raise StageError(f"the simulated users' process {self._process.ended}")
 
     def _read(self) -> None:
-        assert self._process.stdout is not None
-        with self._process.stdout as lines:
-            for line in lines:
-                with contextlib.suppress(ValueError, KeyError):
-                    self._note(json.loads(line))
+        for event in self._process.events():
+            with contextlib.suppress(ValueError, KeyError):
+                self._note(event)
 
     def _note(self, event: dict[str, Any]) -> None:
         if "cpu" in event:

@@ -7,7 +7,6 @@ where the library hangs or aborts, its calls are lost and nothing else.
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 import time
 from collections.abc import Callable
@@ -125,14 +124,10 @@ def _wait(process: child.Child, answered: Callable[[], bool]) -> None:
 
 
 def _read(process: child.Child, calls: dict[int, Call]) -> None:
-    assert process.stdout is not None
-    # Closed here, as what is left open until it is forgotten is a warning of Python's, and an error to those who want it so.
-    with process.stdout as lines:
-        for line in lines:
-            with contextlib.suppress(ValueError, KeyError):
-                event = json.loads(line)
-                if (call := calls.get(event["call"])) is not None:
-                    call.note(event)
+    for event in process.events():
+        with contextlib.suppress(ValueError, KeyError):
+            if (call := calls.get(event["call"])) is not None:
+                call.note(event)
     process.wait()
     with contextlib.suppress(OSError, ValueError):
         if process.stdin is not None:

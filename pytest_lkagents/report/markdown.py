@@ -47,7 +47,7 @@ def _failed(verdict: Verdict, check: CheckResult) -> list[str]:
     lines = [f"### `{check.id}` ({check.severity}): {check.status}", "", _cell(check.summary), ""]
     for name, value in check.evidence.items():
         if name == "transcript" and isinstance(value, list):
-            shown = [" ".join(words.readable(str(line)).split()) for line in value[:TRANSCRIPT_LINES]]
+            shown = [words.flat(str(line)) for line in value[:TRANSCRIPT_LINES]]
             fence = _fence("\n".join(shown), 3)
             lines += [fence, *shown, fence]
         elif isinstance(value, (str, int, float, bool)):
@@ -65,12 +65,12 @@ def _failed(verdict: Verdict, check: CheckResult) -> list[str]:
 
 def _cell(text: str) -> str:
     """One line of a table, as much of it as is read there."""
-    return _escaped(_cut(" ".join(words.readable(text).split())))
+    return _escaped(_cut(words.flat(text)))
 
 
 def _escaped(text: str) -> str:
     """One line with nothing in it that ends a table's cell, or begins a tag, a link, a picture, a formula or a list."""
-    flat = " ".join(words.readable(text).split()).replace("&", "&amp;")
+    flat = words.flat(text).replace("&", "&amp;")
     for sign in ("\\", "|", "`", "*", "_", "[", "!", "~", "$"):
         flat = flat.replace(sign, f"\\{sign}")
     return BLOCK.sub(r"\g<0>\\", flat).replace("<", "&lt;")

@@ -21,7 +21,7 @@ VALUE_CHARACTERS = 400
 
 def progress(check: CheckResult, width: int, right: str) -> Line:
     """One line of ``width`` columns: result and summary, as much as fits, and ``right`` at its end."""
-    left = f"{MARKS[check.status]:{MARK_COLUMNS}}{check.id}: {_flat(check.summary)}"
+    left = f"{MARKS[check.status]:{MARK_COLUMNS}}{check.id}: {words.flat(check.summary)}"
     room = max(width - len(right) - 2, 20)
     return f"{_cut(left, room):{room}} {right}".rstrip(), _colour(check)
 
@@ -64,7 +64,7 @@ def lines(verdict: Verdict, width: int, *, whole: bool) -> list[Line]:
 
 def _entry(verdict: Verdict, check: CheckResult, width: int) -> list[Line]:
     head = f"{MARKS[check.status]:{MARK_COLUMNS}}{check.severity:7}{check.id}  {check.seconds:.1f} s  "
-    summary = _flat(check.summary)
+    summary = words.flat(check.summary)
     if check.status == PASS:
         return [(_cut(head + summary, width), _colour(check))]
     rows: list[Line] = []
@@ -101,10 +101,6 @@ def show(verdict: Verdict, write_line: Callable[[str, str | None], None], width:
 
 def _colour(check: CheckResult) -> str:
     return "yellow" if check.status == FAIL and check.severity != MUST else COLOURS[check.status]
-
-
-def _flat(text: str) -> str:
-    return " ".join(words.readable(text).split())
 
 
 def _cut(text: str, columns: int) -> str:

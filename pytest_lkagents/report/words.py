@@ -25,6 +25,11 @@ def readable(text: str) -> str:
     return CONTROL.sub("?", SEQUENCE.sub("", text).replace("\r", " "))
 
 
+def flat(text: str) -> str:
+    """The same in one line."""
+    return " ".join(readable(text).split())
+
+
 def decision(verdict: Verdict) -> str:
     """One sentence: may it be rolled out?"""
     name = verdict.subject.name
